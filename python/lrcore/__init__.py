@@ -1,0 +1,41 @@
+"""lrcore: the learning rate and everything that it multiplies.
+
+Fused optimizer steps, written in Rust and applied in place to NumPy arrays, and schedules for every hyperparameter.
+
+Examples:
+    >>> import numpy as np
+    >>> import lrcore
+    >>> from lrcore import schedules
+    >>> params = {"w": np.ones((3, 2), dtype=np.float32), "b": np.zeros(2, dtype=np.float32)}
+    >>> opt = lrcore.AdamW(params, lr=schedules.Cosine(3e-4, steps=10_000).warmup(500), weight_decay=0.01)
+    >>> grads = {"w": np.ones((3, 2), dtype=np.float32), "b": None}
+    >>> opt.step(grads).step
+    1
+"""
+
+from lrcore import schedules
+from lrcore._lrcore import __version__, get_num_threads, get_simd_level, set_num_threads, set_simd_level, simd_levels
+from lrcore._environment import apply as _apply_environment
+from lrcore.optim import SGD, Adagrad, Adam, AdamW, LoadReport, Optimizer, ParamGroup, RMSprop, StepInfo
+
+_apply_environment()
+del _apply_environment
+
+__all__ = [
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "LoadReport",
+    "Optimizer",
+    "ParamGroup",
+    "RMSprop",
+    "StepInfo",
+    "__version__",
+    "get_num_threads",
+    "get_simd_level",
+    "schedules",
+    "set_num_threads",
+    "set_simd_level",
+    "simd_levels",
+]

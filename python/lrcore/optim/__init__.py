@@ -1,0 +1,11 @@
+"""Optimizers: update rules applied to NumPy arrays in place."""
+
+from lrcore.optim.adagrad import Adagrad
+from lrcore.optim.adam import Adam, AdamW
+from lrcore.optim.optimizer import Optimizer, StepInfo
+from lrcore.optim.param_group import ParamGroup
+from lrcore.optim.rmsprop import RMSprop
+from lrcore.optim.sgd import SGD
+from lrcore.optim.state_dict import LoadReport
+
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "LoadReport", "Optimizer", "ParamGroup", "RMSprop", "StepInfo"]

@@ -1,0 +1,90 @@
+"""What a hyperparameter may be: a number in a range, a pair of numbers, a flag; each number may be a schedule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from lrcore._ranges import FRACTION, NON_NEGATIVE, Range
+from lrcore.schedules import Schedule
+
+
+
+class Hyperparameter(Protocol):
+    """The kind of values that a hyperparameter takes."""
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return the value in its plain form, or raise TypeError or ValueError."""
+
+    def at(self, name: str, value: Any, step: int) -> dict[str, float]:
+        """Return the value at a step, under the names that rules know it by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number in a range, or a schedule of such numbers."""
+
+    range: Range = NON_NEGATIVE
+
+    def check(self, name: str, value: Any) -> float | Schedule:
+        """Return the number as a float, or the schedule."""
+        if isinstance(value, Schedule):
+            return value
+        return self.range.check(name, value, otherwise=" or a schedule")
+
+    def at(self, name: str, value: float | Schedule, step: int) -> dict[str, float]:
+        """Return the number, or the schedule's value at the step."""
+        if not isinstance(value, Schedule):
+            return {name: value}
+        number = value(step)
+        if number not in self.range:
+            raise ValueError(f"{name} must be in {self.range}, got {number!r} from {value!r} at step {step}")
+        return {name: number}
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two numbers, such as ``betas``; a rule knows them as ``beta1`` and ``beta2``."""
+
+    number: Number
+
+    def check(self, name: str, value: Any) -> tuple[float | Schedule, float | Schedule]:
+        """Return the two as a tuple."""
+        try:
+            first, second = value
+        except (TypeError, ValueError):
+            raise TypeError(f"{name} must be two numbers or schedules, got {value!r}") from None
+        return self.number.check(f"{name}[0]", first), self.number.check(f"{name}[1]", second)
+
+    def at(self, name: str, value: tuple[float | Schedule, float | Schedule], step: int) -> dict[str, float]:
+        """Return both at the step, numbered from 1."""
+        singular = name.removesuffix("s")
+        numbers: dict[str, float] = {}
+        for i, part in enumerate(value):
+            (number,) = self.number.at(f"{name}[{i}]", part, step).values()
+            numbers[f"{singular}{i + 1}"] = number
+        return numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """True or False."""
+
+    def check(self, name: str, value: Any) -> bool:
+        """Return the flag as a bool."""
+        if not isinstance(value, bool | np.bool_):
+            raise TypeError(f"{name} must be True or False, got {value!r}")
+        return bool(value)
+
+    def at(self, name: str, value: bool, step: int) -> dict[str, float]:  # noqa: FBT001
+        """Return nothing: a flag chooses the rule, and is no number of it."""
+        del name, value, step
+        return {}
+
+
+RATE = Number()
+
+BETAS = Pair(Number(FRACTION))
+FLAG = Flag()

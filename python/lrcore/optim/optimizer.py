@@ -1,0 +1,340 @@
+"""What every optimizer does: name parameters, resolve hyperparameters, own state, and step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn
+
+import numpy as np
+
+from lrcore import _lrcore
+from lrcore.optim import state_dict as state_dicts
+from lrcore.optim.hyperparameter import FLAG, RATE, Hyperparameter
+from lrcore.optim.param_group import ParamGroup
+
+if TYPE_CHECKING:
+    from lrcore.optim.state_dict import LoadReport, StateDict
+
+_RULES: dict[str, list[str]] = {name: hyperparameters for name, hyperparameters, _ in _lrcore.rules()}
+
+
+class StepInfo(NamedTuple):
+    """What a step did.
+
+    Attributes:
+        applied: Whether the step was taken.
+        step: How many steps have been taken, this one included.
+        lr: The learning rate of the step, of the first group.
+        grad_norm: The norm of all gradients, if an option needed it; else None, since it would cost a pass over memory.
+    """
+
+    applied: bool
+    step: int
+    lr: float
+    grad_norm: float | None
+
+
+class Optimizer:
+    """What all optimizers have in common. Use one of its subclasses.
+
+    A subclass names its hyperparameters and the rule that they choose; the arithmetic of the rule is compiled.
+    """
+
+    _hyperparameters: ClassVar[Mapping[str, Hyperparameter]]
+    _decay: ClassVar[str] = "coupled"
+
+    _params: Any
+    _groups: list[ParamGroup]
+    _names: list[str]
+    _state: dict[str, dict[str, np.ndarray[Any, Any]]]
+    _steps: int
+    _lr: float
+    _stepper: _lrcore.Stepper
+
+    def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
+        """Make an optimizer of parameters.
+
+        Args:
+            params: An array, a sequence or mapping of arrays, these nested, or a sequence of groups.
+            defaults: A value for each hyperparameter, for the groups that don't say otherwise.
+        """
+        self._defaults = ParamGroup(None, None, self._kinds(), defaults, self._check).hyperparameters
+        groups = _as_groups(params)
+        self._start(params, grouped=groups is not None)
+        for group in [{"params": params}] if groups is None else groups:
+            self._add_group(group)
+
+    @staticmethod
+    def _rule(group: Mapping[str, Any]) -> str:
+        """Return the name of the rule that a group's hyperparameters choose."""
+        raise NotImplementedError
+
+    @staticmethod
+    def _check(group: Mapping[str, Any]) -> None:
+        """Raise if hyperparameters, each valid, contradict each other."""
+
+    @classmethod
+    def _kinds(cls) -> dict[str, Hyperparameter]:
+        return {"lr": RATE, **cls._hyperparameters, "weight_decay": RATE, "maximize": FLAG}
+
+    def _start(self, params: Any, *, grouped: bool) -> None:
+        self._params = params
+        self._grouped = grouped
+        self._groups = []
+        self._names = []
+        self._state = {}
+        self._steps = 0
+        self._lr = math.nan
+        self._stepper = _lrcore.Stepper(grouped)
+
+    # The step
+
+    def step(self, grads: Any) -> StepInfo:
+        """Move every parameter that has a gradient by one step, in place.
+
+        All is checked before the first write: after an error, weights, state and step counts are as they were.
+
+        Args:
+            grads: Gradients in the structure of the parameters, each of its parameter's shape and dtype. None in the place
+                of one, or of a part of the structure, skips it. For groups: a sequence with an entry for each, or one
+                mapping with the entries of all. Gradients are read only; they may have any strides.
+
+        Returns:
+            What the step did.
+
+        Raises:
+            TypeError: If a gradient is no array, or of another dtype.
+            ValueError: If a gradient is missing, unexpected or of another shape, shares memory with a weight, or a weight
+                is read-only; if a schedule gives a value out of range.
+            RuntimeError: If another thread is in a step of this optimizer.
+
+        Note:
+            A strided view, or a gradient whose memory order is not the weight's, is gathered through a small buffer: no
+            copy is made, but the step is several times slower. Arrays must not be resized by another thread meanwhile.
+        """
+        for index, group in enumerate(self._groups):
+            if group.edited or group.scheduled:
+                self._resolve(index, group)
+        while (stateless := self._stepper.step(grads)) is not None:
+            self._add_state(stateless)
+        self._steps += 1
+        return StepInfo(True, self._steps, self._lr, None)
+
+    def _resolve(self, index: int, group: ParamGroup) -> None:
+        """Tell the stepper the rule and the numbers of a group at the present step."""
+        numbers = group.at(self._steps)
+        rule = self._rule(group)
+        lr = numbers["lr"]
+        self._stepper.set_group(
+            index,
+            rule,
+            [numbers[name] for name in _RULES[rule]],
+            lr=lr,
+            weight_decay=numbers["weight_decay"],
+            decay=self._decay,
+            maximize=group["maximize"],
+        )
+        group.edited = False
+        if index == 0:
+            self._lr = lr
+
+    def _add_state(self, stateless: list[tuple[int, np.ndarray[Any, Any]]]) -> None:
+        """Make the state arrays that parameters lack: all of them, then none is left out."""
+        made: dict[int, dict[str, np.ndarray[Any, Any]]] = {}
+        for index, weight in stateless:
+            state = dict(self._state.get(self._names[index], {}))
+            for name, initial in self._stepper.state_of(index):
+                if name not in state:
+                    state[name] = np.full_like(weight, initial, subok=False)
+            made[index] = state
+        steps = self._stepper.steps
+        for index, state in made.items():
+            self._stepper.set_state(index, steps[index], state)
+            self._state[self._names[index]] = state
+
+    # What can be read and edited
+
+    @property
+    def params(self) -> Any:
+        """The parameters, in the structure that was given."""
+        return self._params
+
+    @property
+    def param_groups(self) -> tuple[ParamGroup, ...]:
+        """The groups. Edits of one are checked at once and hold from the next step on."""
+        return tuple(self._groups)
+
+    @property
+    def state(self) -> Mapping[str, Mapping[str, np.ndarray[Any, Any]]]:
+        """The state arrays: parameter name, then state name. A parameter has none before its first step."""
+        return MappingProxyType({name: MappingProxyType(arrays) for name, arrays in self._state.items()})
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next step, of the first group."""
+        (lr,) = RATE.at("lr", self._groups[0]["lr"], self._steps).values()
+        return lr
+
+    @property
+    def steps(self) -> int:
+        """How many steps have been taken."""
+        return self._steps
+
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        """Add parameters, with hyperparameters of their own.
+
+        From then on gradients come in groups. Names that are taken already are prefixed with the group's name, or its
+        number.
+
+        Args:
+            group: ``"params"``, a structure; optionally ``"name"``, and hyperparameters that differ from the optimizer's.
+
+        Raises:
+            TypeError: If the group or a value in it is of a wrong type.
+            ValueError: If a value is out of range, or a parameter is in the optimizer already.
+
+        Examples:
+            >>> import lrcore, numpy as np
+            >>> opt = lrcore.SGD({"body": np.zeros(3)}, lr=0.1)
+            >>> opt.add_param_group({"params": {"head": np.zeros(2)}, "lr": 1.0})
+            >>> opt.step({"body": np.ones(3), "head": np.ones(2)}).applied
+            True
+        """
+        _check_group(group, "the group")
+        self._add_group(group)
+        if not self._grouped:
+            self._params = [{"params": self._params}]
+            self._grouped = True
+        self._params = [*self._params, group]
+
+    def _add_group(self, given: Mapping[str, Any]) -> None:
+        values = {key: value for key, value in given.items() if key not in ("params", "name")}
+        for key in values:
+            if key not in self._defaults:
+                raise ValueError(f"a group has no {key!r}; it has params, name, {', '.join(self._defaults)}")
+        name = given.get("name")
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"the name of a group must be a string, got {name!r}")
+        group = ParamGroup(given["params"], name, self._kinds(), {**self._defaults, **values}, self._check)
+        names = self._stepper.add_group(group.params, str(len(self._groups)) if name is None else name)
+        self._groups.append(group)
+        self._names.extend(names)
+
+    def __repr__(self) -> str:
+        count = f"{len(self._names)} parameter{'s' * (len(self._names) != 1)}, {self._steps} steps"
+        if len(self._groups) == 1:
+            values = ", ".join(f"{key}={value!r}" for key, value in self._groups[0].hyperparameters.items())
+            return f"<{type(self).__name__}({values}): {count}>"
+        groups = "".join(f"\n  {group!r}" for group in self._groups)
+        return f"<{type(self).__name__}: {count}{groups}>"
+
+    # Saving and going on
+
+    def state_dict(self) -> StateDict:
+        """Return all but the parameters, as copies: state arrays, step counts and hyperparameters.
+
+        Returns:
+            ``"optimizer"``, the class's name; ``"steps"``; ``"state"``, for each parameter that has taken a step its count
+            ``"step"`` and its arrays, by name; ``"param_groups"``, for each group its hyperparameters and the names of its
+            parameters.
+
+        Note:
+            PyTorch numbers parameters; here they have names, so their order does not matter.
+        """
+        return state_dicts.capture(self._snapshot())
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> LoadReport:  # noqa: FBT001, FBT002
+        """Go on from a state that was saved: all of it, or on an error nothing.
+
+        Arrays are copied, hyperparameters are those that were saved. Parameters are matched by name, so that their order
+        does not matter.
+
+        Args:
+            state_dict: What :meth:`state_dict` returned.
+            strict: Whether parameters, groups and state arrays must be the same on both sides. If not, what both sides
+                have is loaded.
+
+        Returns:
+            The names of parameters that were missing in the state dict, and of those that were unexpected.
+
+        Raises:
+            TypeError: If a part of the state dict is of a wrong type, or an array of another dtype.
+            ValueError: If a part is missing or out of range, or an array has another shape; if ``strict``, whatever does
+                not match.
+
+        Note:
+            PyTorch casts state to the dtype of the weight; here another dtype is an error, and precision is kept.
+        """
+        loaded = state_dicts.match(state_dict, self._snapshot(), self._weights(), strict=strict)
+        for group, values in loaded.groups:
+            group.replace(values)
+        self._steps = loaded.steps
+        self._state = loaded.state
+        self._attach(loaded.counts)
+        return loaded.report
+
+    def _snapshot(self) -> state_dicts.Snapshot:
+        by_group: list[list[str]] = [[] for _ in self._groups]
+        for name, group in zip(self._names, self._stepper.group_of_each, strict=True):
+            by_group[group].append(name)
+        counts = dict(zip(self._names, self._stepper.steps, strict=True))
+        return state_dicts.Snapshot(
+            type(self).__name__, self._steps, self._state, counts, list(zip(self._groups, by_group, strict=True))
+        )
+
+    def _weights(self) -> dict[str, np.ndarray[Any, Any]]:
+        return dict(zip(self._names, self._stepper.weights(), strict=True))
+
+    def _attach(self, counts: Mapping[str, int]) -> None:
+        """Tell the stepper the state arrays and step counts of all parameters."""
+        for index, group in enumerate(self._groups):
+            self._resolve(index, group)
+        for index, name in enumerate(self._names):
+            self._stepper.set_state(index, counts.get(name, 0), self._state.get(name, {}))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a pickle or a deep copy holds: the parameters too, so that both stay together."""
+        return {
+            "params": self._params,
+            "grouped": self._grouped,
+            "defaults": self._defaults,
+            "groups": [(group.params, group.name, group.hyperparameters) for group in self._groups],
+            "state": self._state,
+            "steps": self._steps,
+            "counts": dict(zip(self._names, self._stepper.steps, strict=True)),
+        }
+
+    def __setstate__(self, saved: dict[str, Any]) -> None:
+        self._defaults = saved["defaults"]
+        self._start(saved["params"], grouped=saved["grouped"])
+        for params, name, values in saved["groups"]:
+            self._add_group({"params": params, "name": name, **values})
+        self._state = saved["state"]
+        self._steps = saved["steps"]
+        self._attach(saved["counts"])
+
+    def __copy__(self) -> NoReturn:
+        """Refuse: two optimizers would move the same weights with the same state."""
+        raise TypeError(f"{type(self).__name__} can't be copied without its parameters; use copy.deepcopy")
+
+
+def _as_groups(params: Any) -> Sequence[Mapping[str, Any]] | None:
+    """Return the groups if ``params`` is a sequence of them, or None if it is a structure of arrays."""
+    if not isinstance(params, Sequence) or isinstance(params, str | bytes) or not params:
+        return None
+    are_groups = [isinstance(entry, Mapping) and "params" in entry for entry in params]
+    if not any(are_groups):
+        return None
+    for i, is_group in enumerate(are_groups):
+        if not is_group:
+            raise TypeError(f'params[{i}] must be a group with "params", as others are, got {type(params[i]).__name__}')
+    return params
+
+
+def _check_group(group: Any, place: str) -> None:
+    if not isinstance(group, Mapping):
+        raise TypeError(f'{place} must be a mapping with "params", got {type(group).__name__}')
+    if "params" not in group:
+        raise ValueError(f'{place} has no "params"; it has {", ".join(map(str, group)) or "nothing"}')

@@ -1,0 +1,128 @@
+"""Parameter groups: parameters and the hyperparameters that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from lrcore.schedules import Schedule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lrcore.optim.hyperparameter import Hyperparameter
+
+
+class ParamGroup(MutableMapping[str, Any]):
+    """The hyperparameters of a group, by name, with its ``"params"`` and its ``"name"``.
+
+    An edit is checked at once and holds from the next step on. A value that is refused leaves the group as it was.
+
+    Examples:
+        >>> import lrcore, numpy as np
+        >>> opt = lrcore.SGD([np.zeros(3)], lr=0.1)
+        >>> opt.param_groups[0]["lr"] = 0.01
+        >>> opt.lr
+        0.01
+        >>> opt.param_groups[0]["lr"] = -1.0
+        Traceback (most recent call last):
+        ValueError: lr must be in [0, inf), got -1.0
+    """
+
+    __slots__ = ("_check", "_kinds", "_values", "edited", "name", "params", "scheduled")
+
+    params: Any
+    name: str | None
+    edited: bool  # since the values were last resolved for a step
+    scheduled: bool  # whether any value changes with the step
+
+    def __init__(
+        self,
+        params: Any,
+        name: str | None,
+        kinds: Mapping[str, Hyperparameter],
+        values: Mapping[str, Any],
+        check: Callable[[Mapping[str, Any]], None],
+    ) -> None:
+        """Check the values and make the group.
+
+        Args:
+            params: The structure of parameters, as given.
+            name: The group's name, if it has one.
+            kinds: The hyperparameters that the optimizer has.
+            values: A value for each of them.
+            check: Raises if the values contradict each other.
+        """
+        self.params = params
+        self.name = name
+        self._kinds = kinds
+        self._check = check
+        self._values: dict[str, Any] = {}
+        self.replace(values)
+
+    def validate(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values in their plain form, or raise: one for each hyperparameter, none other, no contradiction."""
+        for name in values:
+            self._require_known(name)
+        for name in self._kinds:
+            if name not in values:
+                raise ValueError(f"the hyperparameter {name!r} is missing")
+        checked = {name: kind.check(name, values[name]) for name, kind in self._kinds.items()}
+        self._check(checked)
+        return checked
+
+    def replace(self, values: Mapping[str, Any]) -> None:
+        """Set all hyperparameters together, or raise and change none."""
+        self._values = self.validate(values)
+        self.edited = True
+        self.scheduled = any(_is_scheduled(value) for value in self._values.values())
+
+    def at(self, step: int) -> dict[str, float]:
+        """Return the numbers of a step, under the names that rules know them by."""
+        numbers: dict[str, float] = {}
+        for name, kind in self._kinds.items():
+            numbers.update(kind.at(name, self._values[name], step))
+        return numbers
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """A copy of the values, without the parameters and the name."""
+        return dict(self._values)
+
+    def _require_known(self, key: str) -> None:
+        if key not in self._kinds:
+            raise ValueError(f"there is no hyperparameter {key!r}; there are {', '.join(self._kinds)}")
+
+    def __getitem__(self, key: str) -> Any:
+        if key == "params":
+            return self.params
+        if key == "name" and self.name is not None:
+            return self.name
+        return self._values[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if key in ("params", "name"):
+            raise ValueError(f"the {key!r} of a group can't be changed; use add_param_group")
+        self._require_known(key)
+        self.replace({**self._values, key: value})
+
+    def __delitem__(self, key: str) -> None:
+        raise ValueError(f"{key!r} can't be removed from a group")
+
+    def __iter__(self) -> Iterator[str]:
+        yield "params"
+        if self.name is not None:
+            yield "name"
+        yield from self._values
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={value!r}" for name, value in self._values.items())
+        return f"ParamGroup({values})" if self.name is None else f"ParamGroup({self.name!r}, {values})"
+
+
+def _is_scheduled(value: Any) -> bool:
+    parts = value if isinstance(value, tuple) else (value,)
+    return any(isinstance(part, Schedule) for part in parts)

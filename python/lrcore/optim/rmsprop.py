@@ -1,0 +1,96 @@
+"""RMSprop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lrcore._ranges import Range
+from lrcore.optim.hyperparameter import FLAG, RATE, Number
+from lrcore.optim.optimizer import Optimizer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lrcore.schedules import Schedule
+
+
+class RMSprop(Optimizer):
+    """RMSprop: the gradient over its running root mean square.
+
+    With gradient ``g`` (negated if ``maximize``) and weight ``θ``::
+
+        g ← g + weight_decay · θ
+        s ← alpha · s + (1 − alpha) g²
+        a ← √s + eps                   (centered: ḡ ← alpha · ḡ + (1 − alpha) g, a ← √(s − ḡ²) + eps)
+        θ ← θ − lr · g / a             (with momentum: b ← momentum · b + g / a, θ ← θ − lr · b)
+
+    Args:
+        params: An array, a sequence or mapping of arrays, these nested, or a sequence of groups: mappings with
+            ``"params"``, optionally ``"name"``, and hyperparameters that differ. Arrays are float32 or float64, of any shape
+            and strides, writable, and don't share memory.
+        lr: The learning rate, in [0, inf).
+        alpha: How much of the running square is kept, in [0, 1].
+        eps: What keeps the denominator from 0, in [0, inf). It is outside the root.
+        weight_decay: The L2 penalty, in [0, inf).
+        momentum: The share of the buffer that is kept, in [0, inf).
+        centered: Divide by the deviation from the running mean.
+        maximize: Ascend.
+
+    Every number may be a schedule.
+
+    Raises:
+        TypeError: If an argument or an array is of a wrong type.
+        ValueError: If one is out of range, or arrays share memory.
+
+    Examples:
+        >>> import lrcore, numpy as np
+        >>> w = np.array([1.0, 2.0])
+        >>> opt = lrcore.RMSprop([w], lr=0.01)
+        >>> _ = opt.step([np.array([5.0, -3.0])])
+        >>> w.round(3)
+        array([0.9, 2.1])
+
+    State:
+        ``square_avg`` (s), with ``centered`` also ``grad_avg`` (ḡ), with momentum also ``momentum_buffer`` (b).
+
+    References:
+        Tieleman & Hinton, *Lecture 6.5: rmsprop* (2012). Centered: Graves, *Generating Sequences With Recurrent Neural
+        Networks* (2013).
+
+    Note:
+        The numbers are PyTorch's, but for one: where rounding makes ``s − ḡ²`` negative, PyTorch has NaN and this has 0.
+        Keras and TensorFlow have ``eps`` inside the root, and the learning rate inside the buffer.
+    """
+
+    _hyperparameters = {"alpha": Number(Range(high=1.0, closed=True)), "eps": RATE, "momentum": RATE, "centered": FLAG}
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Schedule = 1e-2,
+        alpha: float | Schedule = 0.99,
+        eps: float | Schedule = 1e-8,
+        weight_decay: float | Schedule = 0.0,
+        momentum: float | Schedule = 0.0,
+        centered: bool = False,  # noqa: FBT001, FBT002
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "alpha": alpha,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "momentum": momentum,
+                "centered": centered,
+                "maximize": maximize,
+            },
+        )
+
+    @staticmethod
+    def _rule(group: Mapping[str, Any]) -> str:
+        centered = "_centered" if group["centered"] else ""
+        momentum = "" if group["momentum"] == 0.0 else "_momentum"
+        return f"rmsprop{centered}{momentum}"

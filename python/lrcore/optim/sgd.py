@@ -1,0 +1,98 @@
+"""Stochastic gradient descent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lrcore.optim.hyperparameter import FLAG, RATE
+from lrcore.optim.optimizer import Optimizer
+from lrcore.schedules import Schedule
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum if wanted.
+
+    With gradient ``g`` (negated if ``maximize``), weight ``θ`` and buffer ``b``::
+
+        g ← g + weight_decay · θ
+        b ← momentum · b + (1 − dampening) · g        (b ← g at a parameter's first step)
+        θ ← θ − lr · b                                (θ ← θ − lr · (g + momentum · b) if nesterov)
+
+    Without momentum ``g`` stands in the place of ``b``, and there is no state.
+
+    Args:
+        params: An array, a sequence or mapping of arrays, these nested, or a sequence of groups: mappings with
+            ``"params"``, optionally ``"name"``, and hyperparameters that differ. Arrays are float32 or float64, of any shape
+            and strides, writable, and don't share memory.
+        lr: The learning rate, in [0, inf).
+        momentum: The share of the buffer that is kept, in [0, inf).
+        dampening: The share of the gradient that does not enter the buffer, in [0, inf).
+        weight_decay: The L2 penalty, in [0, inf).
+        nesterov: Look ahead along the buffer. Needs momentum, and no dampening.
+        maximize: Ascend.
+
+    Every number may be a schedule.
+
+    Raises:
+        TypeError: If an argument or an array is of a wrong type.
+        ValueError: If one is out of range, arrays share memory, or ``nesterov`` has no momentum.
+
+    Examples:
+        >>> import lrcore, numpy as np
+        >>> w = np.array([1.0, 2.0], dtype=np.float32)
+        >>> opt = lrcore.SGD([w], lr=0.1, momentum=0.9)
+        >>> opt.step([np.array([1.0, 1.0], dtype=np.float32)])
+        StepInfo(applied=True, step=1, lr=0.1, grad_norm=None)
+        >>> w
+        array([0.9, 1.9], dtype=float32)
+
+    State:
+        ``momentum_buffer``, if there is momentum.
+
+    References:
+        Sutskever, Martens, Dahl & Hinton, *On the importance of initialization and momentum in deep learning* (2013).
+
+    Note:
+        The numbers are PyTorch's. Keras and the paper keep the learning rate inside the buffer, so that a change of it acts
+        on past gradients late. A momentum that is a schedule keeps its buffer even where it is 0.
+    """
+
+    _hyperparameters = {"momentum": RATE, "dampening": RATE, "nesterov": FLAG}
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Schedule = 1e-3,
+        momentum: float | Schedule = 0.0,
+        dampening: float | Schedule = 0.0,
+        weight_decay: float | Schedule = 0.0,
+        nesterov: bool = False,  # noqa: FBT001, FBT002
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "momentum": momentum,
+                "dampening": dampening,
+                "weight_decay": weight_decay,
+                "nesterov": nesterov,
+                "maximize": maximize,
+            },
+        )
+
+    @staticmethod
+    def _rule(group: Mapping[str, Any]) -> str:
+        if group["momentum"] == 0.0:
+            return "sgd"
+        return "sgd_nesterov" if group["nesterov"] else "sgd_momentum"
+
+    @staticmethod
+    def _check(group: Mapping[str, Any]) -> None:
+        if group["nesterov"] and (group["momentum"] == 0.0 or group["dampening"] != 0.0):
+            given = f"momentum={group['momentum']!r}, dampening={group['dampening']!r}"
+            raise ValueError(f"nesterov needs momentum > 0 and dampening = 0, got {given}")

@@ -1,0 +1,150 @@
+"""State dicts: what they hold, and how one is matched with an optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from lrcore._ranges import check_count
+
+if TYPE_CHECKING:
+    from lrcore.optim.param_group import ParamGroup
+
+StateDict = dict[str, Any]
+_Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+class LoadReport(NamedTuple):
+    """What did not match when a state dict was loaded.
+
+    Attributes:
+        missing: Parameters of the optimizer that the state dict does not have.
+        unexpected: Parameters of the state dict that the optimizer does not have.
+    """
+
+    missing: list[str]
+    unexpected: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What there is to save of an optimizer; nothing is copied yet."""
+
+    optimizer: str
+    steps: int
+    state: Mapping[str, _Arrays]
+    counts: Mapping[str, int]
+    groups: list[tuple[ParamGroup, list[str]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a state dict sets, checked and copied."""
+
+    steps: int
+    state: dict[str, _Arrays]
+    counts: dict[str, int]
+    groups: list[tuple[ParamGroup, dict[str, Any]]]
+    report: LoadReport
+
+
+def capture(snapshot: Snapshot) -> StateDict:
+    """Return a state dict of copies."""
+    groups = []
+    for group, names in snapshot.groups:
+        saved: dict[str, Any] = {"params": list(names), **group.hyperparameters}
+        if group.name is not None:
+            saved["name"] = group.name
+        groups.append(saved)
+    state = {
+        name: {"step": count, **{key: array.copy(order="K") for key, array in snapshot.state.get(name, {}).items()}}
+        for name, count in snapshot.counts.items()
+        if count > 0
+    }
+    return {"optimizer": snapshot.optimizer, "steps": snapshot.steps, "state": state, "param_groups": groups}
+
+
+def match(given: Any, snapshot: Snapshot, weights: Mapping[str, np.ndarray[Any, Any]], *, strict: bool) -> Loaded:
+    """Check a state dict against an optimizer and return what it sets. Changes nothing."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"the state dict must be a mapping, got {type(given).__name__}")
+    optimizer, steps, saved_state, saved_groups = (
+        _entry(given, key, "the state dict") for key in ("optimizer", "steps", "state", "param_groups")
+    )
+    if strict and optimizer != snapshot.optimizer:
+        raise ValueError(f"the state dict was saved by {optimizer}, this is {snapshot.optimizer}; strict=False loads it")
+    steps = check_count("steps", steps)
+    names_of_saved = _names_of_groups(saved_groups)
+    saved_names = [name for names in names_of_saved for name in names]
+    missing = [name for name in weights if name not in saved_names]
+    unexpected = [name for name in saved_names if name not in weights]
+    if strict and (missing or unexpected):
+        raise ValueError(f"the state dict has other parameters: missing {missing}, unexpected {unexpected}")
+    if not isinstance(saved_state, Mapping):
+        raise TypeError(f"state must be a mapping, got {type(saved_state).__name__}")
+    for name in saved_state:
+        if name not in saved_names:
+            raise ValueError(f"state[{name!r}] belongs to no group of the state dict")
+    state: dict[str, _Arrays] = {}
+    counts: dict[str, int] = {}
+    for name, weight in weights.items():
+        if name in saved_state:
+            counts[name], state[name] = _match_parameter(saved_state[name], f"state[{name!r}]", weight)
+        elif name in missing:
+            # Not strict: what the state dict does not know stays as it is.
+            counts[name], state[name] = snapshot.counts[name], dict(snapshot.state.get(name, {}))
+    groups = _match_groups(saved_groups, names_of_saved, snapshot, strict=strict)
+    return Loaded(steps, state, counts, groups, LoadReport(missing, unexpected))
+
+
+def _entry(mapping: Mapping[str, Any], key: str, place: str) -> Any:
+    if key not in mapping:
+        raise ValueError(f"{place} has no {key!r}")
+    return mapping[key]
+
+
+def _names_of_groups(groups: Any) -> list[list[str]]:
+    if not isinstance(groups, Sequence) or not all(isinstance(group, Mapping) for group in groups):
+        raise TypeError("param_groups must be a sequence of mappings")
+    return [list(_entry(group, "params", f"param_groups[{i}]")) for i, group in enumerate(groups)]
+
+
+def _match_parameter(saved: Any, place: str, weight: np.ndarray[Any, Any]) -> tuple[int, _Arrays]:
+    if not isinstance(saved, Mapping):
+        raise TypeError(f"{place} must be a mapping, got {type(saved).__name__}")
+    count = check_count(f"{place}['step']", _entry(saved, "step", place))
+    arrays: _Arrays = {}
+    for key, array in saved.items():
+        if key == "step":
+            continue
+        where = f"{place}[{key!r}]"
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"{where} must be a NumPy array, got {type(array).__name__}")
+        if array.shape != weight.shape:
+            raise ValueError(f"{where} has shape {array.shape}, the parameter has {weight.shape}")
+        if array.dtype != weight.dtype:
+            raise TypeError(f"{where} has dtype {array.dtype}, the parameter has {weight.dtype}")
+        arrays[key] = np.empty_like(weight, subok=False)
+        arrays[key][...] = array
+    return count, arrays
+
+
+def _match_groups(
+    saved_groups: Sequence[Mapping[str, Any]], names_of_saved: list[list[str]], snapshot: Snapshot, *, strict: bool
+) -> list[tuple[ParamGroup, dict[str, Any]]]:
+    matched = []
+    for i, (group, names) in enumerate(snapshot.groups):
+        same = [saved for saved, others in zip(saved_groups, names_of_saved, strict=True) if set(others) == set(names)]
+        if not same:
+            if strict:
+                raise ValueError(f"the state dict has no group of the parameters {names}, as param_groups[{i}] is")
+            continue
+        values = {key: value for key, value in same[0].items() if key not in ("params", "name")}
+        if not strict:
+            values = {**group.hyperparameters, **{key: values[key] for key in group.hyperparameters if key in values}}
+        group.validate(values)
+        matched.append((group, values))
+    return matched

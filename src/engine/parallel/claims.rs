@@ -1,0 +1,54 @@
+//! Which chunks are still to be done, and who takes which.
+//!
+//! Each participant starts on a range of its own, the same in every step of a batch, since its cache still holds it. When that
+//! is used up it takes chunks from the far end of the others' ranges. A late or absent participant costs nothing.
+
+use super::sync::{AtomicU64, Ordering};
+
+/// The open ranges, one to a participant. Each lies on cache lines of its own.
+pub(super) struct Claims(Box<[Line]>);
+
+/// The first open chunk in the high half, one past the last in the low half.
+#[repr(align(128))]
+struct Line(AtomicU64);
+
+impl Claims {
+    pub(super) fn new(participants: usize) -> Self {
+        Self((0..participants).map(|_| Line(AtomicU64::new(0))).collect())
+    }
+
+    /// Deals chunks 0 to `chunks` − 1 in equal ranges. Nobody may be claiming.
+    pub(super) fn deal(&self, chunks: usize, participants: usize) {
+        let bound = |participant| (chunks * participant / participants) as u64;
+        for (participant, line) in self.0[..participants].iter().enumerate() {
+            line.0.store(bound(participant) << 32 | bound(participant + 1), Ordering::Relaxed);
+        }
+    }
+
+    /// The next chunk for a participant, or `None` when all have been taken.
+    pub(super) fn next(&self, participant: usize, participants: usize) -> Option<usize> {
+        let own = self.0[participant].take(|first, end| (first, first + 1, end));
+        own.or_else(|| {
+            let others = (1..participants).map(|i| (participant + i) % participants);
+            others.into_iter().find_map(|other| self.0[other].take(|first, end| (end - 1, first, end - 1)))
+        })
+    }
+}
+
+impl Line {
+    /// Takes one chunk: `choose(first, end)` gives it and the range that stays open.
+    fn take(&self, choose: impl Fn(u64, u64) -> (u64, u64, u64)) -> Option<usize> {
+        let mut word = self.0.load(Ordering::Relaxed);
+        loop {
+            let (first, end) = (word >> 32, word & u64::from(u32::MAX));
+            if first >= end {
+                return None;
+            }
+            let (chunk, first, end) = choose(first, end);
+            match self.0.compare_exchange_weak(word, first << 32 | end, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return usize::try_from(chunk).ok(),
+                Err(now) => word = now,
+            }
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! The atomics of the pool's protocol: the real ones, or those of the model checker.
+
+#[cfg(loom)]
+pub(super) use loom::sync::atomic::{AtomicU64, Ordering};
+#[cfg(not(loom))]
+pub(super) use std::sync::atomic::{AtomicU64, Ordering};

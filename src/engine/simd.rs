@@ -1,0 +1,211 @@
+//! Instruction sets: which there are, which is in use, and how code compiled for one is entered.
+//!
+//! A job is generic code marked `#[inline(always)]`; [`run`] calls it from inside a function that enables an instruction
+//! set, so the compiler vectorises one source for every level. Detection is at run time: one build serves every machine of
+//! a platform. No level enables contraction to fused multiply-add, so all of them compute the same bits.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use super::block::Block;
+use super::format::Cell;
+use super::tensor::MAX_STATE;
+
+/// An instruction set, from the least to the best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Level {
+    /// What every machine of the platform has: SSE2 on x86-64, NEON on aarch64.
+    Baseline = 1,
+    /// 256-bit vectors on x86-64.
+    Avx2 = 2,
+    /// 512-bit vectors on x86-64, entered by rules for which they are worth it.
+    Avx512 = 3,
+    /// 128-bit vectors on aarch64, where they are the baseline: the name users know.
+    Neon = 4,
+}
+
+impl Level {
+    const ALL: [Self; 4] = [Self::Baseline, Self::Avx2, Self::Avx512, Self::Neon];
+
+    /// The name that users write.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Baseline => "baseline",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+            Self::Neon => "neon",
+        }
+    }
+
+    /// The level of that name, available here or not.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.name() == name)
+    }
+
+    /// Whether this machine can run it.
+    #[must_use]
+    pub fn is_available(self) -> bool {
+        match self {
+            Self::Baseline => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => is_x86_feature_detected!("avx2"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512bw")
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 | Self::Avx512 => false,
+            Self::Neon => cfg!(target_arch = "aarch64"),
+        }
+    }
+
+    /// The levels that this machine can run, from the least to the best.
+    pub fn available() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|level| level.is_available())
+    }
+
+    /// The best level that this machine can run.
+    #[must_use]
+    pub fn detect() -> Self {
+        Self::available().last().unwrap_or(Self::Baseline)
+    }
+}
+
+/// The level in use, 0 before it is first asked for.
+static CURRENT: AtomicU8 = AtomicU8::new(0);
+
+/// The level in use: the best, unless [`set`] chose another.
+#[must_use]
+pub fn current() -> Level {
+    let raw = CURRENT.load(Ordering::Relaxed);
+    Level::ALL.into_iter().find(|&level| level as u8 == raw).unwrap_or_else(|| {
+        let best = Level::detect();
+        CURRENT.store(best as u8, Ordering::Relaxed);
+        best
+    })
+}
+
+/// Uses this level from the next step on. False, and nothing changed, if this machine can't run it.
+#[must_use]
+pub fn set(level: Level) -> bool {
+    if level.is_available() {
+        CURRENT.store(level as u8, Ordering::Relaxed);
+    }
+    level.is_available()
+}
+
+/// Work to be compiled for every instruction set.
+pub(super) trait Job {
+    /// Does the work. Implementations are `#[inline(always)]`, and so is everything that they call in a loop.
+    fn run(self);
+}
+
+/// A loop over the operands of a tensor, to be compiled for every instruction set.
+pub(super) trait Body<C: Cell>: Copy {
+    /// Whether 512-bit vectors are worth entering for it.
+    const WIDE: bool;
+
+    /// Runs the loop. Implementations are `#[inline(always)]`, and so is everything that they call.
+    fn run(self, weight: &mut [Block<C>], grad: &[Block<C>], state: [&mut [Block<C>]; MAX_STATE]);
+}
+
+/// Runs the job, compiled for the level, which must be available.
+#[inline]
+pub(super) fn run(level: Level, job: impl Job) {
+    debug_assert!(level.is_available());
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 | Level::Avx512 => {
+            #[target_feature(enable = "avx2")]
+            fn avx2(job: impl Job) {
+                job.run();
+            }
+            // SAFETY: `set` and `detect` let only available levels through, and AVX-512 comes with AVX2.
+            unsafe { avx2(job) }
+        }
+        _ => job.run(),
+    }
+}
+
+macro_rules! entries {
+    ($($name:ident: $features:literal)*) => {$(
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = $features)]
+        fn $name<C: Cell, B: Body<C>>(
+            body: B,
+            weight: &mut [Block<C>],
+            grad: &[Block<C>],
+            state0: &mut [Block<C>],
+            state1: &mut [Block<C>],
+            state2: &mut [Block<C>],
+            state3: &mut [Block<C>],
+        ) {
+            body.run(weight, grad, [state0, state1, state2, state3]);
+        }
+    )*};
+}
+entries! {
+    enter_avx2: "avx2"
+    enter_avx512: "avx2,avx512f,avx512vl,avx512dq,avx512bw"
+}
+
+/// Runs the loop, compiled for the level, which must be available. Each operand is an argument of its own, never part of a
+/// struct or an array: that is how the compiler learns that they don't overlap.
+#[inline(always)]
+pub(super) fn enter<C: Cell, B: Body<C>>(
+    level: Level,
+    body: B,
+    weight: &mut [Block<C>],
+    grad: &[Block<C>],
+    state: [&mut [Block<C>]; MAX_STATE],
+) {
+    let [state0, state1, state2, state3] = state;
+    debug_assert!(level.is_available());
+    match level {
+        // SAFETY: `set` and `detect` let only available levels through.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 if B::WIDE => unsafe { enter_avx512(body, weight, grad, state0, state1, state2, state3) },
+        // SAFETY: as above; AVX-512 comes with AVX2.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 | Level::Avx512 => unsafe { enter_avx2(body, weight, grad, state0, state1, state2, state3) },
+        _ => enter_baseline(body, weight, grad, state0, state1, state2, state3),
+    }
+}
+
+#[inline(never)]
+fn enter_baseline<C: Cell, B: Body<C>>(
+    body: B,
+    weight: &mut [Block<C>],
+    grad: &[Block<C>],
+    state0: &mut [Block<C>],
+    state1: &mut [Block<C>],
+    state2: &mut [Block<C>],
+    state3: &mut [Block<C>],
+) {
+    body.run(weight, grad, [state0, state1, state2, state3]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back() {
+        for level in Level::ALL {
+            assert_eq!(Level::named(level.name()), Some(level));
+        }
+        assert_eq!(Level::named("sse9"), None);
+    }
+
+    #[test]
+    fn baseline_is_always_available() {
+        assert!(Level::available().any(|level| level == Level::Baseline));
+        assert!(Level::detect().is_available());
+    }
+}

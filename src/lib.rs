@@ -1,0 +1,26 @@
+//! lrcore moves parameters: given weights and gradients it applies one optimizer step in place, at the speed of memory.
+//!
+//! * A [rule](rule) says how one weight moves. [`rules`] holds them, one family a file.
+//! * The [engine] applies a rule to arrays: threads, instruction sets, formats, tails.
+//! * The bindings (feature `python`) check NumPy arrays and hand them to the engine.
+//!
+//! Each layer knows only the one below it. `ARCHITECTURE.md` follows one step through all of them.
+
+pub mod engine;
+pub mod rule;
+pub mod rules;
+
+#[cfg(feature = "python")]
+mod python;
+
+#[cfg(feature = "python")]
+#[pyo3::pymodule]
+mod _lrcore {
+    #[pymodule_export]
+    use super::python::{
+        Stepper, get_num_threads, get_simd_level, rules, set_num_threads, set_simd_level, simd_levels,
+    };
+    #[pymodule_export]
+    #[expect(non_upper_case_globals, reason = "Python's name for it")]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+}

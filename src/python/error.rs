@@ -1,0 +1,128 @@
+//! Every message that the bindings raise. Each says what was given, what is allowed, and where.
+
+use std::fmt::Display;
+
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+
+use crate::engine::parallel::MAX_THREADS;
+use crate::engine::simd::Level;
+use crate::rules;
+
+fn value(message: impl Display) -> PyErr {
+    PyValueError::new_err(message.to_string())
+}
+
+fn type_error(message: impl Display) -> PyErr {
+    PyTypeError::new_err(message.to_string())
+}
+
+/// The name of an object's type, for messages.
+fn type_of(object: &Bound<'_, PyAny>) -> String {
+    object.get_type().name().map_or_else(|_| "an object".into(), |name| name.to_string())
+}
+
+/// A shape, or whatever else an attribute holds, as Python prints it.
+fn attribute(object: &Bound<'_, PyAny>, name: &str) -> String {
+    object.getattr(name).and_then(|value| value.str()).map_or_else(|_| "unknown".into(), |text| text.to_string())
+}
+
+pub(super) fn not_an_array(place: &str, given: &Bound<'_, PyAny>) -> PyErr {
+    type_error(format!("{place} must be a NumPy array, or a sequence or mapping of them, got {}", type_of(given)))
+}
+
+pub(super) fn not_a_gradient(place: &str, given: &Bound<'_, PyAny>) -> PyErr {
+    type_error(format!("{place} must be a NumPy array, or None to skip it, got {}", type_of(given)))
+}
+
+pub(super) fn not_a_structure(place: &str, given: &Bound<'_, PyAny>, kind: &str) -> PyErr {
+    type_error(format!("{place} must be a {kind} like params, or None to skip it, got {}", type_of(given)))
+}
+
+pub(super) fn bad_dtype(place: &str, array: &Bound<'_, PyAny>) -> PyErr {
+    let dtype = array.getattr("dtype").and_then(|dtype| dtype.repr()).map_or_else(|_| "?".into(), |text| text.to_string());
+    type_error(format!("{place} has {dtype}; allowed are float32 and float64 in native byte order"))
+}
+
+pub(super) fn other_dtype(place: &str, array: &Bound<'_, PyAny>, weight_place: &str, weight: &Bound<'_, PyAny>) -> PyErr {
+    let (dtype, expected) = (attribute(array, "dtype"), attribute(weight, "dtype"));
+    type_error(format!("{place} has dtype {dtype}, {weight_place} has {expected}"))
+}
+
+pub(super) fn other_shape(place: &str, array: &Bound<'_, PyAny>, weight_place: &str, weight: &Bound<'_, PyAny>) -> PyErr {
+    let (shape, expected) = (attribute(array, "shape"), attribute(weight, "shape"));
+    value(format!("{place} has shape {shape}, {weight_place} has {expected}"))
+}
+
+pub(super) fn read_only(place: &str) -> PyErr {
+    value(format!("{place} is read-only"))
+}
+
+pub(super) fn share_memory(place: &str, other: &str) -> PyErr {
+    value(format!("{place} and {other} share memory"))
+}
+
+pub(super) fn shares_with_itself(place: &str) -> PyErr {
+    value(format!("{place} has elements that share memory with each other; give a copy"))
+}
+
+pub(super) fn other_length(place: &str, given: usize, expected: usize) -> PyErr {
+    value(format!("{place} has {given} entries, params has {expected} there"))
+}
+
+pub(super) fn not_in_one_mapping(group: usize, groups: usize) -> PyErr {
+    value(format!("grads must be a sequence of {groups}, one for each group, since params[{group}][\"params\"] is not a mapping"))
+}
+
+pub(super) fn missing(place: &str) -> PyErr {
+    value(format!("{place} is missing; give None to skip that parameter"))
+}
+
+pub(super) fn unexpected(place: &str) -> PyErr {
+    value(format!("{place} is unexpected: params has no such entry"))
+}
+
+pub(super) fn gone(place: &str) -> PyErr {
+    value(format!("{place} is gone since the optimizer was made"))
+}
+
+pub(super) fn empty(place: &str) -> PyErr {
+    value(format!("{place} holds no parameters"))
+}
+
+pub(super) fn too_deep(place: &str, limit: usize) -> PyErr {
+    value(format!("{place} is nested more than {limit} deep; does it contain itself?"))
+}
+
+pub(super) fn same_name(name: &str, place: &str) -> PyErr {
+    value(format!("{place}: there is a parameter named {name:?} already; give its group another \"name\""))
+}
+
+pub(super) fn unknown_rule(name: &str) -> PyErr {
+    value(format!("there is no rule {name:?}; there are {}", rules::NAMES.join(", ")))
+}
+
+pub(super) fn wrong_count(rule: &str, expected: &[&str], given: usize) -> PyErr {
+    value(format!("rule {rule:?} takes {} values ({}), got {given}", expected.len(), expected.join(", ")))
+}
+
+pub(super) fn unknown_decay(given: &str) -> PyErr {
+    value(format!("decay must be \"coupled\" or \"decoupled\", got {given:?}"))
+}
+
+pub(super) fn bad_index(given: usize) -> PyErr {
+    value(format!("index {given} is out of range"))
+}
+
+pub(super) fn bad_level(given: &str) -> PyErr {
+    let available: Vec<_> = Level::available().map(|level| format!("{:?}", level.name())).collect();
+    value(format!("the SIMD level must be one of {} on this machine, got {given:?}", available.join(", ")))
+}
+
+pub(super) fn bad_thread_count(given: &impl Display) -> PyErr {
+    value(format!("the number of threads must be in [1, {MAX_THREADS}], got {given}"))
+}
+
+pub(super) fn busy() -> PyErr {
+    PyRuntimeError::new_err("this optimizer is in use by another thread; one optimizer takes one step at a time")
+}

@@ -1,0 +1,60 @@
+//! The bindings: NumPy arrays become checked tensors, hyperparameters become rules. They know the engine and the names of
+//! the rules, and nothing of how a rule moves a weight.
+
+mod buffers;
+mod error;
+mod gradients;
+mod operands;
+mod overlap;
+mod stepper;
+mod structure;
+
+use pyo3::prelude::*;
+
+pub(crate) use stepper::Stepper;
+
+use crate::engine::simd::{self, Level};
+use crate::engine::{Describe, parallel};
+use crate::rules::{NAMES, find};
+
+/// The instruction sets that this machine can run, from the least to the best.
+#[pyfunction]
+pub(crate) fn simd_levels() -> Vec<&'static str> {
+    Level::available().map(Level::name).collect()
+}
+
+/// The instruction set in use.
+#[pyfunction]
+pub(crate) fn get_simd_level() -> &'static str {
+    simd::current().name()
+}
+
+/// Uses an instruction set from the next step on.
+#[pyfunction]
+pub(crate) fn set_simd_level(level: &str) -> PyResult<()> {
+    let named = Level::named(level).filter(|&named| simd::set(named));
+    named.map(|_| ()).ok_or_else(|| error::bad_level(level))
+}
+
+/// How many threads a step uses at most.
+#[pyfunction]
+pub(crate) fn get_num_threads() -> usize {
+    parallel::num_threads()
+}
+
+/// Uses this many threads from the next step on.
+#[pyfunction]
+pub(crate) fn set_num_threads(threads: i64) -> PyResult<()> {
+    let set = usize::try_from(threads).is_ok_and(parallel::set_num_threads);
+    if set { Ok(()) } else { Err(error::bad_thread_count(&threads)) }
+}
+
+/// The registered rules: name, hyperparameters in order, state arrays in order.
+#[pyfunction]
+pub(crate) fn rules() -> Vec<(&'static str, Vec<&'static str>, Vec<&'static str>)> {
+    let describe = |&name| {
+        let signature = find(name, Describe)?;
+        Some((name, signature.hyperparameters.to_vec(), signature.state.to_vec()))
+    };
+    NAMES.iter().filter_map(describe).collect()
+}

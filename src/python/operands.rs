@@ -1,0 +1,145 @@
+//! The arrays of one parameter in a step, read and checked.
+
+use pyo3::prelude::*;
+
+use super::buffers::{Header, Span};
+use super::error;
+use crate::engine::{Axis, Dtype, GRAD, Layout, OPERANDS, STATE, Tensor, WEIGHT};
+
+/// What the arrays are called in messages.
+pub(super) trait Places {
+    fn place(&self, operand: usize) -> String;
+}
+
+/// The arrays of one parameter: all of one dtype and shape, and fit to be read or written as a step needs.
+pub(super) struct Operands<'a> {
+    dtype: Dtype,
+    headers: [Option<Header<'a>>; OPERANDS],
+}
+
+impl<'a> Operands<'a> {
+    /// Reads the arrays, the weight first, and checks each.
+    #[inline]
+    pub(super) fn read<'py: 'a>(
+        arrays: impl Iterator<Item = &'a Bound<'py, PyAny>> + Clone,
+        places: &impl Places,
+    ) -> PyResult<Self> {
+        let mut headers = [None; OPERANDS];
+        for (operand, array) in arrays.clone().enumerate() {
+            let Some(header) = Header::of(array) else { return Err(not_an_array(operand, array, places)) };
+            headers[operand] = Some(header);
+        }
+        Self::checked(headers).map_err(|(operand, problem)| {
+            let nth = |operand| arrays.clone().nth(operand);
+            match (nth(operand), nth(WEIGHT)) {
+                (Some(array), Some(weight)) => problem.into_error(operand, array, weight, places),
+                _ => error::bad_index(operand),
+            }
+        })
+    }
+
+    #[inline]
+    fn checked(headers: [Option<Header<'a>>; OPERANDS]) -> Result<Self, (usize, Problem)> {
+        let Some(weight) = headers[WEIGHT] else { return Err((WEIGHT, Problem::Dtype)) };
+        let Some(dtype) = weight.dtype() else { return Err((WEIGHT, Problem::Dtype)) };
+        for (operand, header) in headers.iter().enumerate() {
+            let Some(header) = header else { break };
+            if header.dtype() != Some(dtype) {
+                return Err((operand, Problem::OtherDtype));
+            }
+            if header.shape() != weight.shape() {
+                return Err((operand, Problem::OtherShape));
+            }
+            if operand != GRAD && !header.is_writeable() {
+                return Err((operand, Problem::ReadOnly));
+            }
+            if operand != GRAD && header.overlaps_itself(dtype) {
+                return Err((operand, Problem::SharesWithItself));
+            }
+        }
+        Ok(Self { dtype, headers })
+    }
+
+    fn present(&self) -> impl Iterator<Item = (usize, Header<'a>)> {
+        self.headers.iter().map_while(|header| *header).enumerate()
+    }
+
+    pub(super) fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// The memory of each operand that has some.
+    #[inline]
+    pub(super) fn spans(&self) -> impl Iterator<Item = (usize, Span)> {
+        self.present().filter_map(|(operand, header)| header.span(self.dtype).map(|span| (operand, span)))
+    }
+
+    /// The tensor of a step.
+    ///
+    /// # Safety
+    /// The operands are alive, don't overlap, and are not resized or used by others for as long as the tensor is used.
+    #[inline]
+    pub(super) unsafe fn tensor(&self) -> Tensor<'static> {
+        let mut pointers = [std::ptr::null_mut(); OPERANDS];
+        for (operand, header) in self.present() {
+            pointers[operand] = header.address();
+        }
+        let len = self.headers[WEIGHT].map_or(0, Header::len);
+        let states = self.present().count().saturating_sub(STATE);
+        // SAFETY: the headers describe valid arrays of this dtype and shape, `read` has checked that those that are written
+        // may be, and the rest is the caller's promise.
+        unsafe { Tensor::new(self.dtype, len, states, pointers, self.layout()) }
+    }
+
+    /// The layout, or `None` if all operands are dense in one order.
+    fn layout(&self) -> Option<Box<Layout>> {
+        let weight = self.headers[WEIGHT]?;
+        if weight.is_dense(self.dtype) && self.present().all(|(_, header)| header.is_ordered_like(weight)) {
+            return None;
+        }
+        let axes = weight.shape().iter().enumerate().map(|(axis, len)| {
+            let mut strides = [0; OPERANDS];
+            for (operand, header) in self.present() {
+                strides[operand] = header.strides()[axis];
+            }
+            Axis { len: len.unsigned_abs(), strides }
+        });
+        Some(Box::new(Layout::new(axes.collect())))
+    }
+}
+
+/// What can be wrong with an operand.
+#[derive(Clone, Copy)]
+enum Problem {
+    Dtype,
+    OtherDtype,
+    OtherShape,
+    ReadOnly,
+    SharesWithItself,
+}
+
+impl Problem {
+    #[cold]
+    fn into_error(
+        self,
+        operand: usize,
+        array: &Bound<'_, PyAny>,
+        weight: &Bound<'_, PyAny>,
+        places: &impl Places,
+    ) -> PyErr {
+        let place = places.place(operand);
+        match self {
+            Self::Dtype => error::bad_dtype(&place, array),
+            Self::OtherDtype => error::other_dtype(&place, array, &places.place(WEIGHT), weight),
+            Self::OtherShape => error::other_shape(&place, array, &places.place(WEIGHT), weight),
+            Self::ReadOnly => error::read_only(&place),
+            Self::SharesWithItself => error::shares_with_itself(&place),
+        }
+    }
+}
+
+#[cold]
+fn not_an_array(operand: usize, given: &Bound<'_, PyAny>, places: &impl Places) -> PyErr {
+    let place = places.place(operand);
+    if operand == GRAD { error::not_a_gradient(&place, given) } else { error::not_an_array(&place, given) }
+}

@@ -1,0 +1,116 @@
+//! Whether arrays of a step share memory: those that are written with any other.
+//!
+//! Spans are compared first. What was compared at the last step, and has not moved, is not compared again.
+
+use super::buffers::Span;
+
+/// The spans of the last step that was found good.
+#[derive(Default)]
+pub(super) struct Overlaps {
+    written: Vec<Span>,
+    read: Vec<Span>,
+    /// The written spans by their start, each with its number and the furthest end so far.
+    sorted: Vec<(Span, usize, usize)>,
+}
+
+/// Two arrays whose spans meet: the number of one that is written, and another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Meeting {
+    Written(usize, usize),
+    Read(usize, usize),
+}
+
+impl Overlaps {
+    /// Calls `confirm` for each pair of spans that meet, and stops at its first error, with nothing remembered. Spans can meet
+    /// where arrays don't share an element, as two columns of a matrix do.
+    pub(super) fn check<E>(
+        &mut self,
+        written: &[Span],
+        read: &[Span],
+        mut confirm: impl FnMut(Meeting) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let moved = self.written != written;
+        if !moved && self.read == read {
+            return Ok(());
+        }
+        self.read.clear();
+        if moved {
+            self.written.clear();
+            self.sorted.clear();
+            self.sorted.extend(written.iter().enumerate().map(|(number, &span)| (span, number, 0)));
+            self.sorted.sort_unstable_by_key(|(span, ..)| span.start);
+            let mut furthest = 0;
+            for (span, _, end) in &mut self.sorted {
+                furthest = furthest.max(span.end);
+                *end = furthest;
+            }
+            for (i, &(span, number, _)) in self.sorted.iter().enumerate() {
+                for other in Self::meeting(&self.sorted[..i], span) {
+                    confirm(Meeting::Written(other.min(number), other.max(number)))?;
+                }
+            }
+            self.written.extend_from_slice(written);
+        }
+        for (number, &span) in read.iter().enumerate() {
+            let before = self.sorted.partition_point(|(other, ..)| other.start < span.end);
+            for other in Self::meeting(&self.sorted[..before], span) {
+                confirm(Meeting::Read(other, number))?;
+            }
+        }
+        self.read.extend_from_slice(read);
+        Ok(())
+    }
+
+    /// The numbers of those spans, all of which start before this one's end, that reach into it.
+    fn meeting(sorted: &[(Span, usize, usize)], span: Span) -> impl Iterator<Item = usize> {
+        let reaching = sorted.iter().rev().take_while(move |(.., furthest)| *furthest > span.start);
+        reaching.filter(move |(other, ..)| other.end > span.start).map(|&(_, number, _)| number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meetings(overlaps: &mut Overlaps, written: &[(usize, usize)], read: &[(usize, usize)]) -> Vec<Meeting> {
+        let spans = |spans: &[(usize, usize)]| -> Vec<Span> {
+            spans.iter().map(|&(start, end)| Span { start, end }).collect()
+        };
+        let mut found = Vec::new();
+        let result: Result<(), ()> = overlaps.check(&spans(written), &spans(read), |meeting| {
+            found.push(meeting);
+            Ok(())
+        });
+        assert!(result.is_ok());
+        found
+    }
+
+    #[test]
+    fn neighbours_do_not_meet() {
+        assert_eq!(meetings(&mut Overlaps::default(), &[(4, 8), (0, 4), (8, 12)], &[(12, 16)]), []);
+    }
+
+    #[test]
+    fn every_pair_that_meets_is_found() {
+        let written = [(0, 100), (10, 20), (30, 40), (90, 110)];
+        let found = meetings(&mut Overlaps::default(), &written, &[(35, 36), (105, 120)]);
+        let (w, r) = (Meeting::Written, Meeting::Read);
+        assert_eq!(found, [w(0, 1), w(0, 2), w(0, 3), r(2, 0), r(0, 0), r(3, 1)]);
+    }
+
+    #[test]
+    fn what_has_not_moved_is_not_confirmed_again() {
+        let mut overlaps = Overlaps::default();
+        assert_eq!(meetings(&mut overlaps, &[(0, 8), (4, 12)], &[(20, 24)]), [Meeting::Written(0, 1)]);
+        assert_eq!(meetings(&mut overlaps, &[(0, 8), (4, 12)], &[(20, 24)]), []);
+        assert_eq!(meetings(&mut overlaps, &[(0, 8), (4, 12)], &[(11, 12)]), [Meeting::Read(1, 0)]);
+    }
+
+    #[test]
+    fn nothing_is_remembered_of_an_error() {
+        let mut overlaps = Overlaps::default();
+        let spans = [Span { start: 0, end: 8 }, Span { start: 4, end: 12 }];
+        assert_eq!(overlaps.check(&spans, &[], Err), Err(Meeting::Written(0, 1)));
+        assert_eq!(overlaps.check(&spans, &[], Err), Err(Meeting::Written(0, 1)));
+    }
+}

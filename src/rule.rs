@@ -1,0 +1,260 @@
+//! What an update rule is.
+//!
+//! A [`Rule`] says how one weight moves, in plain arithmetic over a [`Real`]. An [`Optimizer`] holds hyperparameters as
+//! the user gives them and folds everything that depends on the step alone into a rule. Both know nothing about arrays,
+//! tails, threads, instruction sets, storage formats or Python: the engine handles those.
+
+use std::fmt::Debug;
+use std::ops::{Add, Div, Mul, Neg, Sub};
+
+/// The number type that a rule computes in: `f32` or `f64`.
+///
+/// Every operation is one correctly rounded IEEE 754 operation, or exact, so that a rule has the same bits at every
+/// instruction set. There is deliberately no fused multiply-add here.
+pub trait Real:
+    Copy
+    + Debug
+    + PartialOrd
+    + Send
+    + Sync
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + Neg<Output = Self>
+    + 'static
+{
+    /// Zero.
+    const ZERO: Self;
+    /// One.
+    const ONE: Self;
+    /// The smallest positive normal number.
+    const MIN_POSITIVE: Self;
+
+    /// The nearest number of this type.
+    #[must_use]
+    fn of(value: f64) -> Self;
+    /// The square root, correctly rounded.
+    #[must_use]
+    fn sqrt(self) -> Self;
+    /// The absolute value.
+    #[must_use]
+    fn abs(self) -> Self;
+
+    /// The larger of two numbers, or NaN if either is NaN.
+    #[inline(always)]
+    #[must_use]
+    #[expect(clippy::eq_op, reason = "x != x is NaN, and compiles to one vector comparison")]
+    fn max_or_nan(self, other: Self) -> Self {
+        if self != self || self >= other { self } else { other }
+    }
+
+    /// Zero in place of a subnormal number: these make arithmetic slow, and a decaying average ends in them.
+    #[inline(always)]
+    #[must_use]
+    fn flush(self) -> Self {
+        if self.abs() < Self::MIN_POSITIVE { Self::ZERO } else { self }
+    }
+}
+
+macro_rules! real {
+    ($($type:ident),*) => {$(
+        impl Real for $type {
+            const ZERO: Self = 0.0;
+            const ONE: Self = 1.0;
+            const MIN_POSITIVE: Self = $type::MIN_POSITIVE;
+
+            #[inline(always)]
+            #[expect(clippy::cast_possible_truncation, clippy::allow_attributes, reason = "rounding is the purpose")]
+            fn of(value: f64) -> Self {
+                value as $type
+            }
+            #[inline(always)]
+            fn sqrt(self) -> Self {
+                self.sqrt()
+            }
+            #[inline(always)]
+            fn abs(self) -> Self {
+                self.abs()
+            }
+        }
+    )*};
+}
+real!(f32, f64);
+
+/// How one weight moves. Implementations are a few lines of arithmetic, marked `#[inline(always)]` so that the loop
+/// around them is compiled for each instruction set.
+pub trait Rule<F: Real, const N: usize>: Copy + Send + Sync + 'static {
+    /// Whether 512-bit vectors are worth entering. Rules that divide are bound by the divider, which is no faster there.
+    const WIDE: bool = false;
+
+    /// The new weight and state, from the weight, its gradient and its state.
+    fn apply(self, weight: F, grad: F, state: [F; N]) -> (F, [F; N]);
+}
+
+/// Hyperparameters as the user gives them, and the rule that they fold into at a step.
+pub trait Optimizer<const N: usize>: Hyperparameters {
+    /// The names of the state arrays, as PyTorch spells them.
+    const STATE: [&'static str; N];
+    /// The rule of one step.
+    type Rule<F: Real>: Rule<F, N>;
+
+    /// The rule of step `t`, counted from 1. Everything that depends on the step alone is folded here, in `f64`.
+    fn at<F: Real>(&self, t: u64) -> Self::Rule<F>;
+
+    /// The value that each state array is filled with before the first step.
+    fn initial(&self) -> [f64; N] {
+        [0.0; N]
+    }
+}
+
+/// A named set of `f64` hyperparameters; implemented by [`hyperparameters!`](crate::rule::hyperparameters).
+pub trait Hyperparameters: Copy + Send + Sync + 'static {
+    /// The names, in the order that [`Hyperparameters::from_values`] takes them.
+    const NAMES: &'static [&'static str];
+
+    /// From one value for each name, or `None` if their number differs.
+    fn from_values(values: &[f64]) -> Option<Self>;
+}
+
+/// Declares a struct of `f64` fields and implements [`Hyperparameters`] for it. Forms of a rule that differ in their
+/// formula are `bool` parameters of the type, so that each is compiled on its own.
+macro_rules! hyperparameters {
+    (
+        $(#[$doc:meta])*
+        pub struct $name:ident $(<$(const $form:ident: bool),*>)? { $($(#[$field_doc:meta])* $field:ident),* $(,)? }
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq)]
+        pub struct $name $(<$(const $form: bool),*>)? {
+            $($(#[$field_doc])* pub $field: f64,)*
+        }
+
+        impl $(<$(const $form: bool),*>)? $crate::rule::Hyperparameters for $name $(<$($form),*>)? {
+            const NAMES: &'static [&'static str] = &[$(stringify!($field)),*];
+
+            fn from_values(values: &[f64]) -> Option<Self> {
+                let &[$($field),*] = values else { return None };
+                Some(Self { $($field),* })
+            }
+        }
+    };
+}
+pub(crate) use hyperparameters;
+
+/// Linear interpolation `a + w (b - a)`, computed from the nearer end so that `w = 1` gives `b` exactly.
+#[derive(Clone, Copy, Debug)]
+pub struct Lerp<F> {
+    from_start: bool,
+    coefficient: F,
+}
+
+impl<F: Real> Lerp<F> {
+    /// The interpolation by the share `weight`.
+    #[must_use]
+    pub fn new(weight: f64) -> Self {
+        let from_start = weight.abs() < 0.5;
+        // From the end: b - (b - a) (1 - w).
+        let coefficient = F::of(if from_start { weight } else { 1.0 - weight });
+        Self { from_start, coefficient }
+    }
+
+    /// The point between `a` and `b`. The branch is the same for every element, and is taken out of the loop.
+    #[inline(always)]
+    #[must_use]
+    pub fn between(self, a: F, b: F) -> F {
+        if self.from_start { a + self.coefficient * (b - a) } else { b - (b - a) * self.coefficient }
+    }
+}
+
+/// `base` to the power `exponent`, correctly rounded but for one case in about 2⁴⁰.
+///
+/// The power is computed, never accumulated over steps, and in additions and multiplications alone, so that it has the
+/// same bits on every machine: a C library's `pow` differs between platforms. `base` is in [0, 1].
+#[must_use]
+pub fn power(base: f64, mut exponent: u64) -> f64 {
+    let mut square = Double { high: base, low: 0.0 };
+    let mut product = Double { high: 1.0, low: 0.0 };
+    while exponent > 0 && product.high > 0.0 {
+        if exponent & 1 == 1 {
+            product = product.times(square);
+        }
+        square = square.times(square);
+        exponent >>= 1;
+    }
+    product.high
+}
+
+/// An unevaluated sum of two `f64`, about 106 bits (Dekker, 1971).
+#[derive(Clone, Copy)]
+struct Double {
+    high: f64,
+    low: f64,
+}
+
+impl Double {
+    fn times(self, other: Self) -> Self {
+        let (product, error) = exact_product(self.high, other.high);
+        let low = error + (self.high * other.low + self.low * other.high);
+        let high = product + low;
+        Self { high, low: low - (high - product) }
+    }
+}
+
+/// The product and its rounding error, exactly unless the error underflows.
+fn exact_product(a: f64, b: f64) -> (f64, f64) {
+    let product = a * b;
+    let ((a1, a2), (b1, b2)) = (halves(a), halves(b));
+    (product, ((a1 * b1 - product) + a1 * b2 + a2 * b1) + a2 * b2)
+}
+
+/// A number as the sum of two with half as many bits each (Veltkamp).
+fn halves(x: f64) -> (f64, f64) {
+    let scaled = x * 134_217_729.0; // 2²⁷ + 1
+    let high = scaled - (scaled - x);
+    (high, x - high)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn max_or_nan_is_nan_if_either_is() {
+        assert!(f32::NAN.max_or_nan(1.0).is_nan());
+        assert!(1.0_f32.max_or_nan(f32::NAN).is_nan());
+        assert_eq!(1.0_f64.max_or_nan(2.0).to_bits(), 2.0_f64.to_bits());
+    }
+
+    #[test]
+    fn flush_zeroes_subnormals_and_nothing_else() {
+        for kept in [f32::MIN_POSITIVE, -f32::MIN_POSITIVE, 1.0, f32::INFINITY, f32::MAX] {
+            assert_eq!(kept.flush().to_bits(), kept.to_bits());
+        }
+        for zeroed in [f32::MIN_POSITIVE / 2.0, -f32::MIN_POSITIVE / 2.0, 1e-45, -0.0, 0.0] {
+            assert_eq!(zeroed.flush().to_bits(), 0);
+        }
+        assert!(f32::NAN.flush().is_nan());
+    }
+
+    #[test]
+    fn lerp_reaches_its_end_exactly() {
+        assert_eq!(Lerp::<f64>::new(1.0).between(1e20, 1.0).to_bits(), 1.0_f64.to_bits());
+        assert_eq!(Lerp::<f64>::new(0.0).between(1e20, 1.0).to_bits(), 1e20_f64.to_bits());
+    }
+
+    #[test]
+    fn power_is_exact_where_the_result_is() {
+        assert_eq!(power(0.5, 1000).to_bits(), (2.0_f64).powi(-1000).to_bits());
+        assert_eq!(power(0.9, 0).to_bits(), 1.0_f64.to_bits());
+        assert_eq!(power(0.0, 3).to_bits(), 0.0_f64.to_bits());
+        assert_eq!(power(1.0, u64::MAX).to_bits(), 1.0_f64.to_bits());
+        assert_eq!(power(0.999, u64::MAX).to_bits(), 0.0_f64.to_bits());
+    }
+
+    #[test]
+    fn power_has_no_accumulated_error() {
+        // 0.999^100000, to 17 digits by exact rational arithmetic.
+        assert_eq!(power(0.999, 100_000).to_bits(), 3.538_527_688_343_127_5e-44_f64.to_bits());
+    }
+}
