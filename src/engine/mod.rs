@@ -7,6 +7,7 @@
 mod block;
 mod format;
 mod kernel;
+mod overlap;
 pub mod parallel;
 pub mod simd;
 mod stage;
@@ -18,6 +19,7 @@ use std::ops::Range;
 pub use block::LANES;
 pub use format::Dtype;
 pub use kernel::{Describe, Kernel, Make, Signature, Update};
+pub use overlap::{Meeting, Overlaps, Span};
 pub use stage::{Decay, Stages};
 pub use tensor::{Axis, GRAD, Layout, MAX_STATE, Native, OPERANDS, STATE, Tensor, WEIGHT};
 

@@ -150,11 +150,7 @@ impl<'a> Tensor<'a> {
     ///
     /// # Panics
     /// If the lengths differ or there are more states than [`MAX_STATE`].
-    pub fn from_slices<F: Native, const N: usize>(
-        weight: &'a mut [F],
-        grad: &'a [F],
-        state: [&'a mut [F]; N],
-    ) -> Self {
+    pub fn from_slices<F: Native, const N: usize>(weight: &'a mut [F], grad: &'a [F], state: [&'a mut [F]; N]) -> Self {
         let len = weight.len();
         assert!(grad.len() == len && state.iter().all(|state| state.len() == len) && N <= MAX_STATE);
         let mut pointers = [std::ptr::null_mut(); OPERANDS];
@@ -216,13 +212,7 @@ impl Layout {
     }
 
     /// Calls `run(offset in bytes, stride in bytes, range of cells)` for each run along the fastest axis.
-    fn for_each_run(
-        &self,
-        operand: usize,
-        start: usize,
-        len: usize,
-        mut run: impl FnMut(isize, isize, Range<usize>),
-    ) {
+    fn for_each_run(&self, operand: usize, start: usize, len: usize, mut run: impl FnMut(isize, isize, Range<usize>)) {
         let Some((fast, slow)) = self.axes.split_last() else { return run(0, 0, 0..len) };
         let mut done = 0;
         while done < len {

@@ -8,7 +8,7 @@ use std::slice;
 use numpy::npyffi::{self, NPY_TYPES, PyArrayObject};
 use pyo3::prelude::*;
 
-use crate::engine::Dtype;
+use crate::engine::{Dtype, Span};
 
 /// The header of an array, for as long as the interpreter is held and no Python code runs.
 #[derive(Clone, Copy)]
@@ -135,11 +135,4 @@ impl<'a> Header<'a> {
             overlaps
         })
     }
-}
-
-/// A range of addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Span {
-    pub(super) start: usize,
-    pub(super) end: usize,
 }

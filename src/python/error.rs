@@ -40,16 +40,27 @@ pub(super) fn not_a_structure(place: &str, given: &Bound<'_, PyAny>, kind: &str)
 }
 
 pub(super) fn bad_dtype(place: &str, array: &Bound<'_, PyAny>) -> PyErr {
-    let dtype = array.getattr("dtype").and_then(|dtype| dtype.repr()).map_or_else(|_| "?".into(), |text| text.to_string());
+    let dtype =
+        array.getattr("dtype").and_then(|dtype| dtype.repr()).map_or_else(|_| "?".into(), |text| text.to_string());
     type_error(format!("{place} has {dtype}; allowed are float32 and float64 in native byte order"))
 }
 
-pub(super) fn other_dtype(place: &str, array: &Bound<'_, PyAny>, weight_place: &str, weight: &Bound<'_, PyAny>) -> PyErr {
+pub(super) fn other_dtype(
+    place: &str,
+    array: &Bound<'_, PyAny>,
+    weight_place: &str,
+    weight: &Bound<'_, PyAny>,
+) -> PyErr {
     let (dtype, expected) = (attribute(array, "dtype"), attribute(weight, "dtype"));
     type_error(format!("{place} has dtype {dtype}, {weight_place} has {expected}"))
 }
 
-pub(super) fn other_shape(place: &str, array: &Bound<'_, PyAny>, weight_place: &str, weight: &Bound<'_, PyAny>) -> PyErr {
+pub(super) fn other_shape(
+    place: &str,
+    array: &Bound<'_, PyAny>,
+    weight_place: &str,
+    weight: &Bound<'_, PyAny>,
+) -> PyErr {
     let (shape, expected) = (attribute(array, "shape"), attribute(weight, "shape"));
     value(format!("{place} has shape {shape}, {weight_place} has {expected}"))
 }
@@ -71,7 +82,9 @@ pub(super) fn other_length(place: &str, given: usize, expected: usize) -> PyErr 
 }
 
 pub(super) fn not_in_one_mapping(group: usize, groups: usize) -> PyErr {
-    value(format!("grads must be a sequence of {groups}, one for each group, since params[{group}][\"params\"] is not a mapping"))
+    value(format!(
+        "grads must be a sequence of {groups}, one for each group, since params[{group}][\"params\"] is not a mapping"
+    ))
 }
 
 pub(super) fn missing(place: &str) -> PyErr {

@@ -5,7 +5,6 @@ mod buffers;
 mod error;
 mod gradients;
 mod operands;
-mod overlap;
 mod stepper;
 mod structure;
 

@@ -2,9 +2,9 @@
 
 use pyo3::prelude::*;
 
-use super::buffers::{Header, Span};
+use super::buffers::Header;
 use super::error;
-use crate::engine::{Axis, Dtype, GRAD, Layout, OPERANDS, STATE, Tensor, WEIGHT};
+use crate::engine::{Axis, Dtype, GRAD, Layout, OPERANDS, STATE, Span, Tensor, WEIGHT};
 
 /// What the arrays are called in messages.
 pub(super) trait Places {

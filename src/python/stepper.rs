@@ -6,13 +6,14 @@ use std::{iter, mem};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping};
 
-use super::buffers::{Header, Span};
+use super::buffers::Header;
 use super::error;
 use super::gradients::{self, Form, Found, Group};
 use super::operands::{Operands, Places};
-use super::overlap::{Meeting, Overlaps};
 use super::structure::{Node, Place};
-use crate::engine::{Batch, Decay, Describe, Dtype, GRAD, Make, STATE, Stages, Update, WEIGHT};
+use crate::engine::{
+    Batch, Decay, Describe, Dtype, GRAD, Make, Meeting, Overlaps, STATE, Span, Stages, Update, WEIGHT,
+};
 use crate::rules;
 
 /// A step of fewer elements is over before the interpreter could be given up and had back.
@@ -211,7 +212,11 @@ impl Stepper {
             return Ok(Some(stateless.into_iter().map(|found| (found.parameter, found.weight.clone())).collect()));
         }
         let batch = &mut step.batch;
-        if batch.total() < DETACH { batch.run() } else { slf.py().detach(|| batch.run()) }
+        if batch.total() < DETACH {
+            batch.run()
+        } else {
+            slf.py().detach(|| batch.run())
+        }
         for found in &found {
             parameters[found.parameter].t += 1;
         }

@@ -99,7 +99,8 @@ impl Node {
         match self {
             Self::Leaf(leaf) => visit(*leaf, params, grads),
             Self::Sequence(nodes) => {
-                let given = sequence_len(&grads).ok_or_else(|| Fault::grads(Problem::NotA(grads.clone().unbind(), "sequence")))?;
+                let given = sequence_len(&grads)
+                    .ok_or_else(|| Fault::grads(Problem::NotA(grads.clone().unbind(), "sequence")))?;
                 if given != nodes.len() {
                     return Err(Fault::grads(Problem::Length(given, nodes.len())));
                 }

@@ -6,11 +6,13 @@
 
 mod claims;
 mod gate;
+#[cfg(all(test, loom))]
+mod model;
 mod pool;
 mod sync;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 pub use pool::MAX_THREADS;
@@ -71,5 +73,76 @@ pub(super) fn for_each(chunks: usize, elements: usize, work: &(dyn Fn(usize) + S
     let wake = if elements < SHARE_WITH_PARKED { Wake::Nobody } else { Wake::All };
     if threads < 2 || elements < SHARE_WITH_SPINNING || !pool::current().run(chunks, threads, wake, work) {
         (0..chunks).for_each(work);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::panic::catch_unwind;
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+
+    fn counts(chunks: usize, threads: usize, wake: Wake) -> Vec<u32> {
+        let counts: Vec<AtomicU32> = (0..chunks).map(|_| AtomicU32::new(0)).collect();
+        let work = |chunk: usize| {
+            counts[chunk].fetch_add(1, Ordering::Relaxed);
+        };
+        if !pool::current().run(chunks, threads, wake, &work) {
+            (0..chunks).for_each(work);
+        }
+        counts.into_iter().map(AtomicU32::into_inner).collect()
+    }
+
+    #[test]
+    fn every_chunk_is_done_once() {
+        for threads in [2, 3, 7, 16] {
+            for chunks in [1, 2, 3, 15, 16, 17, 1000] {
+                for wake in [Wake::Nobody, Wake::All] {
+                    assert_eq!(counts(chunks, threads, wake), vec![1; chunks]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn several_leaders_at_once_each_get_their_work_done() {
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        assert_eq!(counts(9, 3, Wake::All), vec![1; 9]);
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn a_job_inside_a_job_is_done_by_its_caller() {
+        let inner = |_: usize| assert_eq!(counts(5, 2, Wake::All), vec![1; 5]);
+        if !pool::current().run(4, 2, Wake::All, &inner) {
+            (0..4).for_each(inner);
+        }
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_goes_on() {
+        let panics = catch_unwind(|| {
+            let work = |chunk: usize| assert!(chunk != 7, "chunk 7");
+            if !pool::current().run(16, 4, Wake::All, &work) {
+                (0..16).for_each(work);
+            }
+        });
+        assert!(panics.is_err());
+        assert_eq!(counts(100, 4, Wake::All), vec![1; 100]);
+    }
+
+    #[test]
+    fn thread_counts_out_of_range_change_nothing() {
+        let before = num_threads();
+        assert!(!set_num_threads(0));
+        assert!(!set_num_threads(MAX_THREADS + 1));
+        assert_eq!(num_threads(), before);
     }
 }

@@ -1,12 +1,12 @@
 //! The pool: one job at a time, led by its caller.
 
 use std::cell::UnsafeCell;
+use std::hint;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process;
 use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
-use std::hint;
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 

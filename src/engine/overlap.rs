@@ -2,11 +2,18 @@
 //!
 //! Spans are compared first. What was compared at the last step, and has not moved, is not compared again.
 
-use super::buffers::Span;
+/// A range of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The first byte.
+    pub start: usize,
+    /// One past the last byte.
+    pub end: usize,
+}
 
 /// The spans of the last step that was found good.
-#[derive(Default)]
-pub(super) struct Overlaps {
+#[derive(Debug, Default)]
+pub struct Overlaps {
     written: Vec<Span>,
     read: Vec<Span>,
     /// The written spans by their start, each with its number and the furthest end so far.
@@ -15,15 +22,20 @@ pub(super) struct Overlaps {
 
 /// Two arrays whose spans meet: the number of one that is written, and another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Meeting {
+pub enum Meeting {
+    /// Two that are written.
     Written(usize, usize),
+    /// One that is written, and one that is read.
     Read(usize, usize),
 }
 
 impl Overlaps {
     /// Calls `confirm` for each pair of spans that meet, and stops at its first error, with nothing remembered. Spans can meet
     /// where arrays don't share an element, as two columns of a matrix do.
-    pub(super) fn check<E>(
+    ///
+    /// # Errors
+    /// What `confirm` returns.
+    pub fn check<E>(
         &mut self,
         written: &[Span],
         read: &[Span],
@@ -73,9 +85,8 @@ mod tests {
     use super::*;
 
     fn meetings(overlaps: &mut Overlaps, written: &[(usize, usize)], read: &[(usize, usize)]) -> Vec<Meeting> {
-        let spans = |spans: &[(usize, usize)]| -> Vec<Span> {
-            spans.iter().map(|&(start, end)| Span { start, end }).collect()
-        };
+        let spans =
+            |spans: &[(usize, usize)]| -> Vec<Span> { spans.iter().map(|&(start, end)| Span { start, end }).collect() };
         let mut found = Vec::new();
         let result: Result<(), ()> = overlaps.check(&spans(written), &spans(read), |meeting| {
             found.push(meeting);

@@ -1,0 +1,155 @@
+//! The engine against a naive twin: the rule, element by element, in one loop.
+
+use lrcore::engine::simd::{self, Level};
+use lrcore::engine::{Batch, Decay, Describe, Dtype, LANES, Make, Native, Stages, Tensor, parallel};
+use lrcore::rule::{Optimizer, Real, Rule};
+use lrcore::rules::{self, Visitor};
+
+const STEPS: u64 = 3;
+const LENGTHS: [usize; 12] =
+    [0, 1, LANES - 1, LANES, LANES + 1, 511, 512, 513, 4096 + 1, 65536 - 1, 65536 + 33, 200_001];
+
+/// Numbers from −1 to 1, without a dependency.
+fn noise(seed: u64, len: usize) -> Vec<f64> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        f64::from(u32::try_from(state >> 32).unwrap_or(0)) / f64::from(u32::MAX) * 2.0 - 1.0
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+fn values_for(names: &[&str]) -> Vec<f64> {
+    let value = |name: &&str| match *name {
+        "lr" => 0.01,
+        "beta1" | "momentum" => 0.9,
+        "beta2" => 0.999,
+        "alpha" => 0.99,
+        "eps" => 1e-8,
+        _ => 0.1,
+    };
+    names.iter().map(value).collect()
+}
+
+/// Weight and states after some steps.
+type Moved<F> = (Vec<F>, Vec<Vec<F>>);
+
+struct Naive<'a, F> {
+    values: &'a [f64],
+    weight: &'a [F],
+    grad: &'a [F],
+    stages: Stages,
+}
+
+impl<F: Real> Visitor for Naive<'_, F> {
+    type Output = Moved<F>;
+
+    fn visit<const N: usize, O: Optimizer<N>>(self) -> Moved<F> {
+        let optimizer = O::from_values(self.values).expect("one value for each name");
+        let mut weight = self.weight.to_vec();
+        let mut states = optimizer.initial().map(|initial| vec![F::of(initial); weight.len()]);
+        for t in 1..=STEPS {
+            let rule = optimizer.at::<F>(t);
+            for i in 0..weight.len() {
+                let mut grad = self.grad[i];
+                let Stages { maximize, decay, weight_decay, lr } = self.stages;
+                if maximize {
+                    grad = -grad;
+                }
+                match decay {
+                    Decay::Coupled if weight_decay != 0.0 => grad = grad + F::of(weight_decay) * weight[i],
+                    Decay::Decoupled => weight[i] = weight[i] * F::of(1.0 - lr * weight_decay),
+                    Decay::Coupled => {}
+                }
+                let (moved, after) = rule.apply(weight[i], grad, std::array::from_fn(|k| states[k][i]));
+                weight[i] = moved;
+                for k in 0..N {
+                    states[k][i] = after[k].flush();
+                }
+            }
+        }
+        (weight, states.to_vec())
+    }
+}
+
+fn engine<F: Real + Native>(name: &str, values: &[f64], tensors: &[(Vec<F>, Vec<F>)], stages: Stages) -> Vec<Moved<F>> {
+    let update = rules::find(name, Make(values)).flatten().expect("a registered name");
+    let initial = update.initial();
+    let start = |(weight, _): &(Vec<F>, Vec<F>)| {
+        (weight.clone(), initial.iter().map(|&value| vec![F::of(value); weight.len()]).collect())
+    };
+    let mut moved: Vec<Moved<F>> = tensors.iter().map(start).collect();
+    for t in 1..=STEPS {
+        let mut batch = Batch::default();
+        let kernel = batch.add_kernel(update.at(t, F::DTYPE, stages));
+        for ((weight, states), (_, grad)) in moved.iter_mut().zip(tensors) {
+            let tensor = match states.as_mut_slice() {
+                [] => Tensor::from_slices(weight, grad, []),
+                [a] => Tensor::from_slices(weight, grad, [a]),
+                [a, b] => Tensor::from_slices(weight, grad, [a, b]),
+                [a, b, c] => Tensor::from_slices(weight, grad, [a, b, c]),
+                more => panic!("{} states", more.len()),
+            };
+            batch.push(tensor, kernel);
+        }
+        batch.run();
+    }
+    moved
+}
+
+fn bits<F: Real + std::fmt::Debug>(moved: &Moved<F>) -> String {
+    // `Debug` prints the shortest text that reads back as the same number, and tells −0 from 0.
+    format!("{moved:?}")
+}
+
+fn compare<F: Real + Native>(dtype: Dtype) {
+    assert_eq!(F::DTYPE, dtype);
+    let lengths = if cfg!(debug_assertions) { &LENGTHS[..9] } else { &LENGTHS[..] };
+    let of = |values: Vec<f64>| values.into_iter().map(F::of).collect::<Vec<F>>();
+    let tensors: Vec<(Vec<F>, Vec<F>)> =
+        lengths.iter().map(|&len| (of(noise(len as u64, len)), of(noise(!(len as u64), len)))).collect();
+    let coupled = Stages { maximize: true, decay: Decay::Coupled, weight_decay: 0.1, lr: 0.01 };
+    let decoupled = Stages { maximize: false, decay: Decay::Decoupled, weight_decay: 0.1, lr: 0.01 };
+    for name in rules::NAMES {
+        let names = rules::find(name, Describe).map_or(&[][..], |signature| signature.hyperparameters);
+        let values = values_for(names);
+        for stages in [Stages::NONE, coupled, decoupled] {
+            let naive: Vec<_> = tensors
+                .iter()
+                .map(|(weight, grad)| rules::find(name, Naive { values: &values, weight, grad, stages }))
+                .map(|moved| bits(&moved.expect("a registered name")))
+                .collect();
+            for level in Level::available() {
+                for threads in [1, 2, 5] {
+                    assert!(simd::set(level) && parallel::set_num_threads(threads));
+                    let moved: Vec<_> = engine(name, &values, &tensors, stages).iter().map(bits).collect();
+                    assert!(moved == naive, "{name} {dtype:?} {stages:?} at {level:?} on {threads} threads");
+                }
+            }
+        }
+    }
+}
+
+// One test, since level and thread count belong to the process.
+#[test]
+fn the_engine_is_bitwise_equal_to_a_naive_loop() {
+    compare::<f32>(Dtype::F32);
+    compare::<f64>(Dtype::F64);
+}
+
+#[test]
+#[should_panic(expected = "left == right")]
+fn a_kernel_for_another_format_is_refused() {
+    let update = rules::find("sgd", Make(&[0.1])).flatten().expect("a registered name");
+    let mut batch = Batch::default();
+    let kernel = batch.add_kernel(update.at(1, Dtype::F64, Stages::NONE));
+    batch.push(Tensor::from_slices(&mut [1.0_f32], &[1.0], []), kernel);
+}
+
+#[test]
+fn the_wrong_number_of_hyperparameters_makes_nothing() {
+    assert!(rules::find("adam", Make(&[0.1])).is_some_and(|made| made.is_none()));
+    assert!(rules::find("no such rule", Make(&[0.1])).is_none());
+}
