@@ -1,7 +1,8 @@
 """lrcore against its peers, called from Python: `make bench`.
 
-Every competitor takes the same step on arrays of its own with the same values, written before timing. A peer that can't be
-imported is listed as missing. Ratios below 1 say that lrcore is faster; the brackets hold the middle half of the rounds.
+Every competitor takes the same step on arrays of its own with the same values, written before timing. A peer that can't
+be imported is listed as missing. Ratios below 1 say that lrcore is faster; the brackets hold the middle half of the
+rounds.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import sys
 from collections.abc import Callable
 
 import numpy as np
-from measure import Times, interleave
 
 import lrcore
+from measure import Times, interleave
 
 try:
     import torch

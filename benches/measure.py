@@ -1,16 +1,19 @@
 """Timing of competitors in one run: interleaved, warm, as ratios with their spread.
 
-Competitors take turns, round by round, so that a machine whose speed drifts is the same for all. Each turn begins with a
-rest, in which the threads of the one before go to sleep, and with calls that are not counted, which fill the caches and wake the
-threads of this one.
+Competitors take turns, round by round, so that a machine whose speed drifts is the same for all. Each turn begins with
+a rest, in which the threads of the one before go to sleep, and with calls that are not counted, which fill the caches
+and wake the threads of this one.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 REST = 0.01  # seconds; thread pools spin for less than that
 TURN = 0.004  # seconds that a turn lasts at least
@@ -24,6 +27,7 @@ class Times:
 
     @property
     def median(self) -> float:
+        """The middle round."""
         return statistics.median(self.rounds)
 
     def over(self, other: Times) -> Ratio:
@@ -39,6 +43,7 @@ class Ratio:
 
     @property
     def median(self) -> float:
+        """The middle round."""
         return statistics.median(self.rounds)
 
     def __str__(self) -> str:

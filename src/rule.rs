@@ -58,16 +58,15 @@ pub trait Real:
 }
 
 macro_rules! real {
-    ($($type:ident),*) => {$(
+    ($($type:ident from $of:expr),*) => {$(
         impl Real for $type {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
             const MIN_POSITIVE: Self = $type::MIN_POSITIVE;
 
             #[inline(always)]
-            #[expect(clippy::cast_possible_truncation, clippy::allow_attributes, reason = "rounding is the purpose")]
             fn of(value: f64) -> Self {
-                value as $type
+                $of(value)
             }
             #[inline(always)]
             fn sqrt(self) -> Self {
@@ -80,7 +79,13 @@ macro_rules! real {
         }
     )*};
 }
-real!(f32, f64);
+real!(f32 from nearest_f32, f64 from f64::from);
+
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "rounding is the purpose")]
+const fn nearest_f32(value: f64) -> f32 {
+    value as f32
+}
 
 /// How one weight moves. Implementations are a few lines of arithmetic, marked `#[inline(always)]` so that the loop
 /// around them is compiled for each instruction set.

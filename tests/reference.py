@@ -1,8 +1,9 @@
 """Each rule in plain NumPy: the readable specification, matched by the engine bit for bit.
 
-A rule takes weight, gradient, its state arrays in order, the parameter's step number ``t`` from 1, and its hyperparameters; it
-returns the new weight and state. What depends on the step alone is computed in Python floats and then rounded to the dtype of the
-arrays, once. ``move`` adds what every rule has in common: ascent, weight decay, and the flushing of subnormal state.
+A rule takes weight, gradient, its state arrays in order, the parameter's step number ``t`` from 1, and its
+hyperparameters; it returns the new weight and state. What depends on the step alone is computed in Python floats and
+then rounded to the dtype of the arrays, once. ``move`` adds what every rule has in common: ascent, weight decay, and
+the flushing of subnormal state.
 """
 
 import math

@@ -14,8 +14,8 @@ Examples:
 """
 
 from lrcore import schedules
-from lrcore._lrcore import __version__, get_num_threads, get_simd_level, set_num_threads, set_simd_level, simd_levels
 from lrcore._environment import apply as _apply_environment
+from lrcore._lrcore import __version__, get_num_threads, get_simd_level, set_num_threads, set_simd_level, simd_levels
 from lrcore.optim import SGD, Adagrad, Adam, AdamW, LoadReport, Optimizer, ParamGroup, RMSprop, StepInfo
 
 _apply_environment()

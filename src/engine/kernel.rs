@@ -97,6 +97,7 @@ const TILE: usize = 512;
 pub struct Scratch([[u8; TILE * 8]; OPERANDS]);
 
 impl Scratch {
+    #[expect(clippy::large_stack_arrays, reason = "made at compile time, for thread-local memory")]
     pub(super) const fn new() -> Self {
         Self([[0; TILE * 8]; OPERANDS])
     }

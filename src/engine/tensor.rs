@@ -43,6 +43,9 @@ impl Tensor<'_> {
     /// For as long as the tensor is used, the weight, the gradient and that many states are valid for reads, and all but
     /// the gradient for writes, at `len` elements of the dtype (at those that the layout reaches); no two elements that
     /// are written are the same memory, and nothing else reads or writes them.
+    ///
+    /// # Panics
+    /// If there are more states than [`MAX_STATE`].
     #[must_use]
     pub unsafe fn new(
         dtype: Dtype,

@@ -21,7 +21,7 @@ impl<'a> Operands<'a> {
     /// Reads the arrays, the weight first, and checks each.
     #[inline]
     pub(super) fn read<'py: 'a>(
-        arrays: impl Iterator<Item = &'a Bound<'py, PyAny>> + Clone,
+        arrays: &(impl Iterator<Item = &'a Bound<'py, PyAny>> + Clone),
         places: &impl Places,
     ) -> PyResult<Self> {
         let mut headers = [None; OPERANDS];

@@ -66,6 +66,9 @@ impl Places for Located<'_> {
     }
 }
 
+/// A parameter that still needs state arrays: its number and its weight.
+type Stateless<'py> = (usize, Bound<'py, PyAny>);
+
 /// What a step works with, kept to save its memory.
 #[derive(Default)]
 struct Step {
@@ -187,10 +190,7 @@ impl Stepper {
 
     /// Takes one step. Returns nothing if it was taken; else nothing was changed, and the parameters that still need state
     /// arrays are returned, as pairs of number and weight.
-    fn step<'py>(
-        slf: &Bound<'py, Self>,
-        grads: &Bound<'py, PyAny>,
-    ) -> PyResult<Option<Vec<(usize, Bound<'py, PyAny>)>>> {
+    fn step<'py>(slf: &Bound<'py, Self>, grads: &Bound<'py, PyAny>) -> PyResult<Option<Vec<Stateless<'py>>>> {
         let mut stepper = slf.try_borrow_mut().map_err(|_| error::busy())?;
         let Self { grouped, groups, recipes, parameters, step } = &mut *stepper;
         let (mut found, form) = gradients::find(groups, *grouped, grads)?;
@@ -213,9 +213,9 @@ impl Stepper {
         }
         let batch = &mut step.batch;
         if batch.total() < DETACH {
-            batch.run()
+            batch.run();
         } else {
-            slf.py().detach(|| batch.run())
+            slf.py().detach(|| batch.run());
         }
         for found in &found {
             parameters[found.parameter].t += 1;
@@ -253,7 +253,7 @@ impl Stepper {
         let mut spans = Vec::new();
         let mut owners = Vec::new();
         for (parameter, array) in all {
-            for (_, span) in Operands::read(iter::once(array), &Located(parameter, form))?.spans() {
+            for (_, span) in Operands::read(&iter::once(array), &Located(parameter, form))?.spans() {
                 spans.push(span);
                 owners.push((Located(parameter, form), array));
             }
@@ -331,7 +331,8 @@ impl<'py> Found<'py> {
     fn read<'a>(&'a self, parameter: &'a Parameter, form: Form) -> PyResult<Operands<'a>> {
         let py = self.weight.py();
         let states = parameter.state.iter().map(move |state| state.bind(py));
-        Operands::read(iter::once(&self.weight).chain(iter::once(&self.grad)).chain(states), &Located(parameter, form))
+        let arrays = iter::once(&self.weight).chain(iter::once(&self.grad)).chain(states);
+        Operands::read(&arrays, &Located(parameter, form))
     }
 
     fn operand(&self, parameter: &Parameter, operand: usize) -> Bound<'py, PyAny> {

@@ -198,7 +198,7 @@ impl Fault {
 
     /// The error to raise, where the structure of gradients is called `grads` and that of parameters `params`.
     pub(super) fn into_error(self, py: Python<'_>, params: &str, grads: &str) -> PyErr {
-        let path: String = self.indices.iter().rev().map(|index| format!("[{index}]")).collect();
+        let path = self.indices.iter().rev().fold(String::new(), |path, index| path + "[" + index + "]");
         let place = format!("{grads}{path}");
         match self.problem {
             Problem::NotA(given, kind) => error::not_a_structure(&place, given.bind(py), kind),

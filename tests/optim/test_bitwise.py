@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-import reference
-from cases import CASES, DTYPES, LENGTHS, THREADS, gradients, misaligned, same, special
 
 import lrcore
+import reference
+from cases import CASES, DTYPES, LENGTHS, THREADS, gradients, misaligned, same, special
 
 RULES = {name: (hyperparameters, state) for name, hyperparameters, state in lrcore._lrcore.rules()}
 STEPS = 4

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from cases import CASES, DTYPES
 
+from cases import CASES, DTYPES
 from lrcore.schedules import Schedule
 
 torch = pytest.importorskip("torch")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lrcore.optim.hyperparameter import RATE
 from lrcore.optim.optimizer import Optimizer
@@ -24,8 +24,8 @@ class Adagrad(Optimizer):
 
     Args:
         params: An array, a sequence or mapping of arrays, these nested, or a sequence of groups: mappings with
-            ``"params"``, optionally ``"name"``, and hyperparameters that differ. Arrays are float32 or float64, of any shape
-            and strides, writable, and don't share memory.
+            ``"params"``, optionally ``"name"``, and hyperparameters that differ. Arrays are float32 or float64, of any
+            shape and strides, writable, and don't share memory.
         lr: The learning rate, in [0, inf).
         lr_decay: How fast the learning rate falls with the steps of a parameter, in [0, inf).
         weight_decay: The L2 penalty, in [0, inf).
@@ -54,11 +54,11 @@ class Adagrad(Optimizer):
         Duchi, Hazan & Singer, *Adaptive Subgradient Methods for Online Learning and Stochastic Optimization* (2011).
 
     Note:
-        The numbers are PyTorch's; it makes ``sum`` when the optimizer is made. Keras has ``eps`` inside the root and starts
-        from 0.1.
+        The numbers are PyTorch's; it makes ``sum`` when the optimizer is made. Keras has ``eps`` inside the root and
+        starts from 0.1.
     """
 
-    _hyperparameters = {"lr_decay": RATE, "initial_accumulator_value": RATE, "eps": RATE}
+    _hyperparameters: ClassVar = {"lr_decay": RATE, "initial_accumulator_value": RATE, "eps": RATE}
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lrcore.optim.hyperparameter import BETAS, FLAG, RATE
 from lrcore.optim.optimizer import Optimizer
@@ -25,8 +25,8 @@ class Adam(Optimizer):
 
     Args:
         params: An array, a sequence or mapping of arrays, these nested, or a sequence of groups: mappings with
-            ``"params"``, optionally ``"name"``, and hyperparameters that differ. Arrays are float32 or float64, of any shape
-            and strides, writable, and don't share memory.
+            ``"params"``, optionally ``"name"``, and hyperparameters that differ. Arrays are float32 or float64, of any
+            shape and strides, writable, and don't share memory.
         lr: The learning rate, in [0, inf).
         betas: How much of the first and of the second moment is kept, each in [0, 1).
         eps: What keeps the denominator from 0, in [0, inf). It is outside the root.
@@ -53,16 +53,16 @@ class Adam(Optimizer):
         ``exp_avg`` (m), ``exp_avg_sq`` (v), with ``amsgrad`` also ``max_exp_avg_sq``.
 
     References:
-        Kingma & Ba, *Adam: A Method for Stochastic Optimization* (2015). Reddi, Kale & Kumar, *On the Convergence of Adam and
-        Beyond* (2018).
+        Kingma & Ba, *Adam: A Method for Stochastic Optimization* (2015). Reddi, Kale & Kumar, *On the Convergence of
+        Adam and Beyond* (2018).
 
     Note:
         The numbers are PyTorch's, with ``foreach=False, fused=False``; its step count stops at 2²⁴, this one does not.
-        Keras' ``epsilon`` is the paper's "epsilon hat", inside the bias correction. The paper takes AMSGrad's maximum after
-        bias correction, PyTorch and this before. Subnormal moments are stored as 0.
+        Keras' ``epsilon`` is the paper's "epsilon hat", inside the bias correction. The paper takes AMSGrad's maximum
+        after bias correction, PyTorch and this before. Subnormal moments are stored as 0.
     """
 
-    _hyperparameters = {"betas": BETAS, "eps": RATE, "amsgrad": FLAG}
+    _hyperparameters: ClassVar = {"betas": BETAS, "eps": RATE, "amsgrad": FLAG}
 
     def __init__(
         self,
@@ -131,8 +131,8 @@ class AdamW(Adam):
         Loshchilov & Hutter, *Decoupled Weight Decay Regularization* (2019).
 
     Note:
-        The numbers are PyTorch's. The paper multiplies by ``1 − η_t · weight_decay`` with a schedule multiplier η_t that does
-        not contain the base rate. Keras' ``AdamW`` decays like this.
+        The numbers are PyTorch's. The paper multiplies by ``1 − η_t · weight_decay`` with a schedule multiplier η_t
+        that does not contain the base rate. Keras' ``AdamW`` decays like this.
     """
 
     _decay = "decoupled"

@@ -11,7 +11,6 @@ from lrcore._ranges import FRACTION, NON_NEGATIVE, Range
 from lrcore.schedules import Schedule
 
 
-
 class Hyperparameter(Protocol):
     """The kind of values that a hyperparameter takes."""
 

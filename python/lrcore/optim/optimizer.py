@@ -97,17 +97,17 @@ class Optimizer:
         All is checked before the first write: after an error, weights, state and step counts are as they were.
 
         Args:
-            grads: Gradients in the structure of the parameters, each of its parameter's shape and dtype. None in the place
-                of one, or of a part of the structure, skips it. For groups: a sequence with an entry for each, or one
-                mapping with the entries of all. Gradients are read only; they may have any strides.
+            grads: Gradients in the structure of the parameters, each of its parameter's shape and dtype. None in the
+                place of one, or of a part of the structure, skips it. For groups: a sequence with an entry for each, or
+                one mapping with the entries of all. Gradients are read only; they may have any strides.
 
         Returns:
             What the step did.
 
         Raises:
             TypeError: If a gradient is no array, or of another dtype.
-            ValueError: If a gradient is missing, unexpected or of another shape, shares memory with a weight, or a weight
-                is read-only; if a schedule gives a value out of range.
+            ValueError: If a gradient is missing, unexpected or of another shape, shares memory with a weight, or a
+                weight is read-only; if a schedule gives a value out of range.
             RuntimeError: If another thread is in a step of this optimizer.
 
         Note:
@@ -120,7 +120,7 @@ class Optimizer:
         while (stateless := self._stepper.step(grads)) is not None:
             self._add_state(stateless)
         self._steps += 1
-        return StepInfo(True, self._steps, self._lr, None)
+        return StepInfo(applied=True, step=self._steps, lr=self._lr, grad_norm=None)
 
     def _resolve(self, index: int, group: ParamGroup) -> None:
         """Tell the stepper the rule and the numbers of a group at the present step."""
@@ -189,7 +189,8 @@ class Optimizer:
         number.
 
         Args:
-            group: ``"params"``, a structure; optionally ``"name"``, and hyperparameters that differ from the optimizer's.
+            group: ``"params"``, a structure; optionally ``"name"``, and hyperparameters that differ from the
+                optimizer's.
 
         Raises:
             TypeError: If the group or a value in it is of a wrong type.
@@ -236,9 +237,9 @@ class Optimizer:
         """Return all but the parameters, as copies: state arrays, step counts and hyperparameters.
 
         Returns:
-            ``"optimizer"``, the class's name; ``"steps"``; ``"state"``, for each parameter that has taken a step its count
-            ``"step"`` and its arrays, by name; ``"param_groups"``, for each group its hyperparameters and the names of its
-            parameters.
+            ``"optimizer"``, the class's name; ``"steps"``; ``"state"``, for each parameter that has taken a step its
+            count ``"step"`` and its arrays, by name; ``"param_groups"``, for each group its hyperparameters and the
+            names of its parameters.
 
         Note:
             PyTorch numbers parameters; here they have names, so their order does not matter.
@@ -248,8 +249,8 @@ class Optimizer:
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> LoadReport:  # noqa: FBT001, FBT002
         """Go on from a state that was saved: all of it, or on an error nothing.
 
-        Arrays are copied, hyperparameters are those that were saved. Parameters are matched by name, so that their order
-        does not matter.
+        Arrays are copied, hyperparameters are those that were saved. Parameters are matched by name, so that their
+        order does not matter.
 
         Args:
             state_dict: What :meth:`state_dict` returned.
@@ -261,8 +262,8 @@ class Optimizer:
 
         Raises:
             TypeError: If a part of the state dict is of a wrong type, or an array of another dtype.
-            ValueError: If a part is missing or out of range, or an array has another shape; if ``strict``, whatever does
-                not match.
+            ValueError: If a part is missing or out of range, or an array has another shape; if ``strict``, whatever
+                does not match.
 
         Note:
             PyTorch casts state to the dtype of the weight; here another dtype is an error, and precision is kept.

@@ -61,7 +61,7 @@ class ParamGroup(MutableMapping[str, Any]):
         self.replace(values)
 
     def validate(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the values in their plain form, or raise: one for each hyperparameter, none other, no contradiction."""
+        """Return the values in their plain form, or raise if one is missing, unknown or wrong."""
         for name in values:
             self._require_known(name)
         for name in self._kinds:

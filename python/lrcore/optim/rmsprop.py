@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lrcore._ranges import Range
 from lrcore.optim.hyperparameter import FLAG, RATE, Number
@@ -26,8 +26,8 @@ class RMSprop(Optimizer):
 
     Args:
         params: An array, a sequence or mapping of arrays, these nested, or a sequence of groups: mappings with
-            ``"params"``, optionally ``"name"``, and hyperparameters that differ. Arrays are float32 or float64, of any shape
-            and strides, writable, and don't share memory.
+            ``"params"``, optionally ``"name"``, and hyperparameters that differ. Arrays are float32 or float64, of any
+            shape and strides, writable, and don't share memory.
         lr: The learning rate, in [0, inf).
         alpha: How much of the running square is kept, in [0, 1].
         eps: What keeps the denominator from 0, in [0, inf). It is outside the root.
@@ -58,11 +58,16 @@ class RMSprop(Optimizer):
         Networks* (2013).
 
     Note:
-        The numbers are PyTorch's, but for one: where rounding makes ``s − ḡ²`` negative, PyTorch has NaN and this has 0.
-        Keras and TensorFlow have ``eps`` inside the root, and the learning rate inside the buffer.
+        The numbers are PyTorch's, but for one: where rounding makes ``s − ḡ²`` negative, PyTorch has NaN and this has
+        0. Keras and TensorFlow have ``eps`` inside the root, and the learning rate inside the buffer.
     """
 
-    _hyperparameters = {"alpha": Number(Range(high=1.0, closed=True)), "eps": RATE, "momentum": RATE, "centered": FLAG}
+    _hyperparameters: ClassVar = {
+        "alpha": Number(Range(high=1.0, closed=True)),
+        "eps": RATE,
+        "momentum": RATE,
+        "centered": FLAG,
+    }
 
     def __init__(
         self,

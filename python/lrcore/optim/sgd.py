@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lrcore.optim.hyperparameter import FLAG, RATE
 from lrcore.optim.optimizer import Optimizer
-from lrcore.schedules import Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from lrcore.schedules import Schedule
 
 
 class SGD(Optimizer):
@@ -25,8 +26,8 @@ class SGD(Optimizer):
 
     Args:
         params: An array, a sequence or mapping of arrays, these nested, or a sequence of groups: mappings with
-            ``"params"``, optionally ``"name"``, and hyperparameters that differ. Arrays are float32 or float64, of any shape
-            and strides, writable, and don't share memory.
+            ``"params"``, optionally ``"name"``, and hyperparameters that differ. Arrays are float32 or float64, of any
+            shape and strides, writable, and don't share memory.
         lr: The learning rate, in [0, inf).
         momentum: The share of the buffer that is kept, in [0, inf).
         dampening: The share of the gradient that does not enter the buffer, in [0, inf).
@@ -56,11 +57,11 @@ class SGD(Optimizer):
         Sutskever, Martens, Dahl & Hinton, *On the importance of initialization and momentum in deep learning* (2013).
 
     Note:
-        The numbers are PyTorch's. Keras and the paper keep the learning rate inside the buffer, so that a change of it acts
-        on past gradients late. A momentum that is a schedule keeps its buffer even where it is 0.
+        The numbers are PyTorch's. Keras and the paper keep the learning rate inside the buffer, so that a change of it
+        acts on past gradients late. A momentum that is a schedule keeps its buffer even where it is 0.
     """
 
-    _hyperparameters = {"momentum": RATE, "dampening": RATE, "nesterov": FLAG}
+    _hyperparameters: ClassVar = {"momentum": RATE, "dampening": RATE, "nesterov": FLAG}
 
     def __init__(
         self,

@@ -75,7 +75,9 @@ def match(given: Any, snapshot: Snapshot, weights: Mapping[str, np.ndarray[Any, 
         _entry(given, key, "the state dict") for key in ("optimizer", "steps", "state", "param_groups")
     )
     if strict and optimizer != snapshot.optimizer:
-        raise ValueError(f"the state dict was saved by {optimizer}, this is {snapshot.optimizer}; strict=False loads it")
+        raise ValueError(
+            f"the state dict was saved by {optimizer}, this is {snapshot.optimizer}; strict=False loads it"
+        )
     steps = check_count("steps", steps)
     names_of_saved = _names_of_groups(saved_groups)
     saved_names = [name for names in names_of_saved for name in names]

@@ -136,8 +136,8 @@ class Cosine(_Finite):
         Loshchilov & Hutter, *SGDR: Stochastic Gradient Descent with Warm Restarts* (2017), equation 5, one cycle.
 
     Note:
-        PyTorch's ``CosineAnnealingLR`` and transformers' ``get_cosine_schedule_with_warmup`` rise again past the end; this
-        stays. Keras' ``CosineDecay`` takes its end as a share of the start.
+        PyTorch's ``CosineAnnealingLR`` and transformers' ``get_cosine_schedule_with_warmup`` rise again past the end;
+        this stays. Keras' ``CosineDecay`` takes its end as a share of the start.
     """
 
     start: float
@@ -174,8 +174,8 @@ class Exponential(Schedule):
         0.0125
 
     Note:
-        PyTorch's ``ExponentialLR``; Keras' ``ExponentialDecay`` with ``decay_steps=1``. A factor above 1 that exceeds the
-        largest number stays there.
+        PyTorch's ``ExponentialLR``; Keras' ``ExponentialDecay`` with ``decay_steps=1``. A factor above 1 that exceeds
+        the largest number stays there.
     """
 
     start: float

@@ -42,8 +42,8 @@ class Schedule(ABC):
     def warmup(self, steps: int) -> WarmedUp:
         """Rise to the first value over a number of steps, then go on from there.
 
-        Step ``k`` of the warm-up is ``first · (k + 1) / steps``, so that no step is wasted at a rate of 0. A schedule with a
-        length keeps it: what follows is fitted into the steps that remain. One without a length is delayed.
+        Step ``k`` of the warm-up is ``first · (k + 1) / steps``, so that no step is wasted at a rate of 0. A schedule
+        with a length keeps it: what follows is fitted into the steps that remain. One without a length is delayed.
 
         Args:
             steps: The length of the warm-up; 0 changes nothing.
@@ -61,8 +61,8 @@ class Schedule(ABC):
             Goyal et al., *Accurate, Large Minibatch SGD* (2017), section 2.2.
 
         Note:
-            optax and transformers also count the warm-up in the length; Keras does not. PyTorch's ``LinearLR`` starts at
-            a factor of its own.
+            optax and transformers also count the warm-up in the length; Keras does not. PyTorch's ``LinearLR`` starts
+            at a factor of its own.
         """
         from lrcore.schedules.warmup import WarmedUp
 

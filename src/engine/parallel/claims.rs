@@ -29,8 +29,8 @@ impl Claims {
     pub(super) fn next(&self, participant: usize, participants: usize) -> Option<usize> {
         let own = self.0[participant].take(|first, end| (first, first + 1, end));
         own.or_else(|| {
-            let others = (1..participants).map(|i| (participant + i) % participants);
-            others.into_iter().find_map(|other| self.0[other].take(|first, end| (end - 1, first, end - 1)))
+            let mut others = (1..participants).map(|i| (participant + i) % participants);
+            others.find_map(|other| self.0[other].take(|first, end| (end - 1, first, end - 1)))
         })
     }
 }
