@@ -2,6 +2,17 @@ from typing import Any, final
 
 import numpy as np
 
+__all__ = [
+    "Stepper",
+    "__version__",
+    "get_num_threads",
+    "get_simd_level",
+    "rules",
+    "set_num_threads",
+    "set_simd_level",
+    "simd_levels",
+]
+
 __version__: str
 
 @final

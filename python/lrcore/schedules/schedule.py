@@ -54,8 +54,8 @@ class Schedule(ABC):
         Examples:
             >>> from lrcore import schedules
             >>> rate = schedules.Cosine(0.1, steps=100).warmup(10)
-            >>> rate(0), rate(9), rate(10), rate(100)
-            (0.01, 0.1, 0.1, 0.0)
+            >>> [round(rate(step), 3) for step in (0, 1, 9, 10, 100)]
+            [0.01, 0.02, 0.1, 0.1, 0.0]
 
         References:
             Goyal et al., *Accurate, Large Minibatch SGD* (2017), section 2.2.
