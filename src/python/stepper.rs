@@ -1,7 +1,7 @@
 //! The prepared list of an optimizer: its parameters, groups and state arrays, and the way of one step through them.
 
 use std::collections::HashSet;
-use std::{iter, mem};
+use std::{iter, mem, ptr};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping};
@@ -50,6 +50,14 @@ struct Parameter {
     t: u64,
     state_names: &'static [&'static str],
     state: Vec<Py<PyAny>>,
+}
+
+impl Parameter {
+    /// Whether its state arrays are those.
+    fn has(&self, names: &'static [&'static str]) -> bool {
+        // The names of a rule are mostly the same memory, which is quicker to see than that they are the same text.
+        ptr::eq(self.state_names, names) || self.state_names == names
+    }
 }
 
 /// A parameter, and the form that the structure around it is in.
@@ -205,7 +213,7 @@ impl Stepper {
         while step.prepare(&found, form, parameters, recipes)? {}
         let lacking = |found: &&Found<'_>| {
             let parameter = &parameters[found.parameter];
-            parameter.state_names != recipes[parameter.group].state()
+            !parameter.has(recipes[parameter.group].state())
         };
         let stateless: Vec<_> = found.iter().filter(lacking).collect();
         if !stateless.is_empty() {
@@ -297,7 +305,7 @@ impl Step {
                 }
             }
             let (Some(update), Some(stages)) = (&recipe.update, recipe.stages) else { continue };
-            if parameter.state_names != update.state() {
+            if !parameter.has(update.state()) {
                 continue;
             }
             let (t, dtype) = (parameter.t + 1, operands.dtype());

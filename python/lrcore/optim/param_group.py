@@ -29,12 +29,13 @@ class ParamGroup(MutableMapping[str, Any]):
         ValueError: lr must be in [0, inf), got -1.0
     """
 
-    __slots__ = ("_check", "_kinds", "_values", "edited", "name", "params", "scheduled")
+    __slots__ = ("_check", "_constant", "_kinds", "_scheduled", "_values", "edited", "name", "params")
 
     params: Any
     name: str | None
     edited: bool  # since the values were last resolved for a step
-    scheduled: bool  # whether any value changes with the step
+    _scheduled: list[str]  # the hyperparameters that change with the step
+    _constant: dict[str, float]  # the numbers of those that don't
 
     def __init__(
         self,
@@ -75,13 +76,21 @@ class ParamGroup(MutableMapping[str, Any]):
         """Set all hyperparameters together, or raise and change none."""
         self._values = self.validate(values)
         self.edited = True
-        self.scheduled = any(_is_scheduled(value) for value in self._values.values())
+        self._scheduled = [name for name, value in self._values.items() if _is_scheduled(value)]
+        self._constant = {}
+        for name in self._values.keys() - self._scheduled:
+            self._constant |= self._kinds[name].at(name, self._values[name], 0)
+
+    @property
+    def needs_resolving(self) -> bool:
+        """Whether the numbers of the next step are not those that were last resolved."""
+        return self.edited or bool(self._scheduled)
 
     def at(self, step: int) -> dict[str, float]:
         """Return the numbers of a step, under the names that rules know them by."""
-        numbers: dict[str, float] = {}
-        for name, kind in self._kinds.items():
-            numbers.update(kind.at(name, self._values[name], step))
+        numbers = dict(self._constant)
+        for name in self._scheduled:
+            numbers |= self._kinds[name].at(name, self._values[name], step)
         return numbers
 
     @property
