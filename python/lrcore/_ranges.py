@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 import operator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 
-@dataclass(frozen=True, slots=True)
 class Range:
     """The numbers from ``low``, included, to ``high``, included only if ``closed``."""
 
-    low: float = 0.0
-    high: float = math.inf
-    closed: bool = False
+    __slots__ = ("closed", "high", "low")
+
+    def __init__(self, low: float = 0.0, high: float = math.inf, *, closed: bool = False) -> None:
+        self.low = low
+        self.high = high
+        self.closed = closed
 
     def __str__(self) -> str:
         """Return the range as mathematics writes it: ``[0, 1)``."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,11 +20,13 @@ class Hyperparameter(Protocol):
         """Return the value at a step, under the names that rules know it by."""
 
 
-@dataclass(frozen=True, slots=True)
 class Number:
     """A number in a range, or a schedule of such numbers."""
 
-    range: Range = NON_NEGATIVE
+    __slots__ = ("range",)
+
+    def __init__(self, allowed: Range = NON_NEGATIVE) -> None:
+        self.range = allowed
 
     def check(self, name: str, value: Any) -> float | Schedule:
         """Return the number as a float, or the schedule."""
@@ -43,11 +44,13 @@ class Number:
         return {name: number}
 
 
-@dataclass(frozen=True, slots=True)
 class Pair:
     """Two numbers, such as ``betas``; a rule knows them as ``beta1`` and ``beta2``."""
 
-    number: Number
+    __slots__ = ("number",)
+
+    def __init__(self, number: Number) -> None:
+        self.number = number
 
     def check(self, name: str, value: Any) -> tuple[float | Schedule, float | Schedule]:
         """Return the two as a tuple."""
@@ -67,9 +70,10 @@ class Pair:
         return numbers
 
 
-@dataclass(frozen=True, slots=True)
 class Flag:
     """True or False."""
+
+    __slots__ = ()
 
     def check(self, name: str, value: Any) -> bool:
         """Return the flag as a bool."""

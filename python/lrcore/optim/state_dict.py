@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -29,8 +28,7 @@ class LoadReport(NamedTuple):
     unexpected: list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """What there is to save of an optimizer; nothing is copied yet."""
 
     optimizer: str
@@ -40,8 +38,7 @@ class Snapshot:
     groups: list[tuple[ParamGroup, list[str]]]
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(NamedTuple):
     """What a state dict sets, checked and copied."""
 
     steps: int
