@@ -27,6 +27,8 @@ pub(crate) struct Stepper {
     groups: Vec<Group>,
     recipes: Vec<Recipe>,
     parameters: Vec<Parameter>,
+    /// How many steps have been taken.
+    taken: u64,
     step: Step,
 }
 
@@ -74,8 +76,14 @@ impl Places for Located<'_> {
     }
 }
 
-/// A parameter that still needs state arrays: its number and its weight.
-type Stateless<'py> = (usize, Bound<'py, PyAny>);
+/// What came of a step.
+#[derive(IntoPyObject)]
+enum Outcome<'py> {
+    /// How many have been taken, this one included.
+    Taken(u64),
+    /// The parameters that still need state arrays: their numbers and weights.
+    Needs(Vec<(usize, Bound<'py, PyAny>)>),
+}
 
 /// What a step works with, kept to save its memory.
 #[derive(Default)]
@@ -93,7 +101,14 @@ struct Step {
 impl Stepper {
     #[new]
     fn new(grouped: bool) -> Self {
-        Self { grouped, groups: Vec::new(), recipes: Vec::new(), parameters: Vec::new(), step: Step::default() }
+        Self {
+            grouped,
+            groups: Vec::new(),
+            recipes: Vec::new(),
+            parameters: Vec::new(),
+            taken: 0,
+            step: Step::default(),
+        }
     }
 
     /// Adds a group: a structure of parameters, and a name to tell them from those of other groups. Returns their names.
@@ -129,7 +144,7 @@ impl Stepper {
     #[pyo3(signature = (group, rule, values, *, lr, weight_decay, decay, maximize))]
     #[expect(clippy::too_many_arguments, clippy::needless_pass_by_value, reason = "keywords name them in Python")]
     fn set_group(
-        &mut self,
+        slf: &Bound<'_, Self>,
         group: usize,
         rule: &str,
         values: Vec<f64>,
@@ -144,7 +159,8 @@ impl Stepper {
             error::wrong_count(rule, expected, values.len())
         })?;
         let decay = Decay::named(decay).ok_or_else(|| error::unknown_decay(decay))?;
-        let recipe = self.recipes.get_mut(group).ok_or_else(|| error::bad_index(group))?;
+        let mut stepper = slf.try_borrow_mut().map_err(|_| error::busy())?;
+        let recipe = stepper.recipes.get_mut(group).ok_or_else(|| error::bad_index(group))?;
         *recipe = Recipe { update: Some(update), stages: Some(Stages { maximize, decay, weight_decay, lr }) };
         Ok(())
     }
@@ -184,6 +200,17 @@ impl Stepper {
         Ok(weights)
     }
 
+    /// How many steps have been taken.
+    #[getter]
+    fn get_taken(&self) -> u64 {
+        self.taken
+    }
+
+    #[setter]
+    fn set_taken(&mut self, taken: u64) {
+        self.taken = taken;
+    }
+
     /// How many steps each parameter has taken.
     #[getter]
     fn steps(&self) -> Vec<u64> {
@@ -196,11 +223,11 @@ impl Stepper {
         self.parameters.iter().map(|parameter| parameter.group).collect()
     }
 
-    /// Takes one step. Returns nothing if it was taken; else nothing was changed, and the parameters that still need state
-    /// arrays are returned, as pairs of number and weight.
-    fn step<'py>(slf: &Bound<'py, Self>, grads: &Bound<'py, PyAny>) -> PyResult<Option<Vec<Stateless<'py>>>> {
+    /// Takes one step, and returns how many have been taken. Or changes nothing, and returns the parameters that still need
+    /// state arrays, as pairs of number and weight.
+    fn step<'py>(slf: &Bound<'py, Self>, grads: &Bound<'py, PyAny>) -> PyResult<Outcome<'py>> {
         let mut stepper = slf.try_borrow_mut().map_err(|_| error::busy())?;
-        let Self { grouped, groups, recipes, parameters, step } = &mut *stepper;
+        let Self { grouped, groups, recipes, parameters, taken, step } = &mut *stepper;
         let (mut found, form) = gradients::find(groups, *grouped, grads)?;
         for Found { weight, grad, .. } in &mut found {
             if Header::of(grad).is_none()
@@ -217,7 +244,8 @@ impl Stepper {
         };
         let stateless: Vec<_> = found.iter().filter(lacking).collect();
         if !stateless.is_empty() {
-            return Ok(Some(stateless.into_iter().map(|found| (found.parameter, found.weight.clone())).collect()));
+            let pair = |found: &Found<'py>| (found.parameter, found.weight.clone());
+            return Ok(Outcome::Needs(stateless.into_iter().map(pair).collect()));
         }
         let batch = &mut step.batch;
         if batch.total() < DETACH {
@@ -228,7 +256,8 @@ impl Stepper {
         for found in &found {
             parameters[found.parameter].t += 1;
         }
-        Ok(None)
+        *taken += 1;
+        Ok(Outcome::Taken(*taken))
     }
 }
 
@@ -361,7 +390,10 @@ fn check_apart(
     /// What NumPy may spend on the question, which is hard in general; beyond that the answer is taken to be yes.
     const MAX_WORK: u32 = 1 << 20;
     let numpy = first.py().import("numpy")?;
-    let shared = numpy.call_method1("shares_memory", (first, second, MAX_WORK));
+    // As plain arrays: a subclass could answer for itself.
+    let ndarray = numpy.getattr("ndarray")?;
+    let plain = |array| ndarray.call_method1("view", (array, &ndarray));
+    let shared = numpy.call_method1("shares_memory", (plain(first)?, plain(second)?, MAX_WORK));
     if shared.and_then(|shared| shared.extract::<bool>()).unwrap_or(true) {
         let (first, second) = places();
         return Err(error::share_memory(&first, &second));

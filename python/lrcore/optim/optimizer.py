@@ -49,7 +49,6 @@ class Optimizer:
     _groups: list[ParamGroup]
     _names: list[str]
     _state: dict[str, dict[str, np.ndarray[Any, Any]]]
-    _steps: int
     _lr: float
     _stepper: _lrcore.Stepper
 
@@ -81,11 +80,10 @@ class Optimizer:
 
     def _start(self, params: Any, *, grouped: bool) -> None:
         self._params = params
-        self._grouped = grouped
+        self._began_grouped = self._grouped = grouped
         self._groups = []
         self._names = []
         self._state = {}
-        self._steps = 0
         self._lr = math.nan
         self._stepper = _lrcore.Stepper(grouped)
 
@@ -117,14 +115,13 @@ class Optimizer:
         for index, group in enumerate(self._groups):
             if group.needs_resolving:
                 self._resolve(index, group)
-        while (stateless := self._stepper.step(grads)) is not None:
-            self._add_state(stateless)
-        self._steps += 1
-        return StepInfo(True, self._steps, self._lr, None)  # noqa: FBT003 (keywords cost a third more)
+        while isinstance(outcome := self._stepper.step(grads), list):
+            self._add_state(outcome)
+        return StepInfo(True, outcome, self._lr, None)  # noqa: FBT003 (keywords cost a third more)
 
     def _resolve(self, index: int, group: ParamGroup) -> None:
         """Tell the stepper the rule and the numbers of a group at the present step."""
-        numbers = group.at(self._steps)
+        numbers = group.at(self.steps)
         rule = self._rule(group)
         lr = numbers["lr"]
         self._stepper.set_group(
@@ -149,10 +146,10 @@ class Optimizer:
                 if name not in state:
                     state[name] = np.full_like(weight, initial, subok=False)
             made[index] = state
+        self._state |= {self._names[index]: state for index, state in made.items()}
         steps = self._stepper.steps
         for index, state in made.items():
             self._stepper.set_state(index, steps[index], state)
-            self._state[self._names[index]] = state
 
     # What can be read and edited
 
@@ -174,13 +171,13 @@ class Optimizer:
     @property
     def lr(self) -> float:
         """The learning rate of the next step, of the first group."""
-        (lr,) = RATE.at("lr", self._groups[0]["lr"], self._steps).values()
+        (lr,) = RATE.at("lr", self._groups[0]["lr"], self.steps).values()
         return lr
 
     @property
     def steps(self) -> int:
         """How many steps have been taken."""
-        return self._steps
+        return self._stepper.taken
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Add parameters, with hyperparameters of their own.
@@ -205,10 +202,9 @@ class Optimizer:
         """
         _check_group(group, "the group")
         self._add_group(group)
-        if not self._grouped:
-            self._params = [{"params": self._params}]
-            self._grouped = True
-        self._params = [*self._params, group]
+        groups = self._params if self._grouped else [{"params": self._params}]
+        self._params = [*groups, group]
+        self._grouped = True
 
     def _add_group(self, given: Mapping[str, Any]) -> None:
         values = {key: value for key, value in given.items() if key not in ("params", "name")}
@@ -224,7 +220,7 @@ class Optimizer:
         self._names.extend(names)
 
     def __repr__(self) -> str:
-        count = f"{len(self._names)} parameter{'s' * (len(self._names) != 1)}, {self._steps} steps"
+        count = f"{len(self._names)} parameter{'s' * (len(self._names) != 1)}, {self.steps} steps"
         if len(self._groups) == 1:
             values = ", ".join(f"{key}={value!r}" for key, value in self._groups[0].hyperparameters.items())
             return f"<{type(self).__name__}({values}): {count}>"
@@ -271,7 +267,7 @@ class Optimizer:
         loaded = state_dicts.match(state_dict, self._snapshot(), self._weights(), strict=strict)
         for group, values in loaded.groups:
             group.replace(values)
-        self._steps = loaded.steps
+        self._stepper.taken = loaded.steps
         self._state = loaded.state
         self._attach(loaded.counts)
         return loaded.report
@@ -282,7 +278,7 @@ class Optimizer:
             by_group[group].append(name)
         counts = dict(zip(self._names, self._stepper.steps, strict=True))
         return state_dicts.Snapshot(
-            type(self).__name__, self._steps, self._state, counts, list(zip(self._groups, by_group, strict=True))
+            type(self).__name__, self.steps, self._state, counts, list(zip(self._groups, by_group, strict=True))
         )
 
     def _weights(self) -> dict[str, np.ndarray[Any, Any]]:
@@ -299,21 +295,23 @@ class Optimizer:
         """Return what a pickle or a deep copy holds: the parameters too, so that both stay together."""
         return {
             "params": self._params,
-            "grouped": self._grouped,
+            "grouped": (self._began_grouped, self._grouped),
             "defaults": self._defaults,
             "groups": [(group.params, group.name, group.hyperparameters) for group in self._groups],
             "state": self._state,
-            "steps": self._steps,
+            "steps": self.steps,
             "counts": dict(zip(self._names, self._stepper.steps, strict=True)),
         }
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         self._defaults = saved["defaults"]
-        self._start(saved["params"], grouped=saved["grouped"])
+        began_grouped, grouped = saved["grouped"]
+        self._start(saved["params"], grouped=began_grouped)
         for params, name, values in saved["groups"]:
             self._add_group({"params": params, "name": name, **values})
+        self._grouped = grouped
         self._state = saved["state"]
-        self._steps = saved["steps"]
+        self._stepper.taken = saved["steps"]
         self._attach(saved["counts"])
 
     def __copy__(self) -> NoReturn:
