@@ -90,6 +90,7 @@ fn engine<F: Real + Native>(name: &str, values: &[f64], tensors: &[(Vec<F>, Vec<
                 [a] => Tensor::from_slices(weight, grad, [a]),
                 [a, b] => Tensor::from_slices(weight, grad, [a, b]),
                 [a, b, c] => Tensor::from_slices(weight, grad, [a, b, c]),
+                [a, b, c, d] => Tensor::from_slices(weight, grad, [a, b, c, d]),
                 more => panic!("{} states", more.len()),
             };
             batch.push(tensor, kernel);

@@ -13,24 +13,15 @@ Examples:
     1
 """
 
-from lrcore import schedules
+from lrcore import optim, schedules
 from lrcore._environment import apply as _apply_environment
 from lrcore._lrcore import __version__, get_num_threads, get_simd_level, set_num_threads, set_simd_level, simd_levels
-from lrcore.optim import SGD, Adagrad, Adam, AdamW, LoadReport, Optimizer, ParamGroup, RMSprop, StepInfo
+from lrcore.optim import *  # noqa: F403
 
 _apply_environment()
 del _apply_environment
 
 __all__ = [
-    "SGD",
-    "Adagrad",
-    "Adam",
-    "AdamW",
-    "LoadReport",
-    "Optimizer",
-    "ParamGroup",
-    "RMSprop",
-    "StepInfo",
     "__version__",
     "get_num_threads",
     "get_simd_level",
@@ -39,3 +30,4 @@ __all__ = [
     "set_simd_level",
     "simd_levels",
 ]
+__all__ += optim.__all__

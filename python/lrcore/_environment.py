@@ -13,8 +13,12 @@ def apply() -> None:
     """
     if threads := os.environ.get("LRCORE_NUM_THREADS"):
         try:
-            _lrcore.set_num_threads(int(threads))
-        except (ValueError, OverflowError) as error:
+            count: int | str = int(threads)
+        except ValueError:
+            count = threads
+        try:
+            _lrcore.set_num_threads(count)  # type: ignore[arg-type]  # it says what is wrong
+        except (TypeError, ValueError) as error:
             raise ValueError(f"LRCORE_NUM_THREADS={threads!r}: {error}") from None
     if level := os.environ.get("LRCORE_SIMD"):
         try:

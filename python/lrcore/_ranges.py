@@ -53,12 +53,12 @@ NON_NEGATIVE = Range()
 FRACTION = Range(high=1.0)
 
 
-def check_count(name: str, value: Any, *, least: int = 0) -> int:
+def check_count(name: str, value: Any, *, least: int = 0, most: int | None = None) -> int:
     """Return a whole number of steps as an int, or raise.
 
     Raises:
         TypeError: If it is not a whole number.
-        ValueError: If it is less than ``least``.
+        ValueError: If it is less than ``least``, or more than ``most``.
     """
     try:
         count = operator.index(value)
@@ -68,4 +68,6 @@ def check_count(name: str, value: Any, *, least: int = 0) -> int:
         raise TypeError(f"{name} must be a whole number >= {least}, got {value!r}")
     if count < least:
         raise ValueError(f"{name} must be >= {least}, got {value!r}")
+    if most is not None and count > most:
+        raise ValueError(f"{name} must be <= {most}, got {value!r}")
     return count

@@ -66,6 +66,18 @@ impl<'a> Batch<'a> {
         self.entries.push(Entry { tensor, kernel, start });
     }
 
+    /// How many tensors there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is no tensor.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// How many elements the step moves.
     #[must_use]
     pub fn total(&self) -> usize {

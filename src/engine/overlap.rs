@@ -9,6 +9,8 @@ pub struct Span {
     pub start: usize,
     /// One past the last byte.
     pub end: usize,
+    /// What tells which bytes in between are meant: 0 if all are, else a number that another pattern has not.
+    pub pattern: u64,
 }
 
 /// The spans of the last step that was found good.
@@ -85,8 +87,9 @@ mod tests {
     use super::*;
 
     fn meetings(overlaps: &mut Overlaps, written: &[(usize, usize)], read: &[(usize, usize)]) -> Vec<Meeting> {
-        let spans =
-            |spans: &[(usize, usize)]| -> Vec<Span> { spans.iter().map(|&(start, end)| Span { start, end }).collect() };
+        let spans = |spans: &[(usize, usize)]| -> Vec<Span> {
+            spans.iter().map(|&(start, end)| Span { start, end, pattern: 0 }).collect()
+        };
         let mut found = Vec::new();
         let result: Result<(), ()> = overlaps.check(&spans(written), &spans(read), |meeting| {
             found.push(meeting);
@@ -118,9 +121,23 @@ mod tests {
     }
 
     #[test]
+    fn another_pattern_of_the_same_span_is_confirmed_again() {
+        let mut overlaps = Overlaps::default();
+        let span = |pattern| Span { start: 0, end: 8, pattern };
+        for pattern in [1, 2] {
+            let mut confirmed = 0;
+            let result: Result<(), ()> = overlaps.check(&[span(1)], &[span(pattern)], |_| {
+                confirmed += 1;
+                Ok(())
+            });
+            assert_eq!((result, confirmed), (Ok(()), 1));
+        }
+    }
+
+    #[test]
     fn nothing_is_remembered_of_an_error() {
         let mut overlaps = Overlaps::default();
-        let spans = [Span { start: 0, end: 8 }, Span { start: 4, end: 12 }];
+        let spans = [Span { start: 0, end: 8, pattern: 0 }, Span { start: 4, end: 12, pattern: 0 }];
         assert_eq!(overlaps.check(&spans, &[], Err), Err(Meeting::Written(0, 1)));
         assert_eq!(overlaps.check(&spans, &[], Err), Err(Meeting::Written(0, 1)));
     }

@@ -123,9 +123,16 @@ impl Tensor<'_> {
                 copy.copy_from_slice(unsafe { slice::from_raw_parts(start.add(range.start), range.len()) });
             }
             Some(layout) => layout.for_each_run(operand, range.start, range.len(), |offset, stride, run| {
-                for (i, cell) in (0_isize..).zip(&mut copy[run]) {
-                    // SAFETY: the layout reaches elements of the operand alone; a cell has alignment 1.
-                    *cell = unsafe { *self.pointers[operand].offset(offset + i * stride).cast::<C>() };
+                // SAFETY: the layout reaches elements of the operand alone.
+                let first = unsafe { self.pointers[operand].offset(offset) };
+                let run = &mut copy[run];
+                if stride == size_of::<C>().cast_signed() {
+                    // SAFETY: as above; here they follow each other, and a cell has alignment 1.
+                    return run.copy_from_slice(unsafe { slice::from_raw_parts(first.cast::<C>(), run.len()) });
+                }
+                for (i, cell) in (0_isize..).zip(run) {
+                    // SAFETY: as above; a cell has alignment 1.
+                    *cell = unsafe { *first.offset(i * stride).cast::<C>() };
                 }
             }),
         }
@@ -140,9 +147,17 @@ impl Tensor<'_> {
     pub(super) unsafe fn close<C: Cell>(&self, operand: usize, start: usize, cells: &[C]) {
         let Some(layout) = &self.layout else { return };
         layout.for_each_run(operand, start, cells.len(), |offset, stride, run| {
-            for (i, cell) in (0_isize..).zip(&cells[run]) {
-                // SAFETY: the layout reaches elements of the operand alone; a cell has alignment 1.
-                unsafe { *self.pointers[operand].offset(offset + i * stride).cast::<C>() = *cell };
+            // SAFETY: the layout reaches elements of the operand alone.
+            let first = unsafe { self.pointers[operand].offset(offset) };
+            let run = &cells[run];
+            if stride == size_of::<C>().cast_signed() {
+                // SAFETY: as above; here they follow each other, a cell has alignment 1, and nothing else uses them.
+                unsafe { slice::from_raw_parts_mut(first.cast::<C>(), run.len()) }.copy_from_slice(run);
+                return;
+            }
+            for (i, cell) in (0_isize..).zip(run) {
+                // SAFETY: as above; a cell has alignment 1, and nothing else uses these.
+                unsafe { *first.offset(i * stride).cast::<C>() = *cell };
             }
         });
     }

@@ -3,7 +3,9 @@
 //! An array's header is read directly, since any of it may have changed since the last step, and asking NumPy costs more than
 //! the step of a small array. No reference to an array's memory outlives the step.
 
+use std::hash::{BuildHasher, RandomState};
 use std::slice;
+use std::sync::OnceLock;
 
 use numpy::npyffi::{self, NPY_TYPES, PyArrayObject};
 use pyo3::prelude::*;
@@ -86,9 +88,9 @@ impl<'a> Header<'a> {
         let size = dtype.size();
         if self.has(npyffi::NPY_ARRAY_C_CONTIGUOUS | npyffi::NPY_ARRAY_F_CONTIGUOUS) {
             let len = self.len();
-            return (len > 0).then(|| Span { start, end: start + len * size });
+            return (len > 0).then(|| Span { start, end: start + len * size, pattern: 0 });
         }
-        let mut span = Span { start, end: start + size };
+        let mut span = Span { start, end: start + size, pattern: self.pattern() };
         for (&len, &stride) in self.shape().iter().zip(self.strides()) {
             if len == 0 {
                 return None;
@@ -101,6 +103,12 @@ impl<'a> Header<'a> {
             }
         }
         Some(span)
+    }
+
+    /// A number for the shape and strides, keyed so that nobody can find two alike.
+    fn pattern(self) -> u64 {
+        static KEYS: OnceLock<RandomState> = OnceLock::new();
+        KEYS.get_or_init(RandomState::new).hash_one((self.shape(), self.strides()))
     }
 
     /// Whether the elements fill their span, each once, with no axis running backwards.

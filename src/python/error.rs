@@ -4,6 +4,7 @@ use std::fmt::Display;
 
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::PyInt;
 
 use crate::engine::parallel::MAX_THREADS;
 use crate::engine::simd::Level;
@@ -25,6 +26,10 @@ fn type_of(object: &Bound<'_, PyAny>) -> String {
 /// A shape, or whatever else an attribute holds, as Python prints it.
 fn attribute(object: &Bound<'_, PyAny>, name: &str) -> String {
     object.getattr(name).and_then(|value| value.str()).map_or_else(|_| "unknown".into(), |text| text.to_string())
+}
+
+fn repr(object: &Bound<'_, PyAny>) -> String {
+    object.repr().map_or_else(|_| type_of(object), |text| text.to_string())
 }
 
 pub(super) fn not_an_array(place: &str, given: &Bound<'_, PyAny>) -> PyErr {
@@ -81,10 +86,12 @@ pub(super) fn other_length(place: &str, given: usize, expected: usize) -> PyErr 
     value(format!("{place} has {given} entries, params has {expected} there"))
 }
 
-pub(super) fn not_in_one_mapping(group: usize, groups: usize) -> PyErr {
-    value(format!(
-        "grads must be a sequence of {groups}, one for each group, since params[{group}][\"params\"] is not a mapping"
-    ))
+pub(super) fn state_of_no_rule(parameter: &str, given: &[String]) -> PyErr {
+    value(format!("state[{parameter:?}] has the arrays {given:?}, which are not the state of any rule"))
+}
+
+pub(super) fn not_in_one_mapping(groups: usize, why: &str) -> PyErr {
+    value(format!("grads must be a sequence of {groups}, one for each group, since {why}"))
 }
 
 pub(super) fn missing(place: &str) -> PyErr {
@@ -132,10 +139,11 @@ pub(super) fn bad_level(given: &str) -> PyErr {
     value(format!("the SIMD level must be one of {} on this machine, got {given:?}", available.join(", ")))
 }
 
-pub(super) fn bad_thread_count(given: &impl Display) -> PyErr {
-    value(format!("the number of threads must be in [1, {MAX_THREADS}], got {given}"))
+pub(super) fn bad_thread_count(given: &Bound<'_, PyAny>) -> PyErr {
+    let message = format!("the number of threads must be in [1, {MAX_THREADS}], got {}", repr(given));
+    if given.is_instance_of::<PyInt>() { value(message) } else { type_error(message) }
 }
 
 pub(super) fn busy() -> PyErr {
-    PyRuntimeError::new_err("this optimizer is in use by another thread; one optimizer takes one step at a time")
+    PyRuntimeError::new_err("this optimizer is in use by another thread, or in the middle of a step")
 }

@@ -1,24 +1,37 @@
 //! Gradients, matched with the parameters that they belong to.
 
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::IntoPyDict;
+use pyo3::types::{IntoPyDict, PyString};
 
 use super::buffers::Header;
 use super::error;
-use super::structure::{self, Entry, Fault, Node};
+use super::parameter::State;
+use super::structure::{self, Entry, Node};
 
 /// A parameter that has a gradient.
 pub(super) struct Found<'py> {
     pub(super) parameter: usize,
     pub(super) weight: Bound<'py, PyAny>,
     pub(super) grad: Bound<'py, PyAny>,
+    /// The state that was made for it in this step, where it had none or another rule's.
+    pub(super) made: Option<State>,
+}
+
+/// The groups of an optimizer.
+pub(super) struct Groups {
+    /// Whether gradients come in groups, and not in the one structure that the parameters have.
+    grouped: bool,
+    all: Vec<Group>,
+    /// An entry that two groups have, if there is one: then one mapping can't hold the gradients of all.
+    shared_entry: Option<String>,
 }
 
 /// The structure of a group's parameters, as given, and the way through it.
-pub(super) struct Group {
-    pub(super) params: Py<PyAny>,
-    pub(super) node: Node,
+struct Group {
+    params: Py<PyAny>,
+    node: Node,
 }
 
 /// How gradients are given.
@@ -50,28 +63,129 @@ impl Form {
     }
 }
 
-/// The parameters that have a gradient, with it, and the form that the gradients are in.
-pub(super) fn find<'py>(
-    groups: &[Group],
-    grouped: bool,
-    grads: &Bound<'py, PyAny>,
-) -> PyResult<(Vec<Found<'py>>, Form)> {
-    if grads.is_none() {
-        return Err(error::not_a_structure("grads", grads, "structure"));
+/// Called with parameter number, weight and gradient.
+trait Visit<'py>: FnMut(usize, Bound<'py, PyAny>, Bound<'py, PyAny>) {}
+impl<'py, F: FnMut(usize, Bound<'py, PyAny>, Bound<'py, PyAny>)> Visit<'py> for F {}
+
+impl Groups {
+    pub(super) fn new(grouped: bool) -> Self {
+        Self { grouped, all: Vec::new(), shared_entry: None }
     }
-    let mut found = Vec::new();
-    let mut visit = |parameter, weight, grad| found.push(Found { parameter, weight, grad });
-    let form = if !grouped {
-        walk(&groups[0], grads.clone(), &Form::Single.params(0), "grads", &mut visit)?;
-        Form::Single
-    } else if structure::is_mapping(grads) {
-        walk_merged(groups, grads, &mut visit)?;
-        Form::Merged
-    } else {
-        walk_groups(groups, grads, &mut visit)?;
-        Form::Groups
-    };
-    Ok((found, form))
+
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// How gradients are given when there is one group more.
+    pub(super) fn form_with_another(&self) -> Form {
+        if self.grouped || !self.all.is_empty() { Form::Groups } else { Form::Single }
+    }
+
+    pub(super) fn push(&mut self, params: &Bound<'_, PyAny>, node: Node) -> PyResult<()> {
+        let group = Group { params: params.clone().unbind(), node };
+        let mut shared = None;
+        if let Node::Mapping(entries) = &group.node {
+            for (key, _) in entries {
+                for other in &self.all {
+                    if other.has_entry(key.bind(params.py()))? {
+                        shared = Some(structure::index_of(key.bind(params.py())));
+                    }
+                }
+            }
+        }
+        self.grouped = self.form_with_another() == Form::Groups;
+        self.shared_entry = self.shared_entry.take().or(shared);
+        self.all.push(group);
+        Ok(())
+    }
+
+    /// The arrays that are the parameters now.
+    pub(super) fn weights<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let mut weights = Vec::new();
+        for (i, group) in self.all.iter().enumerate() {
+            let form = if self.grouped { Form::Groups } else { Form::Single };
+            let params = group.params.bind(py).clone();
+            walk(group, params, &form.params(i), &form.params(i), &mut |_, weight, _| weights.push(weight))?;
+        }
+        Ok(weights)
+    }
+
+    /// The parameters that have a gradient, with it, and the form that the gradients are in.
+    pub(super) fn find<'py>(&self, grads: &Bound<'py, PyAny>) -> PyResult<(Vec<Found<'py>>, Form)> {
+        if grads.is_none() {
+            return Err(error::not_a_structure("grads", grads, "structure"));
+        }
+        let mut found = Vec::new();
+        let mut visit = |parameter, weight, grad| found.push(Found { parameter, weight, grad, made: None });
+        let form = if !self.grouped {
+            walk(&self.all[0], grads.clone(), &Form::Single.params(0), "grads", &mut visit)?;
+            Form::Single
+        } else if structure::is_mapping(grads) {
+            self.walk_merged(grads, &mut visit)?;
+            Form::Merged
+        } else {
+            self.walk_groups(grads, &mut visit)?;
+            Form::Groups
+        };
+        Ok((found, form))
+    }
+
+    /// Gradients group by group: each a structure, or a mapping with the entry "params", as groups are given.
+    fn walk_groups<'py>(&self, grads: &Bound<'py, PyAny>, visit: &mut impl Visit<'py>) -> PyResult<()> {
+        if !structure::is_sequence(grads) {
+            return Err(error::not_a_structure("grads", grads, "sequence of groups"));
+        }
+        if grads.len()? != self.all.len() {
+            return Err(error::other_length("grads", grads.len()?, self.all.len()));
+        }
+        let key = PyString::intern(grads.py(), "params").into_any();
+        for (i, group) in self.all.iter().enumerate() {
+            let mut given = grads.get_item(i)?;
+            let mut place = Form::Groups.grads(i);
+            if structure::is_mapping(&given) && given.contains(&key)? && !group.has_entry(&key)? {
+                given = given.get_item(&key)?;
+                place += "[\"params\"]";
+            }
+            walk(group, given, &Form::Groups.params(i), &place, visit)?;
+        }
+        Ok(())
+    }
+
+    /// Gradients of all groups in one mapping.
+    fn walk_merged<'py>(&self, grads: &Bound<'py, PyAny>, visit: &mut impl Visit<'py>) -> PyResult<()> {
+        let py = grads.py();
+        let mut all: Vec<&[Entry]> = Vec::with_capacity(self.all.len());
+        for (i, group) in self.all.iter().enumerate() {
+            let Node::Mapping(entries) = &group.node else {
+                return Err(error::not_in_one_mapping(
+                    self.all.len(),
+                    &format!("{} is not a mapping", Form::Groups.params(i)),
+                ));
+            };
+            all.push(entries);
+        }
+        if let Some(entry) = &self.shared_entry {
+            return Err(error::not_in_one_mapping(self.all.len(), &format!("several of them have the entry {entry}")));
+        }
+        for (i, group) in self.all.iter().enumerate() {
+            let walked = structure::walk_entries(all[i], group.params.bind(py), grads, visit);
+            walked.map_err(|fault| fault.into_error(py, &Form::Merged.params(i), "grads"))?;
+        }
+        let checked = structure::check_no_other_entry(grads, &all);
+        checked.map_err(|fault| fault.into_error(py, "params", "grads"))
+    }
+
+    pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        for group in &self.all {
+            visit.call(&group.params)?;
+            group.node.traverse(visit)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.all.clear();
+    }
 }
 
 fn walk<'py>(
@@ -79,60 +193,18 @@ fn walk<'py>(
     grads: Bound<'py, PyAny>,
     params_place: &str,
     grads_place: &str,
-    visit: &mut impl FnMut(usize, Bound<'py, PyAny>, Bound<'py, PyAny>),
+    visit: &mut impl Visit<'py>,
 ) -> PyResult<()> {
     let py = grads.py();
     let walked = group.node.walk(group.params.bind(py).clone(), grads, visit);
     walked.map_err(|fault| fault.into_error(py, params_place, grads_place))
 }
 
-/// Gradients group by group: each a structure, or a mapping with the entry "params", as groups are given.
-fn walk_groups<'py>(
-    groups: &[Group],
-    grads: &Bound<'py, PyAny>,
-    visit: &mut impl FnMut(usize, Bound<'py, PyAny>, Bound<'py, PyAny>),
-) -> PyResult<()> {
-    if !structure::is_sequence(grads) {
-        return Err(error::not_a_structure("grads", grads, "sequence of groups"));
-    }
-    if grads.len()? != groups.len() {
-        return Err(error::other_length("grads", grads.len()?, groups.len()));
-    }
-    for (i, group) in groups.iter().enumerate() {
-        let mut given = grads.get_item(i)?;
-        let mut place = Form::Groups.grads(i);
-        if structure::is_mapping(&given) && given.contains("params")? && !group.has_entry(grads.py(), "params")? {
-            given = given.get_item("params")?;
-            place += "[\"params\"]";
-        }
-        walk(group, given, &Form::Groups.params(i), &place, visit)?;
-    }
-    Ok(())
-}
-
-/// Gradients of all groups in one mapping.
-fn walk_merged<'py>(
-    groups: &[Group],
-    grads: &Bound<'py, PyAny>,
-    visit: &mut impl FnMut(usize, Bound<'py, PyAny>, Bound<'py, PyAny>),
-) -> PyResult<()> {
-    let py = grads.py();
-    let mut all: Vec<&[Entry]> = Vec::with_capacity(groups.len());
-    for (i, group) in groups.iter().enumerate() {
-        let Node::Mapping(entries) = &group.node else { return Err(error::not_in_one_mapping(i, groups.len())) };
-        let walked = structure::walk_entries(entries, group.params.bind(py), grads, visit);
-        walked.map_err(|fault| fault.into_error(py, &Form::Merged.params(i), "grads"))?;
-        all.push(entries);
-    }
-    let fault = |fault: Fault| fault.into_error(py, "params", "grads");
-    structure::check_no_other_entry(grads, &all).map_err(fault)
-}
-
 impl Group {
-    fn has_entry(&self, py: Python<'_>, key: &str) -> PyResult<bool> {
+    fn has_entry(&self, key: &Bound<'_, PyAny>) -> PyResult<bool> {
         let Node::Mapping(entries) = &self.node else { return Ok(false) };
         for (other, _) in entries {
-            if other.bind(py).eq(key)? {
+            if other.bind(key.py()).eq(key)? {
                 return Ok(true);
             }
         }

@@ -5,6 +5,8 @@ mod buffers;
 mod error;
 mod gradients;
 mod operands;
+mod parameter;
+mod step;
 mod stepper;
 mod structure;
 
@@ -43,9 +45,9 @@ pub(crate) fn get_num_threads() -> usize {
 
 /// Uses this many threads from the next step on.
 #[pyfunction]
-pub(crate) fn set_num_threads(threads: i64) -> PyResult<()> {
-    let set = usize::try_from(threads).is_ok_and(parallel::set_num_threads);
-    if set { Ok(()) } else { Err(error::bad_thread_count(&threads)) }
+pub(crate) fn set_num_threads(threads: &Bound<'_, PyAny>) -> PyResult<()> {
+    let set = threads.extract().is_ok_and(parallel::set_num_threads);
+    if set { Ok(()) } else { Err(error::bad_thread_count(threads)) }
 }
 
 /// The registered rules: name, hyperparameters in order, state arrays in order.

@@ -3,6 +3,8 @@
 //! A structure is walked once when it is given, which names each array in it, and then at every step along the same
 //! way, together with the gradients. Containers are read again each time: an array put in place of another is found.
 
+use pyo3::exceptions::PyIndexError;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyMapping, PySequence, PyString, PyTuple};
 
@@ -36,7 +38,7 @@ impl Place {
 }
 
 /// The index of a mapping's entry, as Python code says it.
-fn index_of(key: &Bound<'_, PyAny>) -> String {
+pub(super) fn index_of(key: &Bound<'_, PyAny>) -> String {
     match key.cast::<PyString>() {
         Ok(text) => format!("{:?}", text.to_string_lossy()),
         Err(_) => key.repr().map_or_else(|_| "?".into(), |text| text.to_string()),
@@ -105,7 +107,13 @@ impl Node {
                     return Err(Fault::grads(Problem::Length(given, nodes.len())));
                 }
                 for (i, node) in nodes.iter().enumerate() {
-                    let param = item(&params, i).map_err(|_| Fault::gone(i.to_string()))?;
+                    let param = item(&params, i).map_err(|raised| {
+                        if raised.is_instance_of::<PyIndexError>(params.py()) {
+                            Fault::gone(i.to_string())
+                        } else {
+                            Fault::from(raised)
+                        }
+                    })?;
                     let grad = item(&grads, i).map_err(|raised| Fault::grads(Problem::Raised(raised)))?;
                     node.walk(param, grad, visit).map_err(|fault| fault.under(|| i.to_string()))?;
                 }
@@ -159,6 +167,19 @@ pub(super) fn check_no_other_entry(grads: &Bound<'_, PyAny>, entries: &[&[Entry]
         }
     }
     Ok(())
+}
+
+impl Node {
+    pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self {
+            Self::Leaf(_) => Ok(()),
+            Self::Sequence(nodes) => nodes.iter().try_for_each(|node| node.traverse(visit)),
+            Self::Mapping(entries) => entries.iter().try_for_each(|(key, node)| {
+                visit.call(key)?;
+                node.traverse(visit)
+            }),
+        }
+    }
 }
 
 /// Why a walk ended early: the problem, and the indices that lead to it, innermost first.

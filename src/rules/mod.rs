@@ -1,16 +1,11 @@
 //! The update rules, one family a file, and the one list of their names.
 
-mod adagrad;
-mod adam;
-mod rmsprop;
-mod sgd;
+pub mod adagrad;
+pub mod adam;
+pub mod rmsprop;
+pub mod sgd;
 
 use crate::rule::Optimizer;
-
-pub use adagrad::Adagrad;
-pub use adam::Adam;
-pub use rmsprop::RmsProp;
-pub use sgd::{Momentum, Sgd};
 
 /// What to do with the optimizer that a name stands for.
 pub trait Visitor {
@@ -37,14 +32,14 @@ macro_rules! registry {
 }
 
 registry! {
-    "sgd" => Sgd,
-    "sgd_momentum" => Momentum<false>,
-    "sgd_nesterov" => Momentum<true>,
-    "adam" => Adam<false>,
-    "adam_amsgrad" => Adam<true>,
-    "rmsprop" => RmsProp<false, false>,
-    "rmsprop_momentum" => RmsProp<false, true>,
-    "rmsprop_centered" => RmsProp<true, false>,
-    "rmsprop_centered_momentum" => RmsProp<true, true>,
-    "adagrad" => Adagrad,
+    "sgd" => sgd::Sgd,
+    "sgd_momentum" => sgd::Momentum<false>,
+    "sgd_nesterov" => sgd::Momentum<true>,
+    "adam" => adam::Adam<false>,
+    "adam_amsgrad" => adam::Adam<true>,
+    "rmsprop" => rmsprop::RmsProp<false, false>,
+    "rmsprop_momentum" => rmsprop::RmsProp<false, true>,
+    "rmsprop_centered" => rmsprop::RmsProp<true, false>,
+    "rmsprop_centered_momentum" => rmsprop::RmsProp<true, true>,
+    "adagrad" => adagrad::Adagrad,
 }

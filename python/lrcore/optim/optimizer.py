@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn
@@ -17,7 +18,7 @@ from lrcore.optim.param_group import ParamGroup
 if TYPE_CHECKING:
     from lrcore.optim.state_dict import LoadReport, StateDict
 
-_RULES: dict[str, list[str]] = {name: hyperparameters for name, hyperparameters, _ in _lrcore.rules()}
+_RULES = {name: (hyperparameters, state) for name, hyperparameters, state in _lrcore.rules()}
 
 
 class StepInfo(NamedTuple):
@@ -48,7 +49,6 @@ class Optimizer:
     _params: Any
     _groups: list[ParamGroup]
     _names: list[str]
-    _state: dict[str, dict[str, np.ndarray[Any, Any]]]
     _lr: float
     _stepper: _lrcore.Stepper
 
@@ -59,6 +59,8 @@ class Optimizer:
             params: An array, a sequence or mapping of arrays, these nested, or a sequence of groups.
             defaults: A value for each hyperparameter, for the groups that don't say otherwise.
         """
+        if type(self) is Optimizer:
+            raise TypeError("Optimizer is what all optimizers have in common; use SGD, Adam, AdamW, …")
         self._defaults = ParamGroup(None, None, self._kinds(), defaults, self._check).hyperparameters
         groups = _as_groups(params)
         self._start(params, grouped=groups is not None)
@@ -78,14 +80,19 @@ class Optimizer:
     def _kinds(cls) -> dict[str, Hyperparameter]:
         return {"lr": RATE, **cls._hyperparameters, "weight_decay": RATE, "maximize": FLAG}
 
+    def _state_names(self, group: Mapping[str, Any]) -> list[str]:
+        """Return the names of the state arrays that a group's parameters have."""
+        return _RULES[self._rule(group)][1]
+
     def _start(self, params: Any, *, grouped: bool) -> None:
         self._params = params
         self._began_grouped = self._grouped = grouped
+        # Threads take turns. One that comes again from within a step is refused by the stepper.
+        self._lock = threading.RLock()
         self._groups = []
         self._names = []
-        self._state = {}
         self._lr = math.nan
-        self._stepper = _lrcore.Stepper(grouped)
+        self._stepper = _lrcore.Stepper(grouped, _make_state)
 
     # The step
 
@@ -106,50 +113,41 @@ class Optimizer:
             TypeError: If a gradient is no array, or of another dtype.
             ValueError: If a gradient is missing, unexpected or of another shape, shares memory with a weight, or a
                 weight is read-only; if a schedule gives a value out of range.
-            RuntimeError: If another thread is in a step of this optimizer.
+            RuntimeError: If it is called from within a step of this optimizer. Threads take turns.
 
         Note:
             A strided view, or a gradient whose memory order is not the weight's, is gathered through a small buffer: no
             copy is made, but the step is several times slower. Arrays must not be resized by another thread meanwhile.
         """
-        for index, group in enumerate(self._groups):
-            if group.needs_resolving:
-                self._resolve(index, group)
-        while isinstance(outcome := self._stepper.step(grads), list):
-            self._add_state(outcome)
-        return StepInfo(True, outcome, self._lr, None)  # noqa: FBT003 (keywords cost a third more)
+        with self._lock:
+            for index, group in enumerate(self._groups):
+                if group.needs_resolving:
+                    self._resolve(index, group)
+            steps = self._stepper.step(grads)
+            return StepInfo(True, steps, self._lr, None)  # noqa: FBT003 (keywords cost a third more)
 
     def _resolve(self, index: int, group: ParamGroup) -> None:
         """Tell the stepper the rule and the numbers of a group at the present step."""
-        numbers = group.at(self.steps)
+        # An edit made while this reads, by another thread, is for the next time.
+        group.edited = False
+        try:
+            numbers = group.at(self.steps)
+        except BaseException:
+            group.edited = True
+            raise
         rule = self._rule(group)
         lr = numbers["lr"]
         self._stepper.set_group(
             index,
             rule,
-            [numbers[name] for name in _RULES[rule]],
+            [numbers[name] for name in _RULES[rule][0]],
             lr=lr,
             weight_decay=numbers["weight_decay"],
             decay=self._decay,
             maximize=group["maximize"],
         )
-        group.edited = False
         if index == 0:
             self._lr = lr
-
-    def _add_state(self, stateless: list[tuple[int, np.ndarray[Any, Any]]]) -> None:
-        """Make the state arrays that parameters lack: all of them, then none is left out."""
-        made: dict[int, dict[str, np.ndarray[Any, Any]]] = {}
-        for index, weight in stateless:
-            state = dict(self._state.get(self._names[index], {}))
-            for name, initial in self._stepper.state_of(index):
-                if name not in state:
-                    state[name] = np.full_like(weight, initial, subok=False)
-            made[index] = state
-        self._state |= {self._names[index]: state for index, state in made.items()}
-        steps = self._stepper.steps
-        for index, state in made.items():
-            self._stepper.set_state(index, steps[index], state)
 
     # What can be read and edited
 
@@ -166,7 +164,9 @@ class Optimizer:
     @property
     def state(self) -> Mapping[str, Mapping[str, np.ndarray[Any, Any]]]:
         """The state arrays: parameter name, then state name. A parameter has none before its first step."""
-        return MappingProxyType({name: MappingProxyType(arrays) for name, arrays in self._state.items()})
+        with self._lock:
+            states = list(zip(self._names, self._stepper.states, strict=True))
+        return MappingProxyType({name: MappingProxyType(arrays) for name, arrays in states if arrays})
 
     @property
     def lr(self) -> float:
@@ -177,7 +177,8 @@ class Optimizer:
     @property
     def steps(self) -> int:
         """How many steps have been taken."""
-        return self._stepper.taken
+        with self._lock:
+            return self._stepper.taken
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Add parameters, with hyperparameters of their own.
@@ -201,10 +202,11 @@ class Optimizer:
             True
         """
         _check_group(group, "the group")
-        self._add_group(group)
-        groups = self._params if self._grouped else [{"params": self._params}]
-        self._params = [*groups, group]
-        self._grouped = True
+        with self._lock:
+            self._add_group(group)
+            groups = self._params if self._grouped else [{"params": self._params}]
+            self._params = [*groups, group]
+            self._grouped = True
 
     def _add_group(self, given: Mapping[str, Any]) -> None:
         values = {key: value for key, value in given.items() if key not in ("params", "name")}
@@ -240,7 +242,8 @@ class Optimizer:
         Note:
             PyTorch numbers parameters; here they have names, so their order does not matter.
         """
-        return state_dicts.capture(self._snapshot())
+        with self._lock:
+            return state_dicts.capture(self._snapshot())
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> LoadReport:  # noqa: FBT001, FBT002
         """Go on from a state that was saved: all of it, or on an error nothing.
@@ -264,43 +267,45 @@ class Optimizer:
         Note:
             PyTorch casts state to the dtype of the weight; here another dtype is an error, and precision is kept.
         """
-        loaded = state_dicts.match(state_dict, self._snapshot(), self._weights(), strict=strict)
-        for group, values in loaded.groups:
-            group.replace(values)
-        self._stepper.taken = loaded.steps
-        self._state = loaded.state
-        self._attach(loaded.counts)
-        return loaded.report
+        with self._lock:
+            weights = dict(zip(self._names, self._stepper.weights(), strict=True))
+            loaded = state_dicts.match(state_dict, self._snapshot(), weights, self._state_names, strict=strict)
+            for group, values in loaded.groups:
+                group.replace(values)
+            self._set_state(loaded.steps, loaded.counts, loaded.state)
+            return loaded.report
 
     def _snapshot(self) -> state_dicts.Snapshot:
         by_group: list[list[str]] = [[] for _ in self._groups]
-        for name, group in zip(self._names, self._stepper.group_of_each, strict=True):
-            by_group[group].append(name)
-        counts = dict(zip(self._names, self._stepper.steps, strict=True))
+        for name, index in zip(self._names, self._stepper.group_of_each, strict=True):
+            by_group[index].append(name)
         return state_dicts.Snapshot(
-            type(self).__name__, self.steps, self._state, counts, list(zip(self._groups, by_group, strict=True))
+            optimizer=type(self).__name__,
+            steps=self.steps,
+            counts=dict(zip(self._names, self._stepper.counts, strict=True)),
+            state=dict(zip(self._names, self._stepper.states, strict=True)),
+            groups=list(zip(self._groups, by_group, strict=True)),
         )
 
-    def _weights(self) -> dict[str, np.ndarray[Any, Any]]:
-        return dict(zip(self._names, self._stepper.weights(), strict=True))
-
-    def _attach(self, counts: Mapping[str, int]) -> None:
-        """Tell the stepper the state arrays and step counts of all parameters."""
-        for index, group in enumerate(self._groups):
-            self._resolve(index, group)
+    def _set_state(
+        self, steps: int, counts: Mapping[str, int], state: Mapping[str, dict[str, np.ndarray[Any, Any]]]
+    ) -> None:
+        self._stepper.taken = steps
         for index, name in enumerate(self._names):
-            self._stepper.set_state(index, counts.get(name, 0), self._state.get(name, {}))
+            self._stepper.set_state(index, counts.get(name, 0), state.get(name, {}))
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a pickle or a deep copy holds: the parameters too, so that both stay together."""
+        with self._lock:
+            snapshot = self._snapshot()
         return {
             "params": self._params,
             "grouped": (self._began_grouped, self._grouped),
             "defaults": self._defaults,
             "groups": [(group.params, group.name, group.hyperparameters) for group in self._groups],
-            "state": self._state,
-            "steps": self.steps,
-            "counts": dict(zip(self._names, self._stepper.steps, strict=True)),
+            "steps": snapshot.steps,
+            "counts": snapshot.counts,
+            "state": snapshot.state,
         }
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
@@ -310,13 +315,16 @@ class Optimizer:
         for params, name, values in saved["groups"]:
             self._add_group({"params": params, "name": name, **values})
         self._grouped = grouped
-        self._state = saved["state"]
-        self._stepper.taken = saved["steps"]
-        self._attach(saved["counts"])
+        self._set_state(saved["steps"], saved["counts"], saved["state"])
 
     def __copy__(self) -> NoReturn:
         """Refuse: two optimizers would move the same weights with the same state."""
         raise TypeError(f"{type(self).__name__} can't be copied without its parameters; use copy.deepcopy")
+
+
+def _make_state(weight: np.ndarray[Any, Any], initial: float) -> np.ndarray[Any, Any]:
+    """Return a new state array, in the memory order of its weight."""
+    return np.full_like(np.asarray(weight), initial)
 
 
 def _as_groups(params: Any) -> Sequence[Mapping[str, Any]] | None:

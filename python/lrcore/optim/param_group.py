@@ -29,13 +29,12 @@ class ParamGroup(MutableMapping[str, Any]):
         ValueError: lr must be in [0, inf), got -1.0
     """
 
-    __slots__ = ("_check", "_constant", "_kinds", "_scheduled", "_values", "edited", "name", "params")
+    __slots__ = ("_check", "_kinds", "_numbers", "_values", "edited", "name", "params")
 
     params: Any
     name: str | None
     edited: bool  # since the values were last resolved for a step
-    _scheduled: list[str]  # the hyperparameters that change with the step
-    _constant: dict[str, float]  # the numbers of those that don't
+    _numbers: tuple[dict[str, float], dict[str, Any]]  # those that stay, and hyperparameters that change with the step
 
     def __init__(
         self,
@@ -76,21 +75,24 @@ class ParamGroup(MutableMapping[str, Any]):
         """Set all hyperparameters together, or raise and change none."""
         self._values = self.validate(values)
         self.edited = True
-        self._scheduled = [name for name, value in self._values.items() if _is_scheduled(value)]
-        self._constant = {}
-        for name in self._values.keys() - self._scheduled:
-            self._constant |= self._kinds[name].at(name, self._values[name], 0)
+        scheduled = [name for name, value in self._values.items() if _is_scheduled(value)]
+        constant: dict[str, float] = {}
+        for name in self._values.keys() - scheduled:
+            constant |= self._kinds[name].at(name, self._values[name], 0)
+        # Together, since another thread may be reading them.
+        self._numbers = constant, {name: self._values[name] for name in scheduled}
 
     @property
     def needs_resolving(self) -> bool:
         """Whether the numbers of the next step are not those that were last resolved."""
-        return self.edited or bool(self._scheduled)
+        return self.edited or bool(self._numbers[1])
 
     def at(self, step: int) -> dict[str, float]:
         """Return the numbers of a step, under the names that rules know them by."""
-        numbers = dict(self._constant)
-        for name in self._scheduled:
-            numbers |= self._kinds[name].at(name, self._values[name], step)
+        constant, scheduled = self._numbers
+        numbers = dict(constant)
+        for name, value in scheduled.items():
+            numbers |= self._kinds[name].at(name, value, step)
         return numbers
 
     @property
@@ -102,6 +104,11 @@ class ParamGroup(MutableMapping[str, Any]):
         if key not in self._kinds:
             raise ValueError(f"there is no hyperparameter {key!r}; there are {', '.join(self._kinds)}")
 
+    def _require_settable(self, key: str) -> None:
+        if key in ("params", "name"):
+            raise ValueError(f"the {key!r} of a group can't be changed; use add_param_group")
+        self._require_known(key)
+
     def __getitem__(self, key: str) -> Any:
         if key == "params":
             return self.params
@@ -110,10 +117,14 @@ class ParamGroup(MutableMapping[str, Any]):
         return self._values[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
-        if key in ("params", "name"):
-            raise ValueError(f"the {key!r} of a group can't be changed; use add_param_group")
-        self._require_known(key)
-        self.replace({**self._values, key: value})
+        self.update({key: value})
+
+    def update(self, *args: Any, **values: Any) -> None:
+        """Set several hyperparameters together, or raise and change none."""
+        given = dict(*args, **values)
+        for name in given:
+            self._require_settable(name)
+        self.replace({**self._values, **given})
 
     def __delitem__(self, key: str) -> None:
         raise ValueError(f"{key!r} can't be removed from a group")

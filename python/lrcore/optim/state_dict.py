@@ -10,10 +10,13 @@ import numpy as np
 from lrcore._ranges import check_count
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lrcore.optim.param_group import ParamGroup
 
 StateDict = dict[str, Any]
 _Arrays = dict[str, np.ndarray[Any, Any]]
+_MOST_STEPS = 2**63 - 1
 
 
 class LoadReport(NamedTuple):
@@ -33,8 +36,8 @@ class Snapshot(NamedTuple):
 
     optimizer: str
     steps: int
-    state: Mapping[str, _Arrays]
     counts: Mapping[str, int]
+    state: Mapping[str, _Arrays]
     groups: list[tuple[ParamGroup, list[str]]]
 
 
@@ -57,15 +60,30 @@ def capture(snapshot: Snapshot) -> StateDict:
             saved["name"] = group.name
         groups.append(saved)
     state = {
-        name: {"step": count, **{key: array.copy(order="K") for key, array in snapshot.state.get(name, {}).items()}}
+        name: {"step": count, **{key: array.copy(order="K") for key, array in snapshot.state[name].items()}}
         for name, count in snapshot.counts.items()
         if count > 0
     }
     return {"optimizer": snapshot.optimizer, "steps": snapshot.steps, "state": state, "param_groups": groups}
 
 
-def match(given: Any, snapshot: Snapshot, weights: Mapping[str, np.ndarray[Any, Any]], *, strict: bool) -> Loaded:
-    """Check a state dict against an optimizer and return what it sets. Changes nothing."""
+def match(
+    given: Any,
+    snapshot: Snapshot,
+    weights: _Arrays,
+    state_names: Callable[[Mapping[str, Any]], list[str]],
+    *,
+    strict: bool,
+) -> Loaded:
+    """Check a state dict against an optimizer and return what it sets. Changes nothing.
+
+    Args:
+        given: The state dict.
+        snapshot: The optimizer as it is.
+        weights: Its parameters, by name.
+        state_names: Gives the names of the state arrays that a group's hyperparameters ask for.
+        strict: Whether everything must match.
+    """
     if not isinstance(given, Mapping):
         raise TypeError(f"the state dict must be a mapping, got {type(given).__name__}")
     optimizer, steps, saved_state, saved_groups = (
@@ -75,7 +93,7 @@ def match(given: Any, snapshot: Snapshot, weights: Mapping[str, np.ndarray[Any, 
         raise ValueError(
             f"the state dict was saved by {optimizer}, this is {snapshot.optimizer}; strict=False loads it"
         )
-    steps = check_count("steps", steps)
+    steps = check_count("steps", steps, most=_MOST_STEPS)
     names_of_saved = _names_of_groups(saved_groups)
     saved_names = [name for names in names_of_saved for name in names]
     missing = [name for name in weights if name not in saved_names]
@@ -94,8 +112,14 @@ def match(given: Any, snapshot: Snapshot, weights: Mapping[str, np.ndarray[Any, 
             counts[name], state[name] = _match_parameter(saved_state[name], f"state[{name!r}]", weight)
         elif name in missing:
             # Not strict: what the state dict does not know stays as it is.
-            counts[name], state[name] = snapshot.counts[name], dict(snapshot.state.get(name, {}))
+            counts[name], state[name] = snapshot.counts[name], snapshot.state[name]
     groups = _match_groups(saved_groups, names_of_saved, snapshot, strict=strict)
+    if strict:
+        for (group, values), (_, names) in zip(groups, snapshot.groups, strict=True):
+            expected = state_names(group.validate(values))
+            for name in names:
+                if name in saved_state and sorted(state[name]) != sorted(expected):
+                    raise ValueError(f"state[{name!r}] has the arrays {list(state[name])}, its rule has {expected}")
     return Loaded(steps, state, counts, groups, LoadReport(missing, unexpected))
 
 
@@ -114,7 +138,7 @@ def _names_of_groups(groups: Any) -> list[list[str]]:
 def _match_parameter(saved: Any, place: str, weight: np.ndarray[Any, Any]) -> tuple[int, _Arrays]:
     if not isinstance(saved, Mapping):
         raise TypeError(f"{place} must be a mapping, got {type(saved).__name__}")
-    count = check_count(f"{place}['step']", _entry(saved, "step", place))
+    count = check_count(f"{place}['step']", _entry(saved, "step", place), most=_MOST_STEPS)
     arrays: _Arrays = {}
     for key, array in saved.items():
         if key == "step":

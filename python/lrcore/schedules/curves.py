@@ -108,7 +108,7 @@ class Linear(_Finite):
     def _value(self, step: int) -> float:
         if step >= self.steps:
             return self.end
-        return self.start + (self.end - self.start) * (step / self.steps)
+        return _clamped(self.start + (self.end - self.start) * (step / self.steps), self.start, self.end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,10 @@ class Cosine(_Finite):
     def _value(self, step: int) -> float:
         if step >= self.steps:
             return self.end
-        return self.end + (self.start - self.end) * (0.5 + 0.5 * math.cos(math.pi * (step / self.steps)))
+        if step == 0:
+            return self.start
+        share = 0.5 * (1.0 + math.cos(math.pi * (step / self.steps)))
+        return _clamped(self.end + (self.start - self.end) * share, self.start, self.end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,14 +228,27 @@ class Step(Schedule):
         return _scaled(self.start, self.gamma, step // self.step_size)
 
 
+def _clamped(value: float, start: float, end: float) -> float:
+    """Return the value, but not beyond an end of its course by rounding."""
+    low, high = (start, end) if start < end else (end, start)
+    if low < value < high:
+        return value
+    return low if value <= low else high
+
+
 def _scaled(start: float, gamma: float, times: int) -> float:
     """Return ``start · gamma^times``, at most the largest number."""
-    if start == 0.0:
-        return 0.0
     try:
-        return min(start * gamma**times, _LARGEST)
+        factor = gamma**times
     except OverflowError:
-        return _LARGEST
+        factor = 1.0 if gamma == 1.0 else 0.0 if gamma < 1.0 else math.inf
+    if start == 0.0 or gamma == 0.0 or _SMALLEST_NORMAL <= factor <= _LARGEST:
+        return min(start * factor, _LARGEST) if factor < math.inf else 0.0
+    # The factor is no number, but the value may be one.
+    logarithm = math.log(start) + min(times, 2**1000) * math.log(gamma)
+    return math.exp(logarithm) if logarithm < _LOG_LARGEST else _LARGEST
 
 
+_SMALLEST_NORMAL = 2.2250738585072014e-308
 _LARGEST = 1.7976931348623157e308
+_LOG_LARGEST = 709.78

@@ -1,0 +1,236 @@
+"""Hyperparameters are numbers or schedules; edits hold from the next step, invalid ones raise at once."""
+
+import copy
+import math
+import pickle
+import re
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+import lrcore
+from cases import same
+from lrcore import schedules
+from snapshot import snapshot
+
+OPTIMIZERS = [lrcore.SGD, lrcore.Adam, lrcore.AdamW, lrcore.RMSprop, lrcore.Adagrad]
+NUMBERS = [
+    (optimizer, key)
+    for optimizer in OPTIMIZERS
+    for key, value in optimizer(np.zeros(1)).param_groups[0].hyperparameters.items()
+    if isinstance(value, float)
+]
+WEIGHTS = np.linspace(-1.0, 1.0, 50)
+
+
+class NotANumber(float):
+    """A float that is none when it is converted."""
+
+    def __float__(self):
+        return math.nan
+
+
+def run(opt, steps):
+    for k in range(steps):
+        opt.step(np.cos(np.arange(50.0) + k))
+
+
+def ids(rows):
+    return [f"{optimizer.__name__}.{key}" for optimizer, key, *_ in rows]
+
+
+@pytest.mark.parametrize(("optimizer", "key"), NUMBERS, ids=ids(NUMBERS))
+def test_every_number_may_be_a_schedule(optimizer, key):
+    """A schedule of one value moves as the value, and a course as an edit before each step."""
+    numbers, constant, course, edited = (WEIGHTS.copy() for _ in range(4))
+    line = schedules.Linear(0.25, 0.75, steps=3)
+    run(optimizer(numbers, **{key: 0.25}), 4)
+    run(optimizer(constant, **{key: schedules.Constant(0.25)}), 4)
+    assert same(numbers, constant)
+    run(optimizer(course, **{key: line}), 5)
+    opt = optimizer(edited, **{key: line(0)})
+    for k in range(5):
+        opt.param_groups[0][key] = line(k)
+        opt.step(np.cos(np.arange(50.0) + k))
+    assert same(course, edited)
+
+
+@pytest.mark.parametrize("i", [0, 1])
+def test_each_of_the_betas_may_be_a_schedule(i):
+    line = schedules.Linear(0.5, 0.75, steps=3)
+    course, edited = WEIGHTS.copy(), WEIGHTS.copy()
+    run(lrcore.Adam(course, betas=(line, 0.9) if i == 0 else [0.9, line]), 5)
+    opt = lrcore.Adam(edited)
+    for k in range(5):
+        opt.param_groups[0]["betas"] = (line(k), 0.9) if i == 0 else (0.9, line(k))
+        opt.step(np.cos(np.arange(50.0) + k))
+    assert same(course, edited)
+
+
+@pytest.mark.parametrize("kind", [int, np.float32, np.float16, np.int8, np.uint64, np.longdouble], ids=str)
+@pytest.mark.parametrize(("optimizer", "key"), NUMBERS, ids=ids(NUMBERS))
+def test_any_real_number_serves_and_is_kept_as_a_float(optimizer, key, kind):
+    group = optimizer(np.zeros(1)).param_groups[0]
+    group[key] = kind(1)
+    assert group[key] == 1.0
+    assert type(group[key]) is float
+
+
+REFUSED = [
+    (-1e-300, ValueError), (math.nan, ValueError), (math.inf, ValueError), (-math.inf, ValueError), (-1, ValueError),
+    (10**400, ValueError), (-(10**400), ValueError), (np.float32(-1), ValueError), (np.float64("nan"), ValueError),
+    (NotANumber(0.1), ValueError), (np.longdouble("1e4000"), ValueError),
+    (None, TypeError), ("0.1", TypeError), (True, TypeError), (np.True_, TypeError), (1j, TypeError),
+    ((0.1,), TypeError), (np.array(0.1), TypeError), (np.array([0.1]), TypeError), (Fraction(1, 10), TypeError),
+    (math.sqrt, TypeError), (schedules.Cosine, TypeError),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "exception"), REFUSED, ids=[str(value)[:20] for value, _ in REFUSED])
+def test_what_is_no_number_in_range_is_refused_at_once(value, exception):
+    for optimizer, key in NUMBERS:
+        with pytest.raises(exception, match=f"^{key} must be "):
+            optimizer(np.zeros(2), **{key: value})
+        opt = optimizer(np.zeros(2))
+        before = snapshot(opt)
+        with pytest.raises(exception, match=f"^{key} must be "):
+            opt.param_groups[0][key] = value
+        assert snapshot(opt) == before
+
+
+EDITS = [
+    (lrcore.Adam, "betas", (1.0, 0.9), ValueError, "betas[0] must be in [0, 1), got 1.0"),
+    (lrcore.Adam, "betas", (0.9, 2), ValueError, "betas[1] must be in [0, 1), got 2"),
+    (lrcore.Adam, "betas", (0.9, "x"), TypeError, "betas[1] must be a number in [0, 1) or a schedule, got 'x'"),
+    (lrcore.Adam, "betas", 0.9, TypeError, "betas must be two numbers or schedules, got 0.9"),
+    (lrcore.Adam, "betas", (0.9,), TypeError, "betas must be two numbers or schedules, got (0.9,)"),
+    (lrcore.Adam, "betas", schedules.Constant(0.9), TypeError, "betas must be two numbers or schedules, got Constant("),
+    (lrcore.Adam, "amsgrad", 1, TypeError, "amsgrad must be True or False, got 1"),
+    (lrcore.Adam, "maximize", None, TypeError, "maximize must be True or False, got None"),
+    (lrcore.Adam, "momentum", 0.9, ValueError, "there is no hyperparameter 'momentum'; there are lr, betas, eps, "),
+    (lrcore.Adam, 3, 0.9, ValueError, "there is no hyperparameter 3; there are lr, betas, eps, "),
+    (lrcore.Adam, "params", [], ValueError, "the 'params' of a group can't be changed; use add_param_group"),
+    (lrcore.Adam, "name", "x", ValueError, "the 'name' of a group can't be changed; use add_param_group"),
+    (lrcore.RMSprop, "alpha", 1.1, ValueError, "alpha must be in [0, 1], got 1.1"),
+    (lrcore.RMSprop, "centered", 0.0, TypeError, "centered must be True or False, got 0.0"),
+    (lrcore.SGD, "nesterov", True, ValueError, "nesterov needs momentum > 0 and dampening = 0, got momentum=0.0, "),
+]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "key", "value", "exception", "message"), EDITS, ids=[row[4][:40] for row in EDITS]
+)
+def test_an_invalid_edit_raises_and_changes_nothing(optimizer, key, value, exception, message):
+    opt = optimizer(np.zeros(50))
+    run(opt, 1)
+    before = snapshot(opt)
+    with pytest.raises(exception, match=f"^{re.escape(message)}"):
+        opt.param_groups[0][key] = value
+    assert snapshot(opt) == before
+    run(opt, 1)
+
+
+def test_edits_that_need_each_other_can_be_made_together_in_any_order():
+    opt = lrcore.SGD(WEIGHTS.copy())
+    opt.param_groups[0].update({"nesterov": True, "momentum": 0.9})
+    assert opt.param_groups[0]["nesterov"] is True
+    opt.param_groups[0].update(momentum=0.0, nesterov=False)
+
+
+def test_an_update_with_one_invalid_value_changes_nothing():
+    opt = lrcore.Adam(WEIGHTS.copy(), lr=0.1)
+    with pytest.raises(ValueError, match=r"^eps must be in"):
+        opt.param_groups[0].update(lr=0.5, eps=-1.0)
+    assert opt.lr == 0.1
+
+
+REMOVALS = [lambda g: g.pop("lr"), lambda g: g.popitem(), lambda g: g.clear(), lambda g: g.__delitem__("eps")]
+
+
+@pytest.mark.parametrize("remove", REMOVALS)
+def test_nothing_can_be_removed_from_a_group(remove):
+    opt = lrcore.Adam(WEIGHTS.copy())
+    before = snapshot(opt)
+    with pytest.raises(ValueError, match="can't be removed from a group"):
+        remove(opt.param_groups[0])
+    assert snapshot(opt) == before
+
+
+def test_groups_are_edited_one_by_one():
+    params = [np.zeros(2), np.zeros(2)]
+    opt = lrcore.SGD([{"params": params[0]}, {"params": params[1], "lr": 2.0}], lr=1.0)
+    opt.step([np.ones(2)] * 2)
+    opt.param_groups[1]["lr"] = 10.0
+    assert opt.lr == 1.0
+    opt.step([np.ones(2)] * 2)
+    assert (params[0][0], params[1][0]) == (-2.0, -12.0)
+
+
+def test_the_rate_of_the_next_step_is_known_before_it():
+    opt = lrcore.SGD(np.zeros(2), lr=schedules.Linear(1.0, 0.0, steps=4))
+    for k in range(6):
+        assert opt.lr == opt.step(np.ones(2)).lr == schedules.Linear(1.0, 0.0, steps=4)(k)
+
+
+def test_the_structure_of_param_groups_is_not_to_be_changed():
+    opt = lrcore.SGD(np.zeros(2))
+    assert isinstance(opt.param_groups, tuple)
+    with pytest.raises(AttributeError):
+        opt.param_groups = ()
+
+
+FORMS = [
+    (lrcore.Adam, {"amsgrad": True}), (lrcore.RMSprop, {"centered": True}), (lrcore.RMSprop, {"momentum": 0.9}),
+    (lrcore.Adam, {"maximize": True}), (lrcore.Adam, {"weight_decay": 0.1}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("optimizer", "edit"), FORMS, ids=str)
+def test_another_form_of_the_rule_keeps_the_state_that_both_have(optimizer, edit):
+    opt = optimizer(WEIGHTS.copy())
+    run(opt, 3)
+    before = {key: array.copy() for key, array in opt.state.get("0", {}).items()}
+    opt.param_groups[0].update(edit)
+    with pytest.raises(ValueError, match="shape"):
+        opt.step(np.ones(3))
+    assert all(same(opt.state["0"][key], array) for key, array in before.items())
+    run(opt, 1)
+    opt.param_groups[0].update({key: type(value)(0) for key, value in edit.items()})
+    run(opt, 1)
+    assert opt.state_dict()["state"]["0"]["step"] == 5
+
+
+def test_a_momentum_that_begins_later_begins_undampened():
+    weight = np.array(0.0)
+    opt = lrcore.SGD(weight, lr=1.0)
+    opt.step(1.0)
+    opt.param_groups[0].update(momentum=0.9, dampening=0.5)
+    opt.step(1.0)
+    assert weight == -2.0
+
+
+def test_a_group_is_a_mapping_that_prints_copies_and_pickles():
+    opt = lrcore.SGD([{"params": WEIGHTS.copy(), "name": "body"}], lr=0.1)
+    group = opt.param_groups[0]
+    assert list(group) == ["params", "name", *group.hyperparameters]
+    assert len(group) == len(list(group))
+    assert repr(group).startswith("ParamGroup('body', lr=0.1, momentum=0.0, ")
+    for copied in (copy.deepcopy(group), copy.copy(group), pickle.loads(pickle.dumps(group))):  # noqa: S301
+        copied["lr"] = 0.5
+        assert (opt.lr, copied["lr"]) == (0.1, 0.5)
+
+
+def test_an_edit_is_not_lost_if_a_step_reads_the_group_at_that_moment():
+    """As one from another thread may; here the schedule itself makes it, so that the moment is always the same."""
+    opt = lrcore.SGD(WEIGHTS.copy(), lr=0.5)
+
+    class Editing(schedules.Schedule):
+        def _value(self, _):
+            opt.param_groups[0].update(lr=0.25, weight_decay=0.0)
+            return 0.0
+
+    opt.param_groups[0]["weight_decay"] = Editing()
+    run(opt, 1)
+    assert opt.lr == 0.25
+    assert opt.step(np.ones(50)).lr == 0.25

@@ -1,0 +1,257 @@
+"""Threads and forks: none changes a bit of the result, and none is left hanging."""
+
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+
+import numpy as np
+import pytest
+
+import lrcore
+from cases import same
+from lrcore import schedules
+
+LARGE = 1 << 20  # elements: many chunks, and worth waking threads for
+PATIENCE = 60.0  # seconds until something is taken to hang
+
+
+def train(steps=3, seed=0, sizes=(LARGE, 3, 1000)):
+    """Weights after some steps."""
+    rng = np.random.default_rng(seed)
+    weights = [rng.standard_normal(size).astype(np.float32) for size in sizes]
+    grads = [rng.standard_normal(size).astype(np.float32) for size in sizes]
+    opt = lrcore.AdamW(weights, lr=0.1)
+    for _ in range(steps):
+        opt.step(grads)
+    return np.concatenate(weights)
+
+
+def in_fork(work):
+    """Runs it in a forked child and returns the exit status, or None if the child hung."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of forks beside threads: that is the point
+        child = os.fork()
+    if child == 0:
+        status = 99
+        try:
+            status = work()
+        finally:
+            os._exit(status)
+    limit = time.monotonic() + PATIENCE
+    while time.monotonic() < limit:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.005)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
+
+
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+
+@forks
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_a_large_step_in_a_forked_child_is_taken(threads):
+    lrcore.set_num_threads(threads)
+    expected = train()
+    assert in_fork(lambda: 0 if same(train(), expected) else 1) == 0
+    assert same(train(), expected)
+
+
+@forks
+def test_a_child_of_a_child_steps_with_more_threads():
+    lrcore.set_num_threads(2)
+    expected = train()
+
+    def child():
+        lrcore.set_num_threads(4)
+        return 0 if same(train(), expected) and in_fork(lambda: 0 if same(train(), expected) else 1) == 0 else 1
+
+    assert in_fork(child) == 0
+
+
+@forks
+def test_an_optimizer_goes_on_in_a_forked_child_and_in_the_parent():
+    weight, grad = np.ones(LARGE), np.ones(LARGE)
+    opt = lrcore.Adam([weight])
+    opt.step([grad])
+
+    def child():
+        opt.step([grad])
+        return int(opt.steps != 2 or opt.state_dict()["state"]["0"]["step"] != 2)
+
+    assert in_fork(child) == 0
+    assert opt.step([grad]).step == 2
+
+
+@forks
+def test_a_fork_while_other_threads_step_does_not_hang_the_child():
+    stop = threading.Event()
+
+    def keep_stepping():
+        while not stop.is_set():
+            train(1)
+
+    lrcore.set_num_threads(3)
+    threads = [threading.Thread(target=keep_stepping) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        assert [in_fork(lambda: int(train(1).size == 0)) for _ in range(5)] == [0] * 5
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def together(works):
+    """Runs all of them at once in threads of their own, and returns what they return."""
+    outcomes = [None] * len(works)
+    barrier = threading.Barrier(len(works))
+
+    def run(i):
+        barrier.wait()
+        try:
+            outcomes[i] = works[i]()
+        except Exception as error:
+            outcomes[i] = error
+
+    threads = [threading.Thread(target=run, args=[i]) for i in range(len(works))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert not any(thread.is_alive() for thread in threads)
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):
+            raise outcome
+    return outcomes
+
+
+@pytest.mark.parametrize("sizes", [(100,), (9000, 5), (LARGE // 2, 7)], ids=str)
+def test_different_optimizers_may_step_at_once(sizes):
+    lrcore.set_num_threads(3)
+    expected = [train(5, seed, sizes) for seed in range(4)]
+    found = together([lambda seed=seed: train(5, seed, sizes) for seed in range(4)])
+    assert all(same(weights, want) for weights, want in zip(found, expected, strict=True))
+
+
+def test_settings_may_change_while_others_step():
+    expected, stop = train(20), threading.Event()
+
+    def change():
+        for k in range(100_000):
+            lrcore.set_num_threads(1 + k % 7)
+            lrcore.set_simd_level(lrcore.simd_levels()[k % len(lrcore.simd_levels())])
+            if stop.wait(0.0002):
+                return
+
+    def work():
+        try:
+            return [train(20) for _ in range(3)]
+        finally:
+            stop.set()
+
+    _, found = together([change, work])
+    assert all(same(weights, expected) for weights in found)
+
+
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_threads_that_share_an_optimizer_take_turns_or_are_refused(size):
+    """What comes out is what as many steps in a row give, from the first one on, which makes the state."""
+    rate = schedules.Linear(1.0, 0.0, steps=200)
+    grads = [np.ones(size)] + [np.ones(1)] * 10
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(10 if size == 1 else 2):
+            weights = [np.zeros_like(grad) for grad in grads]
+            opt = lrcore.Adam(weights, lr=rate)
+            outcomes = together([lambda opt=opt: [attempt(opt, grads) for _ in range(40)]] * 3)
+            applied = [info for outcome in outcomes for info in outcome if info is not None]
+            assert sorted(info.step for info in applied) == list(range(1, opt.steps + 1))
+            assert all(info.lr == rate(info.step - 1) for info in applied)
+            assert {saved["step"] for saved in opt.state_dict()["state"].values()} == {opt.steps}
+            alone = [np.zeros_like(grad) for grad in grads]
+            single = lrcore.Adam(alone, lr=rate)
+            for _ in range(opt.steps):
+                single.step(grads)
+            assert all(same(*pair) for pair in zip(weights, alone, strict=True))
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def attempt(opt, grads):
+    try:
+        return opt.step(grads)
+    except RuntimeError as error:
+        assert "in use by another thread" in str(error)  # noqa: PT017 (either outcome is right)
+        return None
+
+
+def test_whatever_is_called_during_a_step_says_that_the_optimizer_is_in_use():
+    """Or does what it should: an edit waits for the next step."""
+    params = {"w": np.zeros(16 * LARGE, np.float32)}
+    opt = lrcore.Adam(params, lr=schedules.Linear(0.1, 0.2, steps=10))
+    grads = {"w": np.ones(16 * LARGE, np.float32)}
+    opt.step(grads)
+    calls = [
+        lambda: opt.step({"w": None}),
+        opt.state_dict,
+        lambda: opt.load_state_dict({"optimizer": "Adam", "steps": 0, "state": {}, "param_groups": []}, strict=False),
+        lambda: opt.add_param_group({"params": []}),
+        lambda: repr(opt),
+        lambda: (opt.lr, opt.steps),
+        lambda: opt.param_groups[0].update(eps=1e-7),
+    ]
+    done = threading.Event()
+
+    def call():
+        errors = []
+        while not done.is_set():
+            for each in calls:
+                try:
+                    each()
+                except (RuntimeError, ValueError) as error:
+                    errors.append(str(error))
+        return errors
+
+    def step():
+        try:
+            return [attempt(opt, grads) for _ in range(10)]
+        finally:
+            done.set()
+
+    errors, _ = together([call, step])
+    assert set(errors) <= {
+        "this optimizer is in use by another thread; one optimizer takes one step at a time",
+        'params[1]["params"] holds no parameters',
+    }
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs an interval timer")
+def test_an_interrupt_during_a_step_leaves_the_counts_together():
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    weight = np.zeros(4 * LARGE, np.float32)
+    opt, grads = lrcore.Adam([weight]), [np.ones(4 * LARGE, np.float32)]
+    opt.step(grads)
+    handler = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for _ in range(20):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.0015)
+                opt.step(grads)
+                signal.setitimer(signal.ITIMER_REAL, 0.0)
+            except KeyboardInterrupt:
+                pass
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, handler)
+    assert opt.state_dict()["state"]["0"]["step"] == opt.steps
