@@ -93,13 +93,17 @@ impl Visitor for Make<'_> {
 /// Elements to a tile: its operands lie in L1 together.
 const TILE: usize = 512;
 
+/// Bytes to an operand's tile of scratch. More than a page: loads and stores at equal offsets in pages wait for each other.
+const TILE_BYTES: usize = TILE * 8 + 5 * 64;
+
 /// A tile of each operand, for those that a step can't use where they are.
-pub struct Scratch([[u8; TILE * 8]; OPERANDS]);
+#[repr(align(64))]
+pub struct Scratch([[u8; TILE_BYTES]; OPERANDS]);
 
 impl Scratch {
     #[expect(clippy::large_stack_arrays, reason = "made at compile time, for thread-local memory")]
     pub(super) const fn new() -> Self {
-        Self([[0; TILE * 8]; OPERANDS])
+        Self([[0; TILE_BYTES]; OPERANDS])
     }
 }
 

@@ -219,6 +219,24 @@ def test_what_no_optimizer_can_be_made_of_is_named(call, exception, message):
     assert (ONE == 1.0).all()
 
 
+USES = [
+    lambda opt: opt.load_state_dict(opt.state_dict()),
+    lambda opt: opt.add_param_group({"params": opt.params["w2"][:0]}),
+]
+
+
+@pytest.mark.parametrize("instead", [None, 1.0, [], np.ones(3, int)], ids=repr)
+@pytest.mark.parametrize("use", USES, ids=["load_state_dict", "add_param_group"])
+def test_what_is_no_array_any_more_is_named_by_whatever_uses_it(use, instead):
+    params = parameters()
+    opt = lrcore.Adam(params)
+    opt.step(gradients())
+    params["b1"] = instead
+    with pytest.raises((TypeError, ValueError), match=r"""['"]b1['"]"""):
+        use(opt)
+    assert opt.params is params
+
+
 OUT_OF_RANGE = [-1.0, 1.0, float("nan"), float("inf"), None, "0.5", 1j, [0.5]]
 
 

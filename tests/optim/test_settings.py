@@ -14,7 +14,7 @@ PATIENCE = 60.0  # seconds until something is taken to hang
 @pytest.mark.parametrize("threads", [0, -1, 257, 2**31, 2**63, 2**70, -(2**70)])
 def test_a_number_of_threads_out_of_range_is_refused(threads):
     before = lrcore.get_num_threads()
-    with pytest.raises(ValueError, match=rf"^the number of threads must be in \[1, 256\], got {threads}$"):
+    with pytest.raises(ValueError, match=rf"^the number of threads must be .*in \[1, 256\], got {threads}$"):
         lrcore.set_num_threads(threads)
     assert lrcore.get_num_threads() == before
 

@@ -1,0 +1,88 @@
+# The front door, the same for people, hooks and CI. `make help` lists what it does.
+
+PYTHON ?= python3
+
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMPS := $(VENV)/stamps
+PIP := $(PY) -m pip
+MATURIN := $(PY) -m maturin
+
+# What the shell has activated does not matter: everything runs in .venv.
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+export PIP_QUIET := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PYO3_PYTHON := $(CURDIR)/$(PY)
+unexport CONDA_PREFIX PYTHONHOME PYTHONPATH
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test check bench wheel format clean preflight extension
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+	@echo "The first call makes $(VENV); PYTHON=python3.12 chooses its interpreter."
+
+demo: extension $(STAMPS)/examples ## Train a network on handwritten digits with every optimizer; writes demo.png
+	$(PY) examples/digits.py
+
+test: extension ## Run all tests: Python, docstrings, Rust, the model of the thread pool, AddressSanitizer
+	$(PY) -m pytest
+	$(PY) -m pytest --doctest-modules python/lrcore
+	cargo test
+	RUSTFLAGS="--cfg loom" cargo test --release --lib --target-dir target/loom loom
+	tools/asan.sh
+
+check: extension ## Check format, lints and types, of Rust and Python
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --features python -- -D warnings
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+	$(PY) -m mypy.stubtest lrcore._lrcore
+
+bench: extension ## Measure the optimizers against their peers
+	$(PY) benches/compare.py
+
+wheel: $(STAMPS)/wheel ## Build a wheel into dist, and test it in an environment of its own
+	tools/wheel.sh $(PY)
+
+format: $(STAMPS)/dev ## Format Rust and Python, and mend the lints that can be mended safely
+	cargo fmt
+	$(PY) -m ruff check --fix
+	$(PY) -m ruff format
+
+clean: ## Delete everything that was made here, .venv too
+	rm -rf $(VENV) target dist demo.png .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f python/lrcore/*.so
+	find python tests benches examples tools -name __pycache__ -prune -exec rm -rf {} +
+
+# Set-up. A stamp is newer than what it depends on when its part is done.
+
+preflight:
+	@tools/preflight.sh "$(PYTHON)" "$(origin PYTHON)"
+
+$(STAMPS)/venv: | preflight
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --upgrade "pip>=25.1"
+	@mkdir -p $(STAMPS)
+	@touch $@
+
+$(STAMPS)/dev: pyproject.toml Cargo.toml $(STAMPS)/venv
+	$(PIP) install --group dev
+	$(MATURIN) develop --release
+	@touch $@
+
+$(STAMPS)/examples: pyproject.toml $(STAMPS)/dev
+	$(MATURIN) develop --release --quiet --extras examples
+	@touch $@
+
+$(STAMPS)/wheel: pyproject.toml $(STAMPS)/venv
+	$(PIP) install --group wheel
+	@touch $@
+
+# Always asked for: cargo knows best whether there is anything to build.
+extension: $(STAMPS)/dev
+	$(MATURIN) develop --release --quiet --skip-install
