@@ -27,7 +27,7 @@ help: ## List these targets
 demo: extension $(STAMPS)/examples ## Train a network on handwritten digits with every optimizer; writes demo.png
 	$(PY) examples/digits.py
 
-test: extension ## Run all tests: Python, docstrings, Rust, the model of the thread pool, AddressSanitizer
+test: extension $(STAMPS)/examples ## Run all tests: Python, docstrings, Rust, the model of the thread pool, AddressSanitizer
 	$(PY) -m pytest
 	$(PY) -m pytest --doctest-modules python/lrcore
 	cargo test
