@@ -40,6 +40,10 @@ pub(super) fn not_a_gradient(place: &str, given: &Bound<'_, PyAny>) -> PyErr {
     type_error(format!("{place} must be a NumPy array, or None to skip it, got {}", type_of(given)))
 }
 
+pub(super) fn no_gradients() -> PyErr {
+    type_error("grads must have the structure of params, got None")
+}
+
 pub(super) fn not_a_structure(place: &str, given: &Bound<'_, PyAny>, kind: &str) -> PyErr {
     type_error(format!("{place} must be a {kind} like params, or None to skip it, got {}", type_of(given)))
 }
@@ -83,7 +87,8 @@ pub(super) fn shares_with_itself(place: &str) -> PyErr {
 }
 
 pub(super) fn other_length(place: &str, given: usize, expected: usize) -> PyErr {
-    value(format!("{place} has {given} entries, params has {expected} there"))
+    let entries = if given == 1 { "entry" } else { "entries" };
+    value(format!("{place} has {given} {entries}, params has {expected} there"))
 }
 
 pub(super) fn state_of_no_rule(parameter: &str, given: &[String]) -> PyErr {

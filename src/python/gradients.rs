@@ -76,6 +76,11 @@ impl Groups {
         self.all.len()
     }
 
+    /// How gradients are given, unless in one mapping.
+    pub(super) fn form(&self) -> Form {
+        if self.grouped { Form::Groups } else { Form::Single }
+    }
+
     /// How gradients are given when there is one group more.
     pub(super) fn form_with_another(&self) -> Form {
         if self.grouped || !self.all.is_empty() { Form::Groups } else { Form::Single }
@@ -99,13 +104,14 @@ impl Groups {
         Ok(())
     }
 
-    /// The arrays that are the parameters now.
-    pub(super) fn weights<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        let mut weights = Vec::new();
+    /// What stands in the place of each parameter now: an array, unless it was replaced by something else.
+    pub(super) fn weights<'py>(&self, py: Python<'py>, count: usize) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        // None is not walked into.
+        let mut weights = vec![py.None().into_bound(py); count];
         for (i, group) in self.all.iter().enumerate() {
-            let form = if self.grouped { Form::Groups } else { Form::Single };
+            let place = self.form().params(i);
             let params = group.params.bind(py).clone();
-            walk(group, params, &form.params(i), &form.params(i), &mut |_, weight, _| weights.push(weight))?;
+            walk(group, params, &place, &place, &mut |leaf, weight, _| weights[leaf] = weight)?;
         }
         Ok(weights)
     }
@@ -113,7 +119,7 @@ impl Groups {
     /// The parameters that have a gradient, with it, and the form that the gradients are in.
     pub(super) fn find<'py>(&self, grads: &Bound<'py, PyAny>) -> PyResult<(Vec<Found<'py>>, Form)> {
         if grads.is_none() {
-            return Err(error::not_a_structure("grads", grads, "structure"));
+            return Err(error::no_gradients());
         }
         let mut found = Vec::new();
         let mut visit = |parameter, weight, grad| found.push(Found { parameter, weight, grad, made: None });

@@ -10,10 +10,11 @@ use pyo3::types::{PyDict, PyMapping};
 use super::buffers::Header;
 use super::error;
 use super::gradients::{self, Form, Found, Groups};
-use super::parameter::{Parameter, Recipe, State};
+use super::operands::Places;
+use super::parameter::{Located, Parameter, Recipe, State};
 use super::step::{Step, check_weights};
 use super::structure::{Node, Place};
-use crate::engine::{Decay, Describe, Make, Stages};
+use crate::engine::{Decay, Describe, Make, Stages, WEIGHT};
 use crate::rules;
 
 /// A step of fewer elements is over before the interpreter could be given up and had back.
@@ -62,7 +63,7 @@ impl Stepper {
         stepper.name(&mut places, prefix, params.cast::<PyMapping>().is_ok(), &root)?;
         let parameter = |place| Parameter { place, group, state: State::NONE };
         let parameters: Vec<_> = places.into_iter().map(parameter).collect();
-        let known = stepper.groups.weights(params.py())?;
+        let known = stepper.present_weights(params.py())?;
         check_weights(stepper.parameters.iter().zip(&known).chain(parameters.iter().zip(&arrays)), form)?;
         let names = parameters.iter().map(|parameter| parameter.place.name.clone()).collect();
         stepper.groups.push(params, node)?;
@@ -112,7 +113,7 @@ impl Stepper {
 
     /// The arrays that are the parameters now.
     fn weights<'py>(slf: &Bound<'py, Self>) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        Self::look(slf)?.groups.weights(slf.py())
+        Self::look(slf)?.present_weights(slf.py())
     }
 
     /// How many steps have been taken.
@@ -202,6 +203,18 @@ impl Stepper {
 
     fn change<'py>(slf: &Bound<'py, Self>) -> PyResult<PyRefMut<'py, Self>> {
         slf.try_borrow_mut().map_err(|_| error::busy())
+    }
+
+    /// The arrays that are the parameters now.
+    fn present_weights<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let weights = self.groups.weights(py, self.parameters.len())?;
+        for (parameter, weight) in self.parameters.iter().zip(&weights) {
+            if Header::of(weight).is_none() {
+                let located = Located { parameter, state: &parameter.state, form: self.groups.form() };
+                return Err(error::not_an_array(&located.place(WEIGHT), weight));
+            }
+        }
+        Ok(weights)
     }
 
     /// Makes the names of a group's parameters unique: those from keys stand for themselves unless one is taken, others come

@@ -269,6 +269,10 @@ fn entry<'py>(object: &Bound<'py, PyAny>, key: &Bound<'py, PyAny>) -> PyResult<O
     if let Ok(dict) = object.cast_exact::<PyDict>() {
         return dict.get_item(key);
     }
+    // A subclass of dict may make up what is missing, so it is asked first.
+    if object.is_instance_of::<PyDict>() && !object.contains(key)? {
+        return Ok(None);
+    }
     match object.get_item(key) {
         Ok(value) => Ok(Some(value)),
         Err(raised) if raised.is_instance_of::<pyo3::exceptions::PyKeyError>(object.py()) => Ok(None),

@@ -149,7 +149,7 @@ def test_gradients_of_another_structure_are_refused(grads):
 
 
 GROUPED = [
-    ([{"w": 1.0}], ValueError, "grads has 1 entries, params has 2 there"),
+    ([{"w": 1.0}], ValueError, "grads has 1 entry, params has 2 there"),
     ([{"w": 1.0}, 1.0, None], ValueError, "grads has 3 entries, params has 2 there"),
     (1.0, TypeError, "grads must be a sequence of groups like params, or None to skip it, got float"),
     ([{"w": 1.0}, {"b": 1.0}], TypeError, f"grads[1] {SEQUENCE} dict"),

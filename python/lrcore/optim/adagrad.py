@@ -8,8 +8,6 @@ from lrcore.optim.hyperparameter import RATE
 from lrcore.optim.optimizer import Optimizer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from lrcore.schedules import Schedule
 
 
@@ -58,6 +56,7 @@ class Adagrad(Optimizer):
         starts from 0.1.
     """
 
+    _rules = ("adagrad",)
     _hyperparameters: ClassVar = {"lr_decay": RATE, "initial_accumulator_value": RATE, "eps": RATE}
 
     def __init__(
@@ -82,8 +81,3 @@ class Adagrad(Optimizer):
                 "maximize": maximize,
             },
         )
-
-    @staticmethod
-    def _rule(group: Mapping[str, Any]) -> str:
-        del group
-        return "adagrad"

@@ -62,6 +62,7 @@ class Adam(Optimizer):
         after bias correction, PyTorch and this before. Subnormal moments are stored as 0.
     """
 
+    _rules = ("adam", "adam_amsgrad")
     _hyperparameters: ClassVar = {"betas": BETAS, "eps": RATE, "amsgrad": FLAG}
 
     def __init__(
@@ -87,8 +88,8 @@ class Adam(Optimizer):
             },
         )
 
-    @staticmethod
-    def _rule(group: Mapping[str, Any]) -> str:
+    @classmethod
+    def _rule(cls, group: Mapping[str, Any]) -> str:
         return "adam_amsgrad" if group["amsgrad"] else "adam"
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn
@@ -19,6 +21,19 @@ if TYPE_CHECKING:
     from lrcore.optim.state_dict import LoadReport, StateDict
 
 _RULES = {name: (hyperparameters, state) for name, hyperparameters, state in _lrcore.rules()}
+
+
+_LIVE: weakref.WeakSet[Optimizer] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    """Forget, in a forked child, the locks that threads of its parent hold: they don't exist there."""
+    for optimizer in _LIVE:
+        optimizer._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 class StepInfo(NamedTuple):
@@ -43,6 +58,7 @@ class Optimizer:
     A subclass names its hyperparameters and the rule that they choose; the arithmetic of the rule is compiled.
     """
 
+    _rules: ClassVar[tuple[str, ...]]
     _hyperparameters: ClassVar[Mapping[str, Hyperparameter]]
     _decay: ClassVar[str] = "coupled"
 
@@ -67,10 +83,12 @@ class Optimizer:
         for group in [{"params": params}] if groups is None else groups:
             self._add_group(group)
 
-    @staticmethod
-    def _rule(group: Mapping[str, Any]) -> str:
-        """Return the name of the rule that a group's hyperparameters choose."""
-        raise NotImplementedError
+    @classmethod
+    def _rule(cls, group: Mapping[str, Any]) -> str:
+        """Return which of the class's rules a group's hyperparameters choose."""
+        del group
+        (rule,) = cls._rules
+        return rule
 
     @staticmethod
     def _check(group: Mapping[str, Any]) -> None:
@@ -80,15 +98,12 @@ class Optimizer:
     def _kinds(cls) -> dict[str, Hyperparameter]:
         return {"lr": RATE, **cls._hyperparameters, "weight_decay": RATE, "maximize": FLAG}
 
-    def _state_names(self, group: Mapping[str, Any]) -> list[str]:
-        """Return the names of the state arrays that a group's parameters have."""
-        return _RULES[self._rule(group)][1]
-
     def _start(self, params: Any, *, grouped: bool) -> None:
         self._params = params
         self._began_grouped = self._grouped = grouped
         # Threads take turns. One that comes again from within a step is refused by the stepper.
         self._lock = threading.RLock()
+        _LIVE.add(self)
         self._groups = []
         self._names = []
         self._lr = math.nan
@@ -269,7 +284,8 @@ class Optimizer:
         """
         with self._lock:
             weights = dict(zip(self._names, self._stepper.weights(), strict=True))
-            loaded = state_dicts.match(state_dict, self._snapshot(), weights, self._state_names, strict=strict)
+            states = [_RULES[rule][1] for rule in (self._rules if strict else _RULES)]
+            loaded = state_dicts.match(state_dict, self._snapshot(), weights, states, strict=strict)
             for group, values in loaded.groups:
                 group.replace(values)
             self._set_state(loaded.steps, loaded.counts, loaded.state)

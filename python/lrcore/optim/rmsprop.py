@@ -62,6 +62,7 @@ class RMSprop(Optimizer):
         0. Keras and TensorFlow have ``eps`` inside the root, and the learning rate inside the buffer.
     """
 
+    _rules = ("rmsprop", "rmsprop_momentum", "rmsprop_centered", "rmsprop_centered_momentum")
     _hyperparameters: ClassVar = {
         "alpha": Number(Range(high=1.0, closed=True)),
         "eps": RATE,
@@ -94,8 +95,8 @@ class RMSprop(Optimizer):
             },
         )
 
-    @staticmethod
-    def _rule(group: Mapping[str, Any]) -> str:
+    @classmethod
+    def _rule(cls, group: Mapping[str, Any]) -> str:
         centered = "_centered" if group["centered"] else ""
         momentum = "" if group["momentum"] == 0.0 else "_momentum"
         return f"rmsprop{centered}{momentum}"

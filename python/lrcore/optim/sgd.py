@@ -61,6 +61,7 @@ class SGD(Optimizer):
         acts on past gradients late. A momentum that is a schedule keeps its buffer even where it is 0.
     """
 
+    _rules = ("sgd", "sgd_momentum", "sgd_nesterov")
     _hyperparameters: ClassVar = {"momentum": RATE, "dampening": RATE, "nesterov": FLAG}
 
     def __init__(
@@ -86,8 +87,8 @@ class SGD(Optimizer):
             },
         )
 
-    @staticmethod
-    def _rule(group: Mapping[str, Any]) -> str:
+    @classmethod
+    def _rule(cls, group: Mapping[str, Any]) -> str:
         if group["momentum"] == 0.0:
             return "sgd"
         return "sgd_nesterov" if group["nesterov"] else "sgd_momentum"

@@ -10,8 +10,6 @@ import numpy as np
 from lrcore._ranges import check_count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from lrcore.optim.param_group import ParamGroup
 
 StateDict = dict[str, Any]
@@ -71,7 +69,7 @@ def match(
     given: Any,
     snapshot: Snapshot,
     weights: _Arrays,
-    state_names: Callable[[Mapping[str, Any]], list[str]],
+    states: list[list[str]],
     *,
     strict: bool,
 ) -> Loaded:
@@ -81,7 +79,7 @@ def match(
         given: The state dict.
         snapshot: The optimizer as it is.
         weights: Its parameters, by name.
-        state_names: Gives the names of the state arrays that a group's hyperparameters ask for.
+        states: The names of the state arrays of each rule whose state may be loaded.
         strict: Whether everything must match.
     """
     if not isinstance(given, Mapping):
@@ -109,17 +107,11 @@ def match(
     counts: dict[str, int] = {}
     for name, weight in weights.items():
         if name in saved_state:
-            counts[name], state[name] = _match_parameter(saved_state[name], f"state[{name!r}]", weight)
+            counts[name], state[name] = _match_parameter(saved_state[name], f"state[{name!r}]", weight, states)
         elif name in missing:
             # Not strict: what the state dict does not know stays as it is.
             counts[name], state[name] = snapshot.counts[name], snapshot.state[name]
     groups = _match_groups(saved_groups, names_of_saved, snapshot, strict=strict)
-    if strict:
-        for (group, values), (_, names) in zip(groups, snapshot.groups, strict=True):
-            expected = state_names(group.validate(values))
-            for name in names:
-                if name in saved_state and sorted(state[name]) != sorted(expected):
-                    raise ValueError(f"state[{name!r}] has the arrays {list(state[name])}, its rule has {expected}")
     return Loaded(steps, state, counts, groups, LoadReport(missing, unexpected))
 
 
@@ -132,10 +124,23 @@ def _entry(mapping: Mapping[str, Any], key: str, place: str) -> Any:
 def _names_of_groups(groups: Any) -> list[list[str]]:
     if not isinstance(groups, Sequence) or not all(isinstance(group, Mapping) for group in groups):
         raise TypeError("param_groups must be a sequence of mappings")
-    return [list(_entry(group, "params", f"param_groups[{i}]")) for i, group in enumerate(groups)]
+    names: list[list[str]] = []
+    for i, group in enumerate(groups):
+        place, params = f"param_groups[{i}]['params']", _entry(group, "params", f"param_groups[{i}]")
+        if not isinstance(params, list | tuple) or not all(isinstance(name, str) for name in params):
+            raise TypeError(f"{place} must be a list of names, got {params!r}")
+        names.append(list(params))
+    known: set[str] = set()
+    for name in (name for group in names for name in group):
+        if name in known:
+            raise ValueError(f"param_groups hold the parameter {name!r} twice")
+        known.add(name)
+    return names
 
 
-def _match_parameter(saved: Any, place: str, weight: np.ndarray[Any, Any]) -> tuple[int, _Arrays]:
+def _match_parameter(
+    saved: Any, place: str, weight: np.ndarray[Any, Any], states: list[list[str]]
+) -> tuple[int, _Arrays]:
     if not isinstance(saved, Mapping):
         raise TypeError(f"{place} must be a mapping, got {type(saved).__name__}")
     count = check_count(f"{place}['step']", _entry(saved, "step", place), most=_MOST_STEPS)
@@ -150,8 +155,11 @@ def _match_parameter(saved: Any, place: str, weight: np.ndarray[Any, Any]) -> tu
             raise ValueError(f"{where} has shape {array.shape}, the parameter has {weight.shape}")
         if array.dtype != weight.dtype:
             raise TypeError(f"{where} has dtype {array.dtype}, the parameter has {weight.dtype}")
-        arrays[key] = np.empty_like(weight, subok=False)
+        arrays[key] = np.empty_like(np.asarray(weight))
         arrays[key][...] = array
+    if not any(sorted(arrays) == sorted(names) for names in states):
+        known = " or ".join(str(names) for names in states) if len(states) < 5 else "those of a rule"
+        raise ValueError(f"{place} has the arrays {list(arrays)}, and must have {known}")
     return count, arrays
 
 
@@ -160,7 +168,13 @@ def _match_groups(
 ) -> list[tuple[ParamGroup, dict[str, Any]]]:
     matched = []
     for i, (group, names) in enumerate(snapshot.groups):
-        same = [saved for saved, others in zip(saved_groups, names_of_saved, strict=True) if set(others) == set(names)]
+        candidates = zip(saved_groups, names_of_saved, strict=True)
+        # Not strict: hyperparameters come from the first group that has one of the parameters.
+        same = [
+            saved
+            for saved, others in candidates
+            if set(others) == set(names) or (not strict and not set(others).isdisjoint(names))
+        ]
         if not same:
             if strict:
                 raise ValueError(f"the state dict has no group of the parameters {names}, as param_groups[{i}] is")
