@@ -8,6 +8,7 @@ mod claims;
 mod gate;
 #[cfg(all(test, loom))]
 mod model;
+mod placement;
 mod pool;
 mod sync;
 

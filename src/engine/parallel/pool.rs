@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::claims::Claims;
 use super::gate::Gate;
+use super::placement::Placement;
 
 /// The most threads that a step can use.
 pub const MAX_THREADS: usize = 256;
@@ -42,6 +43,7 @@ pub(super) struct Pool {
 #[derive(Default)]
 struct Helper {
     thread: OnceLock<Thread>,
+    placement: OnceLock<Option<Placement>>,
     parked: AtomicBool,
 }
 
@@ -157,6 +159,7 @@ impl Pool {
 
     /// What a thread of the pool does all its life.
     fn help(&self, helper: usize) {
+        self.helpers[helper].placement.get_or_init(Placement::of_this_thread);
         let mut last = 0;
         loop {
             if !self.gate.enter(helper, &mut last) {
@@ -199,6 +202,9 @@ impl Helper {
         if self.parked.swap(false, Ordering::SeqCst)
             && let Some(thread) = self.thread.get()
         {
+            if let Some(Some(placement)) = self.placement.get() {
+                placement.keep_off_this_core();
+            }
             thread.unpark();
         }
     }
