@@ -1,6 +1,8 @@
 # The front door, the same for people, hooks and CI. `make help` lists what it does.
 
 PYTHON ?= python3
+# Where PyTorch comes from, for `make bench`: the CPU build.
+TORCH ?= --index-url https://download.pytorch.org/whl/cpu torch
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -43,8 +45,8 @@ check: extension ## Check format, lints and types, of Rust and Python
 	$(PY) -m mypy
 	$(PY) -m mypy.stubtest lrcore._lrcore
 
-bench: extension ## Measure the optimizers against their peers
-	$(PY) benches/compare.py
+bench: extension $(STAMPS)/bench ## Measure the optimizers against their peers; ARGS="--quick" for a short run
+	$(PY) benches/compare.py $(ARGS)
 
 wheel: $(STAMPS)/wheel ## Build a wheel into dist, and test it in an environment of its own
 	tools/wheel.sh $(PY)
@@ -77,6 +79,18 @@ $(STAMPS)/dev: pyproject.toml Cargo.toml $(STAMPS)/venv
 
 $(STAMPS)/examples: pyproject.toml $(STAMPS)/dev
 	$(MATURIN) develop --release --quiet --extras examples
+	@touch $@
+
+# A peer that can't be installed is left out of the comparison, which says so. What builds on PyTorch would bring a CUDA
+# build of several GB with it, so PyTorch goes first, and they come only where it is.
+$(STAMPS)/bench: pyproject.toml $(STAMPS)/dev
+	$(PIP) install --group bench
+	@for peer in numba optax thinc; do \
+	  $(PIP) install --group bench-$$peer || echo "$$peer can't be installed: left out of the comparison"; done
+	@$(PY) -c "import torch" 2>/dev/null || $(PIP) install $(TORCH) || \
+	  echo "PyTorch can't be installed: left out of the comparison; benches/README.md says what to do"
+	@if $(PY) -c "import torch" 2>/dev/null; then for peer in bitsandbytes deepspeed; do \
+	  $(PIP) install --group bench-$$peer || echo "$$peer can't be installed: left out of the comparison"; done; fi
 	@touch $@
 
 $(STAMPS)/wheel: pyproject.toml $(STAMPS)/venv

@@ -1,122 +1,123 @@
 """lrcore against its peers, called from Python: `make bench`.
 
-Every competitor takes the same step on arrays of its own with the same values, written before timing. A peer that can't
-be imported is listed as missing. Ratios below 1 say that lrcore is faster; the brackets hold the middle half of the
-rounds.
+Ratios are times of lrcore over times of a peer: below 1 lrcore is faster, and a `!` marks those above. A `·` stands for
+a peer that doesn't take part; why is listed at the end. How it is measured: benches/README.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
-import statistics
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from pathlib import Path
 
-import numpy as np
+import machine
+import results
 
-import lrcore
-from measure import Times, interleave
-
-try:
-    import torch
-except ImportError:
-    torch = None
-
-KI, MI = 1 << 10, 1 << 20
-Call = Callable[[], object]
+ALL_SECTIONS = ("goals", "sizes", "models", "small", "cold", "scaling", "loops")
+ONCE = ("goals", "models", "small", "cold", "scaling", "loops")  # with all threads only
+SIZES = [1 << bits for bits in range(10, 27, 2)]
 
 
-def arrays(length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Weights and gradients of a step."""
-    rng = np.random.default_rng(0)
-    return rng.standard_normal(length, np.float32), rng.standard_normal(length, np.float32)
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    comma = lambda text: [part.strip() for part in text.split(",") if part.strip()]  # noqa: E731
+    parser.add_argument("--only", type=comma, default=list(ALL_SECTIONS), help=f"of {','.join(ALL_SECTIONS)}")
+    parser.add_argument("--sizes", type=comma, help="weights, such as 1Ki,256Ki,64Mi")
+    parser.add_argument("--works", type=comma, help="optimizers, such as AdamW,SGD momentum")
+    parser.add_argument("--dtypes", type=comma, default=["float32", "float64"])
+    parser.add_argument("--models", type=comma, help="models, such as MLP,GPT-2 small")
+    parser.add_argument("--peers", type=comma, help="peers, such as torch fused,numba")
+    parser.add_argument("--threads", type=comma, default=["1", "all"], help="numbers, or all (default 1,all)")
+    parser.add_argument("--rounds", type=int, default=15, help="for each row at most (default 15)")
+    parser.add_argument("--seconds", type=float, default=40, help="for each row, once it has 5 rounds (default 40)")
+    parser.add_argument("--quick", action="store_true", help="a few cells in a few minutes: does it work?")
+    parser.add_argument("--json", type=Path, default=Path("results/bench.json"))
+    parser.add_argument("--plots", type=Path, help="a folder for plots (default: beside the JSON file)")
+    parser.add_argument("--default-pages", action="store_true", help="let every library keep its page size")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if unknown := set(options.only) - set(ALL_SECTIONS):
+        parser.error(f"--only: there is no {', '.join(unknown)}; there are {', '.join(ALL_SECTIONS)}")
+    if options.quick:
+        options.rounds, options.seconds = min(options.rounds, 5), 3
+        options.sizes = options.sizes or ["1Ki", "64Ki", "1Mi"]
+        options.models = options.models or ["MLP", "actor-critic"]
+    return options
 
 
-def ours(optimizer: type[lrcore.Optimizer], length: int) -> Call:
-    weight, grad = arrays(length)
-    opt = optimizer([weight], lr=1e-3)
-    return lambda: opt.step([grad])
+def number(text: str) -> int:
+    for unit, factor in (("Ki", 1 << 10), ("Mi", 1 << 20)):
+        if text.endswith(unit):
+            return int(text.removesuffix(unit)) * factor
+    return int(text)
 
 
-def torchs(name: str, length: int, **options: bool) -> Call:
-    weight, grad = arrays(length)
-    parameter = torch.nn.Parameter(torch.from_numpy(weight))
-    parameter.grad = torch.from_numpy(grad)
-    return getattr(torch.optim, name)([parameter], lr=1e-3, **options).step
+def environment(threads: int, *, default_pages: bool) -> dict[str, str]:
+    """Where a library reads its number of threads when it starts: for everyone the same."""
+    count = str(threads)
+    pools = ("OMP", "OPENBLAS", "MKL", "NUMBA", "LRCORE")
+    chosen = {f"{pool}_NUM_THREADS": count for pool in pools} | {"NPROC": count}  # NPROC is XLA's
+    if not default_pages:
+        # NumPy asks for huge pages; PyTorch and jax would not, and pay for it.
+        chosen |= {"THP_MEM_ALLOC_ENABLE": "1", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+    # Compilers of extensions look for ninja on the path.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {**os.environ, **chosen, "PATH": path, "PYTHONWARNINGS": "ignore"}
 
 
-def numpy_adamw(length: int) -> Call:
-    """AdamW as people write it in NumPy."""
-    w, g = arrays(length)
-    m, v = np.zeros_like(w), np.zeros_like(w)
-    lr, beta1, beta2, eps, decay = 1e-3, 0.9, 0.999, 1e-8, 1e-2
-    t = 0
-
-    def step() -> None:
-        nonlocal w, m, v, t
-        t += 1
-        w = w * (1 - lr * decay)
-        m = beta1 * m + (1 - beta1) * g
-        v = beta2 * v + (1 - beta2) * g * g
-        m_hat = m / (1 - beta1**t)
-        v_hat = v / (1 - beta2**t)
-        w = w - lr * m_hat / (np.sqrt(v_hat) + eps)
-
-    return step
-
-
-def small(count: int) -> Call:
-    weights = [np.ones(16, np.float32) for _ in range(count)]
-    grads = [np.ones(16, np.float32) for _ in range(count)]
-    opt = lrcore.AdamW(weights, lr=1e-3)
-    return lambda: opt.step(grads)
-
-
-def compare(title: str, competitors: dict[str, Call], goal: float, rounds: int) -> None:
-    """Print the time of the first competitor, and its ratio to each other."""
-    times = interleave(competitors, rounds)
-    (_, first), *others = times.items()
-    for name, other in others:
-        print(f"  {title:32} {micro(first)} µs   {micro(other)} µs   {first.over(other)!s:22}  ≤ {goal:<5}  {name}")
+def parent(options: argparse.Namespace) -> None:
+    """Run a process for each number of threads: some libraries read it only once."""
+    whole = results.empty()
+    counts = sorted({machine.cores() if text == "all" else int(text) for text in options.threads}, reverse=True)
+    for threads in counts:
+        sections = [name for name in options.only if name not in ONCE or threads == counts[0]]
+        if not sections:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            part = Path(folder) / "part.json"
+            command = [sys.executable, __file__, *sys.argv[1:], "--child", "--threads", str(threads)]
+            command += ["--only", ",".join(sections), "--json", str(part)]
+            env = environment(threads, default_pages=options.default_pages)
+            code = subprocess.run(command, env=env, check=False).returncode  # noqa: S603
+            if part.exists():
+                found = results.load(part)
+                whole.machine["settings"] = found["machine"]["settings"]
+                whole.merge(found)
+            whole.save(options.json)
+        if code:
+            print(f"the run with {threads} threads ended early (exit code {code}); what it had measured is kept")
+    summary(whole)
+    print(f"\n{options.json} holds all numbers.")
+    draw(options.json, options.plots or options.json.parent)
 
 
-def micro(times: Times) -> str:
-    return f"{times.median * 1e6:10.2f}"
+def summary(whole: results.Results) -> None:
+    speeds = [f"{speed / 1e9:.1f} GB/s with {n} threads" for n, speed in whole.bandwidth().items()]
+    print(f"\n{whole.machine['cpu']}, {whole.machine['cores']} cores; memory: {', '.join(speeds) or 'not measured'}")
+    print("who did not take part:", *whole.absences(), sep="\n  ")
+    slower = whole.slower()
+    print(f"where a peer was faster: {len(slower)} cells", *slower, sep="\n  ")
 
 
-def import_milliseconds(module: str) -> float:
-    """The median time of an import in a new interpreter, of 9, without the interpreter's own start."""
-    code = f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
-    runs = (subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True) for _ in range(9))  # noqa: S603
-    return statistics.median(float(run.stdout) for run in runs) * 1e3
+def draw(json: Path, folder: Path) -> None:
+    try:
+        import plots
+    except ImportError as error:
+        print(f"no plots: {error}")
+    else:
+        for path in plots.draw_all(results.load(json), folder):
+            print(path)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15, help="rounds for each comparison (default 15)")
-    rounds = parser.parse_args().rounds
-    peer = f"torch {torch.__version__}" if torch else "torch is missing: its comparisons are left out"
-    print(
-        f"lrcore {lrcore.__version__} · {lrcore.get_simd_level()} · {lrcore.get_num_threads()} threads · "
-        f"Python {platform.python_version()} · NumPy {np.__version__} · {peer}\n"
-    )
-    print(f"  {'float32':32} {'lrcore':>10}      {'peer':>10}      ratio [middle half]     goal    peer")
-    if torch:
-        for length, goal in [(32 * MI, 1.0), (MI, 0.75), (256 * KI, 0.5), (16 * KI, 0.3), (KI, 0.12)]:
-            step = {"lrcore": ours(lrcore.AdamW, length), "torch fused": torchs("AdamW", length, fused=True)}
-            compare(f"AdamW, {length // KI} Ki weights", step, goal, rounds)
-        step = {"lrcore": ours(lrcore.RMSprop, 32 * MI), "torch foreach": torchs("RMSprop", 32 * MI, foreach=True)}
-        compare("RMSprop, 32768 Ki weights", step, 0.25, max(5, rounds // 3))
-    compare("AdamW, 1024 Ki weights", {"lrcore": ours(lrcore.AdamW, MI), "NumPy": numpy_adamw(MI)}, 0.12, rounds)
-    for count, goal in [(1, 3), (100, 25)]:
-        times = interleave({"lrcore": small(count)}, rounds)["lrcore"]
-        spread = f"[{min(times.rounds) * 1e6:.2f}, {max(times.rounds) * 1e6:.2f}]"
-        print(f"  {f'AdamW, {count} × 16 weights':32} {micro(times)} µs   {spread}   goal ≤ {goal} µs")
-    extra = import_milliseconds("lrcore") - import_milliseconds("numpy")
-    print(f"  {'import, beyond NumPy':32} {extra:10.1f} ms   goal ≤ 20 ms")
+def child(options: argparse.Namespace) -> None:
+    import child as process
+
+    process.run(options, [number(text) for text in options.sizes] if options.sizes else SIZES)
 
 
 if __name__ == "__main__":
-    main()
+    chosen = arguments()
+    (child if chosen.child else parent)(chosen)

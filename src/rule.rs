@@ -90,8 +90,8 @@ const fn nearest_f32(value: f64) -> f32 {
 /// How one weight moves. Implementations are a few lines of arithmetic, marked `#[inline(always)]` so that the loop
 /// around them is compiled for each instruction set.
 pub trait Rule<F: Real, const N: usize>: Copy + Send + Sync + 'static {
-    /// Whether 512-bit vectors are worth entering. Rules that divide are bound by the divider, which is no faster there.
-    const WIDE: bool = false;
+    /// Whether it divides or takes roots. Some machines do that slower in 512-bit vectors than in two of 256 bits.
+    const DIVIDES: bool = true;
 
     /// The new weight and state, from the weight, its gradient and its state.
     fn apply(self, weight: F, grad: F, state: [F; N]) -> (F, [F; N]);

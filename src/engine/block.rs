@@ -84,7 +84,7 @@ struct Elementwise<F, R, const N: usize> {
 }
 
 impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Body<C> for Elementwise<C::Real, R, N> {
-    const WIDE: bool = R::WIDE;
+    const DIVIDES: bool = R::DIVIDES;
 
     #[inline(always)]
     fn run(self, weight: &mut [Block<C>], grad: &[Block<C>], state: [&mut [Block<C>]; MAX_STATE]) {

@@ -18,7 +18,7 @@ pub enum Level {
     Baseline = 1,
     /// 256-bit vectors on x86-64.
     Avx2 = 2,
-    /// 512-bit vectors on x86-64, entered by rules for which they are worth it.
+    /// 512-bit vectors on x86-64, where they are worth it: see `divides_wide`.
     Avx512 = 3,
     /// 128-bit vectors on aarch64, where they are the baseline: the name users know.
     Neon = 4,
@@ -108,8 +108,8 @@ pub(super) trait Job {
 
 /// A loop over the operands of a tensor, to be compiled for every instruction set.
 pub(super) trait Body<C: Cell>: Copy {
-    /// Whether 512-bit vectors are worth entering for it.
-    const WIDE: bool;
+    /// Whether it divides or takes roots.
+    const DIVIDES: bool;
 
     /// Runs the loop. Implementations are `#[inline(always)]`, and so is everything that they call.
     fn run(self, weight: &mut [Block<C>], grad: &[Block<C>], state: [&mut [Block<C>]; MAX_STATE]);
@@ -131,6 +131,14 @@ pub(super) fn run(level: Level, job: impl Job) {
         }
         _ => job.run(),
     }
+}
+
+/// Whether 512-bit division and root are as fast as those of two 256-bit vectors. On AMD they are, and fewer instructions
+/// leave room to look further ahead in memory; on Intel, up to Sapphire Rapids at least, they are slower.
+#[cfg(target_arch = "x86_64")]
+fn divides_wide() -> bool {
+    // Only AMD has ever made SSE4a.
+    is_x86_feature_detected!("sse4a")
 }
 
 macro_rules! entries {
@@ -170,7 +178,9 @@ pub(super) fn enter<C: Cell, B: Body<C>>(
     match level {
         // SAFETY: `set` and `detect` let only available levels through.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 if B::WIDE => unsafe { enter_avx512(body, weight, grad, state0, state1, state2, state3) },
+        Level::Avx512 if !B::DIVIDES || divides_wide() => unsafe {
+            enter_avx512(body, weight, grad, state0, state1, state2, state3)
+        },
         // SAFETY: as above; AVX-512 comes with AVX2.
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 | Level::Avx512 => unsafe { enter_avx2(body, weight, grad, state0, state1, state2, state3) },

@@ -18,7 +18,7 @@ impl<const N: usize> Hyperparameters for Roof<N> {
 }
 
 impl<F: Real, const N: usize> Rule<F, N> for Roof<N> {
-    const WIDE: bool = true;
+    const DIVIDES: bool = false;
 
     #[inline(always)]
     fn apply(self, weight: F, grad: F, state: [F; N]) -> (F, [F; N]) {

@@ -20,7 +20,7 @@ pub struct Descend<F> {
 }
 
 impl<F: Real> Rule<F, 0> for Descend<F> {
-    const WIDE: bool = true;
+    const DIVIDES: bool = false;
 
     #[inline(always)]
     fn apply(self, weight: F, grad: F, _: [F; 0]) -> (F, [F; 0]) {
@@ -58,7 +58,7 @@ pub struct Accelerate<F, const NESTEROV: bool> {
 }
 
 impl<F: Real, const NESTEROV: bool> Rule<F, 1> for Accelerate<F, NESTEROV> {
-    const WIDE: bool = true;
+    const DIVIDES: bool = false;
 
     #[inline(always)]
     fn apply(self, weight: F, grad: F, [b]: [F; 1]) -> (F, [F; 1]) {

@@ -1,0 +1,134 @@
+"""Results: rows of cells, as a JSON file and as a table."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import machine
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from measure import Times
+
+OURS, ROOF = "lrcore", "roof"
+
+
+@dataclass
+class Row:
+    """One piece of work, and the time that each competitor took for it."""
+
+    section: str
+    work: str
+    case: str  # a size, a model, …
+    dtype: str
+    threads: int
+    weights: int
+    streams: int
+    cells: dict[str, dict[str, Any]] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)  # who doesn't take part in this, and why
+
+    def add(self, times: dict[str, Times]) -> None:
+        """Add a heat: its ratios are to the lrcore of the same rounds."""
+        ours = times.get(OURS)
+        for name, of_name in times.items():
+            if name in self.cells:
+                continue
+            cell: dict[str, Any] = {"seconds": of_name.median, "quartiles": of_name.quartiles}
+            cell["rounds"] = len(of_name.rounds)
+            if ours and name != OURS:
+                ratio = ours.over(of_name)
+                cell["ratio"], cell["ratio_quartiles"] = ratio.median, ratio.quartiles
+            self.cells[name] = cell
+
+    def line(self, names: list[str]) -> str:
+        """The row of the table: our time, the share of the roof, and our time over each peer's."""
+        ours = self.cells.get(OURS, {}).get("seconds", 0.0) * 1e6
+        roof = self.cells.get(ROOF, {}).get("ratio")
+        share = f"{100 / roof:5.0f} %" if roof else f"{'':7}"
+        ratios = "".join(f"{self._ratio(name):>9}" for name in names)
+        title = f"{self.work:17.17}{self.dtype[0] + self.dtype[-2:]:4}{self.case:>12.12}{self.threads:>3}"
+        return f"{title}{ours:>12.2f}{share}{ratios}"
+
+    def _ratio(self, name: str) -> str:
+        cell = self.cells.get(name, {})
+        if "ratio" not in cell:
+            return "·" if name in self.absent else ""
+        mark = "!" if cell["ratio"] > 1 else ""
+        return f"{mark}{cell['ratio']:.3f}"
+
+
+def heading(names: list[str]) -> str:
+    short = [name.replace("torch ", "t.").replace("NumPy ", "np.").replace("bitsandbytes", "bnb") for name in names]
+    ratios = "".join(f"{name[:8]:>9}" for name in short)
+    return f"{'work':17}{'':4}{'case':>12}{'th':>3}{'lrcore µs':>12}{'of roof':>7}{ratios}"
+
+
+@dataclass
+class Results:
+    """All that a run found."""
+
+    machine: dict[str, Any]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+    loops: list[dict[str, Any]] = field(default_factory=list)
+    goals: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, row: Row) -> None:
+        self.rows.append(asdict(row))
+
+    def bandwidth(self) -> dict[str, float]:
+        """The best bytes a second of the roof for each number of threads, of the rows that no cache holds."""
+        best: dict[str, float] = {}
+        for row in self.rows:
+            size = 4 if row["dtype"] == "float32" else 8
+            cell = row["cells"].get(ROOF)
+            if cell and row["weights"] * size >= 64 << 20:
+                speed = row["weights"] * row["streams"] * size / cell["seconds"]
+                threads = str(row["threads"])
+                best[threads] = max(best.get(threads, 0.0), speed)
+        return best
+
+    def save(self, path: Path) -> None:
+        """Write what there is by now, whole or not at all."""
+        self.machine["memory_bytes_per_second"] = self.bandwidth()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False))
+        partial.replace(path)
+
+    def merge(self, other: dict[str, Any]) -> None:
+        self.rows += other["rows"]
+        self.loops += other["loops"]
+        self.goals += other["goals"]
+        self.missing.update(other["missing"])
+        self.machine["memory_bytes_per_second"] = self.bandwidth()
+
+    def slower(self) -> list[str]:
+        """The cells in which a peer was faster than lrcore, the worst first."""
+        cells = []
+        for row in self.rows:
+            where = f"{row['section']}: {row['work']} {row['dtype']} {row['case']}, {row['threads']} threads"
+            for name, cell in row["cells"].items():
+                # With fewer threads a peer is not at its best; lrcore with fewer is what more must not be slower than.
+                skipped = name.startswith(ROOF) or (" × " in name and not name.startswith(OURS))
+                if not skipped and cell.get("ratio", 0.0) > 1:
+                    cells.append((cell["ratio"], f"{where}: {name}"))
+        return [f"{ratio:.3f}  {title}" for ratio, title in sorted(cells, reverse=True)]
+
+    def absences(self) -> list[str]:
+        """Why peers didn't take part, each reason once."""
+        reasons = {f"{name}: {reason}" for name, reason in self.missing.items()}
+        for row in self.rows:
+            reasons |= {f"{name}: {row['work']} {row['dtype']}: {why}" for name, why in row["absent"].items()}
+        return sorted(reasons)
+
+
+def load(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+def empty() -> Results:
+    return Results(machine.describe())
