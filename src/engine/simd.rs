@@ -179,7 +179,7 @@ pub(super) fn enter<C: Cell, B: Body<C>>(
         // SAFETY: `set` and `detect` let only available levels through.
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 if !B::DIVIDES || divides_wide() => unsafe {
-            enter_avx512(body, weight, grad, state0, state1, state2, state3)
+            enter_avx512(body, weight, grad, state0, state1, state2, state3);
         },
         // SAFETY: as above; AVX-512 comes with AVX2.
         #[cfg(target_arch = "x86_64")]
