@@ -36,7 +36,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a few cells in a few minutes: does it work?")
     parser.add_argument("--json", type=Path, default=Path("results/bench.json"))
     parser.add_argument("--plots", type=Path, help="a folder for plots (default: beside the JSON file)")
-    parser.add_argument("--default-pages", action="store_true", help="let every library keep its page size")
+    parser.add_argument("--huge-pages", action="store_true", help="ask for huge pages for every library")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if unknown := set(options.only) - set(ALL_SECTIONS):
@@ -55,13 +55,13 @@ def number(text: str) -> int:
     return int(text)
 
 
-def environment(threads: int, *, default_pages: bool) -> dict[str, str]:
+def environment(threads: int, *, huge_pages: bool) -> dict[str, str]:
     """Where a library reads its number of threads when it starts: for everyone the same."""
     count = str(threads)
     pools = ("OMP", "OPENBLAS", "MKL", "NUMBA", "LRCORE")
     chosen = {f"{pool}_NUM_THREADS": count for pool in pools} | {"NPROC": count}  # NPROC is XLA's
-    if not default_pages:
-        # NumPy asks for huge pages; PyTorch and jax would not, and pay for it.
+    if huge_pages:
+        # NumPy asks for them by itself; PyTorch and jax don't, and pay for it in what they allocate at every step.
         chosen |= {"THP_MEM_ALLOC_ENABLE": "1", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
     # Compilers of extensions look for ninja on the path.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
@@ -80,7 +80,7 @@ def parent(options: argparse.Namespace) -> None:
             part = Path(folder) / "part.json"
             command = [sys.executable, __file__, *sys.argv[1:], "--child", "--threads", str(threads)]
             command += ["--only", ",".join(sections), "--json", str(part)]
-            env = environment(threads, default_pages=options.default_pages)
+            env = environment(threads, huge_pages=options.huge_pages)
             code = subprocess.run(command, env=env, check=False).returncode  # noqa: S603
             if part.exists():
                 found = results.load(part)

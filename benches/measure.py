@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-REST = 0.01  # seconds; thread pools spin for less than that
+REST = 0.03  # seconds; GNU OpenMP spins for about 10 ms after a parallel region, other pools for less
 TURN = 0.004  # seconds that a turn lasts at least
 SLOW = 0.03  # seconds; a call that takes longer is warm after one
 LEAST_ROUNDS = 5
