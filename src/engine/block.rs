@@ -42,6 +42,8 @@ pub(super) fn apply<C: Cell, R: Rule<C::Real, N>, const N: usize>(
         let mut padded_weight = pad(&weight[whole..]);
         let mut padded_state = state.each_ref().map(|state| pad(&state[whole..]));
         let states = padded_state.each_mut().map(array::from_mut).map(<[_; 1]>::as_mut_slice);
+        // The padded blocks were just written in pieces, for which a load of 512 bits would have to wait.
+        let level = if level == Level::Avx512 { Level::Avx2 } else { level };
         enter(level, rule, scales, array::from_mut(&mut padded_weight), &[pad(&grad[whole..])], states);
         unpad(&padded_weight, &mut weight[whole..]);
         for (state, padded) in state.iter_mut().zip(&padded_state) {

@@ -116,12 +116,12 @@ impl Groups {
         Ok(weights)
     }
 
-    /// The parameters that have a gradient, with it, and the form that the gradients are in.
-    pub(super) fn find<'py>(&self, grads: &Bound<'py, PyAny>) -> PyResult<(Vec<Found<'py>>, Form)> {
+    /// Those of `count` parameters that have a gradient, with it, and the form that the gradients are in.
+    pub(super) fn find<'py>(&self, grads: &Bound<'py, PyAny>, count: usize) -> PyResult<(Vec<Found<'py>>, Form)> {
         if grads.is_none() {
             return Err(error::no_gradients());
         }
-        let mut found = Vec::new();
+        let mut found = Vec::with_capacity(count);
         let mut visit = |parameter, weight, grad| found.push(Found { parameter, weight, grad, made: None });
         let form = if !self.grouped {
             walk(&self.all[0], grads.clone(), &Form::Single.params(0), "grads", &mut visit)?;

@@ -145,7 +145,7 @@ impl Stepper {
         let py = slf.py();
         let mut stepper = Self::change(slf)?;
         let Self { groups, recipes, parameters, taken, make_state, step } = &mut *stepper;
-        let (mut found, form) = groups.find(grads)?;
+        let (mut found, form) = groups.find(grads, parameters.len())?;
         for Found { weight, grad, .. } in &mut found {
             if Header::of(grad).is_none()
                 && let Some(array) = gradients::scalar_as_array(grad, weight)?
