@@ -20,10 +20,10 @@ unexport CONDA_PREFIX PYTHONHOME PYTHONPATH
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test check bench wheel format clean preflight extension
+.PHONY: help demo test check bench bench-quick wheel format clean preflight extension
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 	@echo "The first call makes $(VENV); PYTHON=python3.12 chooses its interpreter."
 
 demo: extension $(STAMPS)/examples ## Train a network on handwritten digits with every optimizer; writes demo.png
@@ -47,6 +47,18 @@ check: extension ## Check format, lints and types, of Rust and Python
 
 bench: extension $(STAMPS)/bench ## Measure the optimizers against their peers; ARGS="--quick" for a short run
 	$(PY) benches/compare.py $(ARGS)
+
+# The first run saves the baseline, in a folder of its own for each interpreter; `rm -r target/benchmarks` forgets it.
+QUICK := target/benchmarks
+# What makes it fail. The least time is the one that other work on the machine disturbs least.
+SLOWER ?= min:30%
+
+bench-quick: extension $(STAMPS)/quick ## Measure each rule, and compare with the baseline that the first run saved
+	$(PY) -m pytest -q benches/test_step.py --benchmark-storage=file://$(QUICK) \
+	    --benchmark-warmup=on --benchmark-disable-gc --benchmark-max-time=0.3 \
+	    --benchmark-columns=min,median,iqr --benchmark-sort=name \
+	    $(if $(wildcard $(QUICK)/*/0001_baseline.json),--benchmark-compare=0001 \
+	    --benchmark-compare-fail=$(SLOWER),--benchmark-save=baseline)
 
 wheel: $(STAMPS)/wheel ## Build a wheel into dist, and test it in an environment of its own
 	tools/wheel.sh $(PY)
@@ -91,6 +103,10 @@ $(STAMPS)/bench: pyproject.toml $(STAMPS)/dev
 	  echo "PyTorch can't be installed: left out of the comparison; benches/README.md says what to do"
 	@if $(PY) -c "import torch" 2>/dev/null; then for peer in bitsandbytes deepspeed; do \
 	  $(PIP) install --group bench-$$peer || echo "$$peer can't be installed: left out of the comparison"; done; fi
+	@touch $@
+
+$(STAMPS)/quick: pyproject.toml $(STAMPS)/venv
+	$(PIP) install --group quick
 	@touch $@
 
 $(STAMPS)/wheel: pyproject.toml $(STAMPS)/venv

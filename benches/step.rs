@@ -1,0 +1,77 @@
+//! The engine alone, without an interpreter: every rule × format × length × instruction set, on one thread.
+//!
+//! `cargo bench --bench step -- adam/F32` measures a part. Criterion compares with the run before; `--save-baseline` and
+//! `--baseline` name others.
+
+use std::time::Duration;
+
+use criterion::{BenchmarkId, Criterion, Throughput};
+use lrcore::engine::simd::{self, Level};
+use lrcore::engine::{Batch, Describe, Make, Native, Stages, Tensor, parallel};
+use lrcore::rule::Real;
+use lrcore::rules;
+
+/// Lengths whose arrays lie in L1, in L2, and in memory.
+const LENGTHS: [(usize, &str); 3] = [(1 << 10, "1Ki"), (32 << 10, "32Ki"), (4 << 20, "4Mi")];
+/// Rules that compute nothing, for comparison.
+const PROBES: [&str; 4] = ["roof_0", "roof_1", "roof_2", "roof_3"];
+/// A step that is past its first, in which bias corrections are extreme.
+const STEP: u64 = 100;
+
+fn values_for(names: &[&str]) -> Vec<f64> {
+    let value = |name: &&str| match *name {
+        "beta1" | "momentum" => 0.9,
+        "beta2" => 0.999,
+        "alpha" => 0.99,
+        "eps" => 1e-8,
+        "lr" => 1e-3,
+        _ => 0.0,
+    };
+    names.iter().map(value).collect()
+}
+
+/// Measures a rule at one format and length, at every level.
+fn bench<F: Real + Native>(criterion: &mut Criterion, name: &str, len: usize, label: &str) {
+    let signature = rules::find(name, Describe).expect("a registered name");
+    let update =
+        rules::find(name, Make(&values_for(signature.hyperparameters))).flatten().expect("a value for each name");
+    let mut weight = vec![F::ONE; len];
+    let grad = vec![F::of(1e-3); len];
+    let mut states: Vec<Vec<F>> = signature.state.iter().map(|_| vec![F::of(1e-3); len]).collect();
+    let tensor = match states.as_mut_slice() {
+        [] => Tensor::from_slices(&mut weight, &grad, []),
+        [a] => Tensor::from_slices(&mut weight, &grad, [a]),
+        [a, b] => Tensor::from_slices(&mut weight, &grad, [a, b]),
+        [a, b, c] => Tensor::from_slices(&mut weight, &grad, [a, b, c]),
+        more => panic!("{} states", more.len()),
+    };
+    let mut batch = Batch::default();
+    let kernel = batch.add_kernel(update.at(STEP, F::DTYPE, Stages::NONE));
+    batch.push(tensor, kernel);
+
+    let mut group = criterion.benchmark_group(format!("{name}/{:?}/{label}", F::DTYPE));
+    group.throughput(Throughput::Elements(len as u64));
+    for level in Level::available() {
+        group.bench_function(BenchmarkId::from_parameter(level.name()), |bencher| {
+            assert!(simd::set(level));
+            bencher.iter(|| batch.run());
+        });
+    }
+    group.finish();
+}
+
+fn main() {
+    assert!(parallel::set_num_threads(1));
+    let mut criterion = Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(100))
+        .measurement_time(Duration::from_millis(400))
+        .configure_from_args();
+    for name in rules::NAMES.iter().chain(&PROBES) {
+        for (len, label) in LENGTHS {
+            bench::<f32>(&mut criterion, name, len, label);
+            bench::<f64>(&mut criterion, name, len, label);
+        }
+    }
+    criterion.final_summary();
+}

@@ -1,0 +1,61 @@
+"""The command line: ``python -m lrcore``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+import lrcore
+from lrcore import info
+from lrcore.bench import command
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+INTERRUPTED = 130  # what shells report of a process that Ctrl-C has ended
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status: 0, 2 for bad arguments, or 130 after Ctrl-C."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lrcore",
+        description="lrcore on this machine: what it found, and how fast it is.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"lrcore {lrcore.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    _add_info(commands)
+    _add_bench(commands)
+    given = parser.parse_args(arguments)
+    if given.command is None:
+        parser.print_help()
+        return 0
+    try:
+        status: int = given.run(given)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return status
+
+
+def _add_info(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    summary = "versions, instruction sets, threads and why, CPU, optional packages"
+    parser = commands.add_parser("info", help=summary, description=f"Print {summary}.", allow_abbrev=False)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=_info)
+
+
+def _info(given: argparse.Namespace) -> int:
+    print(info.as_json() if given.json else info.as_text())  # noqa: T201
+    return 0
+
+
+def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    summary = "lrcore against NumPy, PyTorch and what the memory can do, in about a minute"
+    parser = commands.add_parser("bench", help=summary, description=f"Measure {summary}.", allow_abbrev=False)
+    command.add_arguments(parser)
+    parser.set_defaults(run=lambda given: command.run(given, parser))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

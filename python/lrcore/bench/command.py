@@ -1,0 +1,128 @@
+"""``python -m lrcore bench``: its arguments, what it prints, and the files that it writes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lrcore
+from lrcore import info
+from lrcore.bench import plot, table
+from lrcore.bench.grid import Results, measure
+from lrcore.bench.peers import Peers
+from lrcore.bench.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+INTERRUPTED = 130
+LARGEST = 1 << 32
+UNITS = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
+SIZES = "1Ki,4Ki,16Ki,64Ki,256Ki,1Mi,4Mi,16Mi"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument(
+        "--seconds",
+        metavar="N",
+        type=_seconds,
+        default=60.0,
+        help="measure for about that long (default 60); sizes for which no time is left are named and left out",
+    )
+    parser.add_argument(
+        "--sizes",
+        metavar="N,N,…",
+        type=_sizes,
+        default=SIZES,
+        help=f"numbers of weights: 300000, 64Ki, 16Mi (default {SIZES})",
+    )
+    parser.add_argument("--json", metavar="FILE", type=_file, help="write the times of every round, and the machine")
+    parser.add_argument("--plot", metavar="FILE", type=_file, help="draw time per weight against size, by matplotlib")
+
+
+def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """Measure, print, write; return the exit status."""
+    if given.plot and (hindrance := plot.hindrance(given.plot)):
+        parser.error(f"argument --plot: {hindrance}")
+    with Progress(sys.stderr) as progress:
+        progress.show(0.0, "getting ready")
+        results = Results(Peers.find())
+        start = time.perf_counter()
+        measure(results, given.sizes, given.seconds, progress.show)
+        seconds = time.perf_counter() - start
+    machine = info.gather()
+    print("\n".join(table.lines(results, machine)))  # noqa: T201
+    failed = False
+    if given.json:
+        text = json.dumps(_as_json(results, machine, seconds), indent=1, ensure_ascii=False)
+        failed |= not _written("--json", lambda: given.json.write_text(text + "\n", encoding="utf-8"))
+    if given.plot and results.cells:
+        failed |= not _written("--plot", lambda: plot.draw(results, machine, given.plot))
+    if results.interrupted:
+        return INTERRUPTED
+    return 1 if failed else 0
+
+
+def _written(option: str, write: Any) -> bool:
+    """Write a file, or say why that failed; the table stands in any case."""
+    try:
+        write()
+    except OSError as error:
+        print(f"{option}: {error}", file=sys.stderr)  # noqa: T201
+        return False
+    return True
+
+
+def _as_json(results: Results, machine: dict[str, Any], seconds: float) -> dict[str, Any]:
+    return {
+        "lrcore": lrcore.__version__,
+        "interrupted": results.interrupted,
+        "seconds": seconds,
+        "machine": machine,
+        "peers": results.peers.versions,
+        "missing": results.peers.missing,
+        "left_out": results.left_out,
+        "cells": [cell.as_json() for cell in results.cells],
+    }
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, got {text!r}")
+    return seconds
+
+
+def _sizes(text: str) -> Sequence[int]:
+    return [_size(item.strip()) for item in text.split(",")]
+
+
+def _size(text: str) -> int:
+    found = re.fullmatch(r"(\d+) ?(Ki|Mi|Gi|)", text, re.ASCII)
+    size = int(found[1]) * UNITS[found[2]] if found else 0
+    if not 1 <= size <= LARGEST:
+        raise argparse.ArgumentTypeError(f"must be numbers of weights like 300000, 64Ki or 16Mi, got {text!r}")
+    return size
+
+
+def _file(text: str) -> Path:
+    """Return a path that can be written, so that a minute of measuring is not lost at its end."""
+    path = Path(text)
+    if not text or path.is_dir():
+        raise argparse.ArgumentTypeError(f"must be a file, got {text!r}")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {str(path.parent)!r}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text!r} can't be written")
+    return path

@@ -1,0 +1,61 @@
+"""The results as a plot: time per weight against size, the roof drawn in. Needs matplotlib."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from lrcore.bench.grid import Results, name_of
+from lrcore.bench.peers import NUMPY, OURS, ROOF, WORKS
+from lrcore.bench.table import title, versions
+from lrcore.bench.timing import spread
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+STYLES: dict[str, dict[str, Any]] = {
+    OURS: {"color": "tab:orange", "marker": "o", "linewidth": 2.5, "zorder": 3},
+    ROOF: {"color": "black", "linestyle": "--", "label": "roof: only additions"},
+    NUMPY: {"color": "tab:blue"},
+    "torch fused": {"color": "tab:red"},
+    "torch foreach": {"color": "tab:purple"},
+}
+
+
+def hindrance(path: Path) -> str:
+    """Return why nothing can be drawn into that file, or nothing."""
+    if find_spec("matplotlib") is None:
+        return "it needs matplotlib, which is not installed: python -m pip install matplotlib"
+    bases = importlib.import_module("matplotlib.backend_bases")
+    kinds = bases.FigureCanvasBase.get_supported_filetypes()
+    if path.suffix[1:].lower() not in kinds:
+        return f"the name must end in one of {', '.join(f'.{kind}' for kind in sorted(kinds))}, got {path.name!r}"
+    return ""
+
+
+def draw(results: Results, machine: dict[str, Any], path: Path) -> None:
+    """Draw a panel for each optimizer, and write the file."""
+    works = [work for work in WORKS if any(cell.work is work for cell in results.cells)]
+    figure = importlib.import_module("matplotlib.figure").Figure(figsize=(4.6 * len(works), 4.4), layout="constrained")
+    figure.suptitle(f"{title(machine)}\n{versions(results)}", fontsize="medium")
+    panels = figure.subplots(1, len(works), sharey=True, squeeze=False)[0]
+    for work, panel in zip(works, panels, strict=True):
+        cells = [cell for cell in results.cells if cell.work is work]
+        sizes = [cell.length for cell in cells]
+        for name in cells[0].times:
+            quartiles = [spread(cell.times[name]) for cell in cells]
+            medians, lows, highs = (
+                [getattr(times, part) * 1e9 / size for times, size in zip(quartiles, sizes, strict=True)]
+                for part in ("median", "low", "high")
+            )
+            (line,) = panel.plot(sizes, medians, **{"label": name, "marker": ".", **STYLES.get(name, {})})
+            panel.fill_between(sizes, lows, highs, color=line.get_color(), alpha=0.2, linewidth=0)
+        panel.set_xscale("log", base=2)
+        panel.set_yscale("log")
+        panel.set_xticks(sizes, [name_of(size) for size in sizes], rotation=45)
+        panel.set(title=work.title, xlabel="weights, float32")
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("ns a weight")
+    panels[0].legend(fontsize="small")
+    figure.savefig(path, dpi=150)

@@ -1,0 +1,38 @@
+"""A bar that says how far it is: plain text on a terminal, and nothing anywhere else."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+WIDTH = 30  # characters to the bar
+
+
+class Progress:
+    """A bar on one line, gone when it is left."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._shown = stream.isatty()
+
+    def show(self, done: float, doing: str) -> None:
+        """Show a share from 0 to 1, and what is being done."""
+        full = round(done * WIDTH)
+        self._write(f"[{'#' * full}{'.' * (WIDTH - full)}] {done:4.0%}  {doing}")
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._write("")
+
+    def _write(self, line: str) -> None:
+        if self._shown:
+            width = max(1, shutil.get_terminal_size().columns - 1)
+            self._stream.write(f"\r{line[:width]:{width}}" if line else f"\r{'':{width}}\r")
+            self._stream.flush()

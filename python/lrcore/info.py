@@ -1,0 +1,181 @@
+"""What lrcore found: versions, instruction sets, threads and why, the CPU. ``python -m lrcore info``."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import lrcore
+
+FEATURES = {
+    "torch": "a peer of `python -m lrcore bench`",
+    "matplotlib": "draws for `python -m lrcore bench --plot`",
+}
+"""Packages that lrcore does without, and what each adds."""
+
+CGROUPS = Path("/sys/fs/cgroup")
+CPUS = Path("/sys/devices/system/cpu")
+PROCESS = Path("/proc")
+
+
+def gather() -> dict[str, Any]:
+    """Return all that there is to know, as plain values."""
+    return {
+        "lrcore": lrcore.__version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "simd": {
+            "used": lrcore.get_simd_level(),
+            "available": lrcore.simd_levels(),
+            "LRCORE_SIMD": os.environ.get("LRCORE_SIMD") or None,
+        },
+        "threads": _threads(),
+        "features": {name: {"version": _version(name), "purpose": purpose} for name, purpose in FEATURES.items()},
+        "cpu": {"model": cpu_model(), "machine": platform.machine(), "caches": _caches(), "memory": memory("MemTotal")},
+    }
+
+
+def as_json() -> str:
+    """Return :func:`gather` as JSON."""
+    return json.dumps(gather(), indent=2, ensure_ascii=False)
+
+
+def as_text() -> str:
+    """Return :func:`gather` as lines to read."""
+    found = gather()
+    simd, threads, cpu = found["simd"], found["threads"], found["cpu"]
+    chosen = f", by LRCORE_SIMD={simd['LRCORE_SIMD']}" if simd["LRCORE_SIMD"] == simd["used"] else ""
+    lines = [
+        ("lrcore", found["lrcore"]),
+        ("Python", found["python"]),
+        ("NumPy", found["numpy"]),
+        ("platform", found["platform"]),
+        ("SIMD", f"{simd['used']}{chosen} (this machine has {', '.join(simd['available'])})"),
+        ("threads", f"{threads['used']}: {threads['reason']}"),
+        ("CPU", cpu["model"]),
+    ]
+    lines += [("", _describe(cache)) for cache in cpu["caches"]]
+    if cpu["memory"]:
+        lines.append(("memory", f"{cpu['memory'] / 2**30:.1f} GiB"))
+    for name, feature in found["features"].items():
+        lines.append((name, f"{feature['version'] or 'not installed'}: {feature['purpose']}"))
+    return "\n".join(f"{label:10}  {value}" for label, value in lines)
+
+
+def _threads() -> dict[str, Any]:
+    """Return the number of threads with all that it may come from."""
+    cores, allowed, quota = os.cpu_count() or 1, _affinity(), cgroup_quota()
+    used, wanted = lrcore.get_num_threads(), os.environ.get("LRCORE_NUM_THREADS") or None
+    return {
+        "used": used,
+        "reason": _reason(used, cores, allowed, quota, wanted),
+        "cores": cores,
+        "affinity": allowed,
+        "cgroup_quota": quota,
+        "LRCORE_NUM_THREADS": wanted,
+    }
+
+
+def _reason(used: int, cores: int, allowed: int, quota: float | None, wanted: str | None) -> str:
+    """Say where the number of threads comes from."""
+    if wanted is not None and wanted.strip() == str(used):
+        return f"LRCORE_NUM_THREADS={wanted}"
+    whole = allowed if quota is None else min(allowed, max(1, int(quota)))
+    if used != whole:
+        return f"lrcore.set_num_threads({used}), or the cores that the process had when lrcore first asked"
+    if whole < allowed:
+        return f"the control group's quota is {quota:g} cores, of {allowed} that the process may use"
+    if allowed < cores:
+        return f"the process may use {allowed} of {cores} cores (affinity)"
+    return "one for each core"
+
+
+def _affinity() -> int:
+    """Return how many cores the process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cgroup_quota() -> float | None:
+    """Return how many cores' time the process's control group has, or None if that is not limited."""
+    quotas: list[float | None] = []
+    for line in _read(PROCESS / "self" / "cgroup").splitlines():
+        _, controllers, group = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        mount = CGROUPS / "cpu" if controllers else CGROUPS
+        folder = mount / group.lstrip("/")
+        # A group is limited by all that hold it. In a container the path may not be there; the mount is then its own.
+        quotas += [_quota(place) for place in [folder, *folder.parents] if place.is_relative_to(mount)]
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def _quota(group: Path) -> float | None:
+    """Return the quota of one control group, of version 2 or 1."""
+    limits = _read(group / "cpu.max").split()
+    if not limits:
+        limits = [_read(group / "cpu.cfs_quota_us"), _read(group / "cpu.cfs_period_us")]
+    try:
+        time, period = (int(limit) for limit in limits)
+    except ValueError:  # "max", or no such file
+        return None
+    return time / period if time > 0 and period > 0 else None
+
+
+def cpu_model() -> str:
+    """Return the name of the CPU, as far as the system says it."""
+    for line in _read(PROCESS / "cpuinfo").splitlines():
+        label, _, value = line.partition(":")
+        if label.strip() in {"model name", "Model"} and value.strip():
+            return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def _caches() -> list[dict[str, Any]]:
+    """Return the data caches of the process's first core, where Linux lists them."""
+    first = min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    caches = []
+    for index in sorted((CPUS / f"cpu{first}" / "cache").glob("index*")):
+        level, kind, size = (_read(index / name) for name in ("level", "type", "size"))
+        if kind != "Instruction" and level.isdecimal() and size:
+            caches.append({"level": int(level), "type": kind, "size": size, "cpus": _read(index / "shared_cpu_list")})
+    return caches
+
+
+def _describe(cache: dict[str, Any]) -> str:
+    kind = " data" if cache["type"] == "Data" else ""
+    return f"L{cache['level']}{kind} {cache['size'].removesuffix('K')} KiB, shared by cores {cache['cpus']}"
+
+
+def memory(field: str) -> int | None:
+    """Return a field of Linux's ``meminfo`` in bytes, or None where there is none."""
+    for line in _read(PROCESS / "meminfo").splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _version(package: str) -> str | None:
+    """Return the version of an installed package, without importing it, which may take seconds."""
+    if util.find_spec(package) is None:
+        return None
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "unknown version"
+
+
+def _read(path: Path) -> str:
+    """Return what a file of the system says, or nothing if it can't be read."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""

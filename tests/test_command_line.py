@@ -1,0 +1,213 @@
+"""The command line, as processes of their own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+
+import pytest
+
+import lrcore
+from lrcore import info
+from lrcore.bench import peers
+from lrcore.bench.timing import ratio
+
+SHORT = ["--seconds", "0.5", "--sizes", "1000,2Ki"]
+
+
+def run(*arguments, **environment):
+    command = [sys.executable, "-m", "lrcore", *map(str, arguments)]
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("LRCORE_")}
+    return subprocess.run(  # noqa: S603
+        command, capture_output=True, text=True, encoding="utf-8", timeout=120, check=False,
+        env=variables | {"PYTHONUTF8": "1"} | environment,
+    )  # fmt: skip
+
+
+def test_no_command_prints_help():
+    done = run()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "info" in done.stdout
+    assert "bench" in done.stdout
+
+
+def test_version_is_the_packages():
+    assert run("--version").stdout == f"lrcore {lrcore.__version__}\n"
+
+
+def test_info_says_what_there_is():
+    done = run("info")
+    assert (done.returncode, done.stderr) == (0, "")
+    labels = [line.split()[0] for line in done.stdout.splitlines() if not line.startswith(" ")]
+    assert labels == ["lrcore", "Python", "NumPy", "platform", "SIMD", "threads", "CPU", "memory", *info.FEATURES] or (
+        "memory" not in labels
+    )
+
+
+def test_info_as_json_can_be_read_and_is_what_the_package_says():
+    done = run("info", "--json")
+    found = json.loads(done.stdout)
+    assert found["lrcore"] == lrcore.__version__
+    assert found["simd"]["available"] == lrcore.simd_levels()
+    assert found["simd"]["used"] == lrcore.simd_levels()[-1]
+    assert set(found["features"]) == set(info.FEATURES)
+    for name, feature in found["features"].items():
+        assert (feature["version"] is None) == (find_spec(name) is None)
+
+
+def test_info_says_which_variables_chose():
+    found = run("info", LRCORE_NUM_THREADS="3", LRCORE_SIMD="baseline").stdout
+    assert "3: LRCORE_NUM_THREADS=3" in found
+    assert "baseline, by LRCORE_SIMD=baseline" in found
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="affinity can be set on Linux alone")
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="with one core there is nothing to narrow")
+def test_info_says_when_affinity_limits_the_threads():
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        threads = json.loads(run("info", "--json").stdout)["threads"]
+    finally:
+        os.sched_setaffinity(0, before)
+    assert threads["used"] == threads["affinity"] == 1
+    assert "affinity" in threads["reason"]
+
+
+@pytest.mark.parametrize(
+    ("used", "cores", "allowed", "quota", "wanted", "reason"),
+    [
+        (4, 4, 4, None, None, "one for each core"),
+        (4, 4, 4, 8.0, None, "one for each core"),
+        (2, 4, 2, None, None, "2 of 4 cores (affinity)"),
+        (1, 8, 8, 1.5, None, "quota is 1.5 cores, of 8"),
+        (1, 8, 8, 0.5, None, "quota is 0.5 cores"),
+        (3, 4, 4, None, "3", "LRCORE_NUM_THREADS=3"),
+        (2, 4, 4, None, "3", "set_num_threads(2)"),
+    ],
+)
+def test_the_reason_for_the_number_of_threads(used, cores, allowed, quota, wanted, reason):
+    assert reason in info._reason(used, cores, allowed, quota, wanted)
+
+
+@pytest.mark.parametrize(
+    ("line", "files", "quota"),
+    [
+        ("0::/job", {"job/cpu.max": "150000 100000"}, 1.5),
+        ("0::/job/step", {"job/cpu.max": "300000 100000", "job/step/cpu.max": "max 100000"}, 3.0),
+        ("0::/elsewhere", {"cpu.max": "50000 100000"}, 0.5),
+        ("4:cpu,cpuacct:/job", {"cpu/job/cpu.cfs_quota_us": "200000", "cpu/job/cpu.cfs_period_us": "100000"}, 2.0),
+        ("4:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ("4:memory:/job", {"cpu.max": "50000 100000"}, None),
+    ],
+)
+def test_the_quota_of_a_control_group(line, files, quota, tmp_path, monkeypatch):
+    for name, text in {"proc/self/cgroup": line, **{f"groups/{name}": text for name, text in files.items()}}.items():
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{text}\n")
+    monkeypatch.setattr(info, "PROCESS", tmp_path / "proc")
+    monkeypatch.setattr(info, "CGROUPS", tmp_path / "groups")
+    assert info.cgroup_quota() == quota
+
+
+def test_a_short_bench_prints_a_table_and_writes_json(tmp_path):
+    file = tmp_path / "times.json"
+    done = run("bench", *SHORT, "--json", file)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert not found["interrupted"]
+    assert found["machine"]["simd"]["used"] == lrcore.simd_levels()[-1]
+    for cell in found["cells"]:
+        assert f"{cell['optimizer']}  " in done.stdout
+        assert cell["weights"] in {1000, 2048}
+        assert {"lrcore", "roof", "NumPy"} <= set(cell["seconds"])
+        assert len({len(times) for times in cell["seconds"].values()}) == 1
+        for spread in cell["ratio_to"].values():
+            assert 0 < spread["low"] <= spread["median"] <= spread["high"]
+    named = len(found["cells"]) + len(found["left_out"])
+    assert named == 2 * len(peers.WORKS)
+    assert found["cells"]
+
+
+def test_every_competitor_of_the_bench_computes_the_same():
+    assert peers.Peers.find().unequal == set()
+
+
+@pytest.mark.skipif(find_spec("matplotlib") is None, reason="matplotlib draws")
+def test_a_short_bench_draws(tmp_path):
+    file = tmp_path / "times.svg"
+    assert run("bench", *SHORT, "--plot", file).returncode == 0
+    assert "ns a weight" in file.read_text(encoding="utf-8") or file.stat().st_size > 10_000
+
+
+def test_a_plot_without_matplotlib_says_what_to_install(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['matplotlib'] = None")
+    done = run("bench", "--plot", tmp_path / "times.png", PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path]))
+    assert done.returncode == 2
+    assert "python -m pip install matplotlib" in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends no SIGINT to a child alone")
+def test_an_interrupted_bench_prints_what_there_is(tmp_path):
+    file = tmp_path / "times.json"
+    command = [sys.executable, "-m", "lrcore", "bench", "--seconds", "600", "--sizes", "1Ki", "--json", str(file)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # noqa: S603
+    time.sleep(5)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "")
+    assert "interrupted" in output or not output  # nothing, if it had not begun to measure
+    if output:
+        assert json.loads(file.read_text(encoding="utf-8"))["interrupted"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "invalid choice: 'nothing'"),
+        (["info", "more"], "unrecognized arguments: more"),
+        (["bench", "--seconds", "0"], "argument --seconds: must be a number of seconds above 0, got '0'"),
+        (["bench", "--seconds", "nan"], "got 'nan'"),
+        (["bench", "--seconds", "inf"], "got 'inf'"),
+        (["bench", "--seconds", "soon"], "got 'soon'"),
+        (["bench", "--seconds"], "argument --seconds: expected one argument"),
+        (["bench", "--sizes", ""], "argument --sizes: must be numbers of weights like 300000, 64Ki or 16Mi, got ''"),
+        (["bench", "--sizes", "1Ki,-1"], "got '-1'"),
+        (["bench", "--sizes", "0"], "got '0'"),
+        (["bench", "--sizes", "64Gi"], "got '64Gi'"),
+        (["bench", "--json", ""], "argument --json: must be a file, got ''"),
+        (["bench", "--json", "."], "argument --json: must be a file, got '.'"),
+        (["bench", "--json", "no/such/times.json"], "argument --json: there is no folder 'no/such'"),
+        (["bench", "--plot", "no/such/times.png"], "argument --plot: there is no folder 'no/such'"),
+        (["bench", "--sec", "1"], "unrecognized arguments: --sec 1"),
+    ],
+)
+def test_a_bad_argument_is_named(arguments, message):
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(find_spec("matplotlib") is None, reason="matplotlib knows what it can write")
+def test_a_plot_of_an_unknown_kind_is_refused(tmp_path):
+    done = run("bench", "--plot", tmp_path / "times.doc")
+    assert done.returncode == 2
+    assert "argument --plot: the name must end in one of" in done.stderr
+
+
+def test_importing_lrcore_imports_nothing_of_the_command_line():
+    code = "import sys, lrcore; print([name for name in sys.modules if name.startswith('lrcore')])"
+    names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout  # noqa: S603
+    assert "lrcore.optim" in names
+    assert "lrcore.bench" not in names
+    assert "lrcore.info" not in names
+
+
+def test_ratios_are_taken_round_by_round():
+    found = ratio([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])
+    assert (found.low, found.median, found.high) == (0.5, 0.5, 0.5)
