@@ -1,8 +1,12 @@
-"""A few parameters, and gradients for them at every step: some parameters have none."""
+"""Training that several tests do: a few parameters of which some have no gradient, and large ones for many threads."""
 
 import numpy as np
 
+import lrcore
 from cases import same
+
+LARGE = 1 << 20  # elements: many chunks, and worth waking threads for
+PATIENCE = 60.0  # seconds until something is taken to hang
 
 KEYS = ["w", "b", "frozen", "late"]
 SHAPES = {"w": (5, 7), "b": (7,), "frozen": (2,), "late": ()}
@@ -37,3 +41,14 @@ def assert_alike(params, opt, other_params, other):
         assert all(same(state[key], others["state"][name][key]) for key in state if key != "step")
     assert (opt.steps, opt.lr) == (other.steps, other.lr)
     assert [group.hyperparameters for group in opt.param_groups] == [g.hyperparameters for g in other.param_groups]
+
+
+def train(steps=3, seed=0, sizes=(LARGE, 3, 1000)):
+    """Weights after some steps."""
+    rng = np.random.default_rng(seed)
+    weights = [rng.standard_normal(size).astype(np.float32) for size in sizes]
+    grads = [rng.standard_normal(size).astype(np.float32) for size in sizes]
+    opt = lrcore.AdamW(weights, lr=0.1)
+    for _ in range(steps):
+        opt.step(grads)
+    return np.concatenate(weights)

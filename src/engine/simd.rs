@@ -141,10 +141,10 @@ fn divides_wide() -> bool {
     is_x86_feature_detected!("sse4a")
 }
 
+/// A function for each level, alike but for the instructions that the compiler may use in it.
 macro_rules! entries {
-    ($($name:ident: $features:literal)*) => {$(
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = $features)]
+    ($($(#[$attribute:meta])* $name:ident)*) => {$(
+        $(#[$attribute])*
         fn $name<C: Cell, B: Body<C>>(
             body: B,
             weight: &mut [Block<C>],
@@ -159,8 +159,16 @@ macro_rules! entries {
     )*};
 }
 entries! {
-    enter_avx2: "avx2"
-    enter_avx512: "avx2,avx512f,avx512vl,avx512dq,avx512bw"
+    #[inline(never)]
+    enter_baseline
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    enter_avx2
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,avx512f,avx512vl,avx512dq,avx512bw")]
+    enter_avx512
 }
 
 /// Runs the loop, compiled for the level, which must be available. Each operand is an argument of its own, never part of a
@@ -186,19 +194,6 @@ pub(super) fn enter<C: Cell, B: Body<C>>(
         Level::Avx2 | Level::Avx512 => unsafe { enter_avx2(body, weight, grad, state0, state1, state2, state3) },
         _ => enter_baseline(body, weight, grad, state0, state1, state2, state3),
     }
-}
-
-#[inline(never)]
-fn enter_baseline<C: Cell, B: Body<C>>(
-    body: B,
-    weight: &mut [Block<C>],
-    grad: &[Block<C>],
-    state0: &mut [Block<C>],
-    state1: &mut [Block<C>],
-    state2: &mut [Block<C>],
-    state3: &mut [Block<C>],
-) {
-    body.run(weight, grad, [state0, state1, state2, state3]);
 }
 
 #[cfg(test)]

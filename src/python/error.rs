@@ -54,24 +54,16 @@ pub(super) fn bad_dtype(place: &str, array: &Bound<'_, PyAny>) -> PyErr {
     type_error(format!("{place} has {dtype}; allowed are float32 and float64 in native byte order"))
 }
 
-pub(super) fn other_dtype(
-    place: &str,
-    array: &Bound<'_, PyAny>,
-    weight_place: &str,
-    weight: &Bound<'_, PyAny>,
-) -> PyErr {
-    let (dtype, expected) = (attribute(array, "dtype"), attribute(weight, "dtype"));
-    type_error(format!("{place} has dtype {dtype}, {weight_place} has {expected}"))
+pub(super) fn other_dtype(place: &str, array: &Bound<'_, PyAny>, of: (&str, &Bound<'_, PyAny>)) -> PyErr {
+    type_error(differs("dtype", place, array, of))
 }
 
-pub(super) fn other_shape(
-    place: &str,
-    array: &Bound<'_, PyAny>,
-    weight_place: &str,
-    weight: &Bound<'_, PyAny>,
-) -> PyErr {
-    let (shape, expected) = (attribute(array, "shape"), attribute(weight, "shape"));
-    value(format!("{place} has shape {shape}, {weight_place} has {expected}"))
+pub(super) fn other_shape(place: &str, array: &Bound<'_, PyAny>, of: (&str, &Bound<'_, PyAny>)) -> PyErr {
+    value(differs("shape", place, array, of))
+}
+
+fn differs(what: &str, place: &str, array: &Bound<'_, PyAny>, (of_place, of): (&str, &Bound<'_, PyAny>)) -> String {
+    format!("{place} has {what} {}, {of_place} has {}", attribute(array, what), attribute(of, what))
 }
 
 pub(super) fn read_only(place: &str) -> PyErr {

@@ -130,8 +130,8 @@ impl Problem {
         let place = places.place(operand);
         match self {
             Self::Dtype => error::bad_dtype(&place, array),
-            Self::OtherDtype => error::other_dtype(&place, array, &places.place(WEIGHT), weight),
-            Self::OtherShape => error::other_shape(&place, array, &places.place(WEIGHT), weight),
+            Self::OtherDtype => error::other_dtype(&place, array, (&places.place(WEIGHT), weight)),
+            Self::OtherShape => error::other_shape(&place, array, (&places.place(WEIGHT), weight)),
             Self::ReadOnly => error::read_only(&place),
             Self::SharesWithItself => error::shares_with_itself(&place),
         }

@@ -11,20 +11,7 @@ import pytest
 
 import lrcore
 from cases import same
-
-LARGE = 1 << 20  # elements: many chunks, and worth waking threads for
-PATIENCE = 60.0  # seconds until something is taken to hang
-
-
-def train(steps=3, seed=0, sizes=(LARGE, 3, 1000)):
-    """Weights after some steps."""
-    rng = np.random.default_rng(seed)
-    weights = [rng.standard_normal(size).astype(np.float32) for size in sizes]
-    grads = [rng.standard_normal(size).astype(np.float32) for size in sizes]
-    opt = lrcore.AdamW(weights, lr=0.1)
-    for _ in range(steps):
-        opt.step(grads)
-    return np.concatenate(weights)
+from training import LARGE, PATIENCE, train
 
 
 def in_fork(work, patience=PATIENCE):

@@ -216,7 +216,7 @@ class Optimizer:
             >>> opt.step({"body": np.ones(3), "head": np.ones(2)}).applied
             True
         """
-        _check_group(group, "the group")
+        _check_group(group)
         with self._lock:
             self._add_group(group)
             groups = self._params if self._grouped else [{"params": self._params}]
@@ -356,8 +356,8 @@ def _as_groups(params: Any) -> Sequence[Mapping[str, Any]] | None:
     return params
 
 
-def _check_group(group: Any, place: str) -> None:
+def _check_group(group: Any) -> None:
     if not isinstance(group, Mapping):
-        raise TypeError(f'{place} must be a mapping with "params", got {type(group).__name__}')
+        raise TypeError(f'the group must be a mapping with "params", got {type(group).__name__}')
     if "params" not in group:
-        raise ValueError(f'{place} has no "params"; it has {", ".join(map(str, group)) or "nothing"}')
+        raise ValueError(f'the group has no "params"; it has {", ".join(map(str, group)) or "nothing"}')

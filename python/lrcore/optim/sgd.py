@@ -19,7 +19,7 @@ class SGD(Optimizer):
     With gradient ``g`` (negated if ``maximize``), weight ``θ`` and buffer ``b``::
 
         g ← g + weight_decay · θ
-        b ← momentum · b + (1 − dampening) · g        (b ← g at a parameter's first step)
+        b ← momentum · b + (1 − dampening) · g        (b ← g when the buffer is new)
         θ ← θ − lr · b                                (θ ← θ − lr · (g + momentum · b) if nesterov)
 
     Without momentum ``g`` stands in the place of ``b``, and there is no state.
