@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import peers
-from measure import Times, interleave
+from lrcore.bench.timing import Times, interleave
 from models import MODELS
 from sections import KI, MI, Bench, named, plain, progress, random_arrays
 from works import WORKS, Peer
@@ -68,7 +68,7 @@ def _pair(bench: Bench, goal: Goal, peer: Peer) -> None:
     values = random_arrays(shapes, np.dtype("float32"))
     pair = {one.name: plain(one.make(WORKS[work], values, values)) for one in (peers.LRCORE, peer)}
     del values
-    times = interleave(pair, bench.plan.rounds, bench.plan.seconds)
+    times = interleave(pair, bench.plan.seconds, bench.plan.rounds)
     del pair
     gc.collect()
     ours, theirs = times["lrcore"], times[name]
@@ -87,7 +87,7 @@ def _small(bench: Bench) -> None:
     for count, goal in ((1, 2.0), (100, 2.0 + 99 * 0.15)):
         values = random_arrays([(16,)] * count, np.dtype("float32"))
         step = peers.LRCORE.make(WORKS["AdamW"], values, values).step
-        times = interleave({"lrcore": step}, bench.plan.rounds)["lrcore"]
+        times = interleave({"lrcore": step}, rounds=bench.plan.rounds)["lrcore"]
         spread = f"[{min(times.rounds) * 1e6:.2f}, {max(times.rounds) * 1e6:.2f}]"
         print(f"  {f'AdamW, {count} × 16 weights':30} {micro(times)} µs   {spread}   goal ≤ {goal:.2f} µs")
         found = {"work": "AdamW", "case": f"{count} × 16", "seconds": times.median, "goal_seconds": goal / 1e6}

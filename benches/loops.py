@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import lrcore
-from measure import REST, Times
+from lrcore.bench.timing import REST, Times
 from works import BETA1, BETA2, DECAY, EPS, LR
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import machine
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from measure import Times
+    from lrcore.bench.timing import Times
 
 OURS, ROOF = "lrcore", "roof"
 

@@ -14,7 +14,7 @@ import numpy as np
 import lrcore
 import machine
 import peers
-from measure import Entrant, interleave
+from lrcore.bench.timing import Entrant, interleave
 from models import MODELS
 from results import Results, Row, heading
 from works import WORKS, Contestant, Peer, Work
@@ -80,7 +80,7 @@ class Bench:
             del values
             row.add(
                 interleave(
-                    entrants, self.plan.rounds, self.plan.seconds / 2 if len(able) > len(heat) else self.plan.seconds
+                    entrants, self.plan.seconds / 2 if len(able) > len(heat) else self.plan.seconds, self.plan.rounds
                 )
             )
             del entrants, contestant

@@ -13,7 +13,7 @@ import pytest
 import lrcore
 from lrcore import info
 from lrcore.bench import peers
-from lrcore.bench.timing import ratio
+from lrcore.bench.timing import Times
 
 SHORT = ["--seconds", "0.5", "--sizes", "1000,2Ki"]
 
@@ -209,5 +209,6 @@ def test_importing_lrcore_imports_nothing_of_the_command_line():
 
 
 def test_ratios_are_taken_round_by_round():
-    found = ratio([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])
-    assert (found.low, found.median, found.high) == (0.5, 0.5, 0.5)
+    found = Times((1.0, 2.0, 3.0)).over(Times((2.0, 4.0, 6.0)))
+    low, high = found.quartiles
+    assert (low, found.median, high) == (0.5, 0.5, 0.5)

@@ -38,7 +38,7 @@ def gather() -> dict[str, Any]:
         },
         "threads": _threads(),
         "features": {name: {"version": _version(name), "purpose": purpose} for name, purpose in FEATURES.items()},
-        "cpu": {"model": cpu_model(), "machine": platform.machine(), "caches": _caches(), "memory": memory("MemTotal")},
+        "cpu": {"model": cpu_model(), "machine": platform.machine(), "caches": caches(), "memory": memory("MemTotal")},
     }
 
 
@@ -139,7 +139,7 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def _caches() -> list[dict[str, Any]]:
+def caches() -> list[dict[str, Any]]:
     """Return the data caches of the process's first core, where Linux lists them."""
     first = min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
     caches = []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrcore import info
 from lrcore.bench.peers import OURS, ROOF, WORKS, Peers, Work, arrays
-from lrcore.bench.timing import FEWEST, REST, TURN, Spread, interleave, ratio, spread
+from lrcore.bench.timing import FEWEST, REST, TURN, Ratio, Times, interleave
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,25 +23,25 @@ class Cell:
 
     work: Work
     length: int
-    times: dict[str, list[float]]
+    times: dict[str, Times]
 
     @property
     def seconds(self) -> float:
         """The median time of lrcore's step."""
-        return spread(self.times[OURS]).median
+        return self.times[OURS].median
 
     @property
     def of_roof(self) -> float:
         """How near lrcore comes to the roof; 1 is the roof."""
-        return ratio(self.times[ROOF], self.times[OURS]).median
+        return self.times[ROOF].over(self.times[OURS]).median
 
-    def over(self, peer: str) -> Spread | None:
+    def over(self, peer: str) -> Ratio | None:
         """The ratio of lrcore's time to a peer's, if it took part."""
-        return ratio(self.times[OURS], self.times[peer]) if peer in self.times else None
+        return self.times[OURS].over(self.times[peer]) if peer in self.times else None
 
     def as_json(self) -> dict[str, Any]:
         """Return all of it as plain values."""
-        peers = [name for name in self.times if name not in {OURS, ROOF}]
+        ratios = {name: ratio for name in self.times if name not in {OURS, ROOF} and (ratio := self.over(name))}
         return {
             "optimizer": self.work.title,
             "arguments": self.work.arguments,
@@ -50,9 +50,14 @@ class Cell:
             "microseconds": self.seconds * 1e6,
             "nanoseconds_a_weight": self.seconds * 1e9 / self.length,
             "of_roof": self.of_roof,
-            "ratio_to": {peer: vars(self.over(peer)) for peer in peers},
-            "seconds": self.times,
+            "ratio_to": {peer: _spread(ratio) for peer, ratio in ratios.items()},
+            "seconds": {name: list(times.rounds) for name, times in self.times.items()},
         }
+
+
+def _spread(ratio: Ratio) -> dict[str, float]:
+    low, high = ratio.quartiles
+    return {"median": ratio.median, "low": low, "high": high}
 
 
 @dataclass
@@ -112,7 +117,7 @@ def _least_seconds(results: Results, work: Work, length: int, competitors: int) 
     before = [cell for cell in results.cells if cell.work is work]
     if not before:
         return 0.0 if not results.cells else rests
-    a_round = sum(spread(times).median for times in before[-1].times.values())
+    a_round = sum(times.median for times in before[-1].times.values())
     return rests + (2 * FEWEST + 3) * a_round * length / before[-1].length
 
 

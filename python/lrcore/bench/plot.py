@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from lrcore.bench.grid import Results, name_of
 from lrcore.bench.peers import NUMPY, OURS, ROOF, WORKS
 from lrcore.bench.table import title, versions
-from lrcore.bench.timing import spread
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,10 +43,10 @@ def draw(results: Results, machine: dict[str, Any], path: Path) -> None:
         cells = [cell for cell in results.cells if cell.work is work]
         sizes = [cell.length for cell in cells]
         for name in cells[0].times:
-            quartiles = [spread(cell.times[name]) for cell in cells]
+            spreads = [(times.median, *times.quartiles) for times in (cell.times[name] for cell in cells)]
             medians, lows, highs = (
-                [getattr(times, part) * 1e9 / size for times, size in zip(quartiles, sizes, strict=True)]
-                for part in ("median", "low", "high")
+                [seconds * 1e9 / size for seconds, size in zip(part, sizes, strict=True)]
+                for part in zip(*spreads, strict=True)
             )
             (line,) = panel.plot(sizes, medians, **{"label": name, "marker": ".", **STYLES.get(name, {})})
             panel.fill_between(sizes, lows, highs, color=line.get_color(), alpha=0.2, linewidth=0)

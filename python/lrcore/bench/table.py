@@ -11,7 +11,7 @@ from lrcore.bench.peers import PEERS, WORKS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lrcore.bench.timing import Spread
+    from lrcore.bench.timing import Ratio
 
 COLUMN = 22
 
@@ -61,5 +61,5 @@ def _row(cell: Cell, peers: list[str]) -> str:
     return f"{name_of(cell.length):14}{ours}{ratios}".rstrip()
 
 
-def _ratio(spread: Spread | None) -> str:
-    return "-" if spread is None else f"{spread.median:.3f} [{spread.low:.3f}, {spread.high:.3f}]"
+def _ratio(ratio: Ratio | None) -> str:
+    return "-" if ratio is None else str(ratio)

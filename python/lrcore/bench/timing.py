@@ -1,11 +1,13 @@
-"""Timing in turns: warm, interleaved, round by round.
+"""Timing in turns: warm, interleaved, as ratios with their spread.
 
-Every round begins with the next competitor. Each turn begins with a rest, in which the threads of the one before go to
-sleep, and with calls that are not counted, which fill the caches and wake the threads of this one.
+Competitors take turns, round by round, so that a machine whose speed drifts is the same for all; every round begins
+with the next of them. Each turn begins with a rest, in which the threads of the one before go to sleep, and with calls
+that are not counted, which fill the caches and wake the threads of this one.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from dataclasses import dataclass
@@ -23,64 +25,104 @@ FEWEST, MOST = 5, 201  # rounds
 
 
 @dataclass(frozen=True)
-class Spread:
-    """A median, and the middle half around it."""
+class Entrant:
+    """What is timed, and what belongs to it but is not."""
 
-    median: float
-    low: float
-    high: float
-
-
-def spread(values: list[float]) -> Spread:
-    """Return the quartiles of two values or more."""
-    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-    return Spread(median, low, high)
+    call: Call
+    enter: Call | None = None  # once, when its turn begins
+    before: Call | None = None  # before every call
 
 
-def ratio(a: list[float], b: list[float]) -> Spread:
-    """Return the ratios of two competitors' times, round by round."""
-    return spread([x / y for x, y in zip(a, b, strict=True)])
+@dataclass(frozen=True)
+class Times:
+    """Seconds a call, one for each round, of which there are two at least."""
+
+    rounds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The middle round."""
+        return statistics.median(self.rounds)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """The bounds of the middle half of the rounds."""
+        low, _, high = statistics.quantiles(self.rounds, n=4, method="inclusive")
+        return low, high
+
+    def over(self, other: Times) -> Ratio:
+        """Return the ratio of these times to others', round by round."""
+        return Ratio(tuple(a / b for a, b in zip(self.rounds, other.rounds, strict=True)))
 
 
-def interleave(competitors: Mapping[str, Call], seconds: float) -> dict[str, list[float]]:
-    """Time calls in turns for about that long, and in 5 rounds at least.
+class Ratio(Times):
+    """Ratios of times, one for each round."""
 
-    Returns:
-        Seconds a call, one for each round, of each competitor.
-    """
-    end = time.perf_counter() + seconds
-    calls = {name: _calls_a_turn(call) for name, call in competitors.items()}
-    names = list(competitors)
-    times: dict[str, list[float]] = {name: [] for name in competitors}
-    for done in range(MOST):
-        if done >= FEWEST and time.perf_counter() > end:
+    def __str__(self) -> str:
+        """Return the median, and the middle half around it."""
+        low, high = self.quartiles
+        return f"{self.median:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def interleave(
+    competitors: Mapping[str, Call | Entrant], seconds: float = math.inf, rounds: int = MOST
+) -> dict[str, Times]:
+    """Time calls in turns, in as many rounds, or in fewer (5 at least) if they take longer than ``seconds``."""
+    start = time.perf_counter()
+    entrants = {name: call if isinstance(call, Entrant) else Entrant(call) for name, call in competitors.items()}
+    turns = {name: _calls_a_turn(entrant) for name, entrant in entrants.items()}
+    names = list(entrants)
+    # One who is alone needs no rest, after which a core is slow for a while.
+    rest = REST if len(names) > 1 else 0.0
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for done in range(rounds):
+        if done >= FEWEST and (time.perf_counter() - start) * (done + 1) / done > seconds:
             break
         first = done % len(names)
         for name in names[first:] + names[:first]:
-            times[name].append(_turn(competitors[name], calls[name]))
-    return times
+            times[name].append(_turn(entrants[name], *turns[name], rest=rest))
+    return {name: Times(tuple(values)) for name, values in times.items()}
 
 
-def _turn(call: Call, count: int) -> float:
-    """Return the seconds that one call takes, of a turn of that many."""
-    time.sleep(REST)
-    if _seconds(call, 1) < SLOW:
-        _seconds(call, max(1, count // 10))
-    return _seconds(call, count) / count
+def _turn(entrant: Entrant, warm: int, calls: int, *, rest: float) -> float:
+    """Return the seconds that one call takes, of one turn."""
+    time.sleep(rest)
+    if entrant.enter:
+        entrant.enter()
+    _seconds(entrant, warm)
+    return _seconds(entrant, calls) / calls
 
 
-def _seconds(call: Call, count: int) -> float:
-    """Return how long that many calls take together."""
-    start = time.perf_counter()
-    for _ in range(count):
+def _seconds(entrant: Entrant, calls: int) -> float:
+    """Return how long that many calls take together. Without ``before``, the clock is read only twice."""
+    call, before, clock = entrant.call, entrant.before, time.perf_counter
+    if before is None:
+        start = clock()
+        for _ in range(calls):
+            call()
+        return clock() - start
+    total = 0.0
+    for _ in range(calls):
+        before()
+        start = clock()
         call()
-    return time.perf_counter() - start
+        total += clock() - start
+    return total
 
 
-def _calls_a_turn(call: Call) -> int:
-    """Return how many calls make a turn long enough for the clock."""
-    call()  # makes state, and writes every page before it is timed
-    least = _seconds(call, 1)
-    if least < SLOW:  # one call may be disturbed, and its turns would then be too short
-        least = min(least, *(_seconds(call, 1) for _ in range(4)))
-    return max(1, round(TURN / least))
+def _calls_a_turn(entrant: Entrant) -> tuple[int, int]:
+    """Return how many calls make a caller warm, and how many make a turn long enough for the clock."""
+    if entrant.enter:
+        entrant.enter()
+    _seconds(entrant, 1)  # makes state, and writes every page before it is timed
+    start = time.perf_counter()
+    least = _seconds(entrant, 1)
+    whole = time.perf_counter() - start
+    if least > SLOW:
+        return 1, 1
+    # One call may be disturbed, and its turns would then be too short.
+    least = min(least, *(_seconds(entrant, 1) for _ in range(4)))
+    # What goes on before the calls is part of how long a turn lasts; with it a turn may last ten times as long.
+    lasts = max(least, whole / 10) if entrant.before else least
+    calls = max(3 if entrant.before else 1, round(TURN / lasts))
+    return max(2, calls // 10), calls
