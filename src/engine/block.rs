@@ -1,4 +1,4 @@
-//! The inner loop: a rule over weights, gradients and states, and the tail on a padded block of the same code.
+//! The inner loop: a rule over weights, gradients and states; the tail goes through the same code in short blocks.
 //!
 //! The loop is the plain one, an element at a time; the compiler makes vectors of it. Two things let it do so for every rule:
 //! whole blocks of [`LANES`] leave no remainder, and each operand is an argument of its own to the function that enables
@@ -16,8 +16,8 @@ use crate::rule::{Real, Rule};
 /// Elements to a block: two 512-bit vectors of `f32`, four of `f64`.
 pub const LANES: usize = 32;
 
-/// A block of stored numbers.
-pub(super) type Block<C> = [C; LANES];
+/// Elements to a short block, of which the tail is made: one 256-bit vector of `f32`, two of `f64`.
+const SHORT: usize = 8;
 
 /// Applies the rule to weights, gradients and states of one length.
 ///
@@ -30,36 +30,61 @@ pub(super) fn apply<C: Cell, R: Rule<C::Real, N>, const N: usize>(
     scales: Scales<C::Real>,
     weight: &mut [C],
     grad: &[C],
-    mut state: [&mut [C]; N],
+    state: [&mut [C]; N],
 ) {
     assert!(grad.len() == weight.len() && state.iter().all(|state| state.len() == weight.len()));
-    let whole = weight.len() - weight.len() % LANES;
-    if whole > 0 {
-        let state = state.each_mut().map(|state| state[..whole].as_chunks_mut().0);
-        enter(level, rule, scales, weight[..whole].as_chunks_mut().0, grad[..whole].as_chunks().0, state);
+    let (weight, weight_tail) = weight.as_chunks_mut::<LANES>();
+    let (grad, grad_tail) = grad.as_chunks();
+    let (state, state_tail) = split(state);
+    if !weight.is_empty() {
+        enter(level, rule, scales, weight, grad, state);
     }
-    if whole < weight.len() {
-        let mut padded_weight = pad(&weight[whole..]);
-        let mut padded_state = state.each_ref().map(|state| pad(&state[whole..]));
-        let states = padded_state.each_mut().map(array::from_mut).map(<[_; 1]>::as_mut_slice);
-        // The padded blocks were just written in pieces, for which a load of 512 bits would have to wait.
-        let level = if level == Level::Avx512 { Level::Avx2 } else { level };
-        enter(level, rule, scales, array::from_mut(&mut padded_weight), &[pad(&grad[whole..])], states);
-        unpad(&padded_weight, &mut weight[whole..]);
-        for (state, padded) in state.iter_mut().zip(&padded_state) {
-            unpad(padded, &mut state[whole..]);
-        }
+    if weight_tail.is_empty() {
+        return;
+    }
+    // A vector of 512 bits would be longer than a short block.
+    let level = if level == Level::Avx512 { Level::Avx2 } else { level };
+    let (weight, weight_tail) = weight_tail.as_chunks_mut::<SHORT>();
+    let (grad, grad_tail) = grad_tail.as_chunks();
+    let (state, mut state_tail) = split(state_tail);
+    if !weight.is_empty() {
+        enter(level, rule, scales, weight, grad, state);
+    }
+    if weight_tail.is_empty() {
+        return;
+    }
+    let mut padded_weight = pad(weight_tail);
+    let mut padded_state = state_tail.each_ref().map(|tail| pad(tail));
+    let state = padded_state.each_mut().map(array::from_mut).map(<[_; 1]>::as_mut_slice);
+    enter(level, rule, scales, array::from_mut(&mut padded_weight), &[pad(grad_tail)], state);
+    unpad(&padded_weight, weight_tail);
+    for (tail, padded) in state_tail.iter_mut().zip(&padded_state) {
+        unpad(padded, tail);
     }
 }
 
+/// Whole blocks, and the rest.
 #[inline(always)]
-fn enter<C: Cell, R: Rule<C::Real, N>, const N: usize>(
+fn split<C, const L: usize, const N: usize>(state: [&mut [C]; N]) -> ([&mut [[C; L]]; N], [&mut [C]; N]) {
+    let mut rest = array::from_fn(|_| <&mut [C]>::default());
+    let mut k = 0;
+    let blocks = state.map(|state| {
+        let (blocks, tail) = state.as_chunks_mut();
+        rest[k] = tail;
+        k += 1;
+        blocks
+    });
+    (blocks, rest)
+}
+
+#[inline(always)]
+fn enter<C: Cell, R: Rule<C::Real, N>, const N: usize, const L: usize>(
     level: Level,
     rule: R,
     scales: Scales<C::Real>,
-    weight: &mut [Block<C>],
-    grad: &[Block<C>],
-    state: [&mut [Block<C>]; N],
+    weight: &mut [[C; L]],
+    grad: &[[C; L]],
+    state: [&mut [[C; L]]; N],
 ) {
     let mut state = state.into_iter();
     let state = array::from_fn(|_| state.next().unwrap_or_default());
@@ -67,14 +92,14 @@ fn enter<C: Cell, R: Rule<C::Real, N>, const N: usize>(
 }
 
 #[inline(always)]
-fn pad<C: Cell>(tail: &[C]) -> Block<C> {
-    let mut block = [C::ZERO; LANES];
+fn pad<C: Cell>(tail: &[C]) -> [C; SHORT] {
+    let mut block = [C::ZERO; SHORT];
     block[..tail.len()].copy_from_slice(tail);
     block
 }
 
 #[inline(always)]
-fn unpad<C: Cell>(block: &Block<C>, tail: &mut [C]) {
+fn unpad<C: Cell>(block: &[C; SHORT], tail: &mut [C]) {
     tail.copy_from_slice(&block[..tail.len()]);
 }
 
@@ -89,7 +114,7 @@ impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Body<C> for Elementwise<C::Re
     const DIVIDES: bool = R::DIVIDES;
 
     #[inline(always)]
-    fn run(self, weight: &mut [Block<C>], grad: &[Block<C>], state: [&mut [Block<C>]; MAX_STATE]) {
+    fn run<const L: usize>(self, weight: &mut [[C; L]], grad: &[[C; L]], state: [&mut [[C; L]]; MAX_STATE]) {
         let (weight, grad) = (weight.as_flattened_mut(), grad.as_flattened());
         let mut state = state.into_iter();
         let state: [&mut [C]; N] = array::from_fn(|_| state.next().unwrap_or_default().as_flattened_mut());

@@ -163,12 +163,11 @@ impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Step<C, R, N> {
             // SAFETY: as above.
             (unsafe { tensor.read::<C>(GRAD, tile.clone(), grad_scratch) }, self.stages.scales)
         };
-        let mut state_scratch = state_scratch.iter_mut();
-        let mut state: [_; N] = array::from_fn(|k| {
-            let scratch = state_scratch.next().map_or(&mut [][..], |scratch| scratch);
+        let mut state: [&mut [C]; N] = array::from_fn(|_| <&mut [C]>::default());
+        for (k, (slot, scratch)) in state.iter_mut().zip(state_scratch).enumerate() {
             // SAFETY: as above.
-            unsafe { tensor.open::<C>(STATE + k, tile.clone(), scratch) }
-        });
+            *slot = unsafe { tensor.open::<C>(STATE + k, tile.clone(), scratch) };
+        }
         block::apply(level, self.rule, scales, weight, grad, state.each_mut().map(|state| &mut **state));
         // SAFETY: as above; the cells are those that were opened.
         unsafe { tensor.close(WEIGHT, tile.start, weight) };

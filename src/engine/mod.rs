@@ -55,6 +55,20 @@ impl<'a> Batch<'a> {
         self.kernels.len() - 1
     }
 
+    /// Puts a kernel, for the same format and number of states, in the place of another.
+    ///
+    /// # Panics
+    /// If there is none of that number, or it was for others.
+    pub fn set_kernel(&mut self, number: usize, kernel: Box<dyn Kernel>) {
+        assert_eq!(self.kernels[number].operands(), kernel.operands());
+        self.kernels[number] = kernel;
+    }
+
+    /// The tensors, in the order in which they were added. Their lengths stay as they are.
+    pub fn tensors_mut(&mut self) -> impl ExactSizeIterator<Item = &mut Tensor<'a>> {
+        self.entries.iter_mut().map(|entry| &mut entry.tensor)
+    }
+
     /// Adds a tensor to be moved by a kernel.
     ///
     /// # Panics
@@ -87,11 +101,8 @@ impl<'a> Batch<'a> {
     /// Takes the step: moves every tensor once.
     pub fn run(&mut self) {
         let level = simd::current();
-        let chunk = parallel::chunk_len(self.total);
         let batch = &*self;
-        parallel::for_each(self.total.div_ceil(chunk), self.total, &|index| {
-            batch.run_chunk(level, index * chunk..batch.total.min((index + 1) * chunk));
-        });
+        parallel::share(self.total, &|range| batch.run_chunk(level, range));
     }
 
     /// Moves a range of the line of all elements. Within a tensor, cuts fall on whole blocks.

@@ -13,6 +13,14 @@ pub struct Span {
     pub pattern: u64,
 }
 
+impl Span {
+    /// The same bytes at another address.
+    #[must_use]
+    pub const fn moved_to(self, start: usize) -> Self {
+        Self { start, end: start + (self.end - self.start), ..self }
+    }
+}
+
 /// The spans of the last step that was found good.
 #[derive(Debug, Default)]
 pub struct Overlaps {

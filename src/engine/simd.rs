@@ -6,7 +6,6 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use super::block::Block;
 use super::format::Cell;
 use super::tensor::MAX_STATE;
 
@@ -111,8 +110,8 @@ pub(super) trait Body<C: Cell>: Copy {
     /// Whether it divides or takes roots.
     const DIVIDES: bool;
 
-    /// Runs the loop. Implementations are `#[inline(always)]`, and so is everything that they call.
-    fn run(self, weight: &mut [Block<C>], grad: &[Block<C>], state: [&mut [Block<C>]; MAX_STATE]);
+    /// Runs the loop over blocks of `L` elements. Implementations are `#[inline(always)]`, and so is everything that they call.
+    fn run<const L: usize>(self, weight: &mut [[C; L]], grad: &[[C; L]], state: [&mut [[C; L]]; MAX_STATE]);
 }
 
 /// Runs the job, compiled for the level, which must be available.
@@ -145,14 +144,14 @@ fn divides_wide() -> bool {
 macro_rules! entries {
     ($($(#[$attribute:meta])* $name:ident)*) => {$(
         $(#[$attribute])*
-        fn $name<C: Cell, B: Body<C>>(
+        fn $name<C: Cell, B: Body<C>, const L: usize>(
             body: B,
-            weight: &mut [Block<C>],
-            grad: &[Block<C>],
-            state0: &mut [Block<C>],
-            state1: &mut [Block<C>],
-            state2: &mut [Block<C>],
-            state3: &mut [Block<C>],
+            weight: &mut [[C; L]],
+            grad: &[[C; L]],
+            state0: &mut [[C; L]],
+            state1: &mut [[C; L]],
+            state2: &mut [[C; L]],
+            state3: &mut [[C; L]],
         ) {
             body.run(weight, grad, [state0, state1, state2, state3]);
         }
@@ -174,12 +173,12 @@ entries! {
 /// Runs the loop, compiled for the level, which must be available. Each operand is an argument of its own, never part of a
 /// struct or an array: that is how the compiler learns that they don't overlap.
 #[inline(always)]
-pub(super) fn enter<C: Cell, B: Body<C>>(
+pub(super) fn enter<C: Cell, B: Body<C>, const L: usize>(
     level: Level,
     body: B,
-    weight: &mut [Block<C>],
-    grad: &[Block<C>],
-    state: [&mut [Block<C>]; MAX_STATE],
+    weight: &mut [[C; L]],
+    grad: &[[C; L]],
+    state: [&mut [[C; L]]; MAX_STATE],
 ) {
     let [state0, state1, state2, state3] = state;
     debug_assert!(level.is_available());

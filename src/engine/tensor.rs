@@ -58,6 +58,38 @@ impl Tensor<'_> {
         Self { dtype, len, states, pointers, layout, borrowed: PhantomData }
     }
 
+    /// Its format.
+    #[must_use]
+    pub const fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// How many elements it has.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no element.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Where the operands begin, if they are dense in one order.
+    #[must_use]
+    pub fn addresses(&self) -> Option<&[*mut u8]> {
+        self.is_dense().then(|| &self.pointers[..STATE + self.states])
+    }
+
+    /// Puts the gradient at another address.
+    ///
+    /// # Safety
+    /// That of [`new`](Self::new) with the gradient there.
+    pub const unsafe fn move_grad(&mut self, address: *mut u8) {
+        self.pointers[GRAD] = address;
+    }
+
     pub(super) fn is_dense(&self) -> bool {
         self.layout.is_none()
     }

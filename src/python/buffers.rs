@@ -67,6 +67,13 @@ impl<'a> Header<'a> {
     }
 
     #[inline]
+    pub(super) fn is_shaped_like(self, other: Self) -> bool {
+        // One by one: axes are few, and comparing slices is a call.
+        let (shape, others) = (self.shape(), other.shape());
+        shape.len() == others.len() && shape.iter().zip(others).all(|(len, other)| len == other)
+    }
+
+    #[inline]
     pub(super) fn address(self) -> *mut u8 {
         self.0.fields.data.cast()
     }
@@ -81,12 +88,18 @@ impl<'a> Header<'a> {
         self.has(npyffi::NPY_ARRAY_WRITEABLE)
     }
 
+    /// The orders in which the elements follow each other without gaps, C and Fortran, a bit for each.
+    #[inline]
+    pub(super) fn order(self) -> i32 {
+        self.0.fields.flags & (npyffi::NPY_ARRAY_C_CONTIGUOUS | npyffi::NPY_ARRAY_F_CONTIGUOUS)
+    }
+
     /// The bytes from the first that an element touches to one past the last; `None` without elements.
     #[inline]
     pub(super) fn span(self, dtype: Dtype) -> Option<Span> {
         let start = self.address() as usize;
         let size = dtype.size();
-        if self.has(npyffi::NPY_ARRAY_C_CONTIGUOUS | npyffi::NPY_ARRAY_F_CONTIGUOUS) {
+        if self.order() != 0 {
             let len = self.len();
             return (len > 0).then(|| Span { start, end: start + len * size, pattern: 0 });
         }
@@ -113,7 +126,7 @@ impl<'a> Header<'a> {
 
     /// Whether the elements fill their span, each once, with no axis running backwards.
     pub(super) fn is_dense(self, dtype: Dtype) -> bool {
-        self.has(npyffi::NPY_ARRAY_C_CONTIGUOUS | npyffi::NPY_ARRAY_F_CONTIGUOUS)
+        self.order() != 0
             || (self.strides().iter().zip(self.shape()).all(|(&stride, &len)| stride > 0 || len == 1)
                 && self.span(dtype).is_none_or(|span| span.end - span.start == self.len() * dtype.size())
                 && !self.overlaps_itself(dtype))
@@ -122,15 +135,14 @@ impl<'a> Header<'a> {
     /// Whether the order of elements in memory is the same as another array's of that shape.
     #[inline]
     pub(super) fn is_ordered_like(self, other: Self) -> bool {
-        (self.has(npyffi::NPY_ARRAY_C_CONTIGUOUS) && other.has(npyffi::NPY_ARRAY_C_CONTIGUOUS))
-            || (self.has(npyffi::NPY_ARRAY_F_CONTIGUOUS) && other.has(npyffi::NPY_ARRAY_F_CONTIGUOUS))
+        self.order() & other.order() != 0
             || (self.strides().iter().zip(other.strides()).zip(self.shape())).all(|((a, b), &len)| a == b || len == 1)
     }
 
     /// Whether two elements may be the same memory. From the fastest axis to the slowest, each must step over all that the
     /// faster ones reach.
     pub(super) fn overlaps_itself(self, dtype: Dtype) -> bool {
-        if self.has(npyffi::NPY_ARRAY_C_CONTIGUOUS | npyffi::NPY_ARRAY_F_CONTIGUOUS) || self.len() == 0 {
+        if self.order() != 0 || self.len() == 0 {
             return false;
         }
         let axes = self.shape().iter().zip(self.strides()).filter(|(len, _)| **len > 1);

@@ -16,7 +16,7 @@ pub(super) struct Found<'py> {
     pub(super) weight: Bound<'py, PyAny>,
     pub(super) grad: Bound<'py, PyAny>,
     /// The state that was made for it in this step, where it had none or another rule's.
-    pub(super) made: Option<State>,
+    pub(super) made: Option<Box<State>>,
 }
 
 /// The groups of an optimizer.

@@ -47,7 +47,7 @@ impl<'a> Operands<'a> {
             if header.dtype() != Some(dtype) {
                 return Err((operand, Problem::OtherDtype));
             }
-            if header.shape() != weight.shape() {
+            if !header.is_shaped_like(weight) {
                 return Err((operand, Problem::OtherShape));
             }
             if operand != GRAD && !header.is_writeable() {
@@ -105,6 +105,48 @@ impl<'a> Operands<'a> {
             Axis { len: len.unsigned_abs(), strides }
         });
         Some(Box::new(Layout::new(axes.collect())))
+    }
+}
+
+/// Where the arrays of a step before are now.
+pub(super) enum Unmoved {
+    /// Where they were.
+    All,
+    /// The gradient is here, the others where they were.
+    AllButGrad(*mut u8),
+    /// Elsewhere, or not what they were.
+    No,
+}
+
+/// Whether arrays are still as a tensor of them says, dense in C or all in Fortran order, and fit for a step. That is much less
+/// to look at than [`Operands::read`] does, which says what is wrong.
+#[inline]
+pub(super) fn unmoved(
+    tensor: &Tensor<'_>,
+    weight: &Bound<'_, PyAny>,
+    grad: &Bound<'_, PyAny>,
+    states: &[Py<PyAny>],
+) -> Unmoved {
+    let py = weight.py();
+    let Some([weight_address, grad_address, state_addresses @ ..]) = tensor.addresses() else { return Unmoved::No };
+    let (Some(weight), Some(grad)) = (Header::of(weight), Header::of(grad)) else { return Unmoved::No };
+    let fits = |header: Header<'_>| header.dtype() == Some(tensor.dtype()) && header.is_shaped_like(weight);
+    let stays = |header: Header<'_>, address: *mut u8| header.address() == address && header.is_writeable();
+    let same = weight.len() == tensor.len() && states.len() == state_addresses.len();
+    if !same || !fits(weight) || !fits(grad) || !stays(weight, *weight_address) {
+        return Unmoved::No;
+    }
+    let mut order = weight.order() & grad.order();
+    for (state, &address) in states.iter().zip(state_addresses) {
+        match Header::of(state.bind(py)) {
+            Some(state) if fits(state) && stays(state, address) => order &= state.order(),
+            _ => return Unmoved::No,
+        }
+    }
+    match order {
+        0 => Unmoved::No,
+        _ if grad.address() == *grad_address => Unmoved::All,
+        _ => Unmoved::AllButGrad(grad.address()),
     }
 }
 

@@ -6,14 +6,20 @@ use pyo3::prelude::*;
 
 use super::error;
 use super::gradients::{Form, Found};
-use super::operands::{Operands, Places};
+use super::operands::{self, Operands, Places, Unmoved};
 use super::parameter::{Located, Parameter, Recipe, State};
 use crate::engine::{Batch, Dtype, GRAD, Meeting, Overlaps, STATE, Span, WEIGHT};
 
-/// What a step works with, kept to save its memory.
+/// What a step works with, kept from one to the next: mostly it is still right.
 #[derive(Default)]
 pub(super) struct Step {
     pub(super) batch: Batch<'static>,
+    /// Whether the batch was checked to its end.
+    checked: bool,
+    /// The parameter that each tensor of the batch is of, and its kernel.
+    tensors: Vec<(usize, usize)>,
+    /// A parameter, and the dtype, that each kernel was made for.
+    kernels: Vec<(usize, Dtype)>,
     overlaps: Overlaps,
     written: Vec<Span>,
     read: Vec<Span>,
@@ -23,6 +29,51 @@ pub(super) struct Step {
 }
 
 impl Step {
+    /// Makes the batch of the step before that of this one, if it is of the same parameters and their arrays are plain and lie
+    /// where they lay; gradients may have moved. If not it returns false, and all is to be [prepared](Self::prepare) afresh.
+    pub(super) fn renew(
+        &mut self,
+        found: &[Found<'_>],
+        form: Form,
+        parameters: &[Parameter],
+        recipes: &[Recipe],
+    ) -> PyResult<bool> {
+        if !self.checked || self.tensors.len() != found.len() || self.read.len() != found.len() {
+            return Ok(false);
+        }
+        self.checked = false;
+        let mut moved = false;
+        for ((one, tensor), (&(number, kernel), span)) in
+            found.iter().zip(self.batch.tensors_mut()).zip(self.tensors.iter().zip(&mut self.read))
+        {
+            let state = &parameters[number].state;
+            if one.parameter != number || state.t != parameters[self.kernels[kernel].0].state.t {
+                return Ok(false);
+            }
+            match operands::unmoved(tensor, &one.weight, &one.grad, &state.arrays) {
+                Unmoved::All => {}
+                Unmoved::AllButGrad(address) => {
+                    moved = true;
+                    *span = span.moved_to(address as usize);
+                    // SAFETY: the gradient is an array of the same format and size, and as in `prepare_once` for the rest.
+                    unsafe { tensor.move_grad(address) };
+                }
+                Unmoved::No => return Ok(false),
+            }
+        }
+        for (kernel, &(number, dtype)) in self.kernels.iter().enumerate() {
+            let Parameter { group, state, .. } = &parameters[number];
+            match &recipes[*group].0 {
+                Some((update, stages)) if state.is_of(update.state()) => {
+                    self.batch.set_kernel(kernel, update.at(state.t + 1, dtype, *stages));
+                }
+                _ => return Ok(false),
+            }
+        }
+        self.checked = !moved || !self.check_overlaps(found, form, parameters)?;
+        Ok(self.checked)
+    }
+
     /// Reads and checks all that a step touches, and fills the batch. A parameter that still needs state is checked, but not
     /// moved.
     pub(super) fn prepare(
@@ -35,6 +86,7 @@ impl Step {
         // Comparing memory runs Python code, which may change what was read before; then all is read again. It is compared
         // again only if it has changed.
         while self.prepare_once(found, form, parameters, recipes)? {}
+        self.checked = true;
         Ok(())
     }
 
@@ -46,7 +98,10 @@ impl Step {
         parameters: &[Parameter],
         recipes: &[Recipe],
     ) -> PyResult<bool> {
+        self.checked = false;
         self.batch.clear();
+        self.tensors.clear();
+        self.kernels.clear();
         self.written.clear();
         self.read.clear();
         self.writers.clear();
@@ -74,8 +129,12 @@ impl Step {
             let (t, dtype) = (state.t + 1, operands.dtype());
             let kernel = match last {
                 Some((group, at, of, kernel)) if (group, at, of) == (parameter.group, t, dtype) => kernel,
-                _ => self.batch.add_kernel(update.at(t, dtype, *stages)),
+                _ => {
+                    self.kernels.push((one.parameter, dtype));
+                    self.batch.add_kernel(update.at(t, dtype, *stages))
+                }
             };
+            self.tensors.push((one.parameter, kernel));
             last = Some((parameter.group, t, dtype, kernel));
             // SAFETY: `found` and `parameters` keep the arrays alive, and the step is not taken unless `check_overlaps` finds
             // that nothing overlaps. Other threads must not resize the arrays during a step: the documentation says so.
@@ -109,7 +168,7 @@ impl<'py> Found<'py> {
     /// The state that the parameter has in this step.
     #[inline]
     fn state<'a>(&'a self, parameter: &'a Parameter) -> &'a State {
-        self.made.as_ref().unwrap_or(&parameter.state)
+        self.made.as_deref().unwrap_or(&parameter.state)
     }
 
     #[inline]

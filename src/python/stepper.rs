@@ -146,14 +146,16 @@ impl Stepper {
         let mut stepper = Self::change(slf)?;
         let Self { groups, recipes, parameters, taken, make_state, step } = &mut *stepper;
         let (mut found, form) = groups.find(grads, parameters.len())?;
-        for Found { weight, grad, .. } in &mut found {
-            if Header::of(grad).is_none()
-                && let Some(array) = gradients::scalar_as_array(grad, weight)?
-            {
-                *grad = array;
+        if !step.renew(&found, form, parameters, recipes)? {
+            for Found { weight, grad, .. } in &mut found {
+                if Header::of(grad).is_none()
+                    && let Some(array) = gradients::scalar_as_array(grad, weight)?
+                {
+                    *grad = array;
+                }
             }
+            step.prepare(&found, form, parameters, recipes)?;
         }
-        step.prepare(&found, form, parameters, recipes)?;
         // State is made when all else is found good, and belongs to the parameter when the step has been taken.
         if step.batch.len() < found.len() {
             for found in &mut found {
@@ -161,7 +163,7 @@ impl Stepper {
                 let Some((update, _)) = &recipes[parameter.group].0 else { return Err(error::unknown_rule("")) };
                 if !parameter.state.is_of(update.state()) {
                     let make = |initial: f64| make_state.call1(py, (&found.weight, initial));
-                    found.made = Some(parameter.state.turned_into(py, &**update, make)?);
+                    found.made = Some(Box::new(parameter.state.turned_into(py, &**update, make)?));
                 }
             }
             step.prepare(&found, form, parameters, recipes)?;
@@ -175,7 +177,7 @@ impl Stepper {
         for found in found {
             let parameter = &mut parameters[found.parameter];
             if let Some(made) = found.made {
-                parameter.state = made;
+                parameter.state = *made;
             }
             parameter.state.t += 1;
         }

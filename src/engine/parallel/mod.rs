@@ -12,9 +12,12 @@ mod placement;
 mod pool;
 mod sync;
 
+use std::cell::Cell;
+use std::ops::Range;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 pub use pool::MAX_THREADS;
 use pool::Wake;
@@ -57,24 +60,52 @@ pub fn set_num_threads(threads: usize) -> bool {
 const SHARE_WITH_SPINNING: usize = 8 << 10;
 /// A step of fewer elements is not worth waking threads for.
 const SHARE_WITH_PARKED: usize = 192 << 10;
+/// Steps that follow each other within this time wake threads when they have moved so many elements: from then on threads
+/// spin, and help with steps that are not worth waking for.
+const SUCCESSION: (Duration, usize) = (Duration::from_micros(200), 1 << 20);
 /// The least and the most elements to a chunk.
 const CHUNK: (usize, usize) = (4 << 10, 64 << 10);
 /// Chunks to a thread, where the limits allow it: few enough to cost nothing, enough to even out the threads.
 const CHUNKS_A_THREAD: usize = 4;
 
-/// How many elements to put into a chunk.
-pub(super) fn chunk_len(elements: usize) -> usize {
-    let even = elements / (num_threads() * CHUNKS_A_THREAD);
-    even.clamp(CHUNK.0, CHUNK.1).next_multiple_of(super::LANES)
+/// Calls `work` with ranges that together are all of `elements`, on several threads if that many are worth it, else once.
+/// Ranges begin at multiples of `LANES`.
+pub(super) fn share(elements: usize, work: &(dyn Fn(Range<usize>) + Sync)) {
+    let threads = num_threads();
+    if threads < 2 || elements < SHARE_WITH_SPINNING {
+        return work(0..elements);
+    }
+    let wake = if elements >= SHARE_WITH_PARKED {
+        Wake::All
+    } else if pool::anyone_spins() {
+        Wake::Nobody
+    } else if in_succession(elements) {
+        Wake::All
+    } else {
+        return work(0..elements);
+    };
+    let even = elements / (threads * CHUNKS_A_THREAD);
+    let chunk = even.clamp(CHUNK.0, CHUNK.1).next_multiple_of(super::LANES);
+    let chunks = elements.div_ceil(chunk);
+    let piece = |index: usize| work(index * chunk..elements.min((index + 1) * chunk));
+    if !pool::current().run(chunks, threads.min(chunks), wake, &piece) {
+        work(0..elements);
+    }
 }
 
-/// Calls `work` once for each index below `chunks`, on several threads if that many elements are worth it.
-pub(super) fn for_each(chunks: usize, elements: usize, work: &(dyn Fn(usize) + Sync)) {
-    let threads = num_threads().min(chunks);
-    let wake = if elements < SHARE_WITH_PARKED { Wake::Nobody } else { Wake::All };
-    if threads < 2 || elements < SHARE_WITH_SPINNING || !pool::current().run(chunks, threads, wake, work) {
-        (0..chunks).for_each(work);
+/// Whether steps of this thread, which nobody helps with, follow each other closely and have moved many elements by now.
+fn in_succession(elements: usize) -> bool {
+    thread_local! {
+        static SUCCESSIVE: Cell<Option<(Instant, usize)>> = const { Cell::new(None) };
     }
+    let now = Instant::now();
+    let moved = match SUCCESSIVE.get() {
+        Some((last, moved)) if now.duration_since(last) < SUCCESSION.0 => moved + elements,
+        _ => elements,
+    };
+    let enough = moved >= SUCCESSION.1;
+    SUCCESSIVE.set(if enough { None } else { Some((now, moved)) });
+    enough
 }
 
 #[cfg(all(test, not(loom)))]
@@ -102,6 +133,22 @@ mod tests {
                 for wake in [Wake::Nobody, Wake::All] {
                     assert_eq!(counts(chunks, threads, wake), vec![1; chunks]);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_step_of_any_size_is_shared_out_whole() {
+        for elements in [1, SHARE_WITH_SPINNING - 1, SHARE_WITH_SPINNING, SHARE_WITH_PARKED - 33, SHARE_WITH_PARKED + 1]
+        {
+            // Often enough to be a succession, in which threads are woken and then help.
+            for _ in 0..2 * SUCCESSION.1.div_ceil(elements).min(200) {
+                let moved = AtomicUsize::new(0);
+                share(elements, &|range| {
+                    assert!(range.start.is_multiple_of(crate::engine::LANES) && range.end <= elements);
+                    moved.fetch_add(range.len(), Ordering::Relaxed);
+                });
+                assert_eq!(moved.into_inner(), elements);
             }
         }
     }

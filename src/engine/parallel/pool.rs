@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process;
 use std::ptr;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,8 @@ pub(super) struct Pool {
     helpers: [Helper; MAX_THREADS],
     /// Whether idle threads spin: not when there are more of them than cores, where they would be in the way.
     spins: AtomicBool,
+    /// How many threads are not parked.
+    awake: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -59,9 +61,18 @@ struct Job {
 // are valid until the gate is empty again. The rest is atomic.
 unsafe impl Sync for Pool {}
 
+/// The pool of this process, or in a forked child that of its parent.
+static POOL: AtomicPtr<Pool> = AtomicPtr::new(ptr::null_mut());
+
+/// Whether a thread may be there to help without being woken. A guess, since to know for sure whether the pool is that of this
+/// process takes a system call.
+pub(super) fn anyone_spins() -> bool {
+    // SAFETY: a pool is never freed.
+    unsafe { POOL.load(Ordering::Acquire).as_ref() }.is_some_and(|pool| pool.awake.load(Ordering::Relaxed) > 0)
+}
+
 /// The pool of this process.
 pub(super) fn current() -> &'static Pool {
-    static POOL: AtomicPtr<Pool> = AtomicPtr::new(ptr::null_mut());
     let process = process::id();
     let pool = POOL.load(Ordering::Acquire);
     // SAFETY: a pool is never freed.
@@ -94,6 +105,7 @@ impl Pool {
             job: UnsafeCell::new(None),
             helpers: std::array::from_fn(|_| Helper::default()),
             spins: AtomicBool::new(true),
+            awake: AtomicUsize::new(0),
         }
     }
 
@@ -160,6 +172,7 @@ impl Pool {
     /// What a thread of the pool does all its life.
     fn help(&self, helper: usize) {
         self.helpers[helper].placement.get_or_init(Placement::of_this_thread);
+        self.awake.fetch_add(1, Ordering::Relaxed);
         let mut last = 0;
         loop {
             if !self.gate.enter(helper, &mut last) {
@@ -190,9 +203,11 @@ impl Pool {
         }
         // A leader that misses the flag leaves this thread parked until the next job that wakes: it costs nothing else.
         self.helpers[helper].parked.store(true, Ordering::SeqCst);
+        self.awake.fetch_sub(1, Ordering::Relaxed);
         if !self.gate.calls(helper, last) {
             thread::park();
         }
+        self.awake.fetch_add(1, Ordering::Relaxed);
         self.helpers[helper].parked.store(false, Ordering::SeqCst);
     }
 }

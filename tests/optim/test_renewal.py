@@ -1,0 +1,106 @@
+"""A step of the same arrays as the one before looks at less, and must not be told apart from one that looks at all."""
+
+import copy
+
+import numpy as np
+import pytest
+
+import lrcore
+from cases import same
+
+SHAPES = {"w": (5, 3), "b": (3,), "scalar": (), "empty": (0,), "long": (40,)}
+
+
+def changes(rng):
+    """What may happen to parameters, gradients and optimizer between two steps: functions of all three."""
+
+    def move_grad(opt, params, grads, name):
+        grads[name] = grads[name].copy()
+
+    def reorder_grad(opt, params, grads, name):
+        grads[name] = grads[name].copy(order="F")
+
+    def skip(opt, params, grads, name):
+        grads[name] = None
+
+    def replace_weight(opt, params, grads, name):
+        params[name] = params[name].copy(order="F")
+
+    def edit_rate(opt, params, grads, name):
+        opt.param_groups[0]["lr"] = float(rng.uniform(0.01, 0.1))
+
+    def change_rule(opt, params, grads, name):
+        opt.param_groups[0]["amsgrad"] = not opt.param_groups[0]["amsgrad"]
+
+    def load_other_counts(opt, params, grads, name):
+        saved = opt.state_dict()
+        if name in saved["state"]:
+            saved["state"][name]["step"] += 7
+            opt.load_state_dict(saved)
+
+    def nothing(opt, params, grads, name):
+        pass
+
+    return [move_grad, reorder_grad, skip, replace_weight, edit_rate, change_rule, load_other_counts, *[nothing] * 6]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_step_like_the_one_before_gives_what_a_new_optimizer_gives(seed):
+    rng = np.random.default_rng(seed)
+    params = {name: rng.standard_normal(shape) for name, shape in SHAPES.items()}
+    kept = lrcore.Adam(params, lr=0.05)
+    fresh, choices = copy.deepcopy(kept), changes(rng)
+    for _ in range(60):
+        grads = {name: np.asarray(rng.standard_normal(shape)) for name, shape in SHAPES.items()}
+        for _ in range(3):  # the same arrays, so that there is something to renew
+            change, name = choices[rng.integers(len(choices))], str(rng.choice(list(SHAPES)))
+            if grads[name] is None:
+                continue
+            state = rng.bit_generator.state
+            change(kept, kept.params, grads, name)
+            rng.bit_generator.state = state
+            change(fresh, fresh.params, dict(grads), name)
+            fresh = copy.deepcopy(fresh)
+            kept.step(grads)
+            fresh.step(grads)
+            for name in SHAPES:
+                assert same(kept.params[name], fresh.params[name])
+
+
+def test_a_gradient_that_moves_onto_a_weight_is_refused_each_time():
+    params = {"a": np.ones(4), "b": np.ones(4)}
+    grads = {"a": np.ones(4), "b": np.ones(4)}
+    opt = lrcore.SGD(params, lr=1.0, momentum=0.5)
+    opt.step(grads)
+    opt.step(grads)
+    before = [array.copy() for array in params.values()]
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r'^params\["b"\] and grads\["a"\] share memory$'):
+            opt.step({**grads, "a": params["b"]})
+        assert opt.steps == 2
+        assert all(same(array, old) for array, old in zip(params.values(), before, strict=True))
+    assert opt.step(grads).step == 3
+
+
+@pytest.mark.parametrize("which", ["weight", "grad", "state"])
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda array: array.resize(3, refcheck=False), r"has shape \((3|4),\)"),
+        (lambda array: setattr(array, "dtype", np.int64), "int64"),
+    ],
+    ids=["shrunk", "another dtype"],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_an_array_that_changes_where_it_is_is_looked_at_again(which, spoil, message):
+    params, grads = {"a": np.ones(4), "b": np.ones(4)}, {"a": np.ones(4), "b": np.ones(4)}
+    opt = lrcore.Adam(params)
+    for _ in range(3):
+        opt.step(grads)
+    spoil({"weight": params["a"], "grad": grads["a"], "state": opt.state["a"]["exp_avg_sq"]}[which])
+    before = params["b"].copy()
+    for _ in range(2):
+        with pytest.raises((ValueError, TypeError), match=message):
+            opt.step(grads)
+        assert opt.steps == 3
+        assert same(params["b"], before)
