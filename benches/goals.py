@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import statistics
 import subprocess
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 import peers
 from lrcore.bench.timing import Times, interleave
 from models import MODELS
-from sections import KI, MI, Bench, named, plain, progress, random_arrays
+from sections import KI, MI, Bench, entrants, in_sittings, named, progress, random_arrays
 from works import WORKS, Peer
 
 if TYPE_CHECKING:
@@ -66,11 +66,8 @@ def _pair(bench: Bench, goal: Goal, peer: Peer) -> None:
     work, case, shapes, name, most = goal
     progress(f"goals: {work} {case}, {name}")
     values = random_arrays(shapes, np.dtype("float32"))
-    pair = {one.name: plain(one.make(WORKS[work], values, values)) for one in (peers.LRCORE, peer)}
-    del values
-    times = interleave(pair, bench.plan.seconds, bench.plan.rounds)
-    del pair
-    gc.collect()
+    make = [partial(entrants, one, WORKS[work], values, None) for one in (peers.LRCORE, peer)]
+    times = in_sittings(make, sum(array.nbytes for array in values), bench.plan.seconds, bench.plan.rounds)
     ours, theirs = times["lrcore"], times[name]
     ratio = ours.over(theirs)
     progress("")
