@@ -48,7 +48,7 @@ def make_roof(work: Work, weights: list[Array], grads: list[Array]) -> Contestan
     stepper = _lrcore.Stepper(False, np.full_like)  # noqa: FBT003
     stepper.add_group(weights, "")
     rule = f"roof_{work.states}"
-    stepper.set_group(0, rule, [], lr=0.0, weight_decay=0.0, decay="coupled", maximize=False)
+    stepper.set_group(0, rule, [])
     return Contestant(lambda: stepper.step(grads), lambda: weights, lambda values: fill(grads, values))
 
 

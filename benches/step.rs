@@ -46,15 +46,16 @@ fn bench<F: Real + Native>(criterion: &mut Criterion, name: &str, len: usize, la
         more => panic!("{} states", more.len()),
     };
     let mut batch = Batch::default();
-    let kernel = batch.add_kernel(update.at(STEP, F::DTYPE, Stages::NONE));
-    batch.push(tensor, kernel);
+    let slot = batch.add_slot(tensor.access());
+    batch.push(tensor, slot);
+    let kernels = [update.at(STEP, F::DTYPE, Stages::NONE)];
 
     let mut group = criterion.benchmark_group(format!("{name}/{:?}/{label}", F::DTYPE));
     group.throughput(Throughput::Elements(len as u64));
     for level in Level::available() {
         group.bench_function(BenchmarkId::from_parameter(level.name()), |bencher| {
             assert!(simd::set(level));
-            bencher.iter(|| batch.run());
+            bencher.iter(|| batch.run(&kernels));
         });
     }
     group.finish();

@@ -34,6 +34,9 @@ pub trait Real:
     /// The nearest number of this type.
     #[must_use]
     fn of(value: f64) -> Self;
+    /// The number as `f64`, exactly.
+    #[must_use]
+    fn wide(self) -> f64;
     /// The square root, correctly rounded.
     #[must_use]
     fn sqrt(self) -> Self;
@@ -47,6 +50,19 @@ pub trait Real:
     #[expect(clippy::eq_op, reason = "x != x is NaN, and compiles to one vector comparison")]
     fn max_or_nan(self, other: Self) -> Self {
         if self != self || self >= other { self } else { other }
+    }
+
+    /// The nearest number from `low` to `high`; NaN stays.
+    #[inline(always)]
+    #[must_use]
+    fn clamp_or_nan(self, low: Self, high: Self) -> Self {
+        if self > high {
+            high
+        } else if self < low {
+            low
+        } else {
+            self
+        }
     }
 
     /// Zero in place of a subnormal number: these make arithmetic slow, and a decaying average ends in them.
@@ -67,6 +83,10 @@ macro_rules! real {
             #[inline(always)]
             fn of(value: f64) -> Self {
                 $of(value)
+            }
+            #[inline(always)]
+            fn wide(self) -> f64 {
+                f64::from(self)
             }
             #[inline(always)]
             fn sqrt(self) -> Self {
@@ -240,6 +260,14 @@ mod tests {
             assert_eq!(zeroed.flush().to_bits(), 0);
         }
         assert!(f32::NAN.flush().is_nan());
+    }
+
+    #[test]
+    fn clamping_keeps_nan() {
+        assert!(f32::NAN.clamp_or_nan(-1.0, 1.0).is_nan());
+        assert_eq!((-2.0_f32).clamp_or_nan(-1.0, 1.0).to_bits(), (-1.0_f32).to_bits());
+        assert_eq!(f64::INFINITY.clamp_or_nan(-1.0, 1.0).to_bits(), 1.0_f64.to_bits());
+        assert_eq!((-0.0_f64).clamp_or_nan(-1.0, 1.0).to_bits(), (-0.0_f64).to_bits());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The engine against a naive twin: the rule, element by element, in one loop.
 
 use lrcore::engine::simd::{self, Level};
-use lrcore::engine::{Batch, Decay, Describe, Dtype, LANES, Make, Native, Stages, Tensor, parallel};
+use lrcore::engine::{Access, Batch, Decay, Describe, Dtype, LANES, Make, Native, Stages, Tensor, parallel};
 use lrcore::rule::{Optimizer, Real, Rule};
 use lrcore::rules::{self, Visitor};
 
@@ -54,14 +54,14 @@ impl<F: Real> Visitor for Naive<'_, F> {
             let rule = optimizer.at::<F>(t);
             for i in 0..weight.len() {
                 let mut grad = self.grad[i];
-                let Stages { maximize, decay, weight_decay, lr } = self.stages;
+                let Stages { maximize, decay, decay_rate, .. } = self.stages;
                 if maximize {
                     grad = -grad;
                 }
                 match decay {
-                    Decay::Coupled if weight_decay != 0.0 => grad = grad + F::of(weight_decay) * weight[i],
-                    Decay::Decoupled => weight[i] = weight[i] * F::of(1.0 - lr * weight_decay),
-                    Decay::Coupled => {}
+                    Decay::Coupled if decay_rate != 0.0 => grad = grad + F::of(decay_rate) * weight[i],
+                    Decay::Decoupled => weight[i] = weight[i] * F::of(1.0 - decay_rate),
+                    _ => {}
                 }
                 let (moved, after) = rule.apply(weight[i], grad, std::array::from_fn(|k| states[k][i]));
                 weight[i] = moved;
@@ -83,7 +83,8 @@ fn engine<F: Real + Native>(name: &str, values: &[f64], tensors: &[(Vec<F>, Vec<
     let mut moved: Vec<Moved<F>> = tensors.iter().map(start).collect();
     for t in 1..=STEPS {
         let mut batch = Batch::default();
-        let kernel = batch.add_kernel(update.at(t, F::DTYPE, stages));
+        let access = Access { dtype: F::DTYPE, states: initial.len(), average: false, zero_grads: false };
+        let slot = batch.add_slot(access);
         for ((weight, states), (_, grad)) in moved.iter_mut().zip(tensors) {
             let tensor = match states.as_mut_slice() {
                 [] => Tensor::from_slices(weight, grad, []),
@@ -93,9 +94,9 @@ fn engine<F: Real + Native>(name: &str, values: &[f64], tensors: &[(Vec<F>, Vec<
                 [a, b, c, d] => Tensor::from_slices(weight, grad, [a, b, c, d]),
                 more => panic!("{} states", more.len()),
             };
-            batch.push(tensor, kernel);
+            batch.push(tensor, slot);
         }
-        batch.run();
+        batch.run(&[update.at(t, F::DTYPE, stages)]);
     }
     moved
 }
@@ -111,8 +112,8 @@ fn compare<F: Real + Native>(dtype: Dtype) {
     let of = |values: Vec<f64>| values.into_iter().map(F::of).collect::<Vec<F>>();
     let tensors: Vec<(Vec<F>, Vec<F>)> =
         lengths.iter().map(|&len| (of(noise(len as u64, len)), of(noise(!(len as u64), len)))).collect();
-    let coupled = Stages { maximize: true, decay: Decay::Coupled, weight_decay: 0.1, lr: 0.01 };
-    let decoupled = Stages { maximize: false, decay: Decay::Decoupled, weight_decay: 0.1, lr: 0.01 };
+    let coupled = Stages { maximize: true, decay: Decay::Coupled, decay_rate: 0.1, ..Stages::NONE };
+    let decoupled = Stages { decay: Decay::Decoupled, decay_rate: 0.001, ..Stages::NONE };
     for name in rules::NAMES {
         let names = rules::find(name, Describe).map_or(&[][..], |signature| signature.hyperparameters);
         let values = values_for(names);
@@ -140,13 +141,25 @@ fn the_engine_is_bitwise_equal_to_a_naive_loop() {
     compare::<f64>(Dtype::F64);
 }
 
+const PLAIN: Access = Access { dtype: Dtype::F32, states: 0, average: false, zero_grads: false };
+
 #[test]
 #[should_panic(expected = "left == right")]
-fn a_kernel_for_another_format_is_refused() {
-    let update = rules::find("sgd", Make(&[0.1])).flatten().expect("a registered name");
+fn a_tensor_of_another_format_is_refused() {
     let mut batch = Batch::default();
-    let kernel = batch.add_kernel(update.at(1, Dtype::F64, Stages::NONE));
-    batch.push(Tensor::from_slices(&mut [1.0_f32], &[1.0], []), kernel);
+    let slot = batch.add_slot(Access { dtype: Dtype::F64, ..PLAIN });
+    batch.push(Tensor::from_slices(&mut [1.0_f32], &[1.0], []), slot);
+}
+
+#[test]
+#[should_panic(expected = "allows")]
+fn a_kernel_that_needs_more_than_tensors_have_is_refused() {
+    let update = rules::find("sgd", Make(&[0.1])).flatten().expect("a registered name");
+    let (mut weight, grad) = ([1.0_f32], [1.0]);
+    let mut batch = Batch::default();
+    let slot = batch.add_slot(PLAIN);
+    batch.push(Tensor::from_slices(&mut weight, &grad, []), slot);
+    batch.run(&[update.at(1, Dtype::F32, Stages { zero_grads: true, ..Stages::NONE })]);
 }
 
 #[test]

@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as arrays_of
 import lrcore
 from cases import same
 from lrcore import schedules
+from lrcore.optim.options import DECAYS
 from snapshot import leaves, snapshot
 
 settings.register_profile("lrcore", deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
@@ -47,6 +48,12 @@ structures = st.recursive(
 
 
 numbers = st.floats(0.0, 1.0)
+OPTIONS = {
+    "decay": st.sampled_from(DECAYS),
+    "clip_value": st.none() | st.floats(0.01, 10.0),
+    "bounds": st.none() | st.tuples(st.floats(-2.0, 0.0), st.floats(0.0, 2.0)),
+    "zero_grads": st.just(False),  # the same gradients are used several times
+}
 
 
 @st.composite
@@ -55,7 +62,9 @@ def hyperparameters(draw):
     optimizer = draw(st.sampled_from(OPTIMIZERS))
     arguments = {}
     for key, default in optimizer(np.zeros(1)).param_groups[0].hyperparameters.items():
-        if isinstance(default, bool):
+        if key in OPTIONS:
+            arguments[key] = draw(OPTIONS[key])
+        elif isinstance(default, bool):
             arguments[key] = draw(st.booleans())
         elif key == "betas":
             betas = st.floats(0.0, 0.999) | st.just(schedules.Linear(0.0, 0.9, steps=2))

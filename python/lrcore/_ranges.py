@@ -10,21 +10,23 @@ import numpy as np
 
 
 class Range:
-    """The numbers from ``low``, included, to ``high``, included only if ``closed``."""
+    """The numbers from ``low``, included unless ``opened``, to ``high``, included only if ``closed``."""
 
-    __slots__ = ("closed", "high", "low")
+    __slots__ = ("closed", "high", "low", "opened")
 
-    def __init__(self, low: float = 0.0, high: float = math.inf, *, closed: bool = False) -> None:
+    def __init__(self, low: float = 0.0, high: float = math.inf, *, opened: bool = False, closed: bool = False) -> None:
         self.low = low
         self.high = high
+        self.opened = opened
         self.closed = closed
 
     def __str__(self) -> str:
         """Return the range as mathematics writes it: ``[0, 1)``."""
-        return f"[{self.low:g}, {self.high:g}{']' if self.closed else ')'}"
+        return f"{'(' if self.opened else '['}{self.low:g}, {self.high:g}{']' if self.closed else ')'}"
 
     def __contains__(self, value: float) -> bool:
-        return self.low <= value and (value <= self.high if self.closed else value < self.high)
+        above = self.low < value if self.opened else self.low <= value
+        return above and (value <= self.high if self.closed else value < self.high)
 
     def check(self, name: str, value: Any, *, otherwise: str = "") -> float:
         """Return the number as a float, or raise.
@@ -50,7 +52,9 @@ class Range:
 
 
 NON_NEGATIVE = Range()
+POSITIVE = Range(opened=True)
 FRACTION = Range(high=1.0)
+REAL = Range(-math.inf, math.inf, closed=True)
 
 
 def check_count(name: str, value: Any, *, least: int = 0, most: int | None = None) -> int:

@@ -3,14 +3,17 @@
 //! Optimizers of many types meet here in one: [`Update`] is what the bindings hold, a [`Kernel`] is one step of it.
 
 use std::array;
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::block;
 use super::format::{Cell, Dtype};
+use super::reduce::{Lanes, Norm};
 use super::simd::{self, Job, Level};
 use super::stage::{Folded, Stages};
-use super::tensor::{GRAD, MAX_STATE, OPERANDS, STATE, Tensor, WEIGHT};
-use crate::rule::{Optimizer, Rule};
+use super::tally::Tally;
+use super::tensor::{AVERAGE, Access, GRAD, MAX_STATE, OPERANDS, STATE, Tensor, WEIGHT};
+use crate::rule::{Optimizer, Real, Rule};
 use crate::rules::Visitor;
 
 /// An optimizer with its hyperparameters, whatever its type.
@@ -25,14 +28,21 @@ pub trait Update: Send + Sync {
 
 /// One step of an optimizer for tensors of one format.
 pub trait Kernel: Send + Sync {
-    /// The format and the number of states that its tensors have.
-    fn operands(&self) -> (Dtype, usize);
+    /// What a tensor must have to be moved.
+    fn access(&self) -> Access;
 
-    /// Moves a range of the tensor.
+    /// Moves a range of the tensor; with a tally, one of a unit at most, whose statistics are added to it.
     ///
     /// # Safety
-    /// The tensor has this kernel's [operands](Self::operands), the range is within it, and nothing else uses those elements.
-    unsafe fn run(&self, level: Level, tensor: &Tensor<'_>, range: Range<usize>, scratch: &mut Scratch);
+    /// The tensor [allows](Access::allows) this kernel's access, the range is within it, and nothing else uses those elements.
+    unsafe fn run(
+        &self,
+        level: Level,
+        tensor: &Tensor<'_>,
+        range: Range<usize>,
+        scratch: &mut Scratch,
+        tally: Option<&mut Tally>,
+    );
 }
 
 struct Typed<O, const N: usize>(O);
@@ -96,14 +106,17 @@ const TILE: usize = 512;
 /// Bytes to an operand's tile of scratch. More than a page: loads and stores at equal offsets in pages wait for each other.
 const TILE_BYTES: usize = TILE * 8 + 5 * 64;
 
-/// A tile of each operand, for those that a step can't use where they are.
+/// A tile of each operand, for those that a step can't use where they are, and one of the weight before the step.
 #[repr(align(64))]
-pub struct Scratch([[u8; TILE_BYTES]; OPERANDS]);
+pub struct Scratch {
+    operands: [[u8; TILE_BYTES]; OPERANDS],
+    before: [u8; TILE_BYTES],
+}
 
 impl Scratch {
     #[expect(clippy::large_stack_arrays, reason = "made at compile time, for thread-local memory")]
     pub(super) const fn new() -> Self {
-        Self([[0; TILE_BYTES]; OPERANDS])
+        Self { operands: [[0; TILE_BYTES]; OPERANDS], before: [0; TILE_BYTES] }
     }
 }
 
@@ -113,12 +126,20 @@ struct Step<C: Cell, R, const N: usize> {
 }
 
 impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Kernel for Step<C, R, N> {
-    fn operands(&self) -> (Dtype, usize) {
-        (C::DTYPE, N)
+    fn access(&self) -> Access {
+        let Folded { average, zero_grads, .. } = self.stages;
+        Access { dtype: C::DTYPE, states: N, average: average.is_some(), zero_grads }
     }
 
-    unsafe fn run(&self, level: Level, tensor: &Tensor<'_>, range: Range<usize>, scratch: &mut Scratch) {
-        simd::run(level, Piece { step: self, level, tensor, range, scratch });
+    unsafe fn run(
+        &self,
+        level: Level,
+        tensor: &Tensor<'_>,
+        range: Range<usize>,
+        scratch: &mut Scratch,
+        tally: Option<&mut Tally>,
+    ) {
+        simd::run(level, Piece { step: self, level, tensor, range, scratch, tally });
     }
 }
 
@@ -129,19 +150,20 @@ struct Piece<'a, C: Cell, R, const N: usize> {
     tensor: &'a Tensor<'a>,
     range: Range<usize>,
     scratch: &'a mut Scratch,
+    tally: Option<&'a mut Tally>,
 }
 
 impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Job for Piece<'_, C, R, N> {
     #[inline(always)]
     fn run(self) {
-        let Self { step, level, tensor, range, scratch } = self;
-        if tensor.is_dense() && !step.stages.needs_tiles() {
-            return step.move_tile(level, tensor, range, scratch);
+        let Self { step, level, tensor, range, scratch, mut tally } = self;
+        if tensor.is_dense() && !step.stages.needs_tiles() && tally.is_none() {
+            return step.move_tile(level, tensor, range, scratch, None);
         }
         let mut start = range.start;
         while start < range.end {
             let end = range.end.min(start + TILE);
-            step.move_tile(level, tensor, start..end, scratch);
+            step.move_tile(level, tensor, start..end, scratch, tally.as_deref_mut());
             start = end;
         }
     }
@@ -150,30 +172,145 @@ impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Job for Piece<'_, C, R, N> {
 impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Step<C, R, N> {
     /// Stages and rule on one tile, or on a range of any length where nothing needs scratch.
     #[inline(always)]
-    fn move_tile(&self, level: Level, tensor: &Tensor<'_>, tile: Range<usize>, Scratch(scratch): &mut Scratch) {
-        let [weight_scratch, grad_scratch, state_scratch @ ..] = scratch;
+    fn move_tile(
+        &self,
+        level: Level,
+        tensor: &Tensor<'_>,
+        tile: Range<usize>,
+        scratch: &mut Scratch,
+        tally: Option<&mut Tally>,
+    ) {
+        let Scratch { operands: [weight_scratch, grad_scratch, others @ ..], before } = scratch;
+        let stages = &self.stages;
         // SAFETY: by the contract of `Kernel::run` this piece alone uses the range, and operands don't overlap.
         let weight = unsafe { tensor.open::<C>(WEIGHT, tile.clone(), weight_scratch) };
-        let (grad, scales) = if self.stages.needs_tiles() {
+        let before = &mut C::cells(before)[..if stages.looks_back() || tally.is_some() { weight.len() } else { 0 }];
+        if !before.is_empty() {
+            before.copy_from_slice(weight);
+        }
+        let (grad, scales) = if stages.prepares() {
             // SAFETY: as above.
             let grad = unsafe { tensor.copy::<C>(GRAD, tile.clone(), grad_scratch) };
-            let scales = self.stages.prepare(grad, weight);
+            let scales = stages.prepare(grad, weight);
             (&*grad, scales)
         } else {
             // SAFETY: as above.
-            (unsafe { tensor.read::<C>(GRAD, tile.clone(), grad_scratch) }, self.stages.scales)
+            (unsafe { tensor.read::<C>(GRAD, tile.clone(), grad_scratch) }, stages.scales)
         };
         let mut state: [&mut [C]; N] = array::from_fn(|_| <&mut [C]>::default());
-        for (k, (slot, scratch)) in state.iter_mut().zip(state_scratch).enumerate() {
+        let mut others = others.iter_mut();
+        for (k, (slot, scratch)) in state.iter_mut().zip(&mut others).enumerate() {
             // SAFETY: as above.
             *slot = unsafe { tensor.open::<C>(STATE + k, tile.clone(), scratch) };
         }
         block::apply(level, self.rule, scales, weight, grad, state.each_mut().map(|state| &mut **state));
+        stages.finish(weight, before);
+        if let (Some(lerp), Some(scratch)) = (stages.average, others.next()) {
+            // SAFETY: as above; the tensor has an average, as `access` asks.
+            let average = unsafe { tensor.open::<C>(AVERAGE, tile.clone(), scratch) };
+            Folded::blend(lerp, average, weight);
+            // SAFETY: as above; the cells are those that were opened.
+            unsafe { tensor.close(AVERAGE, tile.start, average) };
+        }
+        if let Some(tally) = tally {
+            // SAFETY: as above; where the gradient was prepared its scratch is not needed any more.
+            tally.add(before, unsafe { tensor.read::<C>(GRAD, tile.clone(), grad_scratch) }, weight);
+        }
         // SAFETY: as above; the cells are those that were opened.
         unsafe { tensor.close(WEIGHT, tile.start, weight) };
         for (k, state) in state.iter().enumerate() {
             // SAFETY: as above.
             unsafe { tensor.close(STATE + k, tile.start, state) };
         }
+        if stages.zero_grads {
+            // SAFETY: as above; the gradient may be written, as `access` asks, and is not read any more.
+            unsafe { tensor.zero::<C>(GRAD, tile, grad_scratch) };
+        }
+    }
+}
+
+/// Sets the gradient to zero.
+///
+/// # Safety
+/// The gradient may be written, and nothing else uses it.
+pub(super) unsafe fn zero_grad(tensor: &Tensor<'_>, scratch: &mut Scratch) {
+    for start in (0..tensor.len()).step_by(TILE) {
+        let tile = start..tensor.len().min(start + TILE);
+        match tensor.access().dtype {
+            // SAFETY: as promised.
+            Dtype::F32 => unsafe { tensor.zero::<[u8; 4]>(GRAD, tile, &mut scratch.operands[GRAD]) },
+            // SAFETY: as above.
+            Dtype::F64 => unsafe { tensor.zero::<[u8; 8]>(GRAD, tile, &mut scratch.operands[GRAD]) },
+        }
+    }
+}
+
+/// The sum over a unit of the gradient that its norm is made of.
+///
+/// # Safety
+/// The range is a unit of the tensor, and nothing writes the gradient.
+pub(super) unsafe fn norm_of_unit(
+    level: Level,
+    tensor: &Tensor<'_>,
+    range: Range<usize>,
+    scratch: &mut Scratch,
+    (norm, scale): (Norm, f64),
+) -> f64 {
+    let mut sum = 0.0;
+    let unit = Unit { tensor, range, scratch, norm, scale, sum: &mut sum };
+    match tensor.access().dtype {
+        Dtype::F32 => simd::run(level, NormOf::<[u8; 4]>(unit, PhantomData)),
+        Dtype::F64 => simd::run(level, NormOf::<[u8; 8]>(unit, PhantomData)),
+    }
+    sum
+}
+
+/// A unit of a gradient to be summed. Whoever makes one keeps to the contract of [`norm_of_unit`].
+struct Unit<'a> {
+    tensor: &'a Tensor<'a>,
+    range: Range<usize>,
+    scratch: &'a mut Scratch,
+    norm: Norm,
+    scale: f64,
+    sum: &'a mut f64,
+}
+
+struct NormOf<'a, C>(Unit<'a>, PhantomData<C>);
+
+impl<C: Cell> Job for NormOf<'_, C> {
+    #[inline(always)]
+    fn run(self) {
+        let Self(unit, _) = self;
+        // The norm is the same for every element: a loop for each.
+        *unit.sum = match unit.norm {
+            Norm::One => Unit::lanes::<C, _>(unit.tensor, unit.range, unit.scratch, unit.scale, |sum, x| sum + x.abs())
+                .reduced(|a, b| a + b),
+            Norm::Two => Unit::lanes::<C, _>(unit.tensor, unit.range, unit.scratch, unit.scale, |sum, x| sum + x * x)
+                .reduced(|a, b| a + b),
+            Norm::Max => {
+                let most = |most: f64, x: f64| most.max_or_nan(x.abs());
+                Unit::lanes::<C, _>(unit.tensor, unit.range, unit.scratch, unit.scale, most).reduced(f64::max_or_nan)
+            }
+        };
+    }
+}
+
+impl Unit<'_> {
+    #[inline(always)]
+    fn lanes<C: Cell, Fold: Fn(f64, f64) -> f64>(
+        tensor: &Tensor<'_>,
+        range: Range<usize>,
+        scratch: &mut Scratch,
+        scale: f64,
+        fold: Fold,
+    ) -> Lanes<Fold> {
+        let mut lanes = Lanes::new(fold);
+        for start in range.clone().step_by(TILE) {
+            let tile = start..range.end.min(start + TILE);
+            // SAFETY: as `norm_of_unit` was promised.
+            let grad = unsafe { tensor.read::<C>(GRAD, tile, &mut scratch.operands[GRAD]) };
+            lanes = lanes.over(grad, C::Real::of(scale));
+        }
+        lanes
     }
 }

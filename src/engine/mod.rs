@@ -4,80 +4,93 @@
 //! end to end, cuts that line into chunks, and deals the chunks to threads; a chunk is a range of one large tensor or
 //! holds many small ones. Where the cuts fall has no influence on the result.
 
+mod average;
 mod block;
 mod format;
 mod kernel;
 mod overlap;
 pub mod parallel;
+mod reduce;
 pub mod simd;
 mod stage;
+mod tally;
 mod tensor;
 
 use std::cell::RefCell;
 use std::ops::Range;
 
+pub use average::Average;
 pub use block::LANES;
 pub use format::Dtype;
 pub use kernel::{Describe, Kernel, Make, Signature, Update};
 pub use overlap::{Meeting, Overlaps, Span};
+pub use reduce::Norm;
 pub use stage::{Decay, Stages};
-pub use tensor::{Axis, GRAD, Layout, MAX_STATE, Native, OPERANDS, STATE, Tensor, WEIGHT};
+pub use tally::{Stats, Tally};
+pub use tensor::{AVERAGE, Access, Axis, GRAD, Layout, MAX_STATE, Native, OPERANDS, STATE, Tensor, WEIGHT};
 
 use kernel::Scratch;
-use simd::Level;
+use reduce::{UNIT, Units};
+use tally::TALLIES;
 
 /// The tensors of one step. Kept from step to step, it allocates nothing.
 #[derive(Default)]
 pub struct Batch<'a> {
-    kernels: Vec<Box<dyn Kernel>>,
+    /// What the tensors of each kernel have.
+    slots: Vec<Access>,
     entries: Vec<Entry<'a>>,
     total: usize,
+    units: usize,
+    norms: Units<1>,
+    tallies: Units<TALLIES>,
 }
 
 struct Entry<'a> {
     tensor: Tensor<'a>,
-    kernel: usize,
+    /// The number of the kernel that moves it.
+    slot: usize,
     /// Where the tensor begins on the line of all elements.
     start: usize,
+    /// Its first unit.
+    unit: usize,
 }
 
 impl<'a> Batch<'a> {
-    /// Forgets the tensors and kernels.
+    /// Forgets the tensors.
     pub fn clear(&mut self) {
-        self.kernels.clear();
+        self.slots.clear();
         self.entries.clear();
         self.total = 0;
+        self.units = 0;
     }
 
-    /// Adds a kernel and returns its number for [`push`](Self::push).
-    pub fn add_kernel(&mut self, kernel: Box<dyn Kernel>) -> usize {
-        self.kernels.push(kernel);
-        self.kernels.len() - 1
+    /// Adds a slot for a kernel that tensors with this access are to be moved by, and returns its number.
+    pub fn add_slot(&mut self, access: Access) -> usize {
+        self.slots.push(access);
+        self.slots.len() - 1
     }
 
-    /// Puts a kernel, for the same format and number of states, in the place of another.
+    /// The slots, in the order of their numbers.
+    #[must_use]
+    pub fn slots(&self) -> &[Access] {
+        &self.slots
+    }
+
+    /// Adds a tensor to be moved by the kernel of a slot.
     ///
     /// # Panics
-    /// If there is none of that number, or it was for others.
-    pub fn set_kernel(&mut self, number: usize, kernel: Box<dyn Kernel>) {
-        assert_eq!(self.kernels[number].operands(), kernel.operands());
-        self.kernels[number] = kernel;
+    /// If there is no such slot, or it is for another access.
+    pub fn push(&mut self, tensor: Tensor<'a>, slot: usize) {
+        assert_eq!(self.slots[slot], tensor.access());
+        let (start, unit) = (self.total, self.units);
+        self.total += tensor.len;
+        self.units += tensor.len.div_ceil(UNIT);
+        self.entries.push(Entry { tensor, slot, start, unit });
     }
 
     /// The tensors, in the order in which they were added. Their lengths stay as they are.
     pub fn tensors_mut(&mut self) -> impl ExactSizeIterator<Item = &mut Tensor<'a>> {
         self.entries.iter_mut().map(|entry| &mut entry.tensor)
-    }
-
-    /// Adds a tensor to be moved by a kernel.
-    ///
-    /// # Panics
-    /// If there is no such kernel, or it was made for another format or another number of states.
-    pub fn push(&mut self, tensor: Tensor<'a>, kernel: usize) {
-        assert_eq!(self.kernels[kernel].operands(), (tensor.dtype, tensor.states));
-        let start = self.total;
-        self.total += tensor.len;
-        self.entries.push(Entry { tensor, kernel, start });
     }
 
     /// How many tensors there are.
@@ -98,26 +111,123 @@ impl<'a> Batch<'a> {
         self.total
     }
 
-    /// Takes the step: moves every tensor once.
-    pub fn run(&mut self) {
+    /// Takes the step: moves every tensor once, by the kernels of the slots.
+    ///
+    /// # Panics
+    /// If there is not a kernel for each slot, or one needs more than its tensors have.
+    pub fn run(&mut self, kernels: &[Box<dyn Kernel>]) {
+        self.check(kernels);
         let level = simd::current();
         let batch = &*self;
-        parallel::share(self.total, &|range| batch.run_chunk(level, range));
+        parallel::share(batch.total, &|line| {
+            SCRATCH.with_borrow_mut(|scratch| {
+                batch.for_each_piece(line, LANES, |Entry { tensor, slot, .. }, piece| {
+                    // SAFETY: `check` and `push` saw that kernel and tensor fit, and no two pieces meet.
+                    unsafe { kernels[*slot].run(level, tensor, piece, scratch, None) };
+                });
+            });
+        });
     }
 
-    /// Moves a range of the line of all elements. Within a tensor, cuts fall on whole blocks.
-    fn run_chunk(&self, level: Level, chunk: Range<usize>) {
-        let first = self.entries.partition_point(|entry| entry.start + entry.tensor.len <= chunk.start);
+    /// [Takes the step](Self::run), and returns what it did to each tensor.
+    ///
+    /// # Panics
+    /// As `run`.
+    pub fn run_with_stats(&mut self, kernels: &[Box<dyn Kernel>]) -> Vec<Stats> {
+        self.check(kernels);
+        self.tallies.resize(self.units);
+        let level = simd::current();
+        let batch = &*self;
+        parallel::share(batch.total, &|line| {
+            SCRATCH.with_borrow_mut(|scratch| {
+                batch.for_each_unit(line, |entry, unit, piece| {
+                    let mut tally = Tally::default();
+                    // SAFETY: as in `run`.
+                    unsafe { kernels[entry.slot].run(level, &entry.tensor, piece, scratch, Some(&mut tally)) };
+                    batch.tallies.set(unit, tally.values());
+                });
+            });
+        });
+        let units = |entry: &Entry<'_>| entry.unit..entry.unit + entry.tensor.len.div_ceil(UNIT);
+        self.entries.iter().map(|entry| Stats::of_units(units(entry).map(|unit| self.tallies.get(unit)))).collect()
+    }
+
+    /// The norm of all gradients together, each element first multiplied by a factor.
+    pub fn grad_norm(&mut self, norm: Norm, scale: f64) -> f64 {
+        self.norms.resize(self.units);
+        let level = simd::current();
+        let batch = &*self;
+        parallel::share(batch.total, &|line| {
+            SCRATCH.with_borrow_mut(|scratch| {
+                batch.for_each_unit(line, |entry, unit, piece| {
+                    // SAFETY: gradients are not written meanwhile.
+                    let sum = unsafe { kernel::norm_of_unit(level, &entry.tensor, piece, scratch, (norm, scale)) };
+                    batch.norms.set(unit, [sum]);
+                });
+            });
+        });
+        norm.total((0..self.units).map(|unit| self.norms.get(unit)[0]))
+    }
+
+    /// The number of the first tensor whose gradient has an element that is infinite or NaN when it is multiplied by a factor.
+    #[must_use]
+    pub fn first_nonfinite(&self, scale: f64) -> Option<usize> {
+        let level = simd::current();
+        let mut first = None;
         SCRATCH.with_borrow_mut(|scratch| {
-            for Entry { tensor, kernel, start } in &self.entries[first..] {
-                if *start >= chunk.end {
+            for (i, Entry { tensor, .. }) in self.entries.iter().enumerate() {
+                let mut units = (0..tensor.len).step_by(UNIT).map(|start| start..tensor.len.min(start + UNIT));
+                let bad = |unit| {
+                    // SAFETY: nothing writes gradients meanwhile.
+                    !unsafe { kernel::norm_of_unit(level, tensor, unit, scratch, (Norm::Max, scale)) }.is_finite()
+                };
+                if units.any(bad) {
+                    first = Some(i);
                     break;
                 }
-                let begin = floor(chunk.start.saturating_sub(*start));
-                let end = if chunk.end < start + tensor.len { floor(chunk.end - start) } else { tensor.len };
-                // SAFETY: `push` checked that kernel and tensor fit. Every index of a chunk is dealt once, and both
-                // chunks at a cut round it down alike, so no two ranges meet.
-                unsafe { self.kernels[*kernel].run(level, tensor, begin..end, scratch) };
+            }
+        });
+        first
+    }
+
+    /// Sets all gradients to zero that may be.
+    pub fn zero_grads(&mut self) {
+        SCRATCH.with_borrow_mut(|scratch| {
+            for Entry { tensor, .. } in &self.entries {
+                if tensor.access().zero_grads {
+                    // SAFETY: the gradient may be written, and nothing else uses it.
+                    unsafe { kernel::zero_grad(tensor, scratch) };
+                }
+            }
+        });
+    }
+
+    fn check(&self, kernels: &[Box<dyn Kernel>]) {
+        assert_eq!(kernels.len(), self.slots.len());
+        assert!(self.slots.iter().zip(kernels).all(|(slot, kernel)| slot.allows(kernel.access())));
+    }
+
+    /// The pieces of tensors that lie on a part of the line of all elements, cut at multiples of `grain` within each tensor. Both
+    /// parts at a cut round it down alike, so no two pieces meet.
+    fn for_each_piece(&self, line: Range<usize>, grain: usize, mut work: impl FnMut(&Entry<'a>, Range<usize>)) {
+        let floor = |position: usize| position - position % grain;
+        let first = self.entries.partition_point(|entry| entry.start + entry.tensor.len <= line.start);
+        for entry in &self.entries[first..] {
+            let Entry { tensor, start, .. } = entry;
+            if *start >= line.end {
+                break;
+            }
+            let begin = floor(line.start.saturating_sub(*start));
+            let end = if line.end < start + tensor.len { floor(line.end - start) } else { tensor.len };
+            work(entry, begin..end);
+        }
+    }
+
+    /// The units of tensors that lie on a part of the line, each with its number.
+    fn for_each_unit(&self, line: Range<usize>, mut work: impl FnMut(&Entry<'a>, usize, Range<usize>)) {
+        self.for_each_piece(line, UNIT, |entry, piece| {
+            for start in piece.clone().step_by(UNIT) {
+                work(entry, entry.unit + start / UNIT, start..piece.end.min(start + UNIT));
             }
         });
     }
@@ -125,8 +235,4 @@ impl<'a> Batch<'a> {
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
-}
-
-const fn floor(position: usize) -> usize {
-    position - position % LANES
 }

@@ -12,20 +12,45 @@ use super::format::{Cell, Dtype};
 /// The most state arrays that a rule may have.
 pub const MAX_STATE: usize = 4;
 /// The most arrays that a parameter has.
-pub const OPERANDS: usize = STATE + MAX_STATE;
+pub const OPERANDS: usize = AVERAGE + 1;
 /// The operand that is the weight.
 pub const WEIGHT: usize = 0;
 /// The operand that is the gradient.
 pub const GRAD: usize = 1;
 /// The first operand that is a state array.
 pub const STATE: usize = 2;
+/// The operand that is the average of the weight.
+pub const AVERAGE: usize = STATE + MAX_STATE;
+
+/// What a tensor has, or what a kernel needs of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// The format of its arrays.
+    pub dtype: Dtype,
+    /// How many state arrays there are.
+    pub states: usize,
+    /// Whether there is an average of the weight.
+    pub average: bool,
+    /// Whether the gradient may be set to zero.
+    pub zero_grads: bool,
+}
+
+impl Access {
+    /// Whether a tensor that has this may be used by a kernel that needs that.
+    #[must_use]
+    pub fn allows(self, needed: Self) -> bool {
+        let Self { dtype, states, average, zero_grads } = self;
+        (dtype, states) == (needed.dtype, needed.states)
+            && average >= needed.average
+            && zero_grads >= needed.zero_grads
+    }
+}
 
 /// One parameter: its operands' addresses and how they are laid out.
 #[derive(Debug)]
 pub struct Tensor<'a> {
-    pub(super) dtype: Dtype,
     pub(super) len: usize,
-    pub(super) states: usize,
+    access: Access,
     pointers: [*mut u8; OPERANDS],
     layout: Option<Box<Layout>>,
     borrowed: PhantomData<&'a mut [u8]>,
@@ -40,28 +65,28 @@ impl Tensor<'_> {
     /// A tensor of raw memory, dense in one order unless a layout is given.
     ///
     /// # Safety
-    /// For as long as the tensor is used, the weight, the gradient and that many states are valid for reads, and all but
-    /// the gradient for writes, at `len` elements of the dtype (at those that the layout reaches); no two elements that
-    /// are written are the same memory, and nothing else reads or writes them.
+    /// For as long as the tensor is used, the weight, the gradient, and the states and the average that it has are valid for
+    /// reads, and all but the gradient for writes (that too if it may be set to zero), at `len` elements of the dtype (at
+    /// those that the layout reaches); no two elements that are written are the same memory, and nothing else reads or writes
+    /// them.
     ///
     /// # Panics
     /// If there are more states than [`MAX_STATE`].
     #[must_use]
     pub unsafe fn new(
-        dtype: Dtype,
+        access: Access,
         len: usize,
-        states: usize,
         pointers: [*mut u8; OPERANDS],
         layout: Option<Box<Layout>>,
     ) -> Self {
-        assert!(states <= MAX_STATE);
-        Self { dtype, len, states, pointers, layout, borrowed: PhantomData }
+        assert!(access.states <= MAX_STATE);
+        Self { len, access, pointers, layout, borrowed: PhantomData }
     }
 
-    /// Its format.
+    /// What it has.
     #[must_use]
-    pub const fn dtype(&self) -> Dtype {
-        self.dtype
+    pub const fn access(&self) -> Access {
+        self.access
     }
 
     /// How many elements it has.
@@ -76,10 +101,16 @@ impl Tensor<'_> {
         self.len == 0
     }
 
-    /// Where the operands begin, if they are dense in one order.
+    /// Where weight, gradient and states begin, if all operands are dense in one order.
     #[must_use]
     pub fn addresses(&self) -> Option<&[*mut u8]> {
-        self.is_dense().then(|| &self.pointers[..STATE + self.states])
+        self.is_dense().then(|| &self.pointers[..STATE + self.access.states])
+    }
+
+    /// Where the average begins.
+    #[must_use]
+    pub const fn average(&self) -> *mut u8 {
+        self.pointers[AVERAGE]
     }
 
     /// Puts the gradient at another address.
@@ -171,6 +202,20 @@ impl Tensor<'_> {
         copy
     }
 
+    /// Sets a range of an operand to zero.
+    ///
+    /// # Safety
+    /// As [`open`](Self::open).
+    #[inline(always)]
+    pub(super) unsafe fn zero<C: Cell>(&self, operand: usize, range: Range<usize>, scratch: &mut [u8]) {
+        let start = range.start;
+        // SAFETY: as the caller promised; no copy is needed of what is to be overwritten, but it costs little.
+        let cells = unsafe { self.open::<C>(operand, range, scratch) };
+        cells.fill(C::ZERO);
+        // SAFETY: as the caller promised; the cells are those that were opened.
+        unsafe { self.close(operand, start, cells) };
+    }
+
     /// Ends what [`open`](Self::open) began: puts a copy back where its elements lie.
     ///
     /// # Safety
@@ -209,8 +254,9 @@ impl<'a> Tensor<'a> {
         for (pointer, state) in pointers[STATE..].iter_mut().zip(state) {
             *pointer = state.as_mut_ptr().cast();
         }
+        let access = Access { dtype: F::DTYPE, states: N, average: false, zero_grads: false };
         // SAFETY: the slices are valid and borrowed for 'a, and the gradient's is never written.
-        unsafe { Self::new(F::DTYPE, len, N, pointers, None) }
+        unsafe { Self::new(access, len, pointers, None) }
     }
 }
 

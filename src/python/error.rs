@@ -6,6 +6,7 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyInt;
 
+use crate::engine::Decay;
 use crate::engine::parallel::MAX_THREADS;
 use crate::engine::simd::Level;
 use crate::rules;
@@ -124,7 +125,16 @@ pub(super) fn wrong_count(rule: &str, expected: &[&str], given: usize) -> PyErr 
 }
 
 pub(super) fn unknown_decay(given: &str) -> PyErr {
-    value(format!("decay must be \"coupled\" or \"decoupled\", got {given:?}"))
+    let known: Vec<_> = Decay::NAMES.iter().map(|(name, _)| format!("{name:?}")).collect();
+    value(format!("decay must be one of {}, got {given:?}", known.join(", ")))
+}
+
+pub(super) fn unknown_norm(given: &str) -> PyErr {
+    value(format!("the norm must be \"1\", \"2\" or \"inf\", got {given:?}"))
+}
+
+pub(super) fn unknown_average(given: &str) -> PyErr {
+    value(format!("the average must be \"ema\" or \"swa\", got {given:?}"))
 }
 
 pub(super) fn bad_index(given: usize) -> PyErr {

@@ -1,6 +1,7 @@
 //! The bindings: NumPy arrays become checked tensors, hyperparameters become rules. They know the engine and the names of
 //! the rules, and nothing of how a rule moves a weight.
 
+mod accumulator;
 mod buffers;
 mod error;
 mod gradients;

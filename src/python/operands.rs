@@ -4,7 +4,8 @@ use pyo3::prelude::*;
 
 use super::buffers::Header;
 use super::error;
-use crate::engine::{Axis, Dtype, GRAD, Layout, OPERANDS, STATE, Span, Tensor, WEIGHT};
+use super::parameter::State;
+use crate::engine::{AVERAGE, Access, Axis, Dtype, GRAD, Layout, OPERANDS, STATE, Span, Tensor, WEIGHT};
 
 /// What the arrays are called in messages.
 pub(super) trait Places {
@@ -14,58 +15,68 @@ pub(super) trait Places {
 /// The arrays of one parameter: all of one dtype and shape, and fit to be read or written as a step needs.
 pub(super) struct Operands<'a> {
     dtype: Dtype,
+    /// Whether the gradient is to be set to zero.
+    zeroed: bool,
     headers: [Option<Header<'a>>; OPERANDS],
 }
 
 impl<'a> Operands<'a> {
-    /// Reads the arrays, the weight first, and checks each.
+    /// Reads the arrays, each with the number of its operand, the weight first, and checks each. `zeroed` is whether the
+    /// gradient is to be set to zero.
     #[inline]
     pub(super) fn read<'py: 'a>(
-        arrays: &(impl Iterator<Item = &'a Bound<'py, PyAny>> + Clone),
+        arrays: &(impl Iterator<Item = (usize, &'a Bound<'py, PyAny>)> + Clone),
+        zeroed: bool,
         places: &impl Places,
     ) -> PyResult<Self> {
         let mut headers = [None; OPERANDS];
-        for (operand, array) in arrays.clone().enumerate() {
+        for (operand, array) in arrays.clone() {
             let Some(header) = Header::of(array) else { return Err(not_an_array(operand, array, places)) };
             headers[operand] = Some(header);
         }
-        Self::checked(headers).map_err(|(operand, problem)| {
-            let nth = |operand| arrays.clone().nth(operand);
-            match (nth(operand), nth(WEIGHT)) {
-                (Some(array), Some(weight)) => problem.into_error(operand, array, weight, places),
+        Self::checked(headers, zeroed).map_err(|(operand, problem)| {
+            let array = |wanted| arrays.clone().find(|(operand, _)| *operand == wanted);
+            match (array(operand), array(WEIGHT)) {
+                (Some((_, array)), Some((_, weight))) => problem.into_error(operand, array, weight, places),
                 _ => error::bad_index(operand),
             }
         })
     }
 
     #[inline]
-    fn checked(headers: [Option<Header<'a>>; OPERANDS]) -> Result<Self, (usize, Problem)> {
+    fn checked(headers: [Option<Header<'a>>; OPERANDS], zeroed: bool) -> Result<Self, (usize, Problem)> {
         let Some(weight) = headers[WEIGHT] else { return Err((WEIGHT, Problem::Dtype)) };
         let Some(dtype) = weight.dtype() else { return Err((WEIGHT, Problem::Dtype)) };
         for (operand, header) in headers.iter().enumerate() {
-            let Some(header) = header else { break };
+            let Some(header) = header else { continue };
             if header.dtype() != Some(dtype) {
                 return Err((operand, Problem::OtherDtype));
             }
             if !header.is_shaped_like(weight) {
                 return Err((operand, Problem::OtherShape));
             }
-            if operand != GRAD && !header.is_writeable() {
+            if operand == GRAD && !zeroed {
+                continue;
+            }
+            if !header.is_writeable() {
                 return Err((operand, Problem::ReadOnly));
             }
-            if operand != GRAD && header.overlaps_itself(dtype) {
+            if header.overlaps_itself(dtype) {
                 return Err((operand, Problem::SharesWithItself));
             }
         }
-        Ok(Self { dtype, headers })
+        Ok(Self { dtype, zeroed, headers })
     }
 
     fn present(&self) -> impl Iterator<Item = (usize, Header<'a>)> {
-        self.headers.iter().map_while(|header| *header).enumerate()
+        self.headers.iter().enumerate().filter_map(|(operand, header)| header.map(|header| (operand, header)))
     }
 
-    pub(super) fn dtype(&self) -> Dtype {
-        self.dtype
+    /// What the arrays are, for the engine.
+    pub(super) fn access(&self) -> Access {
+        let states = self.headers[STATE..AVERAGE].iter().flatten().count();
+        let average = self.headers[AVERAGE].is_some();
+        Access { dtype: self.dtype, states, average, zero_grads: self.zeroed }
     }
 
     /// The memory of each operand that has some.
@@ -85,10 +96,9 @@ impl<'a> Operands<'a> {
             pointers[operand] = header.address();
         }
         let len = self.headers[WEIGHT].map_or(0, Header::len);
-        let states = self.present().count().saturating_sub(STATE);
         // SAFETY: the headers describe valid arrays of this dtype and shape, `read` has checked that those that are written
         // may be, and the rest is the caller's promise.
-        unsafe { Tensor::new(self.dtype, len, states, pointers, self.layout()) }
+        unsafe { Tensor::new(self.access(), len, pointers, self.layout()) }
     }
 
     /// The layout, or `None` if all operands are dense in one order.
@@ -125,21 +135,23 @@ pub(super) fn unmoved(
     tensor: &Tensor<'_>,
     weight: &Bound<'_, PyAny>,
     grad: &Bound<'_, PyAny>,
-    states: &[Py<PyAny>],
+    state: &State,
 ) -> Unmoved {
     let py = weight.py();
+    let Access { dtype, average, zero_grads, .. } = tensor.access();
     let Some([weight_address, grad_address, state_addresses @ ..]) = tensor.addresses() else { return Unmoved::No };
     let (Some(weight), Some(grad)) = (Header::of(weight), Header::of(grad)) else { return Unmoved::No };
-    let fits = |header: Header<'_>| header.dtype() == Some(tensor.dtype()) && header.is_shaped_like(weight);
+    let fits = |header: Header<'_>| header.dtype() == Some(dtype) && header.is_shaped_like(weight);
     let stays = |header: Header<'_>, address: *mut u8| header.address() == address && header.is_writeable();
-    let same = weight.len() == tensor.len() && states.len() == state_addresses.len();
-    if !same || !fits(weight) || !fits(grad) || !stays(weight, *weight_address) {
+    let same = weight.len() == tensor.len() && state.arrays.len() == state_addresses.len();
+    if !same || !fits(weight) || !fits(grad) || !stays(weight, *weight_address) || (zero_grads && !grad.is_writeable()) {
         return Unmoved::No;
     }
     let mut order = weight.order() & grad.order();
-    for (state, &address) in states.iter().zip(state_addresses) {
-        match Header::of(state.bind(py)) {
-            Some(state) if fits(state) && stays(state, address) => order &= state.order(),
+    let averages = state.average.iter().filter(|_| average).map(|array| (array, tensor.average()));
+    for (array, address) in state.arrays.iter().zip(state_addresses.iter().copied()).chain(averages) {
+        match Header::of(array.bind(py)) {
+            Some(array) if fits(array) && stays(array, address) => order &= array.order(),
             _ => return Unmoved::No,
         }
     }

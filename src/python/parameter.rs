@@ -9,7 +9,7 @@ use super::error;
 use super::gradients::Form;
 use super::operands::Places;
 use super::structure::Place;
-use crate::engine::{Describe, GRAD, STATE, Stages, Update, WEIGHT};
+use crate::engine::{AVERAGE, Describe, GRAD, STATE, Stages, Update, WEIGHT};
 use crate::rules;
 
 /// A parameter: what it is called, and its state.
@@ -17,6 +17,8 @@ pub(super) struct Parameter {
     pub(super) place: Place,
     pub(super) group: usize,
     pub(super) state: State,
+    /// Whether weight decay acts on it.
+    pub(super) decays: bool,
 }
 
 /// The state of a parameter: how many steps it has seen, and its arrays, in the order of the rule that they are of.
@@ -24,17 +26,25 @@ pub(super) struct State {
     pub(super) t: u64,
     names: &'static [&'static str],
     pub(super) arrays: Vec<Py<PyAny>>,
+    /// The average of the weight.
+    pub(super) average: Option<Py<PyAny>>,
+    /// How many weights the average has seen.
+    pub(super) averaged: u64,
 }
 
-impl State {
-    pub(super) const NONE: Self = Self { t: 0, names: &[], arrays: Vec::new() };
+/// What a state dict calls the average, beside the names of a rule's arrays.
+const AVERAGE_NAME: &str = "average";
 
-    /// This state made into that of another rule. Arrays that both have stay; `make(initial)` gives the others. One that is
-    /// wholly new has seen no step.
+impl State {
+    pub(super) const NONE: Self = Self { t: 0, names: &[], arrays: Vec::new(), average: None, averaged: 0 };
+
+    /// This state made into that of another rule, with an average if that is wanted. Arrays that both have stay;
+    /// `make(initial)` gives the others. One that is wholly new has seen no step.
     pub(super) fn turned_into(
         &self,
         py: Python<'_>,
         update: &dyn Update,
+        averages: bool,
         make: impl Fn(f64) -> PyResult<Py<PyAny>>,
     ) -> PyResult<Self> {
         let names = update.state();
@@ -45,19 +55,30 @@ impl State {
             kept |= known.is_some();
             arrays.push(known.map_or_else(|| make(initial), |array| Ok(array.clone_ref(py)))?);
         }
-        Ok(Self { t: if kept { self.t } else { 0 }, names, arrays })
+        let average = match &self.average {
+            Some(array) => Some(array.clone_ref(py)),
+            None => averages.then(|| make(0.0)).transpose()?,
+        };
+        Ok(Self { t: if kept { self.t } else { 0 }, names, arrays, average, averaged: self.averaged })
     }
 
-    /// The state that a mapping of names to arrays holds, if these are the states of some rule.
-    pub(super) fn from_mapping(t: u64, arrays: &Bound<'_, PyDict>, parameter: &str) -> PyResult<Self> {
-        let given: Vec<String> = arrays.keys().extract()?;
+    /// The state that a mapping of names to arrays holds, if these are the states of some rule, with or without an average.
+    pub(super) fn from_mapping(
+        t: u64,
+        averaged: u64,
+        arrays: &Bound<'_, PyDict>,
+        parameter: &str,
+    ) -> PyResult<Self> {
+        let mut given: Vec<String> = arrays.keys().extract()?;
+        given.retain(|name| name != AVERAGE_NAME);
         let of_rule = |name: &&str| rules::find(name, Describe).map_or(&[][..], |signature| signature.state);
         let is_given =
             |names: &&[&str]| names.len() == given.len() && given.iter().all(|name| names.contains(&&**name));
         let names = rules::NAMES.iter().map(of_rule).find(is_given);
         let names = names.ok_or_else(|| error::state_of_no_rule(parameter, &given))?;
         let array = |name: &&str| Ok(arrays.as_any().get_item(name)?.unbind());
-        Ok(Self { t, names, arrays: names.iter().map(array).collect::<PyResult<_>>()? })
+        let average = arrays.get_item(AVERAGE_NAME)?.map(Bound::unbind);
+        Ok(Self { t, names, arrays: names.iter().map(array).collect::<PyResult<_>>()?, average, averaged })
     }
 
     /// Whether the arrays are those of a rule with these states.
@@ -71,6 +92,9 @@ impl State {
         let dict = PyDict::new(py);
         for (name, array) in self.names.iter().zip(&self.arrays) {
             dict.set_item(name, array)?;
+        }
+        if let Some(average) = &self.average {
+            dict.set_item(AVERAGE_NAME, average)?;
         }
         Ok(dict)
     }
@@ -94,6 +118,7 @@ impl Places for Located<'_> {
         match operand {
             WEIGHT => format!("{}{path}", self.form.params(*group)),
             GRAD => format!("{}{path}", self.form.grads(*group)),
+            AVERAGE => format!("state[{name:?}][{AVERAGE_NAME:?}]"),
             state => format!("state[{name:?}][{:?}]", self.state.names[state - STATE]),
         }
     }

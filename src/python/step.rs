@@ -4,22 +4,38 @@ use std::iter;
 
 use pyo3::prelude::*;
 
+use super::buffers::Header;
 use super::error;
-use super::gradients::{Form, Found};
+use super::gradients::{self, Form, Found};
 use super::operands::{self, Operands, Places, Unmoved};
 use super::parameter::{Located, Parameter, Recipe, State};
-use crate::engine::{Batch, Dtype, GRAD, Meeting, Overlaps, STATE, Span, WEIGHT};
+use crate::engine::{AVERAGE, Average, Batch, Dtype, GRAD, Kernel, Meeting, Norm, Overlaps, STATE, Span, Stages, Stats, WEIGHT};
+
+/// The parameters of a step, and what is to be done with them.
+#[derive(Clone, Copy)]
+pub(super) struct Task<'a> {
+    pub(super) form: Form,
+    pub(super) parameters: &'a [Parameter],
+    pub(super) recipes: &'a [Recipe],
+    /// The average that the step moves, if there is one.
+    pub(super) average: Option<Average>,
+    /// The number of the step, from 1.
+    pub(super) number: u64,
+    /// Whether gradients are to be set to zero, whatever the recipe says.
+    pub(super) zero_grads: bool,
+}
 
 /// What a step works with, kept from one to the next: mostly it is still right.
 #[derive(Default)]
 pub(super) struct Step {
     pub(super) batch: Batch<'static>,
+    kernels: Vec<Box<dyn Kernel>>,
     /// Whether the batch was checked to its end.
     checked: bool,
-    /// The parameter that each tensor of the batch is of, and its kernel.
+    /// The parameter that each tensor of the batch is of, and its kernel's slot.
     tensors: Vec<(usize, usize)>,
-    /// A parameter, and the dtype, that each kernel was made for.
-    kernels: Vec<(usize, Dtype)>,
+    /// What the tensors of each slot have in common.
+    kinds: Vec<Kind>,
     overlaps: Overlaps,
     written: Vec<Span>,
     read: Vec<Span>,
@@ -28,93 +44,180 @@ pub(super) struct Step {
     readers: Vec<(usize, usize)>,
 }
 
+/// What parameters have in common that are moved by one kernel.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Kind {
+    group: usize,
+    dtype: Dtype,
+    t: u64,
+    averaged: u64,
+    averages: bool,
+    decays: bool,
+    zeroed: bool,
+}
+
+impl Task<'_> {
+    fn kind(&self, parameter: &Parameter, state: &State, dtype: Dtype) -> Kind {
+        let &Parameter { group, decays, .. } = parameter;
+        let averages = self.averages(state);
+        // A count that no kernel depends on must not keep parameters apart.
+        let averaged = if averages { state.averaged } else { 0 };
+        Kind { group, dtype, t: state.t, averaged, averages, decays, zeroed: self.zeroes(group) }
+    }
+
+    /// Whether the step moves the average of a parameter with this state.
+    pub(super) fn averages(&self, state: &State) -> bool {
+        self.average.is_some_and(|average| average.share(self.number, state.averaged).is_some())
+    }
+
+    fn zeroes(&self, group: usize) -> bool {
+        self.zero_grads || self.recipes[group].0.as_ref().is_some_and(|(_, stages)| stages.zero_grads)
+    }
+
+    /// The kernel that moves tensors of a kind, with gradients multiplied by a factor; `None` if their group has no rule.
+    fn kernel(&self, kind: Kind, grad_scale: f64) -> Option<Box<dyn Kernel>> {
+        let (update, stages) = self.recipes[kind.group].0.as_ref()?;
+        let stages = Stages {
+            grad_scale,
+            average: self.average.filter(|_| kind.averages).and_then(|average| average.share(self.number, kind.averaged)),
+            decay_rate: if kind.decays { stages.decay_rate } else { 0.0 },
+            zero_grads: kind.zeroed,
+            ..*stages
+        };
+        Some(update.at(kind.t + 1, kind.dtype, stages))
+    }
+}
+
 impl Step {
+    /// Makes the batch of a step ready: as before if it can be [renewed](Self::renew), else [prepared](Self::prepare), with
+    /// state made where a parameter has none. That belongs to the parameter when the step has been taken.
+    pub(super) fn ready(&mut self, found: &mut [Found<'_>], task: Task<'_>, make_state: &Py<PyAny>) -> PyResult<()> {
+        if self.renew(found, task)? {
+            return Ok(());
+        }
+        for Found { weight, grad, .. } in &mut *found {
+            if Header::of(grad).is_none()
+                && let Some(array) = gradients::scalar_as_array(grad, weight)?
+            {
+                *grad = array;
+            }
+        }
+        self.prepare(found, task)?;
+        if self.batch.len() == found.len() {
+            return Ok(());
+        }
+        for found in &mut *found {
+            let Parameter { group, state, .. } = &task.parameters[found.parameter];
+            let Some((update, _)) = &task.recipes[*group].0 else { return Err(error::unknown_rule("")) };
+            let averages = task.averages(state);
+            if !state.is_of(update.state()) || (averages && state.average.is_none()) {
+                let py = found.weight.py();
+                let make = |initial: f64| make_state.call1(py, (&found.weight, initial));
+                found.made = Some(Box::new(state.turned_into(py, &**update, averages, make)?));
+            }
+        }
+        self.prepare(found, task)
+    }
+
     /// Makes the batch of the step before that of this one, if it is of the same parameters and their arrays are plain and lie
     /// where they lay; gradients may have moved. If not it returns false, and all is to be [prepared](Self::prepare) afresh.
-    pub(super) fn renew(
-        &mut self,
-        found: &[Found<'_>],
-        form: Form,
-        parameters: &[Parameter],
-        recipes: &[Recipe],
-    ) -> PyResult<bool> {
-        if !self.checked || self.tensors.len() != found.len() || self.read.len() != found.len() {
+    fn renew(&mut self, found: &[Found<'_>], task: Task<'_>) -> PyResult<bool> {
+        if !self.checked || self.tensors.len() != found.len() {
             return Ok(false);
         }
         self.checked = false;
+        // The first tensor of each slot says what kind it is now; the others must still be like it.
+        let mut firsts = 0;
         let mut moved = false;
-        for ((one, tensor), (&(number, kernel), span)) in
-            found.iter().zip(self.batch.tensors_mut()).zip(self.tensors.iter().zip(&mut self.read))
+        for (i, ((one, tensor), &(number, slot))) in
+            found.iter().zip(self.batch.tensors_mut()).zip(&self.tensors).enumerate()
         {
-            let state = &parameters[number].state;
-            if one.parameter != number || state.t != parameters[self.kernels[kernel].0].state.t {
+            let parameter = &task.parameters[number];
+            let state = &parameter.state;
+            let recipe = &task.recipes[parameter.group].0;
+            if one.parameter != number || !recipe.as_ref().is_some_and(|(update, _)| state.is_of(update.state())) {
                 return Ok(false);
             }
-            match operands::unmoved(tensor, &one.weight, &one.grad, &state.arrays) {
+            let kind = task.kind(parameter, state, tensor.access().dtype);
+            if slot == firsts {
+                let (averages, zeroed) = (tensor.access().average, tensor.access().zero_grads);
+                if (averages, zeroed) != (kind.averages, kind.zeroed) {
+                    return Ok(false);
+                }
+                self.kinds[slot] = kind;
+                firsts += 1;
+            } else if self.kinds[slot] != kind {
+                return Ok(false);
+            }
+            match operands::unmoved(tensor, &one.weight, &one.grad, state) {
                 Unmoved::All => {}
-                Unmoved::AllButGrad(address) => {
+                // The spans of gradients are in order unless some have none, or are written.
+                Unmoved::AllButGrad(address) if self.read.len() == found.len() => {
                     moved = true;
-                    *span = span.moved_to(address as usize);
+                    self.read[i] = self.read[i].moved_to(address as usize);
                     // SAFETY: the gradient is an array of the same format and size, and as in `prepare_once` for the rest.
                     unsafe { tensor.move_grad(address) };
-                }
-                Unmoved::No => return Ok(false),
-            }
-        }
-        for (kernel, &(number, dtype)) in self.kernels.iter().enumerate() {
-            let Parameter { group, state, .. } = &parameters[number];
-            match &recipes[*group].0 {
-                Some((update, stages)) if state.is_of(update.state()) => {
-                    self.batch.set_kernel(kernel, update.at(state.t + 1, dtype, *stages));
                 }
                 _ => return Ok(false),
             }
         }
-        self.checked = !moved || !self.check_overlaps(found, form, parameters)?;
+        self.checked = !moved || !self.check_overlaps(found, task)?;
         Ok(self.checked)
+    }
+
+    /// Makes the kernels of the batch, with gradients multiplied by a factor.
+    pub(super) fn fold(&mut self, task: Task<'_>, grad_scale: f64) {
+        let Self { kernels, kinds, .. } = self;
+        kernels.clear();
+        kernels.extend(kinds.iter().filter_map(|&kind| task.kernel(kind, grad_scale)));
+    }
+
+    /// Moves the tensors of the batch by its kernels.
+    pub(super) fn run(&mut self, py: Python<'_>) {
+        let kernels = &self.kernels;
+        detached(py, &mut self.batch, |batch| batch.run(kernels));
+    }
+
+    /// [Moves the tensors](Self::run), and returns what it did to each, and how many elements that has.
+    pub(super) fn run_with_stats(&mut self, py: Python<'_>) -> Vec<(usize, Stats)> {
+        let kernels = &self.kernels;
+        let stats = detached(py, &mut self.batch, |batch| batch.run_with_stats(kernels));
+        self.batch.tensors_mut().map(|tensor| tensor.len()).zip(stats).collect()
+    }
+
+    /// The norm of the gradients, multiplied by a factor.
+    pub(super) fn grad_norm(&mut self, py: Python<'_>, norm: Norm, scale: f64) -> f64 {
+        detached(py, &mut self.batch, |batch| batch.grad_norm(norm, scale))
     }
 
     /// Reads and checks all that a step touches, and fills the batch. A parameter that still needs state is checked, but not
     /// moved.
-    pub(super) fn prepare(
-        &mut self,
-        found: &[Found<'_>],
-        form: Form,
-        parameters: &[Parameter],
-        recipes: &[Recipe],
-    ) -> PyResult<()> {
+    fn prepare(&mut self, found: &[Found<'_>], task: Task<'_>) -> PyResult<()> {
         // Comparing memory runs Python code, which may change what was read before; then all is read again. It is compared
         // again only if it has changed.
-        while self.prepare_once(found, form, parameters, recipes)? {}
+        while self.prepare_once(found, task)? {}
         self.checked = true;
         Ok(())
     }
 
     /// Returns whether Python code ran.
-    fn prepare_once(
-        &mut self,
-        found: &[Found<'_>],
-        form: Form,
-        parameters: &[Parameter],
-        recipes: &[Recipe],
-    ) -> PyResult<bool> {
+    fn prepare_once(&mut self, found: &[Found<'_>], task: Task<'_>) -> PyResult<bool> {
         self.checked = false;
         self.batch.clear();
         self.tensors.clear();
-        self.kernels.clear();
+        self.kinds.clear();
         self.written.clear();
         self.read.clear();
         self.writers.clear();
         self.readers.clear();
-        // Parameters of one group mostly share their step count and dtype, and so a kernel.
-        let mut last: Option<(usize, u64, Dtype, usize)> = None;
         for (i, one) in found.iter().enumerate() {
-            let parameter = &parameters[one.parameter];
-            let recipe = &recipes[parameter.group];
+            let parameter = &task.parameters[one.parameter];
             let state = one.state(parameter);
-            let operands = one.read(Located { parameter, state, form })?;
+            let zeroed = task.zeroes(parameter.group);
+            let averages = task.averages(state);
+            let operands = one.read(Located { parameter, state, form: task.form }, averages, zeroed)?;
             for (operand, span) in operands.spans() {
-                if operand == GRAD {
+                if operand == GRAD && !zeroed {
                     self.read.push(span);
                     self.readers.push((i, operand));
                 } else {
@@ -122,28 +225,27 @@ impl Step {
                     self.writers.push((i, operand));
                 }
             }
-            let Some((update, stages)) = &recipe.0 else { continue };
-            if !state.is_of(update.state()) {
+            let access = operands.access();
+            let Some((update, _)) = &task.recipes[parameter.group].0 else { continue };
+            if !state.is_of(update.state()) || averages != access.average {
                 continue;
             }
-            let (t, dtype) = (state.t + 1, operands.dtype());
-            let kernel = match last {
-                Some((group, at, of, kernel)) if (group, at, of) == (parameter.group, t, dtype) => kernel,
-                _ => {
-                    self.kernels.push((one.parameter, dtype));
-                    self.batch.add_kernel(update.at(t, dtype, *stages))
-                }
-            };
-            self.tensors.push((one.parameter, kernel));
-            last = Some((parameter.group, t, dtype, kernel));
+            let kind = task.kind(parameter, state, access.dtype);
+            // Parameters of one group mostly share all of it, and so a kernel.
+            if self.kinds.last() != Some(&kind) {
+                self.kinds.push(kind);
+                self.batch.add_slot(access);
+            }
+            let slot = self.kinds.len() - 1;
+            self.tensors.push((one.parameter, slot));
             // SAFETY: `found` and `parameters` keep the arrays alive, and the step is not taken unless `check_overlaps` finds
             // that nothing overlaps. Other threads must not resize the arrays during a step: the documentation says so.
-            self.batch.push(unsafe { operands.tensor() }, kernel);
+            self.batch.push(unsafe { operands.tensor() }, slot);
         }
-        self.check_overlaps(found, form, parameters)
+        self.check_overlaps(found, task)
     }
 
-    fn check_overlaps(&mut self, found: &[Found<'_>], form: Form, parameters: &[Parameter]) -> PyResult<bool> {
+    fn check_overlaps(&mut self, found: &[Found<'_>], task: Task<'_>) -> PyResult<bool> {
         let mut python_ran = false;
         let Self { overlaps, written, read, writers, readers, .. } = self;
         overlaps.check(written, read, |meeting| {
@@ -153,12 +255,15 @@ impl Step {
                 Meeting::Read(a, b) => (writers[a], readers[b]),
             };
             let located = |i: usize| {
-                let parameter = &parameters[found[i].parameter];
-                Located { parameter, state: found[i].state(parameter), form }
+                let parameter = &task.parameters[found[i].parameter];
+                Located { parameter, state: found[i].state(parameter), form: task.form }
             };
             let array = |(i, operand): (usize, usize)| found[i].operand(located(i), operand);
             let place = |(i, operand): (usize, usize)| located(i).place(operand);
-            check_apart(&array(a), &array(b), || (place(a), place(b)))
+            match (array(a), array(b)) {
+                (Some(first), Some(second)) => check_apart(&first, &second, || (place(a), place(b))),
+                _ => Err(error::bad_index(a.1)),
+            }
         })?;
         Ok(python_ran)
     }
@@ -172,20 +277,35 @@ impl<'py> Found<'py> {
     }
 
     #[inline]
-    fn read<'a>(&'a self, located: Located<'a>) -> PyResult<Operands<'a>> {
+    fn read<'a>(&'a self, located: Located<'a>, averages: bool, zeroed: bool) -> PyResult<Operands<'a>> {
         let py = self.weight.py();
-        let states = located.state.arrays.iter().map(move |state| state.bind(py));
-        let arrays = iter::once(&self.weight).chain(iter::once(&self.grad)).chain(states);
-        Operands::read(&arrays, &located)
+        let states = located.state.arrays.iter().enumerate().map(move |(k, state)| (STATE + k, state.bind(py)));
+        let average = located.state.average.iter().filter(move |_| averages).map(move |array| (AVERAGE, array.bind(py)));
+        let arrays = iter::once((WEIGHT, &self.weight)).chain(iter::once((GRAD, &self.grad))).chain(states).chain(average);
+        Operands::read(&arrays, zeroed, &located)
     }
 
-    fn operand(&self, located: Located<'_>, operand: usize) -> Bound<'py, PyAny> {
+    fn operand(&self, located: Located<'_>, operand: usize) -> Option<Bound<'py, PyAny>> {
+        let py = self.weight.py();
         match operand {
-            WEIGHT => self.weight.clone(),
-            GRAD => self.grad.clone(),
-            state => located.state.arrays[state - STATE].bind(self.weight.py()).clone(),
+            WEIGHT => Some(self.weight.clone()),
+            GRAD => Some(self.grad.clone()),
+            AVERAGE => located.state.average.as_ref().map(|array| array.bind(py).clone()),
+            state => located.state.arrays.get(state - STATE).map(|array| array.bind(py).clone()),
         }
     }
+}
+
+/// A step of fewer elements is over before the interpreter could be given up and had back.
+const DETACH: usize = 32 << 10;
+
+/// Works on a batch, without the interpreter if it is large.
+fn detached<T: Send>(
+    py: Python<'_>,
+    batch: &mut Batch<'static>,
+    work: impl FnOnce(&mut Batch<'static>) -> T + Send,
+) -> T {
+    if batch.total() < DETACH { work(batch) } else { py.detach(|| work(batch)) }
 }
 
 /// Checks weights that come together in an optimizer: each by itself, and against each other.
@@ -198,7 +318,7 @@ pub(super) fn check_weights<'a, 'py: 'a>(
     let none = State::NONE;
     for (parameter, array) in weights {
         let located = Located { parameter, state: &none, form };
-        for (_, span) in Operands::read(&iter::once(array), &located)?.spans() {
+        for (_, span) in Operands::read(&iter::once((WEIGHT, array)), false, &located)?.spans() {
             spans.push(span);
             owners.push((located, array));
         }

@@ -5,20 +5,18 @@ use std::mem;
 
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyMapping};
+use pyo3::types::{PyDict, PyMapping, PyTuple};
 
+use super::accumulator::Accumulator;
 use super::buffers::Header;
 use super::error;
-use super::gradients::{self, Form, Found, Groups};
+use super::gradients::{Form, Found, Groups};
 use super::operands::Places;
 use super::parameter::{Located, Parameter, Recipe, State};
-use super::step::{Step, check_weights};
+use super::step::{Step, Task, check_weights};
 use super::structure::{Node, Place};
-use crate::engine::{Decay, Describe, Make, Stages, WEIGHT};
+use crate::engine::{Average, Decay, Describe, Make, Norm, Stages, Stats, WEIGHT};
 use crate::rules;
-
-/// A step of fewer elements is over before the interpreter could be given up and had back.
-const DETACH: usize = 32 << 10;
 
 /// Moves the parameters of one optimizer.
 #[pyclass(module = "lrcore._lrcore")]
@@ -30,15 +28,49 @@ pub(crate) struct Stepper {
     taken: u64,
     /// `make_state(weight, initial)` gives a new state array.
     make_state: Py<PyAny>,
+    options: Options,
     step: Step,
+    accumulator: Accumulator,
+    report: Report,
+}
+
+/// What all groups have in common.
+#[derive(Default)]
+struct Options {
+    /// Which norm of the gradients is wanted.
+    norm: Option<Norm>,
+    /// What it is clipped to.
+    clip_norm: Option<f64>,
+    /// Whether a step with gradients that are not finite is left out.
+    skip_nonfinite: bool,
+    average: Option<Average>,
+    stats: bool,
+}
+
+/// What there is to say of the last step, beside its number.
+#[derive(Default)]
+struct Report {
+    grad_norm: Option<f64>,
+    /// The reason why the step was left out, if it was.
+    fault: Option<Fault>,
+    stats: Vec<(usize, usize, Stats)>,
 }
 
 #[pymethods]
 impl Stepper {
     #[new]
     fn new(grouped: bool, make_state: Py<PyAny>) -> Self {
-        let groups = Groups::new(grouped);
-        Self { groups, recipes: Vec::new(), parameters: Vec::new(), taken: 0, make_state, step: Step::default() }
+        Self {
+            groups: Groups::new(grouped),
+            recipes: Vec::new(),
+            parameters: Vec::new(),
+            taken: 0,
+            make_state,
+            options: Options::default(),
+            step: Step::default(),
+            accumulator: Accumulator::default(),
+            report: Report::default(),
+        }
     }
 
     /// Adds a group: a structure of parameters, and a name to tell them from those of other groups. Returns their names. With
@@ -61,7 +93,7 @@ impl Stepper {
         }
         let prefix = (form != Form::Single).then_some(name);
         stepper.name(&mut places, prefix, params.cast::<PyMapping>().is_ok(), &root)?;
-        let parameter = |place| Parameter { place, group, state: State::NONE };
+        let parameter = |place| Parameter { place, group, state: State::NONE, decays: true };
         let parameters: Vec<_> = places.into_iter().map(parameter).collect();
         let known = stepper.present_weights(params.py())?;
         check_weights(stepper.parameters.iter().zip(&known).chain(parameters.iter().zip(&arrays)), form)?;
@@ -73,17 +105,21 @@ impl Stepper {
     }
 
     /// Sets the rule of a group, the values of its hyperparameters, and its stages.
-    #[pyo3(signature = (group, rule, values, *, lr, weight_decay, decay, maximize))]
+    #[pyo3(signature = (
+        group, rule, values, *, decay="coupled", decay_rate=0.0, maximize=false, clip_value=None, bounds=None, zero_grads=false
+    ))]
     #[expect(clippy::too_many_arguments, clippy::needless_pass_by_value, reason = "keywords name them in Python")]
     fn set_group(
         slf: &Bound<'_, Self>,
         group: usize,
         rule: &str,
         values: Vec<f64>,
-        lr: f64,
-        weight_decay: f64,
         decay: &str,
+        decay_rate: f64,
         maximize: bool,
+        clip_value: Option<f64>,
+        bounds: Option<(f64, f64)>,
+        zero_grads: bool,
     ) -> PyResult<()> {
         let update = rules::find(rule, Make(&values)).ok_or_else(|| error::unknown_rule(rule))?;
         let update = update.ok_or_else(|| {
@@ -91,17 +127,48 @@ impl Stepper {
             error::wrong_count(rule, expected, values.len())
         })?;
         let decay = Decay::named(decay).ok_or_else(|| error::unknown_decay(decay))?;
+        let stages = Stages { maximize, decay, decay_rate, clip_value, bounds, zero_grads, ..Stages::NONE };
         let mut stepper = Self::change(slf)?;
         let recipe = stepper.recipes.get_mut(group).ok_or_else(|| error::bad_index(group))?;
-        *recipe = Recipe(Some((update, Stages { maximize, decay, weight_decay, lr })));
+        *recipe = Recipe(Some((update, stages)));
         Ok(())
     }
 
-    /// Sets a parameter's state arrays, by name, and the number of steps that they have seen.
-    fn set_state(slf: &Bound<'_, Self>, parameter: usize, t: u64, arrays: &Bound<'_, PyDict>) -> PyResult<()> {
+    /// Sets what all groups have in common. The norm is "1", "2" or "inf", or none is wanted; the average is
+    /// `("ema", decay, warmup)` or `("swa", start, every)`.
+    #[pyo3(signature = (*, norm, clip_norm, skip_nonfinite, average, stats))]
+    fn set_options(
+        slf: &Bound<'_, Self>,
+        norm: Option<&str>,
+        clip_norm: Option<f64>,
+        skip_nonfinite: bool,
+        average: Option<&Bound<'_, PyAny>>,
+        stats: bool,
+    ) -> PyResult<()> {
+        let norm = norm.map(|name| Norm::named(name).ok_or_else(|| error::unknown_norm(name))).transpose()?;
+        let average = average.map(average_from).transpose()?;
+        Self::change(slf)?.options = Options { norm, clip_norm, skip_nonfinite, average, stats };
+        Ok(())
+    }
+
+    /// Sets whether weight decay acts on a parameter.
+    fn set_decays(slf: &Bound<'_, Self>, parameter: usize, decays: bool) -> PyResult<()> {
+        let mut stepper = Self::change(slf)?;
+        stepper.parameters.get_mut(parameter).ok_or_else(|| error::bad_index(parameter))?.decays = decays;
+        Ok(())
+    }
+
+    /// Sets a parameter's state arrays, by name, with its average, and the numbers of steps and of weights that they have seen.
+    fn set_state(
+        slf: &Bound<'_, Self>,
+        parameter: usize,
+        t: u64,
+        averaged: u64,
+        arrays: &Bound<'_, PyDict>,
+    ) -> PyResult<()> {
         let mut stepper = Self::change(slf)?;
         let parameter = stepper.parameters.get_mut(parameter).ok_or_else(|| error::bad_index(parameter))?;
-        parameter.state = State::from_mapping(t, arrays, &parameter.place.name)?;
+        parameter.state = State::from_mapping(t, averaged, arrays, &parameter.place.name)?;
         Ok(())
     }
 
@@ -134,68 +201,160 @@ impl Stepper {
         Ok(Self::look(slf)?.parameters.iter().map(|parameter| parameter.state.t).collect())
     }
 
+    /// How many weights the average of each parameter has seen.
+    #[getter]
+    fn averaged(slf: &Bound<'_, Self>) -> PyResult<Vec<u64>> {
+        Ok(Self::look(slf)?.parameters.iter().map(|parameter| parameter.state.averaged).collect())
+    }
+
     /// The group of each parameter.
     #[getter]
     fn group_of_each(slf: &Bound<'_, Self>) -> PyResult<Vec<usize>> {
         Ok(Self::look(slf)?.parameters.iter().map(|parameter| parameter.group).collect())
     }
 
-    /// Takes one step, and returns how many have been taken. After an error nothing has changed.
-    fn step(slf: &Bound<'_, Self>, grads: &Bound<'_, PyAny>) -> PyResult<u64> {
+    /// Takes one step, and returns how many have been taken. Gradients are multiplied by a factor; without any, the mean of
+    /// those that were accumulated is used. After an error nothing has changed.
+    #[pyo3(signature = (grads, scale=1.0))]
+    fn step(slf: &Bound<'_, Self>, grads: &Bound<'_, PyAny>, scale: f64) -> PyResult<u64> {
         let py = slf.py();
         let mut stepper = Self::change(slf)?;
-        let Self { groups, recipes, parameters, taken, make_state, step } = &mut *stepper;
-        let (mut found, form) = groups.find(grads, parameters.len())?;
-        if !step.renew(&found, form, parameters, recipes)? {
-            for Found { weight, grad, .. } in &mut found {
-                if Header::of(grad).is_none()
-                    && let Some(array) = gradients::scalar_as_array(grad, weight)?
-                {
-                    *grad = array;
-                }
-            }
-            step.prepare(&found, form, parameters, recipes)?;
-        }
-        // State is made when all else is found good, and belongs to the parameter when the step has been taken.
-        if step.batch.len() < found.len() {
-            for found in &mut found {
-                let parameter = &parameters[found.parameter];
-                let Some((update, _)) = &recipes[parameter.group].0 else { return Err(error::unknown_rule("")) };
-                if !parameter.state.is_of(update.state()) {
-                    let make = |initial: f64| make_state.call1(py, (&found.weight, initial));
-                    found.made = Some(Box::new(parameter.state.turned_into(py, &**update, make)?));
-                }
-            }
-            step.prepare(&found, form, parameters, recipes)?;
-        }
-        let batch = &mut step.batch;
-        if batch.total() < DETACH {
-            batch.run();
+        let Self { groups, recipes, parameters, taken, make_state, options, step, accumulator, report } = &mut *stepper;
+        let own = grads.is_none() && accumulator.count > 0;
+        let (mut found, form) = if own {
+            (accumulator.found(&groups.weights(py, parameters.len())?), groups.form())
         } else {
-            py.detach(|| batch.run());
+            groups.find(grads, parameters.len())?
+        };
+        let scale = if own { scale / accumulator.divisor() } else { scale };
+        let (average, number) = (options.average, *taken + 1);
+        let task = Task { form, parameters, recipes, average, number, zero_grads: own };
+        step.ready(&mut found, task, make_state)?;
+        *report = Report::default();
+        let factor = match options.norm {
+            None => scale,
+            Some(norm) => {
+                let value = step.grad_norm(py, norm, scale);
+                report.grad_norm = Some(value);
+                // Where a norm is no number an element may be none, or the sum is too large for one.
+                if options.skip_nonfinite
+                    && !value.is_finite()
+                    && let Some(bad) = step.batch.first_nonfinite(scale)
+                {
+                    let Found { parameter, grad, .. } = &found[bad];
+                    report.fault = Some((*parameter, locate(grad)?));
+                    step.batch.zero_grads();
+                    accumulator.forget(own);
+                    return Ok(*taken);
+                }
+                let shrink = |most: f64| {
+                    let coefficient = most / (value + 1e-6);
+                    if coefficient > 1.0 { 1.0 } else { coefficient }
+                };
+                scale * options.clip_norm.map_or(1.0, shrink)
+            }
+        };
+        step.fold(task, factor);
+        if options.stats {
+            let stats = step.run_with_stats(py);
+            report.stats = found.iter().zip(stats).map(|(found, (len, stats))| (found.parameter, len, stats)).collect();
+        } else {
+            step.run(py);
         }
         for found in found {
-            let parameter = &mut parameters[found.parameter];
+            let state = &mut parameters[found.parameter].state;
             if let Some(made) = found.made {
-                parameter.state = *made;
+                *state = *made;
             }
-            parameter.state.t += 1;
+            state.t += 1;
+            if average.is_some_and(|average| average.share(number, state.averaged).is_some()) {
+                state.averaged += 1;
+            }
         }
+        accumulator.forget(own);
         *taken += 1;
         Ok(*taken)
+    }
+
+    /// Adds gradients to those that are waiting, and returns how often that was done since they were used.
+    fn accumulate(slf: &Bound<'_, Self>, grads: &Bound<'_, PyAny>) -> PyResult<u64> {
+        let py = slf.py();
+        let mut stepper = Self::change(slf)?;
+        let Self { groups, parameters, make_state, accumulator, .. } = &mut *stepper;
+        let (found, form) = groups.find(grads, parameters.len())?;
+        accumulator.add(py, found, form, parameters, make_state)
+    }
+
+    /// Forgets the gradients that are waiting.
+    fn drop_accumulated(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::change(slf)?.accumulator = Accumulator::default();
+        Ok(())
+    }
+
+    /// Of the last step: the norm of the gradients, if one was computed.
+    #[getter]
+    fn grad_norm(slf: &Bound<'_, Self>) -> PyResult<Option<f64>> {
+        Ok(Self::look(slf)?.report.grad_norm)
+    }
+
+    /// Of the last step, if it was left out: the number of a parameter whose gradient is not finite, and where and what it is.
+    #[getter]
+    fn fault(slf: &Bound<'_, Self>) -> PyResult<Option<Fault>> {
+        Ok(Self::look(slf)?.report.fault.clone())
+    }
+
+    /// Of the last step, for each parameter that it moved: its number, its elements, and norms of weight, gradient and
+    /// update, the largest update, and how many elements of the gradient are 0, and not finite.
+    #[getter]
+    fn stats(slf: &Bound<'_, Self>) -> PyResult<Vec<(usize, usize, [f64; 6])>> {
+        let of = |&(parameter, len, stats): &(usize, usize, Stats)| {
+            let Stats { weight_norm, grad_norm, update_norm, update_max, zeros, nonfinite } = stats;
+            (parameter, len, [weight_norm, grad_norm, update_norm, update_max, zeros, nonfinite])
+        };
+        Ok(Self::look(slf)?.report.stats.iter().map(of).collect())
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.make_state)?;
         self.groups.traverse(&visit)?;
-        self.parameters.iter().flat_map(|parameter| &parameter.state.arrays).try_for_each(|array| visit.call(array))
+        self.accumulator.traverse(&visit)?;
+        let states = self.parameters.iter().map(|parameter| &parameter.state);
+        states.flat_map(|state| state.arrays.iter().chain(&state.average)).try_for_each(|array| visit.call(array))
     }
 
     fn __clear__(&mut self) {
         self.groups.clear();
         self.parameters.clear();
         self.recipes.clear();
+        self.accumulator = Accumulator::default();
+        self.report = Report::default();
     }
+}
+
+fn average_from(given: &Bound<'_, PyAny>) -> PyResult<Average> {
+    let (kind, first, second): (String, Bound<'_, PyAny>, Bound<'_, PyAny>) = given.extract()?;
+    match kind.as_str() {
+        "ema" => Ok(Average::Ema { decay: first.extract()?, warmup: second.extract()? }),
+        "swa" => Ok(Average::Swa { start: first.extract()?, every: second.extract()? }),
+        _ => Err(error::unknown_average(&kind)),
+    }
+}
+
+/// The parameter whose gradient is not finite, where it is not, and its value there. The place is not known if it is the factor
+/// that makes it infinite.
+type Fault = (usize, Option<(Vec<usize>, f64)>);
+
+/// Finds the first element of an array that is not finite.
+fn locate(array: &Bound<'_, PyAny>) -> PyResult<Option<(Vec<usize>, f64)>> {
+    let numpy = array.py().import("numpy")?;
+    let bad = numpy.call_method1("logical_not", (numpy.call_method1("isfinite", (array,))?,))?;
+    let places = numpy.call_method1("argwhere", (bad,))?;
+    if places.len()? == 0 {
+        return Ok(None);
+    }
+    let place: Vec<usize> = places.get_item(0)?.extract()?;
+    let value = array.get_item(PyTuple::new(array.py(), &place)?)?.extract()?;
+    Ok(Some((place, value)))
 }
 
 impl Stepper {

@@ -49,7 +49,7 @@ class Work:
         grads = [grad]
         stepper.add_group([weight], "")
         rule = f"roof_{self.states}"
-        stepper.set_group(0, rule, [], lr=0.0, weight_decay=0.0, decay="coupled", maximize=False)
+        stepper.set_group(0, rule, [])
         return lambda: stepper.step(grads)
 
 

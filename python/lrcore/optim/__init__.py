@@ -2,10 +2,26 @@
 
 from lrcore.optim.adagrad import Adagrad
 from lrcore.optim.adam import Adam, AdamW
+from lrcore.optim.averages import EMA, SWA
 from lrcore.optim.optimizer import Optimizer, StepInfo
 from lrcore.optim.param_group import ParamGroup
 from lrcore.optim.rmsprop import RMSprop
 from lrcore.optim.sgd import SGD
 from lrcore.optim.state_dict import LoadReport
+from lrcore.optim.stats import ParamStats, StepStats
 
-__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "LoadReport", "Optimizer", "ParamGroup", "RMSprop", "StepInfo"]
+__all__ = [
+    "EMA",
+    "SGD",
+    "SWA",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "LoadReport",
+    "Optimizer",
+    "ParamGroup",
+    "ParamStats",
+    "RMSprop",
+    "StepInfo",
+    "StepStats",
+]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from lrcore.optim.hyperparameter import RATE
 from lrcore.optim.optimizer import Optimizer
 
 if TYPE_CHECKING:
+    from lrcore.optim.options import Options
     from lrcore.schedules import Schedule
 
 
@@ -30,6 +31,8 @@ class Adagrad(Optimizer):
         initial_accumulator_value: What ``sum`` starts from, in [0, inf).
         eps: What keeps the denominator from 0, in [0, inf). It is outside the root.
         maximize: Ascend.
+        options: Those of every optimizer, by name: clipping, forms of decay, averages, statistics. See
+            :class:`Options <lrcore.optim.options.Options>`.
 
     Every number may be a schedule.
 
@@ -69,6 +72,7 @@ class Adagrad(Optimizer):
         eps: float | Schedule = 1e-10,
         *,
         maximize: bool = False,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             params,
@@ -80,4 +84,5 @@ class Adagrad(Optimizer):
                 "eps": eps,
                 "maximize": maximize,
             },
+            options,
         )

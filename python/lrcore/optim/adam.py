@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from lrcore.optim.hyperparameter import BETAS, FLAG, RATE
 from lrcore.optim.optimizer import Optimizer
@@ -10,6 +10,7 @@ from lrcore.optim.optimizer import Optimizer
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from lrcore.optim.options import Options
     from lrcore.schedules import Schedule
 
 
@@ -33,6 +34,8 @@ class Adam(Optimizer):
         weight_decay: The L2 penalty, in [0, inf); it enters the moments. See :class:`AdamW`.
         amsgrad: Divide by the largest second moment so far.
         maximize: Ascend.
+        options: Those of every optimizer, by name: clipping, forms of decay, averages, statistics. See
+            :class:`Options <lrcore.optim.options.Options>`.
 
     Every number may be a schedule.
 
@@ -75,6 +78,7 @@ class Adam(Optimizer):
         amsgrad: bool = False,  # noqa: FBT001, FBT002
         *,
         maximize: bool = False,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             params,
@@ -86,6 +90,7 @@ class Adam(Optimizer):
                 "amsgrad": amsgrad,
                 "maximize": maximize,
             },
+            options,
         )
 
     @classmethod
@@ -110,6 +115,8 @@ class AdamW(Adam):
         weight_decay: The decay, in [0, inf); a step multiplies weights by ``1 − lr · weight_decay``.
         amsgrad: Divide by the largest second moment so far.
         maximize: Ascend. Weights still shrink.
+        options: Those of every optimizer, by name: clipping, forms of decay, averages, statistics. See
+            :class:`Options <lrcore.optim.options.Options>`.
 
     Every number may be a schedule; the decay follows the learning rate's.
 
@@ -148,5 +155,6 @@ class AdamW(Adam):
         amsgrad: bool = False,  # noqa: FBT001, FBT002
         *,
         maximize: bool = False,
+        **options: Unpack[Options],
     ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize)
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize, **options)

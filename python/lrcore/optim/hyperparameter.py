@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from lrcore._ranges import FRACTION, NON_NEGATIVE, Range
+from lrcore._ranges import FRACTION, NON_NEGATIVE, REAL, Range
 from lrcore.schedules import Schedule
 
 
@@ -83,6 +83,67 @@ class Flag:
 
     def at(self, name: str, value: bool, step: int) -> dict[str, float]:  # noqa: FBT001
         """Return nothing: a flag chooses the rule, and is no number of it."""
+        del name, value, step
+        return {}
+
+
+class Optional:
+    """Another kind of value, or None."""
+
+    __slots__ = ("kind",)
+
+    def __init__(self, kind: Hyperparameter) -> None:
+        self.kind = kind
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return None, or the value in its plain form."""
+        return None if value is None else self.kind.check(name, value)
+
+    def at(self, name: str, value: Any, step: int) -> dict[str, float]:
+        """Return nothing for None, else the numbers of the value."""
+        return {} if value is None else self.kind.at(name, value, step)
+
+
+class Choice:
+    """One of several words."""
+
+    __slots__ = ("words",)
+
+    def __init__(self, words: tuple[str, ...]) -> None:
+        self.words = words
+
+    def check(self, name: str, value: Any) -> str:
+        """Return the word."""
+        if not isinstance(value, str) or value not in self.words:
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, self.words))}, got {value!r}")
+        return value
+
+    def at(self, name: str, value: str, step: int) -> dict[str, float]:
+        """Return nothing: a word chooses a stage, and is no number of it."""
+        del name, value, step
+        return {}
+
+
+class Bounds:
+    """The least and the largest value of a weight, or None."""
+
+    __slots__ = ()
+
+    def check(self, name: str, value: Any) -> tuple[float, float] | None:
+        """Return both as a tuple."""
+        if value is None:
+            return None
+        try:
+            low, high = value
+        except (TypeError, ValueError):
+            raise TypeError(f"{name} must be two numbers (low, high), or None, got {value!r}") from None
+        low, high = REAL.check(f"{name}[0]", low), REAL.check(f"{name}[1]", high)
+        if low > high:
+            raise ValueError(f"{name} must be (low, high) with low <= high, got {value!r}")
+        return low, high
+
+    def at(self, name: str, value: tuple[float, float] | None, step: int) -> dict[str, float]:
+        """Return nothing: bounds stay."""
         del name, value, step
         return {}
 

@@ -6,16 +6,23 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, Self
 
 import numpy as np
 
 from lrcore import _lrcore
+from lrcore._ranges import POSITIVE
 from lrcore.optim import state_dict as state_dicts
+from lrcore.optim.averages import swapped
 from lrcore.optim.hyperparameter import FLAG, RATE, Hyperparameter
+from lrcore.optim.options import GROUP_OPTIONS, Common, split
 from lrcore.optim.param_group import ParamGroup
+from lrcore.optim.stats import StepStats, from_step
+from lrcore.schedules import Schedule
 
 if TYPE_CHECKING:
     from lrcore.optim.state_dict import LoadReport, StateDict
@@ -43,13 +50,23 @@ class StepInfo(NamedTuple):
         applied: Whether the step was taken.
         step: How many steps have been taken, this one included.
         lr: The learning rate of the step, of the first group.
-        grad_norm: The norm of all gradients, if an option needed it; else None, since it would cost a pass over memory.
+        grad_norm: The norm of all gradients before clipping, if an option needed it; else None, since it would cost a
+            pass over memory.
     """
 
     applied: bool
     step: int
     lr: float
     grad_norm: float | None
+
+    @property
+    def stats(self) -> StepStats | None:
+        """What the step did to each parameter, with the option ``stats=True``; else None."""
+        return getattr(self, "_stats", None)
+
+
+class _InfoWithStats(StepInfo):
+    _stats: StepStats
 
 
 class Optimizer:
@@ -66,18 +83,21 @@ class Optimizer:
     _groups: list[ParamGroup]
     _names: list[str]
     _lr: float
+    _common: Common
     _stepper: _lrcore.Stepper
 
-    def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
+    def __init__(self, params: Any, defaults: dict[str, Any], options: Mapping[str, Any]) -> None:
         """Make an optimizer of parameters.
 
         Args:
             params: An array, a sequence or mapping of arrays, these nested, or a sequence of groups.
             defaults: A value for each hyperparameter, for the groups that don't say otherwise.
+            options: Those of :class:`Options <lrcore.optim.options.Options>` that were given.
         """
         if type(self) is Optimizer:
             raise TypeError("Optimizer is what all optimizers have in common; use SGD, Adam, AdamW, …")
-        self._defaults = ParamGroup(None, None, self._kinds(), defaults, self._check).hyperparameters
+        of_groups, self._common = split(options, self._decay, type(self).__name__)
+        self._defaults = ParamGroup(None, None, self._kinds(), {**defaults, **of_groups}, self._check).hyperparameters
         groups = _as_groups(params)
         self._start(params, grouped=groups is not None)
         for group in [{"params": params}] if groups is None else groups:
@@ -96,7 +116,7 @@ class Optimizer:
 
     @classmethod
     def _kinds(cls) -> dict[str, Hyperparameter]:
-        return {"lr": RATE, **cls._hyperparameters, "weight_decay": RATE, "maximize": FLAG}
+        return {"lr": RATE, **cls._hyperparameters, "weight_decay": RATE, "maximize": FLAG, **GROUP_OPTIONS}
 
     def _start(self, params: Any, *, grouped: bool) -> None:
         self._params = params
@@ -107,11 +127,14 @@ class Optimizer:
         self._groups = []
         self._names = []
         self._lr = math.nan
+        self._skipped = self._skipped_in_a_row = 0
+        self._swapped = False
         self._stepper = _lrcore.Stepper(grouped, _make_state)
+        self._stepper.set_options(**self._common.for_stepper(0))
 
     # The step
 
-    def step(self, grads: Any) -> StepInfo:
+    def step(self, grads: Any = None, *, grad_scale: float = 1.0) -> StepInfo:
         """Move every parameter that has a gradient by one step, in place.
 
         All is checked before the first write: after an error, weights, state and step counts are as they were.
@@ -119,7 +142,10 @@ class Optimizer:
         Args:
             grads: Gradients in the structure of the parameters, each of its parameter's shape and dtype. None in the
                 place of one, or of a part of the structure, skips it. For groups: a sequence with an entry for each, or
-                one mapping with the entries of all. Gradients are read only; they may have any strides.
+                one mapping with the entries of all. Gradients are read only, unless ``zero_grads`` is set; they may
+                have any strides. Left out, the mean of those that were accumulated is used.
+            grad_scale: What gradients are divided by as they are read, in (0, inf): the scale of a loss, or the number
+                of micro-batches in a sum.
 
         Returns:
             What the step did.
@@ -128,7 +154,9 @@ class Optimizer:
             TypeError: If a gradient is no array, or of another dtype.
             ValueError: If a gradient is missing, unexpected or of another shape, shares memory with a weight, or a
                 weight is read-only; if a schedule gives a value out of range.
-            RuntimeError: If it is called from within a step of this optimizer. Threads take turns.
+            FloatingPointError: If gradients were not finite ``max_skips`` times in a row, with ``skip_nonfinite``.
+            RuntimeError: If it is called from within a step of this optimizer, or within :meth:`averaged`. Threads take
+                turns.
 
         Note:
             A strided view, or a gradient whose memory order is not the weight's, is gathered through a small buffer: no
@@ -138,8 +166,66 @@ class Optimizer:
             for index, group in enumerate(self._groups):
                 if group.needs_resolving:
                     self._resolve(index, group)
-            steps = self._stepper.step(grads)
-            return StepInfo(True, steps, self._lr, None)  # noqa: FBT003 (keywords cost a third more)
+            if self._common.is_plain and grad_scale == 1.0 and not self._swapped:
+                steps = self._stepper.step(grads)
+                return StepInfo(True, steps, self._lr, None)  # noqa: FBT003 (keywords cost a third more)
+            return self._step_with_options(grads, grad_scale)
+
+    def _step_with_options(self, grads: Any, grad_scale: float) -> StepInfo:
+        self._refuse_if_swapped()
+        scale = 1.0 / POSITIVE.check("grad_scale", grad_scale)
+        if isinstance(self._common.clip_norm, Schedule):
+            self._stepper.set_options(**self._common.for_stepper(self.steps))
+        steps = self._stepper.step(grads, scale)
+        fault = self._stepper.fault
+        if fault is not None:
+            self._skip(*fault)
+            return StepInfo(False, steps, self._lr, self._stepper.grad_norm)  # noqa: FBT003
+        self._skipped_in_a_row = 0
+        if not self._common.stats:
+            return StepInfo(True, steps, self._lr, self._stepper.grad_norm)  # noqa: FBT003
+        info = _InfoWithStats(True, steps, self._lr, self._stepper.grad_norm)  # noqa: FBT003
+        info._stats = from_step(self._stepper.stats, self._names, scale)
+        return info
+
+    def _skip(self, parameter: int, place: tuple[list[int], float] | None) -> None:
+        """Count a step that was left out; raise if there were too many in a row."""
+        self._skipped += 1
+        self._skipped_in_a_row += 1
+        if self._skipped_in_a_row >= self._common.max_skips:
+            times, self._skipped_in_a_row = self._skipped_in_a_row, 0
+            name = f"the gradient of {self._names[parameter]!r}"
+            where = (
+                f"{name} is {place[1]} at index {tuple(place[0])}" if place else f"{name} is too large for grad_scale"
+            )
+            raise FloatingPointError(f"{times} steps in a row were skipped: {where}")
+
+    def accumulate(self, grads: Any) -> int:
+        """Add the gradients of a micro-batch to those that are waiting; :meth:`step` without gradients uses their mean.
+
+        The sums are kept in arrays of the optimizer's own, made on first use, and are not part of a state dict.
+
+        Args:
+            grads: As for :meth:`step`. A parameter without a gradient counts as one of zeros, unless it never has one.
+
+        Returns:
+            How many micro-batches are waiting.
+
+        Raises:
+            TypeError: As :meth:`step`.
+            ValueError: As :meth:`step`. Nothing is added then.
+
+        Examples:
+            >>> import lrcore, numpy as np
+            >>> opt = lrcore.SGD({"w": np.zeros(2)}, lr=1.0)
+            >>> opt.accumulate({"w": np.array([1.0, 2.0])}), opt.accumulate({"w": np.array([3.0, 2.0])})
+            (1, 2)
+            >>> info = opt.step()
+            >>> opt.params["w"]
+            array([-2., -2.])
+        """
+        with self._lock:
+            return self._stepper.accumulate(grads)
 
     def _resolve(self, index: int, group: ParamGroup) -> None:
         """Tell the stepper the rule and the numbers of a group at the present step."""
@@ -151,15 +237,23 @@ class Optimizer:
             group.edited = True
             raise
         rule = self._rule(group)
-        lr = numbers["lr"]
+        lr, weight_decay, decay = numbers["lr"], numbers["weight_decay"], group["decay"]
+        if decay == "independent":
+            # Only the course of the rate counts, not its height.
+            peak = group["lr"].peak if isinstance(group["lr"], Schedule) else lr
+            decay, weight_decay = "decoupled", weight_decay * (lr / peak if peak else 0.0)
+        elif decay != "coupled":
+            weight_decay *= lr
         self._stepper.set_group(
             index,
             rule,
             [numbers[name] for name in _RULES[rule][0]],
-            lr=lr,
-            weight_decay=numbers["weight_decay"],
-            decay=self._decay,
+            decay=decay,
+            decay_rate=weight_decay,
             maximize=group["maximize"],
+            clip_value=numbers.get("clip_value"),
+            bounds=group["bounds"],
+            zero_grads=group["zero_grads"],
         )
         if index == 0:
             self._lr = lr
@@ -182,6 +276,65 @@ class Optimizer:
         with self._lock:
             states = list(zip(self._names, self._stepper.states, strict=True))
         return MappingProxyType({name: MappingProxyType(arrays) for name, arrays in states if arrays})
+
+    @property
+    def average(self) -> Mapping[str, np.ndarray[Any, Any]]:
+        """The averages of the weights by parameter name, as read-only views; at first there are none."""
+        with self._lock:
+            averages = {name: arrays["average"] for name, arrays in self.state.items() if "average" in arrays}
+        views = {name: array.view() for name, array in averages.items()}
+        for view in views.values():
+            view.flags.writeable = False
+        return MappingProxyType(views)
+
+    @contextmanager
+    def averaged(self) -> Iterator[Self]:
+        """Give the weights the values of their averages for the length of a ``with`` block, as for an evaluation.
+
+        Afterwards, also after an exception, every weight has its own values again, bit for bit. Within it steps are
+        refused. A parameter that has no average keeps its weight. It takes a copy of the weights.
+
+        Raises:
+            ValueError: If the optimizer has no ``average``.
+            RuntimeError: If the averages are in place already.
+
+        Examples:
+            >>> import lrcore, numpy as np
+            >>> opt = lrcore.SGD({"w": np.zeros(1)}, lr=1.0, average=lrcore.SWA())
+            >>> for _ in range(3):
+            ...     info = opt.step({"w": np.array([-1.0])})
+            >>> with opt.averaged():
+            ...     print(opt.params["w"])
+            [2.]
+            >>> opt.params["w"]
+            array([3.])
+        """
+        if self._common.average is None:
+            raise ValueError(f"{type(self).__name__} was made without an average; give average=EMA(…) or SWA(…)")
+        with self._lock:
+            self._refuse_if_swapped()
+            averages = self.average
+            weights = dict(zip(self._names, self._stepper.weights(), strict=True))
+            self._swapped = True
+        try:
+            with swapped([(weights[name], average) for name, average in averages.items()]):
+                yield self
+        finally:
+            self._swapped = False
+
+    def _refuse_if_swapped(self) -> None:
+        if self._swapped:
+            raise RuntimeError("the weights are averages now; leave the with block of averaged() first")
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The options of all groups together; those of each group are in :attr:`param_groups`."""
+        return MappingProxyType(asdict(self._common))
+
+    @property
+    def skipped(self) -> int:
+        """How many steps were left out, since gradients were not finite."""
+        return self._skipped
 
     @property
     def lr(self) -> float:
@@ -233,13 +386,15 @@ class Optimizer:
             raise TypeError(f"the name of a group must be a string, got {name!r}")
         group = ParamGroup(given["params"], name, self._kinds(), {**self._defaults, **values}, self._check)
         names = self._stepper.add_group(group.params, str(len(self._groups)) if name is None else name)
+        for index, parameter in enumerate(names, start=len(self._names)):
+            self._stepper.set_decays(index, self._common.decays(parameter))
         self._groups.append(group)
         self._names.extend(names)
 
     def __repr__(self) -> str:
         count = f"{len(self._names)} parameter{'s' * (len(self._names) != 1)}, {self.steps} steps"
         if len(self._groups) == 1:
-            values = ", ".join(f"{key}={value!r}" for key, value in self._groups[0].hyperparameters.items())
+            values = self._groups[0].listed()
             return f"<{type(self).__name__}({values}): {count}>"
         groups = "".join(f"\n  {group!r}" for group in self._groups)
         return f"<{type(self).__name__}: {count}{groups}>"
@@ -288,7 +443,8 @@ class Optimizer:
             loaded = state_dicts.match(state_dict, self._snapshot(), weights, states, strict=strict)
             for group, values in loaded.groups:
                 group.replace(values)
-            self._set_state(loaded.steps, loaded.counts, loaded.state)
+            self._stepper.drop_accumulated()
+            self._set_state(loaded.steps, loaded.counts, loaded.averaged, loaded.state)
             return loaded.report
 
     def _snapshot(self) -> state_dicts.Snapshot:
@@ -299,16 +455,21 @@ class Optimizer:
             optimizer=type(self).__name__,
             steps=self.steps,
             counts=dict(zip(self._names, self._stepper.counts, strict=True)),
+            averaged=dict(zip(self._names, self._stepper.averaged, strict=True)),
             state=dict(zip(self._names, self._stepper.states, strict=True)),
             groups=list(zip(self._groups, by_group, strict=True)),
         )
 
     def _set_state(
-        self, steps: int, counts: Mapping[str, int], state: Mapping[str, dict[str, np.ndarray[Any, Any]]]
+        self,
+        steps: int,
+        counts: Mapping[str, int],
+        averaged: Mapping[str, int],
+        state: Mapping[str, dict[str, np.ndarray[Any, Any]]],
     ) -> None:
         self._stepper.taken = steps
         for index, name in enumerate(self._names):
-            self._stepper.set_state(index, counts.get(name, 0), state.get(name, {}))
+            self._stepper.set_state(index, counts.get(name, 0), averaged.get(name, 0), state.get(name, {}))
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a pickle or a deep copy holds: the parameters too, so that both stay together."""
@@ -318,20 +479,23 @@ class Optimizer:
             "params": self._params,
             "grouped": (self._began_grouped, self._grouped),
             "defaults": self._defaults,
+            "common": self._common,
             "groups": [(group.params, group.name, group.hyperparameters) for group in self._groups],
             "steps": snapshot.steps,
             "counts": snapshot.counts,
+            "averaged": snapshot.averaged,
             "state": snapshot.state,
         }
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         self._defaults = saved["defaults"]
+        self._common = saved["common"]
         began_grouped, grouped = saved["grouped"]
         self._start(saved["params"], grouped=began_grouped)
         for params, name, values in saved["groups"]:
             self._add_group({"params": params, "name": name, **values})
         self._grouped = grouped
-        self._set_state(saved["steps"], saved["counts"], saved["state"])
+        self._set_state(saved["steps"], saved["counts"], saved["averaged"], saved["state"])
 
     def __copy__(self) -> NoReturn:
         """Refuse: two optimizers would move the same weights with the same state."""

@@ -138,9 +138,23 @@ class ParamGroup(MutableMapping[str, Any]):
     def __len__(self) -> int:
         return len(list(iter(self)))
 
+    def listed(self) -> str:
+        """Return the hyperparameters, and the options that do something, as arguments."""
+        shown = {key: value for key, value in self._values.items() if key not in _QUIET or value not in _QUIET[key]}
+        return ", ".join(f"{name}={value!r}" for name, value in shown.items())
+
     def __repr__(self) -> str:
-        values = ", ".join(f"{name}={value!r}" for name, value in self._values.items())
+        values = self.listed()
         return f"ParamGroup({values})" if self.name is None else f"ParamGroup({self.name!r}, {values})"
+
+
+# Options with these values go without saying.
+_QUIET: dict[str, tuple[Any, ...]] = {
+    "decay": ("coupled", "decoupled"),
+    "clip_value": (None,),
+    "bounds": (None,),
+    "zero_grads": (False,),
+}
 
 
 def _is_scheduled(value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from lrcore._ranges import Range
 from lrcore.optim.hyperparameter import FLAG, RATE, Number
@@ -11,6 +11,7 @@ from lrcore.optim.optimizer import Optimizer
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from lrcore.optim.options import Options
     from lrcore.schedules import Schedule
 
 
@@ -35,6 +36,8 @@ class RMSprop(Optimizer):
         momentum: The share of the buffer that is kept, in [0, inf).
         centered: Divide by the deviation from the running mean.
         maximize: Ascend.
+        options: Those of every optimizer, by name: clipping, forms of decay, averages, statistics. See
+            :class:`Options <lrcore.optim.options.Options>`.
 
     Every number may be a schedule.
 
@@ -81,6 +84,7 @@ class RMSprop(Optimizer):
         centered: bool = False,  # noqa: FBT001, FBT002
         *,
         maximize: bool = False,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             params,
@@ -93,6 +97,7 @@ class RMSprop(Optimizer):
                 "centered": centered,
                 "maximize": maximize,
             },
+            options,
         )
 
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from lrcore.optim.hyperparameter import FLAG, RATE
 from lrcore.optim.optimizer import Optimizer
@@ -10,6 +10,7 @@ from lrcore.optim.optimizer import Optimizer
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from lrcore.optim.options import Options
     from lrcore.schedules import Schedule
 
 
@@ -34,6 +35,8 @@ class SGD(Optimizer):
         weight_decay: The L2 penalty, in [0, inf).
         nesterov: Look ahead along the buffer. Needs momentum, and no dampening.
         maximize: Ascend.
+        options: Those of every optimizer, by name: clipping, forms of decay, averages, statistics. See
+            :class:`Options <lrcore.optim.options.Options>`.
 
     Every number may be a schedule.
 
@@ -74,6 +77,7 @@ class SGD(Optimizer):
         nesterov: bool = False,  # noqa: FBT001, FBT002
         *,
         maximize: bool = False,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             params,
@@ -85,6 +89,7 @@ class SGD(Optimizer):
                 "nesterov": nesterov,
                 "maximize": maximize,
             },
+            options,
         )
 
     @classmethod

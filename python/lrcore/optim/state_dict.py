@@ -35,6 +35,7 @@ class Snapshot(NamedTuple):
     optimizer: str
     steps: int
     counts: Mapping[str, int]
+    averaged: Mapping[str, int]
     state: Mapping[str, _Arrays]
     groups: list[tuple[ParamGroup, list[str]]]
 
@@ -45,6 +46,7 @@ class Loaded(NamedTuple):
     steps: int
     state: dict[str, _Arrays]
     counts: dict[str, int]
+    averaged: dict[str, int]
     groups: list[tuple[ParamGroup, dict[str, Any]]]
     report: LoadReport
 
@@ -57,11 +59,13 @@ def capture(snapshot: Snapshot) -> StateDict:
         if group.name is not None:
             saved["name"] = group.name
         groups.append(saved)
-    state = {
-        name: {"step": count, **{key: array.copy(order="K") for key, array in snapshot.state[name].items()}}
-        for name, count in snapshot.counts.items()
-        if count > 0
-    }
+    state: dict[str, dict[str, Any]] = {}
+    for name, count in snapshot.counts.items():
+        if count > 0:
+            arrays = snapshot.state[name]
+            averaged = {"averaged": snapshot.averaged[name]} if "average" in arrays else {}
+            copies = {key: array.copy(order="K") for key, array in arrays.items()}
+            state[name] = {"step": count, **averaged, **copies}
     return {"optimizer": snapshot.optimizer, "steps": snapshot.steps, "state": state, "param_groups": groups}
 
 
@@ -105,14 +109,17 @@ def match(
             raise ValueError(f"state[{name!r}] belongs to no group of the state dict")
     state: dict[str, _Arrays] = {}
     counts: dict[str, int] = {}
+    averaged: dict[str, int] = {}
     for name, weight in weights.items():
         if name in saved_state:
-            counts[name], state[name] = _match_parameter(saved_state[name], f"state[{name!r}]", weight, states)
+            place = f"state[{name!r}]"
+            counts[name], averaged[name], state[name] = _match_parameter(saved_state[name], place, weight, states)
         elif name in missing:
             # Not strict: what the state dict does not know stays as it is.
-            counts[name], state[name] = snapshot.counts[name], snapshot.state[name]
+            counts[name], averaged[name] = snapshot.counts[name], snapshot.averaged[name]
+            state[name] = snapshot.state[name]
     groups = _match_groups(saved_groups, names_of_saved, snapshot, strict=strict)
-    return Loaded(steps, state, counts, groups, LoadReport(missing, unexpected))
+    return Loaded(steps, state, counts, averaged, groups, LoadReport(missing, unexpected))
 
 
 def _entry(mapping: Mapping[str, Any], key: str, place: str) -> Any:
@@ -140,13 +147,18 @@ def _names_of_groups(groups: Any) -> list[list[str]]:
 
 def _match_parameter(
     saved: Any, place: str, weight: np.ndarray[Any, Any], states: list[list[str]]
-) -> tuple[int, _Arrays]:
+) -> tuple[int, int, _Arrays]:
     if not isinstance(saved, Mapping):
         raise TypeError(f"{place} must be a mapping, got {type(saved).__name__}")
     count = check_count(f"{place}['step']", _entry(saved, "step", place), most=_MOST_STEPS)
+    averaged = 0
+    if ("averaged" in saved) != ("average" in saved):
+        raise ValueError(f"{place} must have both 'average' and 'averaged', or neither")
+    if "averaged" in saved:
+        averaged = check_count(f"{place}['averaged']", saved["averaged"], most=_MOST_STEPS)
     arrays: _Arrays = {}
     for key, array in saved.items():
-        if key == "step":
+        if key in ("step", "averaged"):
             continue
         where = f"{place}[{key!r}]"
         if not isinstance(array, np.ndarray):
@@ -157,10 +169,11 @@ def _match_parameter(
             raise TypeError(f"{where} has dtype {array.dtype}, the parameter has {weight.dtype}")
         arrays[key] = np.empty_like(np.asarray(weight))
         arrays[key][...] = array
-    if not any(sorted(arrays) == sorted(names) for names in states):
+    of_rule = sorted(arrays.keys() - {"average"})
+    if not any(of_rule == sorted(names) for names in states):
         known = " or ".join(str(names) for names in states) if len(states) < 5 else "those of a rule"
         raise ValueError(f"{place} has the arrays {list(arrays)}, and must have {known}")
-    return count, arrays
+    return count, averaged, arrays
 
 
 def _match_groups(

@@ -53,6 +53,9 @@ class Constant(Schedule):
         del step
         return self.value
 
+    def _peak(self) -> float:
+        return self.value
+
 
 class _Finite(Schedule):
     """A course that is over after a number of steps; a dataclass with the field ``steps``."""
@@ -60,7 +63,12 @@ class _Finite(Schedule):
     __slots__ = ()
 
     if TYPE_CHECKING:
+        start: float
+        end: float
         steps: int
+
+    def _peak(self) -> float:
+        return max(self._value(0), self.end)
 
     @property
     def length(self) -> int:
@@ -190,6 +198,9 @@ class Exponential(Schedule):
     def _value(self, step: int) -> float:
         return _scaled(self.start, self.gamma, step)
 
+    def _peak(self) -> float:
+        return _first_of_falling(self, self.start, self.gamma)
+
 
 @dataclass(frozen=True, slots=True)
 class Step(Schedule):
@@ -226,6 +237,15 @@ class Step(Schedule):
 
     def _value(self, step: int) -> float:
         return _scaled(self.start, self.gamma, step // self.step_size)
+
+    def _peak(self) -> float:
+        return _first_of_falling(self, self.start, self.gamma)
+
+
+def _first_of_falling(schedule: Schedule, start: float, gamma: float) -> float:
+    if gamma > 1.0 and start > 0.0:
+        raise ValueError(f"{schedule!r} has no largest value: its gamma is more than 1")
+    return start
 
 
 def _clamped(value: float, start: float, end: float) -> float:

@@ -39,6 +39,15 @@ class Schedule(ABC):
         """The step from which on the value stays the same, if the schedule has one."""
         return None
 
+    @property
+    def peak(self) -> float:
+        """The largest value that it takes at any step.
+
+        Raises:
+            ValueError: If there is none, since the values grow for ever.
+        """
+        return self._peak()
+
     def warmup(self, steps: int) -> WarmedUp:
         """Rise to the first value over a number of steps, then go on from there.
 
@@ -71,6 +80,12 @@ class Schedule(ABC):
     @abstractmethod
     def _value(self, step: int) -> float:
         """Return the value at a step that has been checked."""
+
+    def _peak(self) -> float:
+        """Return the largest value, or raise."""
+        if self.length is None:
+            raise ValueError(f"the largest value of {self!r} is not known, since it has no length")
+        return max(self._value(step) for step in range(self.length + 1))
 
     def _shortened(self, steps: int) -> Schedule:
         """Return the same course in that many steps fewer; a schedule without a length is itself."""

@@ -57,5 +57,8 @@ class WarmedUp(Schedule):
             return self._first * ((step + 1) / self.steps)
         return self._rest._value(step - self.steps)
 
+    def _peak(self) -> float:
+        return max(self._value(0), self._first, self._rest.peak) if self.steps else self._rest.peak
+
     def _shortened(self, steps: int) -> Schedule:
         return WarmedUp(self.schedule._shortened(steps), self.steps)

@@ -1,0 +1,135 @@
+"""Averages of the weights over steps."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lrcore._ranges import FRACTION, check_count
+from lrcore.optim.hyperparameter import FLAG
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+
+    _Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class EMA:
+    """An exponential moving average of the weights.
+
+    After each step, with the weight ``θ`` and the number ``n`` of weights that its average ``a`` has seen::
+
+        d ← decay                                  (min(decay, (1 + n) / (10 + n)) if warmup)
+        a ← a + (1 − d) (θ − a)                    (a ← θ if n is 0)
+
+    Args:
+        decay: The share of the average that is kept, in [0, 1).
+        warmup: Keep less at first, so that the start is forgotten sooner.
+
+    Raises:
+        TypeError: If an argument is of a wrong type.
+        ValueError: If the decay is out of range.
+
+    Examples:
+        >>> import lrcore, numpy as np
+        >>> opt = lrcore.SGD({"w": np.zeros(2)}, lr=1.0, average=lrcore.EMA(0.5))
+        >>> for _ in range(3):
+        ...     info = opt.step({"w": np.array([-1.0, 1.0])})
+        >>> opt.params["w"], opt.average["w"]
+        (array([ 3., -3.]), array([ 2.25, -2.25]))
+
+    References:
+        Polyak & Juditsky, *Acceleration of Stochastic Approximation by Averaging* (1992).
+
+    Note:
+        PyTorch's ``AveragedModel`` with ``get_ema_multi_avg_fn(decay)`` has the same numbers where every parameter has
+        a gradient at every step. Here a parameter without one keeps its average, too.
+    """
+
+    decay: float = 0.999
+    warmup: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "decay", FRACTION.check("EMA: decay", self.decay))
+        object.__setattr__(self, "warmup", FLAG.check("EMA: warmup", self.warmup))
+
+    def for_stepper(self) -> tuple[str, float, bool]:
+        """Return the average as the stepper knows it."""
+        return "ema", self.decay, self.warmup
+
+
+@dataclass(frozen=True, slots=True)
+class SWA:
+    """The plain mean of the weights after certain steps.
+
+    The weights count after step ``start``, where the first step is 1, and after every ``every``-th step from there::
+
+        a ← a + (θ − a) / (n + 1)                  (n weights seen before)
+
+    Steps between cost nothing.
+
+    Args:
+        start: The first step that counts, at least 1.
+        every: The number of steps from one that counts to the next, at least 1.
+
+    Raises:
+        TypeError: If an argument is not whole.
+        ValueError: If one is out of range.
+
+    Examples:
+        >>> import lrcore, numpy as np
+        >>> opt = lrcore.SGD({"w": np.zeros(1)}, lr=1.0, average=lrcore.SWA(start=2, every=2))
+        >>> for _ in range(5):
+        ...     info = opt.step({"w": np.array([-1.0])})
+        >>> opt.average["w"]  # of 2 and 4
+        array([3.])
+
+    References:
+        Izmailov et al., *Averaging Weights Leads to Wider Optima and Better Generalization* (2018).
+
+    Note:
+        PyTorch's ``AveragedModel`` without arguments, updated at those steps, has the same numbers.
+    """
+
+    start: int = 1
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("start", "every"):
+            object.__setattr__(self, name, check_count(f"SWA: {name}", getattr(self, name), least=1, most=2**63 - 1))
+
+    def for_stepper(self) -> tuple[str, int, int]:
+        """Return the average as the stepper knows it."""
+        return "swa", self.start, self.every
+
+
+Average = EMA | SWA
+
+
+@contextmanager
+def swapped(pairs: list[tuple[_Array, _Array]]) -> Iterator[None]:
+    """Give weights the values of their averages for a while. Each weight gets its own back, whatever happens."""
+    kept = [weight.copy(order="K") for weight, _ in pairs]
+    try:
+        for weight, average in pairs:
+            weight[...] = average
+        yield
+    finally:
+        _put_back([weight for weight, _ in pairs], kept)
+
+
+def _put_back(weights: list[_Array], kept: list[_Array]) -> None:
+    """Restore all weights, and only then let an interrupt through that came meanwhile."""
+    left = list(zip(weights, kept, strict=True))
+    try:
+        while left:
+            weight, own = left[-1]
+            weight[...] = own
+            left.pop()
+    except KeyboardInterrupt:
+        _put_back([weight for weight, _ in left], [own for _, own in left])
+        raise

@@ -1,0 +1,132 @@
+"""Options that every optimizer has: what is done to gradients and weights in the pass of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, TypedDict, get_args
+
+from lrcore._ranges import POSITIVE, check_count
+from lrcore.optim.averages import EMA, SWA, Average
+from lrcore.optim.hyperparameter import FLAG, Bounds, Choice, Hyperparameter, Number, Optional
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from lrcore.schedules import Schedule
+
+DECAYS = ("coupled", "decoupled", "independent", "cautious")
+NORMS = {1: "1", 2: "2", math.inf: "inf"}
+_CLIP = Number(POSITIVE)
+
+# Those that a group may have for itself.
+GROUP_OPTIONS: dict[str, Hyperparameter] = {
+    "decay": Choice(DECAYS),
+    "clip_value": Optional(_CLIP),
+    "bounds": Bounds(),
+    "zero_grads": FLAG,
+}
+
+
+class Options(TypedDict, total=False):
+    """The options of every optimizer, keyword only.
+
+    The first four are also options of a group; the others are for all groups together.
+    """
+
+    decay: str
+    clip_value: float | Schedule | None
+    bounds: tuple[float, float] | None
+    zero_grads: bool
+    clip_norm: float | Schedule | None
+    norm_type: float
+    skip_nonfinite: bool
+    max_skips: int
+    no_decay: str | Sequence[str]
+    average: EMA | SWA | None
+    stats: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """The options of all groups together, checked."""
+
+    clip_norm: float | Schedule | None = None
+    norm_type: float = 2.0
+    skip_nonfinite: bool = False
+    max_skips: int = 10
+    no_decay: tuple[str, ...] = ()
+    average: Average | None = None
+    stats: bool = False
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Self:
+        """Check the values, or raise TypeError or ValueError."""
+        clip_norm = Optional(_CLIP).check("clip_norm", given.get("clip_norm"))
+        norm_type = given.get("norm_type", 2.0)
+        if isinstance(norm_type, bool) or not isinstance(norm_type, int | float) or norm_type not in NORMS:
+            raise ValueError(f"norm_type must be 1, 2 or inf, got {norm_type!r}")
+        skip_nonfinite = FLAG.check("skip_nonfinite", given.get("skip_nonfinite", False))
+        max_skips = check_count("max_skips", given.get("max_skips", 10), least=1)
+        if "norm_type" in given and clip_norm is None and not skip_nonfinite:
+            raise ValueError("norm_type needs clip_norm, or skip_nonfinite: no norm is computed without them")
+        if "max_skips" in given and not skip_nonfinite:
+            raise ValueError("max_skips needs skip_nonfinite=True: no step is skipped without it")
+        average = given.get("average")
+        if average is not None and not isinstance(average, get_args(Average)):
+            raise TypeError(f"average must be EMA(…), SWA(…) or None, got {average!r}")
+        stats = FLAG.check("stats", given.get("stats", False))
+        return cls(clip_norm, float(norm_type), skip_nonfinite, max_skips, _patterns(given), average, stats)
+
+    @property
+    def needs_norm(self) -> bool:
+        """Whether a step computes the norm of all gradients."""
+        return self.clip_norm is not None or self.skip_nonfinite
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a step has nothing to do or to say that concerns all groups together."""
+        return not self.needs_norm and not self.stats
+
+    def decays(self, name: str) -> bool:
+        """Return whether weight decay acts on the parameter of that name."""
+        return not any(fnmatchcase(name, pattern) for pattern in self.no_decay)
+
+    def for_stepper(self, step: int) -> dict[str, Any]:
+        """Return what the stepper is told before a step."""
+        return {
+            "norm": NORMS[self.norm_type] if self.needs_norm else None,
+            "clip_norm": Optional(_CLIP).at("clip_norm", self.clip_norm, step).get("clip_norm"),
+            "skip_nonfinite": self.skip_nonfinite,
+            "average": None if self.average is None else self.average.for_stepper(),
+            "stats": self.stats,
+        }
+
+
+def _patterns(given: Mapping[str, Any]) -> tuple[str, ...]:
+    patterns = given.get("no_decay", ())
+    patterns = (patterns,) if isinstance(patterns, str) else patterns
+    if not isinstance(patterns, Sequence) or not all(isinstance(pattern, str) for pattern in patterns):
+        raise TypeError(f'no_decay must be name patterns, such as ["*bias", "*norm*"], got {given["no_decay"]!r}')
+    return tuple(patterns)
+
+
+def split(given: Mapping[str, Any], decay: str, where: str) -> tuple[dict[str, Any], Common]:
+    """Return the options of groups, each with a value, and those of all groups together.
+
+    Args:
+        given: What the caller of an optimizer gave.
+        decay: The form of weight decay where none is given.
+        where: The optimizer's name, for the message.
+
+    Raises:
+        TypeError: If there is no such option, or a value is of a wrong type.
+        ValueError: If a value is out of range, or values contradict each other.
+    """
+    for name in given:
+        if name not in Options.__annotations__:
+            raise TypeError(f"{where} has no argument {name!r}; its options are {', '.join(Options.__annotations__)}")
+    defaults = {"decay": decay, "clip_value": None, "bounds": None, "zero_grads": False}
+    return {name: given.get(name, default) for name, default in defaults.items()}, Common.of(given)

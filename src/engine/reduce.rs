@@ -1,0 +1,134 @@
+//! Reductions: sums over whole tensors, in an order that nothing but the tensor's shape decides.
+//!
+//! A tensor is cut into *units* of [`UNIT`] elements. A unit is summed in [`LANES`] parallel sums of `f64`, element `i` in lane
+//! `i mod LANES`; the lanes are added pairwise, then the units one after the other, then the tensors. Threads take whole
+//! units, and levels share the lanes, so the result has the same bits for any of them.
+
+use std::array;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::block::LANES;
+use super::format::Cell;
+use crate::rule::Real;
+
+/// Elements to a unit.
+pub(super) const UNIT: usize = 4096;
+
+/// Which norm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Norm {
+    /// The sum of magnitudes.
+    One,
+    /// The root of the sum of squares.
+    Two,
+    /// The largest magnitude.
+    Max,
+}
+
+impl Norm {
+    /// The norm that a number, written out, stands for.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "1" => Some(Self::One),
+            "2" => Some(Self::Two),
+            "inf" => Some(Self::Max),
+            _ => None,
+        }
+    }
+
+    /// The norm, of the sums of all units in order.
+    pub(super) fn total(self, sums: impl Iterator<Item = f64>) -> f64 {
+        match self {
+            Self::One => sums.sum(),
+            Self::Two => sums.sum::<f64>().sqrt(),
+            Self::Max => sums.fold(0.0, f64::max_or_nan),
+        }
+    }
+}
+
+/// Parallel sums.
+pub(super) struct Lanes<Fold> {
+    sums: [f64; LANES],
+    fold: Fold,
+}
+
+impl<Fold: Fn(f64, f64) -> f64> Lanes<Fold> {
+    #[inline(always)]
+    pub(super) fn new(fold: Fold) -> Self {
+        Self { sums: [0.0; LANES], fold }
+    }
+
+    /// Adds elements, the first of which belongs to lane 0, each multiplied by a factor.
+    #[inline(always)]
+    pub(super) fn over<C: Cell>(mut self, cells: &[C], scale: C::Real) -> Self {
+        let (blocks, rest) = cells.as_chunks::<LANES>();
+        for block in blocks {
+            for (sum, x) in self.sums.iter_mut().zip(block) {
+                *sum = (self.fold)(*sum, (x.load() * scale).wide());
+            }
+        }
+        for (sum, x) in self.sums.iter_mut().zip(rest) {
+            *sum = (self.fold)(*sum, (x.load() * scale).wide());
+        }
+        self
+    }
+
+    /// The lanes joined pairwise: the first half with the second, until one is left.
+    #[inline(always)]
+    pub(super) fn reduced(self, join: impl Fn(f64, f64) -> f64) -> f64 {
+        let mut sums = self.sums;
+        let mut width = LANES;
+        while width > 1 {
+            width /= 2;
+            for i in 0..width {
+                sums[i] = join(sums[i], sums[i + width]);
+            }
+        }
+        sums[0]
+    }
+}
+
+impl Lanes<()> {
+    /// Of the differences of elements: the sum of their squares, and the largest magnitude.
+    #[inline(always)]
+    pub(super) fn of_differences<C: Cell>(of: &[C], from: &[C]) -> (f64, f64) {
+        let mut squares = Lanes::new(|sum: f64, x: f64| sum + x * x);
+        let mut largest = Lanes::new(|most: f64, x: f64| most.max_or_nan(x.abs()));
+        for (of, from) in of.chunks(LANES).zip(from.chunks(LANES)) {
+            for (lane, (a, b)) in of.iter().zip(from).enumerate() {
+                let difference = (a.load() - b.load()).wide();
+                squares.sums[lane] = (squares.fold)(squares.sums[lane], difference);
+                largest.sums[lane] = (largest.fold)(largest.sums[lane], difference);
+            }
+        }
+        (squares.reduced(|a, b| a + b), largest.reduced(f64::max_or_nan))
+    }
+}
+
+/// Numbers of each unit, written by whichever thread has it.
+#[derive(Debug)]
+pub(super) struct Units<const K: usize>(Vec<[AtomicU64; K]>);
+
+impl<const K: usize> Default for Units<K> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<const K: usize> Units<K> {
+    /// Room for so many units.
+    pub(super) fn resize(&mut self, units: usize) {
+        self.0.resize_with(units, || array::from_fn(|_| AtomicU64::new(0)));
+    }
+
+    pub(super) fn set(&self, unit: usize, values: [f64; K]) {
+        for (slot, value) in self.0[unit].iter().zip(values) {
+            slot.store(value.to_bits(), Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn get(&self, unit: usize) -> [f64; K] {
+        self.0[unit].each_ref().map(|slot| f64::from_bits(slot.load(Ordering::Relaxed)))
+    }
+}

@@ -1,0 +1,88 @@
+//! Gradients that are added up over several calls, to be used in one step.
+
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+
+use super::gradients::{Form, Found};
+use super::parameter::{Parameter, Recipe, State};
+use super::step::{Step, Task};
+use crate::engine::{Make, Stages};
+use crate::rules::{self, SUM};
+
+/// The gradients that are waiting.
+#[derive(Default)]
+pub(super) struct Accumulator {
+    /// How often gradients were added.
+    pub(super) count: u64,
+    /// The sum for each parameter that had a gradient.
+    sums: Vec<Option<Py<PyAny>>>,
+    /// The sums as parameters of the step that adds.
+    summed: Vec<Parameter>,
+    recipes: Vec<Recipe>,
+    step: Step,
+}
+
+impl Accumulator {
+    /// Adds gradients, and returns how often that was done.
+    pub(super) fn add<'py>(
+        &mut self,
+        py: Python<'py>,
+        mut found: Vec<Found<'py>>,
+        form: Form,
+        parameters: &[Parameter],
+        make_state: &Py<PyAny>,
+    ) -> PyResult<u64> {
+        if self.recipes.is_empty() {
+            let sum = rules::find(SUM, Make(&[])).flatten();
+            self.recipes.push(Recipe(sum.map(|sum| (sum, Stages::NONE))));
+        }
+        for Parameter { place, .. } in &parameters[self.summed.len()..] {
+            self.summed.push(Parameter { place: place.clone(), group: 0, state: State::NONE, decays: false });
+            self.sums.push(None);
+        }
+        // New sums belong to the parameters when the gradients were found good.
+        for one in &mut found {
+            let sum = match &self.sums[one.parameter] {
+                Some(sum) => sum.clone_ref(py),
+                None => make_state.call1(py, (&one.weight, 0.0))?,
+            };
+            one.weight = sum.into_bound(py);
+        }
+        let (parameters, recipes) = (&*self.summed, &*self.recipes);
+        let task = Task { form, parameters, recipes, average: None, number: 1, zero_grads: false };
+        self.step.ready(&mut found, task, make_state)?;
+        self.step.fold(task, 1.0);
+        self.step.run(py);
+        for Found { parameter, weight, .. } in found {
+            self.sums[parameter] = Some(weight.unbind());
+        }
+        self.count += 1;
+        Ok(self.count)
+    }
+
+    /// The sums as gradients of the parameters, which are these arrays.
+    pub(super) fn found<'py>(&self, weights: &[Bound<'py, PyAny>]) -> Vec<Found<'py>> {
+        let of = |(parameter, (sum, weight)): (usize, (&Option<Py<PyAny>>, &Bound<'py, PyAny>))| {
+            let grad = sum.as_ref()?.bind(weight.py()).clone();
+            Some(Found { parameter, weight: weight.clone(), grad, made: None })
+        };
+        self.sums.iter().zip(weights).enumerate().filter_map(of).collect()
+    }
+
+    /// What the sums are divided by to be means.
+    #[expect(clippy::cast_precision_loss, reason = "nobody counts to 2⁵³")]
+    pub(super) fn divisor(&self) -> f64 {
+        self.count as f64
+    }
+
+    /// Begins anew, if the sums were used; they have been set to zero.
+    pub(super) fn forget(&mut self, used: bool) {
+        if used {
+            self.count = 0;
+        }
+    }
+
+    pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.sums.iter().flatten().try_for_each(|sum| visit.call(sum))
+    }
+}
