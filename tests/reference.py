@@ -96,16 +96,62 @@ def initial_state(rule, count, w, hyperparameters):
     return [np.full_like(w, value) for _ in range(count)]
 
 
-def move(rule, w, g, state, t, hyperparameters, *, lr, weight_decay=0.0, decay="coupled", maximize=False):
-    """One whole step of a parameter: the new weight and state."""
+def clamp(x, low, high):
+    """The nearest number from low to high; NaN stays."""
+    F = x.dtype.type
+    return np.where(x > F(high), F(high), np.where(x < F(low), F(low), x))
+
+
+def lanes(values):
+    """The sum of each unit of 4096: element i in lane i mod 32, the lanes then added pairwise."""
+    padded = np.zeros(-(-values.size // 4096) * 4096)
+    padded[: values.size] = values.ravel()
+    sums = np.zeros((padded.size // 4096, 32))
+    for block in padded.reshape(-1, 128, 32).transpose(1, 0, 2):
+        sums = sums + block
+    while sums.shape[1] > 1:
+        half = sums.shape[1] // 2
+        sums = sums[:, :half] + sums[:, half:]
+    return sums[:, 0]
+
+
+def grad_norm(grads, norm_type=2.0, scale=1.0):
+    """The norm of all gradients together, each multiplied by a factor in its own dtype and then summed in float64."""
+    scaled = [np.abs((g * g.dtype.type(scale)).astype(np.float64)) for g in grads]
+    if norm_type == math.inf:
+        return float(max((np.max(g, initial=0.0) for g in scaled), default=0.0))
+    total = 0.0
+    for g in scaled:
+        for unit in lanes(g * g if norm_type == 2 else g):
+            total += float(unit)
+    return math.sqrt(total) if norm_type == 2 else total
+
+
+def clip_coefficient(norm, clip_norm):
+    return min(1.0, clip_norm / (norm + 1e-6))
+
+
+def move(
+    rule, w, g, state, t, hyperparameters, *, lr, weight_decay=0.0, decay="coupled", maximize=False,
+    factor=1.0, clip_value=None, bounds=None, peak=None,
+):  # fmt: skip
+    """One whole step of a parameter: the new weight and state. Gradients are first multiplied by a factor."""
     F = w.dtype.type
     with np.errstate(all="ignore"):
-        if maximize:
-            g = -g
+        g = g * F(-factor if maximize else factor)
+        if clip_value is not None:
+            g = clamp(g, -clip_value, clip_value)
         if weight_decay and decay == "coupled":
             g = g + F(weight_decay) * w
+        old = w
         if weight_decay and decay == "decoupled":
             w = w * F(1 - lr * weight_decay)
+        if weight_decay and decay == "independent":
+            w = w * F(1 - weight_decay * (lr / peak))
         w, state = globals()[rule](w, g, state, t, **hyperparameters)
+        if weight_decay and decay == "cautious":
+            w = np.where((old - w) * old >= 0, w - F(weight_decay * lr) * old, w)
+        if bounds is not None:
+            w = clamp(w, *bounds)
         tiny = np.finfo(w.dtype).tiny
         return w, [np.where(np.abs(s) < tiny, F(0), s) for s in state]

@@ -1,0 +1,117 @@
+"""A step with gradients that are not finite is left out: nothing of it can be found anywhere."""
+
+import numpy as np
+import pytest
+
+import lrcore
+from snapshot import snapshot
+
+BAD = [np.nan, np.inf, -np.inf]
+FACTORIES = [
+    lambda params, **options: lrcore.SGD(params, momentum=0.9, **options),
+    lambda params, **options: lrcore.AdamW(params, average=lrcore.EMA(0.9), **options),
+    lambda params, **options: lrcore.RMSprop(params, centered=True, clip_norm=1.0, stats=True, **options),
+]
+
+
+def arrays(rng, dtype=np.float32):
+    return {"w": rng.standard_normal((90, 100)).astype(dtype), "b": rng.standard_normal(7).astype(dtype)}
+
+
+@pytest.mark.parametrize("bad", BAD, ids=str)
+@pytest.mark.parametrize("place", [("w", (0, 0)), ("w", (89, 99)), ("w", (45, 17)), ("b", (3,))], ids=str)
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_a_skipped_step_changes_no_bit(factory, place, bad):
+    rng = np.random.default_rng(0)
+    params = arrays(rng)
+    opt = factory(params, lr=lrcore.schedules.Linear(0.1, 0.0, steps=10), skip_nonfinite=True)
+    opt.step(arrays(rng))
+    name, index = place
+    grads = arrays(rng)
+    grads[name][index] = bad
+    before = snapshot(opt, *params.values(), *grads.values(), *opt.average.values())
+    for count in (1, 2):
+        info = opt.step(grads)
+        assert (info.applied, info.step, opt.skipped) == (False, 1, count)
+        assert not np.isfinite(info.grad_norm)
+        assert snapshot(opt, *params.values(), *grads.values(), *opt.average.values()) == before
+    assert opt.step(arrays(rng)).applied
+    assert (opt.steps, opt.skipped) == (2, 2)
+
+
+def test_too_many_in_a_row_are_an_error_that_names_the_place():
+    params = {"w": np.zeros((3, 4)), "b": np.zeros(2)}
+    good = {"w": np.ones((3, 4)), "b": np.ones(2)}
+    bad = {"w": np.ones((3, 4)), "b": np.ones(2)}
+    bad["w"][1, 2] = -np.inf
+    opt = lrcore.SGD(params, skip_nonfinite=True, max_skips=3)
+    for _ in range(2):
+        opt.step(bad)
+    opt.step(good)  # not in a row
+    for _ in range(2):
+        opt.step(bad)
+    message = r"^3 steps in a row were skipped: the gradient of 'w' is -inf at index \(1, 2\)$"
+    with pytest.raises(FloatingPointError, match=message):
+        opt.step(bad)
+    assert (opt.steps, opt.skipped) == (1, 5)
+    assert opt.step(good).applied
+
+
+def test_ten_in_a_row_are_allowed_by_default_but_for_the_last():
+    opt = lrcore.SGD(np.zeros(2), skip_nonfinite=True)
+    for _ in range(9):
+        assert not opt.step(np.array([0.0, np.nan])).applied
+    with pytest.raises(FloatingPointError, match=r"^10 steps in a row were skipped: .* is nan at index \(1,\)$"):
+        opt.step(np.array([0.0, np.nan]))
+
+
+def test_the_index_is_that_of_the_array_whatever_its_layout():
+    grad = np.zeros((4, 5), order="F")
+    grad[3, 1] = np.nan
+    opt = lrcore.SGD([np.zeros((4, 5))], skip_nonfinite=True, max_skips=1)
+    with pytest.raises(FloatingPointError, match=r"is nan at index \(3, 1\)$"):
+        opt.step([grad])
+
+
+def test_a_scale_that_makes_infinities_is_seen():
+    opt = lrcore.SGD(np.zeros(2, np.float32), skip_nonfinite=True, max_skips=2)
+    grad = np.full(2, 1e30, np.float32)
+    assert not opt.step(grad, grad_scale=1e-10).applied
+    with pytest.raises(FloatingPointError, match=r"'0' is too large for grad_scale$"):
+        opt.step(grad, grad_scale=1e-10)
+    assert opt.step(grad).applied
+
+
+def test_a_norm_that_is_too_large_for_a_number_is_no_reason_to_skip():
+    weight = np.zeros(3)
+    opt = lrcore.SGD(weight, lr=1.0, skip_nonfinite=True)
+    info = opt.step(np.full(3, 1e200))
+    assert info.applied
+    assert info.grad_norm == np.inf
+    assert (weight == -1e200).all()
+
+
+def test_a_gradient_that_is_zeroed_is_zeroed_after_a_skipped_step_too():
+    """Otherwise what is added to it next would not be finite either."""
+    grads = [np.array([1.0, np.nan])]
+    opt = lrcore.SGD([np.zeros(2)], skip_nonfinite=True, zero_grads=True)
+    assert not opt.step(grads).applied
+    assert not grads[0].any()
+
+
+def test_a_bad_micro_batch_is_found_and_forgotten():
+    weight = np.zeros(2)
+    opt = lrcore.SGD(weight, lr=1.0, skip_nonfinite=True)
+    opt.accumulate(np.array([np.nan, 1.0]))
+    opt.accumulate(np.ones(2))
+    assert not opt.step().applied
+    assert not weight.any()
+    assert opt.accumulate(np.ones(2)) == 1
+    assert opt.step().applied
+    assert weight.tolist() == [-1.0, -1.0]
+
+
+def test_without_the_option_nothing_is_looked_for():
+    weight = np.zeros(2)
+    assert lrcore.SGD(weight, lr=1.0).step(np.array([np.nan, 1.0])).applied
+    assert np.isnan(weight[0])
