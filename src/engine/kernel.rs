@@ -8,9 +8,9 @@ use std::ops::Range;
 
 use super::block;
 use super::format::{Cell, Dtype};
-use super::reduce::{Lanes, Norm};
+use super::reduce::{Lanes, Norm, UNIT};
 use super::simd::{self, Job, Level};
-use super::stage::{Folded, Stages};
+use super::stage::{Folded, NoAverage, Staged, Stages};
 use super::tally::Tally;
 use super::tensor::{AVERAGE, Access, GRAD, MAX_STATE, OPERANDS, STATE, Tensor, WEIGHT};
 use crate::rule::{Optimizer, Real, Rule};
@@ -61,8 +61,8 @@ impl<const N: usize, O: Optimizer<N>> Update for Typed<O, N> {
 
     fn at(&self, t: u64, dtype: Dtype, stages: Stages) -> Box<dyn Kernel> {
         match dtype {
-            Dtype::F32 => Box::new(Step::<[u8; 4], _, N> { rule: self.0.at::<f32>(t), stages: stages.fold() }),
-            Dtype::F64 => Box::new(Step::<[u8; 8], _, N> { rule: self.0.at::<f64>(t), stages: stages.fold() }),
+            Dtype::F32 => Step::<[u8; 4], _, N>::boxed(self.0.at::<f32>(t), stages.fold()),
+            Dtype::F64 => Step::<[u8; 8], _, N>::boxed(self.0.at::<f64>(t), stages.fold()),
         }
     }
 }
@@ -100,8 +100,11 @@ impl Visitor for Make<'_> {
     }
 }
 
-/// Elements to a tile: its operands lie in L1 together.
+/// Elements to a tile of scratch: its operands lie in L1 together.
 const TILE: usize = 512;
+
+/// Elements to a tile of what lies dense in memory, and is looked at again when the rule has moved it: it lies in L2.
+const DENSE_TILE: usize = UNIT;
 
 /// Bytes to an operand's tile of scratch. More than a page: loads and stores at equal offsets in pages wait for each other.
 const TILE_BYTES: usize = TILE * 8 + 5 * 64;
@@ -123,6 +126,16 @@ impl Scratch {
 struct Step<C: Cell, R, const N: usize> {
     rule: R,
     stages: Folded<C::Real>,
+}
+
+impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Step<C, R, N> {
+    /// The step, of the rule alone or with the stages around it.
+    fn boxed(rule: R, stages: Folded<C::Real>) -> Box<dyn Kernel> {
+        match stages.around {
+            None => Box::new(Self { rule, stages }),
+            Some(around) => Box::new(Step::<C, _, N> { rule: Staged { rule, around }, stages }),
+        }
+    }
 }
 
 impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Kernel for Step<C, R, N> {
@@ -157,12 +170,14 @@ impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Job for Piece<'_, C, R, N> {
     #[inline(always)]
     fn run(self) {
         let Self { step, level, tensor, range, scratch, mut tally } = self;
-        if tensor.is_dense() && !step.stages.needs_tiles() && tally.is_none() {
-            return step.move_tile(level, tensor, range, scratch, None);
-        }
+        let tile = match (tensor.is_dense(), &tally) {
+            (true, None) if !step.stages.zero_grads => range.len(),
+            (true, None) => DENSE_TILE,
+            _ => TILE,
+        };
         let mut start = range.start;
         while start < range.end {
-            let end = range.end.min(start + TILE);
+            let end = range.end.min(start + tile);
             step.move_tile(level, tensor, start..end, scratch, tally.as_deref_mut());
             start = end;
         }
@@ -170,7 +185,7 @@ impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Job for Piece<'_, C, R, N> {
 }
 
 impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Step<C, R, N> {
-    /// Stages and rule on one tile, or on a range of any length where nothing needs scratch.
+    /// One tile, or a range of any length where nothing needs scratch.
     #[inline(always)]
     fn move_tile(
         &self,
@@ -184,37 +199,31 @@ impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Step<C, R, N> {
         let stages = &self.stages;
         // SAFETY: by the contract of `Kernel::run` this piece alone uses the range, and operands don't overlap.
         let weight = unsafe { tensor.open::<C>(WEIGHT, tile.clone(), weight_scratch) };
-        let before = &mut C::cells(before)[..if stages.looks_back() || tally.is_some() { weight.len() } else { 0 }];
-        if !before.is_empty() {
+        let before = &mut C::cells(before)[..if tally.is_some() { weight.len() } else { 0 }];
+        if tally.is_some() {
             before.copy_from_slice(weight);
         }
-        let (grad, scales) = if stages.prepares() {
-            // SAFETY: as above.
-            let grad = unsafe { tensor.copy::<C>(GRAD, tile.clone(), grad_scratch) };
-            let scales = stages.prepare(grad, weight);
-            (&*grad, scales)
-        } else {
-            // SAFETY: as above.
-            (unsafe { tensor.read::<C>(GRAD, tile.clone(), grad_scratch) }, stages.scales)
-        };
+        // SAFETY: as above.
+        let grad = unsafe { tensor.read::<C>(GRAD, tile.clone(), grad_scratch) };
         let mut state: [&mut [C]; N] = array::from_fn(|_| <&mut [C]>::default());
         let mut others = others.iter_mut();
         for (k, (slot, scratch)) in state.iter_mut().zip(&mut others).enumerate() {
             // SAFETY: as above.
             *slot = unsafe { tensor.open::<C>(STATE + k, tile.clone(), scratch) };
         }
-        block::apply(level, self.rule, scales, weight, grad, state.each_mut().map(|state| &mut **state));
-        stages.finish(weight, before);
-        if let (Some(lerp), Some(scratch)) = (stages.average, others.next()) {
-            // SAFETY: as above; the tensor has an average, as `access` asks.
-            let average = unsafe { tensor.open::<C>(AVERAGE, tile.clone(), scratch) };
-            Folded::blend(lerp, average, weight);
-            // SAFETY: as above; the cells are those that were opened.
-            unsafe { tensor.close(AVERAGE, tile.start, average) };
+        let states = state.each_mut().map(|state| &mut **state);
+        match (stages.average, others.next()) {
+            (Some(lerp), Some(scratch)) => {
+                // SAFETY: as above; the tensor has an average, as `access` asks.
+                let average = unsafe { tensor.open::<C>(AVERAGE, tile.clone(), scratch) };
+                block::apply(level, self.rule, stages.scales, weight, grad, states, (lerp, &mut *average));
+                // SAFETY: as above; the cells are those that were opened.
+                unsafe { tensor.close(AVERAGE, tile.start, average) };
+            }
+            _ => block::apply(level, self.rule, stages.scales, weight, grad, states, (NoAverage, &mut [])),
         }
         if let Some(tally) = tally {
-            // SAFETY: as above; where the gradient was prepared its scratch is not needed any more.
-            tally.add(before, unsafe { tensor.read::<C>(GRAD, tile.clone(), grad_scratch) }, weight);
+            tally.add(before, grad, weight);
         }
         // SAFETY: as above; the cells are those that were opened.
         unsafe { tensor.close(WEIGHT, tile.start, weight) };
@@ -309,7 +318,7 @@ impl Unit<'_> {
             let tile = start..range.end.min(start + TILE);
             // SAFETY: as `norm_of_unit` was promised.
             let grad = unsafe { tensor.read::<C>(GRAD, tile, &mut scratch.operands[GRAD]) };
-            lanes = lanes.over(grad, C::Real::of(scale));
+            lanes.add(grad, C::Real::of(scale));
         }
         lanes
     }

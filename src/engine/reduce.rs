@@ -3,16 +3,21 @@
 //! A tensor is cut into *units* of [`UNIT`] elements. A unit is summed in [`LANES`] parallel sums of `f64`, element `i` in lane
 //! `i mod LANES`; the lanes are added pairwise, then the units one after the other, then the tensors. Threads take whole
 //! units, and levels share the lanes, so the result has the same bits for any of them.
+//!
+//! There are so many lanes that the compiler leaves the loop over them a loop, and makes vectors of it. One over 32 it unrolls
+//! first, and then adds one number at a time.
 
 use std::array;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::block::LANES;
 use super::format::Cell;
 use crate::rule::Real;
 
 /// Elements to a unit.
 pub(super) const UNIT: usize = 4096;
+
+/// Parallel sums.
+pub(super) const LANES: usize = 64;
 
 /// Which norm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +52,7 @@ impl Norm {
     }
 }
 
-/// Parallel sums.
+/// Parallel sums, one to a lane.
 pub(super) struct Lanes<Fold> {
     sums: [f64; LANES],
     fold: Fold,
@@ -61,49 +66,36 @@ impl<Fold: Fn(f64, f64) -> f64> Lanes<Fold> {
 
     /// Adds elements, the first of which belongs to lane 0, each multiplied by a factor.
     #[inline(always)]
-    pub(super) fn over<C: Cell>(mut self, cells: &[C], scale: C::Real) -> Self {
+    pub(super) fn add<C: Cell>(&mut self, cells: &[C], scale: C::Real) {
+        let Self { sums, fold } = self;
         let (blocks, rest) = cells.as_chunks::<LANES>();
         for block in blocks {
-            for (sum, x) in self.sums.iter_mut().zip(block) {
-                *sum = (self.fold)(*sum, (x.load() * scale).wide());
+            for lane in 0..LANES {
+                sums[lane] = fold(sums[lane], (block[lane].load() * scale).wide());
             }
         }
-        for (sum, x) in self.sums.iter_mut().zip(rest) {
-            *sum = (self.fold)(*sum, (x.load() * scale).wide());
+        for (sum, x) in sums.iter_mut().zip(rest) {
+            *sum = fold(*sum, (x.load() * scale).wide());
         }
-        self
     }
 
-    /// The lanes joined pairwise: the first half with the second, until one is left.
     #[inline(always)]
-    pub(super) fn reduced(self, join: impl Fn(f64, f64) -> f64) -> f64 {
-        let mut sums = self.sums;
-        let mut width = LANES;
-        while width > 1 {
-            width /= 2;
-            for i in 0..width {
-                sums[i] = join(sums[i], sums[i + width]);
-            }
-        }
-        sums[0]
+    pub(super) fn reduced(&self, join: impl Fn(f64, f64) -> f64) -> f64 {
+        reduced(self.sums, join)
     }
 }
 
-impl Lanes<()> {
-    /// Of the differences of elements: the sum of their squares, and the largest magnitude.
-    #[inline(always)]
-    pub(super) fn of_differences<C: Cell>(of: &[C], from: &[C]) -> (f64, f64) {
-        let mut squares = Lanes::new(|sum: f64, x: f64| sum + x * x);
-        let mut largest = Lanes::new(|most: f64, x: f64| most.max_or_nan(x.abs()));
-        for (of, from) in of.chunks(LANES).zip(from.chunks(LANES)) {
-            for (lane, (a, b)) in of.iter().zip(from).enumerate() {
-                let difference = (a.load() - b.load()).wide();
-                squares.sums[lane] = (squares.fold)(squares.sums[lane], difference);
-                largest.sums[lane] = (largest.fold)(largest.sums[lane], difference);
-            }
+/// The lanes joined pairwise: the first half with the second, until one is left.
+#[inline(always)]
+pub(super) fn reduced(mut lanes: [f64; LANES], join: impl Fn(f64, f64) -> f64) -> f64 {
+    let mut width = LANES;
+    while width > 1 {
+        width /= 2;
+        for lane in 0..width {
+            lanes[lane] = join(lanes[lane], lanes[lane + width]);
         }
-        (squares.reduced(|a, b| a + b), largest.reduced(f64::max_or_nan))
     }
+    lanes[0]
 }
 
 /// Numbers of each unit, written by whichever thread has it.

@@ -111,7 +111,13 @@ pub(super) trait Body<C: Cell>: Copy {
     const DIVIDES: bool;
 
     /// Runs the loop over blocks of `L` elements. Implementations are `#[inline(always)]`, and so is everything that they call.
-    fn run<const L: usize>(self, weight: &mut [[C; L]], grad: &[[C; L]], state: [&mut [[C; L]]; MAX_STATE]);
+    fn run<const L: usize>(
+        self,
+        weight: &mut [[C; L]],
+        grad: &[[C; L]],
+        state: [&mut [[C; L]]; MAX_STATE],
+        average: &mut [[C; L]],
+    );
 }
 
 /// Runs the job, compiled for the level, which must be available.
@@ -120,13 +126,22 @@ pub(super) fn run(level: Level, job: impl Job) {
     debug_assert!(level.is_available());
     match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 | Level::Avx512 => {
+        Level::Avx2 => {
             #[target_feature(enable = "avx2")]
             fn avx2(job: impl Job) {
                 job.run();
             }
-            // SAFETY: `set` and `detect` let only available levels through, and AVX-512 comes with AVX2.
+            // SAFETY: `set` and `detect` let only available levels through.
             unsafe { avx2(job) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => {
+            #[target_feature(enable = "avx2,avx512f,avx512vl,avx512dq,avx512bw")]
+            fn avx512(job: impl Job) {
+                job.run();
+            }
+            // SAFETY: as above.
+            unsafe { avx512(job) }
         }
         _ => job.run(),
     }
@@ -144,6 +159,7 @@ fn divides_wide() -> bool {
 macro_rules! entries {
     ($($(#[$attribute:meta])* $name:ident)*) => {$(
         $(#[$attribute])*
+        #[expect(clippy::too_many_arguments, reason = "each operand is one, for the compiler to know that none overlaps another")]
         fn $name<C: Cell, B: Body<C>, const L: usize>(
             body: B,
             weight: &mut [[C; L]],
@@ -152,8 +168,9 @@ macro_rules! entries {
             state1: &mut [[C; L]],
             state2: &mut [[C; L]],
             state3: &mut [[C; L]],
+            average: &mut [[C; L]],
         ) {
-            body.run(weight, grad, [state0, state1, state2, state3]);
+            body.run(weight, grad, [state0, state1, state2, state3], average);
         }
     )*};
 }
@@ -179,6 +196,7 @@ pub(super) fn enter<C: Cell, B: Body<C>, const L: usize>(
     weight: &mut [[C; L]],
     grad: &[[C; L]],
     state: [&mut [[C; L]]; MAX_STATE],
+    average: &mut [[C; L]],
 ) {
     let [state0, state1, state2, state3] = state;
     debug_assert!(level.is_available());
@@ -186,12 +204,14 @@ pub(super) fn enter<C: Cell, B: Body<C>, const L: usize>(
         // SAFETY: `set` and `detect` let only available levels through.
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 if !B::DIVIDES || divides_wide() => unsafe {
-            enter_avx512(body, weight, grad, state0, state1, state2, state3);
+            enter_avx512(body, weight, grad, state0, state1, state2, state3, average);
         },
         // SAFETY: as above; AVX-512 comes with AVX2.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 | Level::Avx512 => unsafe { enter_avx2(body, weight, grad, state0, state1, state2, state3) },
-        _ => enter_baseline(body, weight, grad, state0, state1, state2, state3),
+        Level::Avx2 | Level::Avx512 => unsafe {
+            enter_avx2(body, weight, grad, state0, state1, state2, state3, average);
+        },
+        _ => enter_baseline(body, weight, grad, state0, state1, state2, state3, average),
     }
 }
 

@@ -1,14 +1,13 @@
 //! Stages: what is done to gradient, weight and average around the rule, in the same pass over memory.
 //!
-//! Stages know no rule and rules know no stage, so they add up and never multiply. Scaling by a factor is part of every load,
-//! where a factor of 1 changes no bit and costs nothing that can be measured. Any other stage is a small loop over a tile
-//! that lies in L1, entered only where it is asked for.
+//! Stages know no rule and rules know no stage. Scaling by a factor is part of every load, where a factor of 1 changes no bit and
+//! costs nothing that can be measured. The stages around the rule make a [`Staged`] rule of any rule; the average is one more
+//! stream of the loop; zeroing is done a tile at a time.
 //!
 //! Their order: the gradient is scaled (sign, loss scale, clip coefficient), clipped by value, and penalised; the weight shrinks;
 //! the rule moves it; cautious decay, bounds, and the average follow; the gradient is zeroed.
 
-use super::format::Cell;
-use crate::rule::{Lerp, Real};
+use crate::rule::{Lerp, Real, Rule};
 
 /// How weight decay acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,15 +69,20 @@ impl Stages {
     pub(super) fn fold<F: Real>(self) -> Folded<F> {
         let Self { maximize, decay, decay_rate, grad_scale, clip_value, bounds, average, zero_grads } = self;
         let rate_of = |form| (decay == form && decay_rate != 0.0).then_some(decay_rate);
+        let (penalty, cautious) = (rate_of(Decay::Coupled), rate_of(Decay::Cautious));
+        let any = clip_value.is_some() || penalty.is_some() || cautious.is_some() || bounds.is_some();
+        let (low, high) = bounds.unwrap_or((f64::NEG_INFINITY, f64::INFINITY));
         Folded {
             scales: Scales {
                 weight: F::of(1.0 - rate_of(Decay::Decoupled).unwrap_or(0.0)),
                 grad: F::of(if maximize { -grad_scale } else { grad_scale }),
             },
-            clip: clip_value.map(F::of),
-            penalty: rate_of(Decay::Coupled).map(F::of),
-            cautious: rate_of(Decay::Cautious).map(F::of),
-            bounds: bounds.map(|(low, high)| (F::of(low), F::of(high))),
+            around: any.then(|| Around {
+                clip: F::of(clip_value.unwrap_or(f64::INFINITY)),
+                penalty: penalty.map(F::of),
+                cautious: cautious.map(F::of),
+                bounds: (F::of(low), F::of(high)),
+            }),
             average: average.map(Lerp::new),
             zero_grads,
         }
@@ -96,79 +100,77 @@ pub(super) struct Scales<F> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Folded<F> {
     pub(super) scales: Scales<F>,
-    clip: Option<F>,
-    penalty: Option<F>,
-    cautious: Option<F>,
-    bounds: Option<(F, F)>,
+    /// The stages around the rule, if there are any.
+    pub(super) around: Option<Around<F>>,
     pub(super) average: Option<Lerp<F>>,
     pub(super) zero_grads: bool,
 }
 
-impl<F: Real> Folded<F> {
-    /// Whether the gradient goes through a tile of scratch: the user's is never written but to zero it.
-    pub(super) fn prepares(&self) -> bool {
-        self.clip.is_some() || self.penalty.is_some()
-    }
+/// The stages between a load and the rule, and between the rule and a store. Those that are not wanted are there with numbers
+/// that change nothing, so that there is one form of them and not one for each combination.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Around<F> {
+    /// The largest magnitude of a gradient; infinity clips nothing.
+    clip: F,
+    penalty: Option<F>,
+    cautious: Option<F>,
+    /// The least and the largest weight; infinities bound nothing.
+    bounds: (F, F),
+}
 
-    /// Whether the weight before the rule is needed after it.
-    pub(super) fn looks_back(&self) -> bool {
-        self.cautious.is_some()
-    }
+/// A rule with the stages around it: a rule again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Staged<F, R> {
+    pub(super) rule: R,
+    pub(super) around: Around<F>,
+}
 
-    /// Whether there is anything to be done a tile at a time.
-    pub(super) fn needs_tiles(&self) -> bool {
-        self.prepares() || self.looks_back() || self.bounds.is_some() || self.average.is_some() || self.zero_grads
-    }
+impl<F: Real, R: Rule<F, N>, const N: usize> Rule<F, N> for Staged<F, R> {
+    const DIVIDES: bool = R::DIVIDES;
 
-    /// Takes a tile of the gradient, in scratch, through the stages before the rule, and returns the factors that are left
-    /// for the loads.
     #[inline(always)]
-    pub(super) fn prepare<C: Cell<Real = F>>(&self, grad: &mut [C], weight: &[C]) -> Scales<F> {
-        let scale = self.scales.grad;
-        match (self.clip, self.penalty) {
-            (None, None) => return self.scales,
-            (Some(most), None) => {
-                for g in &mut *grad {
-                    *g = C::store((g.load() * scale).clamp_or_nan(-most, most));
-                }
-            }
-            (None, Some(penalty)) => {
-                for (g, w) in grad.iter_mut().zip(weight) {
-                    *g = C::store(g.load() * scale + penalty * w.load());
-                }
-            }
-            (Some(most), Some(penalty)) => {
-                for (g, w) in grad.iter_mut().zip(weight) {
-                    *g = C::store((g.load() * scale).clamp_or_nan(-most, most) + penalty * w.load());
-                }
-            }
+    fn apply(self, weight: F, grad: F, state: [F; N]) -> (F, [F; N]) {
+        let Self { rule, around } = self;
+        let mut grad = grad.clamp_or_nan(-around.clip, around.clip);
+        if let Some(penalty) = around.penalty {
+            grad = grad + penalty * weight;
         }
-        Scales { grad: F::ONE, ..self.scales }
+        let (mut moved, state) = rule.apply(weight, grad, state);
+        if let Some(rate) = around.cautious {
+            let towards_zero = (weight - moved) * weight >= F::ZERO;
+            moved = if towards_zero { moved - rate * weight } else { moved };
+        }
+        (moved.clamp_or_nan(around.bounds.0, around.bounds.1), state)
     }
+}
 
-    /// Takes a tile of the weight, moved by the rule, through the stages after it. `before` is what it was, where that is
-    /// needed.
+/// What becomes of an average when its weight has moved.
+pub(super) trait Blend<F>: Copy {
+    /// Whether there is an average.
+    const USED: bool;
+
+    /// The new average.
+    fn blend(self, average: F, weight: F) -> F;
+}
+
+/// No average.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NoAverage;
+
+impl<F: Real> Blend<F> for NoAverage {
+    const USED: bool = false;
+
     #[inline(always)]
-    pub(super) fn finish<C: Cell<Real = F>>(&self, weight: &mut [C], before: &[C]) {
-        if let Some(rate) = self.cautious {
-            for (w, old) in weight.iter_mut().zip(before) {
-                let (moved, old) = (w.load(), old.load());
-                let towards_zero = (old - moved) * old >= F::ZERO;
-                *w = C::store(if towards_zero { moved - rate * old } else { moved });
-            }
-        }
-        if let Some((low, high)) = self.bounds {
-            for w in &mut *weight {
-                *w = C::store(w.load().clamp_or_nan(low, high));
-            }
-        }
+    fn blend(self, average: F, _: F) -> F {
+        average
     }
+}
 
-    /// Moves a tile of the average towards the weight.
+impl<F: Real> Blend<F> for Lerp<F> {
+    const USED: bool = true;
+
     #[inline(always)]
-    pub(super) fn blend<C: Cell<Real = F>>(lerp: Lerp<F>, average: &mut [C], weight: &[C]) {
-        for (a, w) in average.iter_mut().zip(weight) {
-            *a = C::store(lerp.between(a.load(), w.load()));
-        }
+    fn blend(self, average: F, weight: F) -> F {
+        self.between(average, weight)
     }
 }

@@ -1,7 +1,7 @@
 //! Statistics of a step, taken from the tiles while they lie in L1.
 
 use super::format::Cell;
-use super::reduce::Lanes;
+use super::reduce::{LANES, reduced};
 use crate::rule::Real;
 
 /// What a step did to one tensor.
@@ -24,30 +24,92 @@ pub struct Stats {
 /// Numbers to a unit.
 pub(super) const TALLIES: usize = 6;
 
-/// The statistics of a unit, as they add up: squares of norms.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Tally([f64; TALLIES]);
+/// The statistics of a unit, as they add up in lanes.
+#[derive(Clone, Copy, Debug)]
+pub struct Tally {
+    /// Sums of squares.
+    weight: [f64; LANES],
+    grad: [f64; LANES],
+    update: [f64; LANES],
+    /// The largest magnitude.
+    largest: [f64; LANES],
+    /// Counts.
+    zeros: [u32; LANES],
+    nonfinite: [u32; LANES],
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        let (sums, counts) = ([0.0; LANES], [0; LANES]);
+        Self { weight: sums, grad: sums, update: sums, largest: sums, zeros: counts, nonfinite: counts }
+    }
+}
 
 impl Tally {
-    /// Adds a tile of a unit.
+    /// Adds a tile, the first element of which belongs to lane 0.
     #[inline(always)]
     pub(super) fn add<C: Cell>(&mut self, before: &[C], grad: &[C], weight: &[C]) {
-        let one = C::Real::ONE;
-        let square = |sum: f64, x: f64| sum + x * x;
-        let add = |a: f64, b: f64| a + b;
-        let Self([weights, grads, updates, largest, zeros, nonfinite]) = self;
-        *weights += Lanes::new(square).over(before, one).reduced(add);
-        *grads += Lanes::new(square).over(grad, one).reduced(add);
-        let (update, largest_update) = Lanes::of_differences(weight, before);
-        *updates += update;
-        *largest = largest.max_or_nan(largest_update);
-        *zeros += Lanes::new(|sum, x: f64| if x == 0.0 { sum + 1.0 } else { sum }).over(grad, one).reduced(add);
-        let finite = |sum, x: f64| if x.abs() <= f64::MAX { sum } else { sum + 1.0 };
-        *nonfinite += Lanes::new(finite).over(grad, one).reduced(add);
+        // On the stack no array overlaps another, and the compiler knows it.
+        let mut lanes = *self;
+        let (befores, before_rest) = before.as_chunks();
+        let (grads, grad_rest) = grad.as_chunks();
+        let (weights, weight_rest) = weight.as_chunks();
+        for ((before, grad), weight) in befores.iter().zip(grads).zip(weights) {
+            lanes.add_block(before, grad, weight);
+        }
+        if !before_rest.is_empty() {
+            // Zeros add nothing but to the zeros that are counted.
+            let mut block = [[C::ZERO; LANES]; 3];
+            for (block, rest) in block.iter_mut().zip([before_rest, grad_rest, weight_rest]) {
+                block[..rest.len()].copy_from_slice(rest);
+            }
+            let zeros = lanes.zeros;
+            lanes.add_block(&block[0], &block[1], &block[2]);
+            lanes.zeros[grad_rest.len()..].copy_from_slice(&zeros[grad_rest.len()..]);
+        }
+        *self = lanes;
     }
 
-    pub(super) fn values(self) -> [f64; TALLIES] {
-        self.0
+    /// Adds an element to each lane. A loop for each statistic: the compiler makes vectors of each.
+    #[inline(always)]
+    #[expect(clippy::needless_range_loop, reason = "several arrays side by side")]
+    fn add_block<C: Cell>(&mut self, before: &[C; LANES], grad: &[C; LANES], weight: &[C; LANES]) {
+        for lane in 0..LANES {
+            let x = before[lane].load().wide();
+            self.weight[lane] += x * x;
+        }
+        for lane in 0..LANES {
+            let x = grad[lane].load().wide();
+            self.grad[lane] += x * x;
+        }
+        for lane in 0..LANES {
+            let x = (weight[lane].load() - before[lane].load()).wide();
+            self.update[lane] += x * x;
+            self.largest[lane] = self.largest[lane].max_or_nan(x.abs());
+        }
+        for lane in 0..LANES {
+            let x = grad[lane].load();
+            self.zeros[lane] += u32::from(x == C::Real::ZERO);
+        }
+        for lane in 0..LANES {
+            // What is infinite or NaN is NaN when it is subtracted from itself.
+            let x = grad[lane].load() - grad[lane].load();
+            self.nonfinite[lane] += u32::from(!(x == C::Real::ZERO));
+        }
+    }
+
+    /// The numbers of the unit, with the lanes added up.
+    pub(super) fn values(&self) -> [f64; TALLIES] {
+        let sum = |lanes| reduced(lanes, |a, b| a + b);
+        let count = |lanes: [u32; LANES]| f64::from(lanes.iter().sum::<u32>());
+        [
+            sum(self.weight),
+            sum(self.grad),
+            sum(self.update),
+            reduced(self.largest, f64::max_or_nan),
+            count(self.zeros),
+            count(self.nonfinite),
+        ]
     }
 }
 

@@ -40,9 +40,7 @@ impl Access {
     #[must_use]
     pub fn allows(self, needed: Self) -> bool {
         let Self { dtype, states, average, zero_grads } = self;
-        (dtype, states) == (needed.dtype, needed.states)
-            && average >= needed.average
-            && zero_grads >= needed.zero_grads
+        (dtype, states) == (needed.dtype, needed.states) && average >= needed.average && zero_grads >= needed.zero_grads
     }
 }
 
@@ -73,12 +71,7 @@ impl Tensor<'_> {
     /// # Panics
     /// If there are more states than [`MAX_STATE`].
     #[must_use]
-    pub unsafe fn new(
-        access: Access,
-        len: usize,
-        pointers: [*mut u8; OPERANDS],
-        layout: Option<Box<Layout>>,
-    ) -> Self {
+    pub unsafe fn new(access: Access, len: usize, pointers: [*mut u8; OPERANDS], layout: Option<Box<Layout>>) -> Self {
         assert!(access.states <= MAX_STATE);
         Self { len, access, pointers, layout, borrowed: PhantomData }
     }

@@ -144,7 +144,8 @@ pub(super) fn unmoved(
     let fits = |header: Header<'_>| header.dtype() == Some(dtype) && header.is_shaped_like(weight);
     let stays = |header: Header<'_>, address: *mut u8| header.address() == address && header.is_writeable();
     let same = weight.len() == tensor.len() && state.arrays.len() == state_addresses.len();
-    if !same || !fits(weight) || !fits(grad) || !stays(weight, *weight_address) || (zero_grads && !grad.is_writeable()) {
+    if !same || !fits(weight) || !fits(grad) || !stays(weight, *weight_address) || (zero_grads && !grad.is_writeable())
+    {
         return Unmoved::No;
     }
     let mut order = weight.order() & grad.order();

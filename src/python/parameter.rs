@@ -63,12 +63,7 @@ impl State {
     }
 
     /// The state that a mapping of names to arrays holds, if these are the states of some rule, with or without an average.
-    pub(super) fn from_mapping(
-        t: u64,
-        averaged: u64,
-        arrays: &Bound<'_, PyDict>,
-        parameter: &str,
-    ) -> PyResult<Self> {
+    pub(super) fn from_mapping(t: u64, averaged: u64, arrays: &Bound<'_, PyDict>, parameter: &str) -> PyResult<Self> {
         let mut given: Vec<String> = arrays.keys().extract()?;
         given.retain(|name| name != AVERAGE_NAME);
         let of_rule = |name: &&str| rules::find(name, Describe).map_or(&[][..], |signature| signature.state);

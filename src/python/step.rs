@@ -9,7 +9,9 @@ use super::error;
 use super::gradients::{self, Form, Found};
 use super::operands::{self, Operands, Places, Unmoved};
 use super::parameter::{Located, Parameter, Recipe, State};
-use crate::engine::{AVERAGE, Average, Batch, Dtype, GRAD, Kernel, Meeting, Norm, Overlaps, STATE, Span, Stages, Stats, WEIGHT};
+use crate::engine::{
+    AVERAGE, Average, Batch, Dtype, GRAD, Kernel, Meeting, Norm, Overlaps, STATE, Span, Stages, Stats, WEIGHT,
+};
 
 /// The parameters of a step, and what is to be done with them.
 #[derive(Clone, Copy)]
@@ -79,7 +81,10 @@ impl Task<'_> {
         let (update, stages) = self.recipes[kind.group].0.as_ref()?;
         let stages = Stages {
             grad_scale,
-            average: self.average.filter(|_| kind.averages).and_then(|average| average.share(self.number, kind.averaged)),
+            average: self
+                .average
+                .filter(|_| kind.averages)
+                .and_then(|average| average.share(self.number, kind.averaged)),
             decay_rate: if kind.decays { stages.decay_rate } else { 0.0 },
             zero_grads: kind.zeroed,
             ..*stages
@@ -280,8 +285,10 @@ impl<'py> Found<'py> {
     fn read<'a>(&'a self, located: Located<'a>, averages: bool, zeroed: bool) -> PyResult<Operands<'a>> {
         let py = self.weight.py();
         let states = located.state.arrays.iter().enumerate().map(move |(k, state)| (STATE + k, state.bind(py)));
-        let average = located.state.average.iter().filter(move |_| averages).map(move |array| (AVERAGE, array.bind(py)));
-        let arrays = iter::once((WEIGHT, &self.weight)).chain(iter::once((GRAD, &self.grad))).chain(states).chain(average);
+        let average =
+            located.state.average.iter().filter(move |_| averages).map(move |array| (AVERAGE, array.bind(py)));
+        let arrays =
+            iter::once((WEIGHT, &self.weight)).chain(iter::once((GRAD, &self.grad))).chain(states).chain(average);
         Operands::read(&arrays, zeroed, &located)
     }
 

@@ -59,10 +59,10 @@ pub fn set_num_threads(threads: usize) -> bool {
 /// A step of fewer elements is not worth sharing even with threads that spin.
 const SHARE_WITH_SPINNING: usize = 8 << 10;
 /// A step of fewer elements is not worth waking threads for.
-const SHARE_WITH_PARKED: usize = 192 << 10;
+const SHARE_WITH_PARKED: usize = 512 << 10;
 /// Steps that follow each other within this time wake threads when they have moved so many elements: from then on threads
 /// spin, and help with steps that are not worth waking for.
-const SUCCESSION: (Duration, usize) = (Duration::from_micros(200), 1 << 20);
+const SUCCESSION: (Duration, usize) = (Duration::from_micros(400), 1 << 20);
 /// The least and the most elements to a chunk.
 const CHUNK: (usize, usize) = (4 << 10, 64 << 10);
 /// Chunks to a thread, where the limits allow it: few enough to cost nothing, enough to even out the threads.
