@@ -40,9 +40,9 @@ class StepStats(Mapping[str, ParamStats]):
         >>> stats["w"].update_ratio
         0.010000000000000009
         >>> print(stats)
-               weight_norm  grad_norm  update_norm  update_ratio  update_max  zeros  nonfinite
-        w                2          2         0.02          0.01        0.01      0          0
-        b                0          3         0.03           inf        0.03    0.5          0
+               weight_norm  grad_norm  update_norm  update_ratio  update_max      zeros  nonfinite
+        w                2          2         0.02          0.01        0.01          0          0
+        b                0          3         0.03           inf        0.03        0.5          0
 
     Note:
         ``pandas.DataFrame(stats.rows())`` takes all of it. For TensorBoard: ``for tag, value in stats.scalars():
