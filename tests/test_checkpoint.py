@@ -86,7 +86,7 @@ SCRIPT = """
         rng.bit_generator.state = lrcore.load(lrcore.latest(path), opt)["rng"]
     for _ in range(steps):
         opt.step({name: rng.standard_normal(w.shape).astype(np.float32) for name, w in params.items()})
-    lrcore.save(path + "/", opt, rng=rng.bit_generator.state)
+    lrcore.save(path, opt, rng=rng.bit_generator.state)
 """
 
 
@@ -369,6 +369,17 @@ def test_a_file_of_another_make_is_refused(change, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         lrcore.load(path, opt)
     assert snapshot(opt, *leaves(params)) == before
+
+
+def test_a_folder_is_a_place_for_checkpoints(tmp_path):
+    opt, *_ = trained("SGD", 2)
+    path = lrcore.save(tmp_path / "new" / "run", opt)
+    assert path == tmp_path / "new" / "run" / "step-0000000002.safetensors"
+    other = FACTORIES["SGD"](parameters(np.random.default_rng(5)))
+    lrcore.load(path.parent, other)
+    assert other.steps == 2
+    with pytest.raises(FileNotFoundError, match=r"has no whole checkpoint$"):
+        lrcore.load(tmp_path, other)
 
 
 def test_a_missing_file_is_said_to_be_missing(tmp_path):

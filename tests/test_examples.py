@@ -18,3 +18,20 @@ def test_digits_trains_and_draws(tmp_path):
     assert [row.split()[0] for row in rows] == ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad"]
     assert all("yes" in row for row in rows), done.stdout  # the same accuracy as with the step in NumPy
     assert (tmp_path / "demo.png").stat().st_size > 10_000
+
+
+def test_a_killed_run_goes_on(tmp_path):
+    for module in ("sklearn", "matplotlib", "threadpoolctl", "tqdm"):
+        pytest.importorskip(module)
+    command = [sys.executable, EXAMPLES / "resume.py", "--steps", "200", "--every", "10", "--kills", "2"]
+    done = subprocess.run(command, capture_output=True, check=True, text=True, timeout=120, cwd=tmp_path)  # noqa: S603
+    assert "killed 2 times, the run ends with the same bits: yes" in done.stdout
+
+
+def test_micro_batches_train_as_whole_batches(tmp_path):
+    for module in ("sklearn", "matplotlib", "threadpoolctl", "tqdm"):
+        pytest.importorskip(module)
+    command = [sys.executable, EXAMPLES / "accumulate.py", "--steps", "120"]
+    done = subprocess.run(command, capture_output=True, check=True, text=True, timeout=120, cwd=tmp_path)  # noqa: S603
+    assert done.stdout.count("1 of 120 steps skipped") == 2
+    assert "update_ratio" in done.stdout

@@ -37,7 +37,8 @@ def save(path: StrPath, opt: Optimizer, *, keep: int | None = None, **extra: Any
     moment leaves either the checkpoint before or this one. Arrays are written from where they lie: none is copied.
 
     Args:
-        path: The file. For a folder, or a path that ends with a slash, it is ``step-<steps>.safetensors`` in there.
+        path: The file, or a folder: a path without a suffix, or one that is a folder already. In a folder it is
+            ``step-<steps>.safetensors``.
         opt: The optimizer.
         keep: How many checkpoints stay, this one included: of the files in the folder whose names differ from this
             one's in their digits alone, the oldest are deleted. By default all stay.
@@ -74,7 +75,7 @@ def save(path: StrPath, opt: Optimizer, *, keep: int | None = None, **extra: Any
     target = Path(path)
     with opt._lock:
         opt._refuse_if_swapped()
-        if target.is_dir() or os.fspath(path).endswith(("/", os.sep)):
+        if target.is_dir() or not target.suffix:
             target = target / f"step-{opt.steps:010d}{SUFFIX}"
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_left_over(target)
@@ -95,7 +96,7 @@ def load(path: StrPath, opt: Optimizer, *, strict: bool = True) -> dict[str, Any
     never stopped, with any number of threads and any instruction set.
 
     Args:
-        path: A file that :func:`save` wrote.
+        path: A file that :func:`save` wrote, or a folder, of which the :func:`latest` is read.
         opt: The optimizer, made of the same parameters.
         strict: Whether parameters, groups and state must be the same on both sides. If not, what both sides have is
             loaded.
@@ -110,6 +111,11 @@ def load(path: StrPath, opt: Optimizer, *, strict: bool = True) -> dict[str, Any
         OSError: If it can't be read.
     """
     path = Path(path)
+    if path.is_dir():
+        folder, found_path = path, latest(path)
+        if found_path is None:
+            raise FileNotFoundError(f"{folder} has no whole checkpoint")
+        path = found_path
     arrays, metadata = _safetensors.read(path)
     description = _description(path, metadata)
     state: dict[str, dict[str, Any]] = {}
