@@ -12,6 +12,7 @@ import lrcore
 import machine
 import peers
 import results
+import stages
 from models import MODELS
 from sections import SECTIONS, Bench, Plan, progress
 from works import WORKS
@@ -48,5 +49,5 @@ def run(options: argparse.Namespace, sizes: list[int]) -> None:
     bench.results.missing = found.missing
     bench.save = lambda: bench.results.save(options.json)
     for section in options.only:
-        {**SECTIONS, "goals": goals.goals, "loops": loops.loops}[section](bench)
+        {**SECTIONS, "goals": goals.goals, "loops": loops.loops, "stages": stages.stages}[section](bench)
         bench.save()

@@ -1,0 +1,95 @@
+"""What the options of a step cost: beside the plain step, and beside the passes of PyTorch that do the same."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import lrcore
+from lrcore.bench.timing import Entrant
+from models import MODELS
+from sections import MI, Bench, in_sittings, progress, random_arrays
+from works import LR, copies
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Make = Callable[[list[np.ndarray[Any, Any]]], Callable[[], object]]
+
+CLIP = 1.0
+DECAY = 0.9
+# What is measured, its options, what it may take of the plain step's time, and the divisor of the gradients.
+OPTIONS: list[tuple[str, dict[str, Any], float, float]] = [
+    ("clip_norm", {"clip_norm": CLIP}, 1.20, 1.0),
+    ("EMA", {"average": lrcore.EMA(DECAY)}, 1.35, 1.0),
+    ("zero_grads", {"zero_grads": True}, 1.20, 1.0),
+    ("all three", {"clip_norm": CLIP, "average": lrcore.EMA(DECAY), "zero_grads": True}, 1.65, 1.0),
+    ("grad_scale", {}, 1.03, 3.0),
+    ("clip_value", {"clip_value": CLIP}, 1.03, 1.0),
+    ("coupled decay", {"decay": "coupled"}, 1.03, 1.0),
+    ("independent decay", {"decay": "independent"}, 1.03, 1.0),
+    ("cautious decay", {"decay": "cautious"}, 1.03, 1.0),
+    ("stats", {"stats": True}, 1.15, 1.0),
+]
+LISTS = [("MLP", 0.08), ("actor-critic", 0.15), ("GPT-2 small", 0.68)]
+
+
+def stages(bench: Bench) -> None:
+    """Print each option's cost, beside what it may be."""
+    print(f"\nAdamW, float32, 32 Mi\n  {'':22} {'ms':>8} {'plain':>8}   ratio [middle half]     goal")
+    size = min(32 * MI, max(bench.plan.sizes))
+    for name, options, most, divisor in OPTIONS:
+        _compare(bench, name, [(size,)], (partial(_ours, options, divisor), partial(_ours, {}, 1.0)), most)
+    print(f"\nclip_norm and step\n  {'':22} {'ms':>8} {'torch':>8}   ratio [middle half]     goal")
+    for model, most in LISTS:
+        if model in bench.plan.models:
+            pair = (partial(_ours, {"clip_norm": CLIP}, 1.0), _torch_clip_and_step)
+            _compare(bench, model, MODELS[model], pair, most)
+
+
+def _compare(bench: Bench, name: str, shapes: Any, pair: tuple[Make, Make], most: float) -> None:
+    progress(f"stages: {name}")
+    values = random_arrays(shapes, np.dtype(np.float32))
+    try:
+        make = [partial(_named, key, one, values) for key, one in zip(("lrcore", "other"), pair, strict=True)]
+        times = in_sittings(make, sum(array.nbytes for array in values), bench.plan.seconds, bench.plan.rounds)
+    except ImportError as error:
+        print(f"  {name:22} not measured: {error}")
+        return
+    ours, theirs = times["lrcore"], times["other"]
+    ratio = ours.over(theirs)
+    progress("")
+    missed = "" if ratio.median <= most else "  missed"
+    print(
+        f"  {name:22} {ours.median * 1e3:8.3f} {theirs.median * 1e3:8.3f}   {ratio!s:22}  ≤ {most}{missed}", flush=True
+    )
+    found = {"work": f"AdamW, {name}", "case": "stages", "goal": most, "seconds": ours.median}
+    found |= {"peer_seconds": theirs.median, "ratio": ratio.median, "ratio_quartiles": ratio.quartiles}
+    bench.results.goals.append(found)
+
+
+def _named(key: str, make: Make, values: list[np.ndarray[Any, Any]]) -> dict[str, Entrant]:
+    return {key: Entrant(make(values))}
+
+
+def _ours(options: dict[str, Any], divisor: float, values: list[np.ndarray[Any, Any]]) -> Callable[[], object]:
+    weights, grads = copies(values), copies(values)
+    optimizer = lrcore.AdamW(weights, lr=LR, **options)
+    return lambda: optimizer.step(grads, grad_scale=divisor)
+
+
+def _torch_clip_and_step(values: list[np.ndarray[Any, Any]]) -> Callable[[], object]:
+    import torch
+
+    parameters = [torch.nn.Parameter(torch.from_numpy(array).clone()) for array in values]
+    for parameter, array in zip(parameters, values, strict=True):
+        parameter.grad = torch.from_numpy(array).clone()
+    optimizer = torch.optim.AdamW(parameters, lr=LR, fused=True)
+
+    def step() -> None:
+        torch.nn.utils.clip_grad_norm_(parameters, CLIP)
+        optimizer.step()
+
+    return step
