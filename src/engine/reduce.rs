@@ -19,6 +19,9 @@ pub(super) const UNIT: usize = 4096;
 /// Parallel sums.
 pub(super) const LANES: usize = 64;
 
+/// How many elements a lane takes before its sum goes back to memory.
+pub(super) const ROWS: usize = 4;
+
 /// Which norm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Norm {
@@ -68,14 +71,20 @@ impl<Fold: Fn(f64, f64) -> f64> Lanes<Fold> {
     #[inline(always)]
     pub(super) fn add<C: Cell>(&mut self, cells: &[C], scale: C::Real) {
         let Self { sums, fold } = self;
-        let (blocks, rest) = cells.as_chunks::<LANES>();
-        for block in blocks {
-            for lane in 0..LANES {
-                sums[lane] = fold(sums[lane], (block[lane].load() * scale).wide());
+        let (groups, rest) = cells.as_chunks::<{ ROWS * LANES }>();
+        for group in groups {
+            for (lane, sum) in sums.iter_mut().enumerate() {
+                let mut total = *sum;
+                for row in 0..ROWS {
+                    total = fold(total, (group[row * LANES + lane].load() * scale).wide());
+                }
+                *sum = total;
             }
         }
-        for (sum, x) in sums.iter_mut().zip(rest) {
-            *sum = fold(*sum, (x.load() * scale).wide());
+        for block in rest.chunks(LANES) {
+            for (sum, x) in sums.iter_mut().zip(block) {
+                *sum = fold(*sum, (x.load() * scale).wide());
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! Statistics of a step, taken from the tiles while they lie in L1.
 
 use super::format::Cell;
-use super::reduce::{LANES, reduced};
+use super::reduce::{LANES, ROWS, reduced};
 use crate::rule::Real;
 
 /// What a step did to one tensor.
@@ -55,46 +55,47 @@ impl Tally {
         let (grads, grad_rest) = grad.as_chunks();
         let (weights, weight_rest) = weight.as_chunks();
         for ((before, grad), weight) in befores.iter().zip(grads).zip(weights) {
-            lanes.add_block(before, grad, weight);
+            lanes.add_rows(before, grad, weight);
         }
-        if !before_rest.is_empty() {
+        let rest = grad_rest.len();
+        if rest > 0 {
             // Zeros add nothing but to the zeros that are counted.
-            let mut block = [[C::ZERO; LANES]; 3];
-            for (block, rest) in block.iter_mut().zip([before_rest, grad_rest, weight_rest]) {
-                block[..rest.len()].copy_from_slice(rest);
+            let mut padded = [[C::ZERO; ROWS * LANES]; 3];
+            for (padded, rest) in padded.iter_mut().zip([before_rest, grad_rest, weight_rest]) {
+                padded[..rest.len()].copy_from_slice(rest);
             }
-            let zeros = lanes.zeros;
-            lanes.add_block(&block[0], &block[1], &block[2]);
-            lanes.zeros[grad_rest.len()..].copy_from_slice(&zeros[grad_rest.len()..]);
+            lanes.add_rows(&padded[0], &padded[1], &padded[2]);
+            for i in rest..ROWS * LANES {
+                lanes.zeros[i % LANES] -= 1;
+            }
         }
         *self = lanes;
     }
 
-    /// Adds an element to each lane. A loop for each statistic: the compiler makes vectors of each.
+    /// Adds some elements to each lane. A loop for each statistic: the compiler makes vectors of each.
     #[inline(always)]
-    #[expect(clippy::needless_range_loop, reason = "several arrays side by side")]
-    fn add_block<C: Cell>(&mut self, before: &[C; LANES], grad: &[C; LANES], weight: &[C; LANES]) {
-        for lane in 0..LANES {
-            let x = before[lane].load().wide();
-            self.weight[lane] += x * x;
+    #[expect(clippy::eq_op, reason = "what is infinite or NaN is NaN when it is subtracted from itself")]
+    fn add_rows<C: Cell>(&mut self, before: &[C; ROWS * LANES], grad: &[C; ROWS * LANES], weight: &[C; ROWS * LANES]) {
+        let rows = |lane: usize| (0..ROWS).map(move |row| row * LANES + lane);
+        for (lane, sum) in self.weight.iter_mut().enumerate() {
+            *sum = rows(lane).map(|i| before[i].load().wide()).fold(*sum, |sum, x| sum + x * x);
         }
-        for lane in 0..LANES {
-            let x = grad[lane].load().wide();
-            self.grad[lane] += x * x;
+        for (lane, sum) in self.grad.iter_mut().enumerate() {
+            *sum = rows(lane).map(|i| grad[i].load().wide()).fold(*sum, |sum, x| sum + x * x);
         }
-        for lane in 0..LANES {
-            let x = (weight[lane].load() - before[lane].load()).wide();
-            self.update[lane] += x * x;
-            self.largest[lane] = self.largest[lane].max_or_nan(x.abs());
+        for (lane, (sum, largest)) in self.update.iter_mut().zip(&mut self.largest).enumerate() {
+            for i in rows(lane) {
+                let x = (weight[i].load() - before[i].load()).wide();
+                *sum += x * x;
+                *largest = largest.max_or_nan(x.abs());
+            }
         }
-        for lane in 0..LANES {
-            let x = grad[lane].load();
-            self.zeros[lane] += u32::from(x == C::Real::ZERO);
-        }
-        for lane in 0..LANES {
-            // What is infinite or NaN is NaN when it is subtracted from itself.
-            let x = grad[lane].load() - grad[lane].load();
-            self.nonfinite[lane] += u32::from(!(x == C::Real::ZERO));
+        for (lane, (zeros, nonfinite)) in self.zeros.iter_mut().zip(&mut self.nonfinite).enumerate() {
+            for i in rows(lane) {
+                let x = grad[i].load();
+                *zeros += u32::from(x == C::Real::ZERO);
+                *nonfinite += u32::from(!(x - x == C::Real::ZERO));
+            }
         }
     }
 
