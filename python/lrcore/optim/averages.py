@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lrcore._ranges import FRACTION, check_count
 from lrcore.optim.hyperparameter import FLAG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Self
 
     import numpy as np
 
     _Array = np.ndarray[Any, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class EMA:
+class _EMA(NamedTuple):
+    decay: float
+    warmup: bool
+
+
+class EMA(_EMA):
     """An exponential moving average of the weights.
 
     After each step, with the weight ``θ`` and the number ``n`` of weights that its average ``a`` has seen::
@@ -50,20 +54,23 @@ class EMA:
         a gradient at every step. Here a parameter without one keeps its average, too.
     """
 
-    decay: float = 0.999
-    warmup: bool = False
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "decay", FRACTION.check("EMA: decay", self.decay))
-        object.__setattr__(self, "warmup", FLAG.check("EMA: warmup", self.warmup))
+    def __new__(cls, decay: float = 0.999, warmup: bool = False) -> Self:  # noqa: FBT001, FBT002
+        """Check the values."""
+        return super().__new__(cls, FRACTION.check("EMA: decay", decay), FLAG.check("EMA: warmup", warmup))
 
     def for_stepper(self) -> tuple[str, float, bool]:
         """Return the average as the stepper knows it."""
         return "ema", self.decay, self.warmup
 
 
-@dataclass(frozen=True, slots=True)
-class SWA:
+class _SWA(NamedTuple):
+    start: int
+    every: int
+
+
+class SWA(_SWA):
     """The plain mean of the weights after certain steps.
 
     The weights count after step ``start``, where the first step is 1, and after every ``every``-th step from there::
@@ -95,12 +102,14 @@ class SWA:
         PyTorch's ``AveragedModel`` without arguments, updated at those steps, has the same numbers.
     """
 
-    start: int = 1
-    every: int = 1
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        for name in ("start", "every"):
-            object.__setattr__(self, name, check_count(f"SWA: {name}", getattr(self, name), least=1, most=2**63 - 1))
+    def __new__(cls, start: int = 1, every: int = 1) -> Self:
+        """Check the values."""
+        counts = (
+            check_count(f"SWA: {key}", n, least=1, most=2**63 - 1) for key, n in (("start", start), ("every", every))
+        )
+        return super().__new__(cls, *counts)
 
     def for_stepper(self) -> tuple[str, int, int]:
         """Return the average as the stepper knows it."""

@@ -8,7 +8,6 @@ import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, Self
 
@@ -329,7 +328,7 @@ class Optimizer:
     @property
     def options(self) -> Mapping[str, Any]:
         """The options of all groups together; those of each group are in :attr:`param_groups`."""
-        return MappingProxyType(asdict(self._common))
+        return MappingProxyType(self._common._asdict())
 
     @property
     def skipped(self) -> int:

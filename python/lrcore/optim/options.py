@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, get_args
 
 from lrcore._ranges import POSITIVE, check_count
 from lrcore.optim.averages import EMA, SWA, Average
@@ -49,8 +48,7 @@ class Options(TypedDict, total=False):
     stats: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Common:
+class Common(NamedTuple):
     """The options of all groups together, checked."""
 
     clip_norm: float | Schedule | None = None
