@@ -243,6 +243,8 @@ impl Stepper {
                 {
                     let Found { parameter, grad, .. } = &found[bad];
                     report.fault = Some((*parameter, locate(grad)?));
+                    // Python code ran, so all is read again before anything is written.
+                    step.ready(&mut found, task, make_state)?;
                     step.batch.zero_grads();
                     accumulator.forget(own);
                     return Ok(*taken);

@@ -1,5 +1,7 @@
 """A step with gradients that are not finite is left out: nothing of it can be found anywhere."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -115,3 +117,29 @@ def test_without_the_option_nothing_is_looked_for():
     weight = np.zeros(2)
     assert lrcore.SGD(weight, lr=1.0).step(np.array([np.nan, 1.0])).applied
     assert np.isnan(weight[0])
+
+
+class Resizing(np.ndarray):
+    """An array that moves its memory when NumPy computes with it."""
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+        self.resize(1 << 16, refcheck=False)
+        plain = [np.asarray(one) if isinstance(one, Resizing) else one for one in inputs]
+        return getattr(ufunc, method)(*plain, **kwargs)
+
+
+def test_code_that_runs_while_the_place_is_looked_for_does_no_harm():
+    grad = Resizing(40)
+    grad.fill(np.nan)
+    weight = np.zeros(40)
+    opt = lrcore.SGD({"w": weight}, skip_nonfinite=True, zero_grads=True)
+    with pytest.raises(ValueError, match=r"has shape \(65536,\)"):
+        opt.step({"w": grad})
+    assert opt.steps == 0
+    assert not weight.any()
+
+
+def test_the_count_of_skipped_steps_is_copied():
+    opt = lrcore.SGD(np.zeros(2), skip_nonfinite=True)
+    opt.step(np.full(2, np.nan))
+    assert copy.deepcopy(opt).skipped == 1

@@ -481,6 +481,7 @@ class Optimizer:
             "common": self._common,
             "groups": [(group.params, group.name, group.hyperparameters) for group in self._groups],
             "steps": snapshot.steps,
+            "skipped": self._skipped,
             "counts": snapshot.counts,
             "averaged": snapshot.averaged,
             "state": snapshot.state,
@@ -494,6 +495,7 @@ class Optimizer:
         for params, name, values in saved["groups"]:
             self._add_group({"params": params, "name": name, **values})
         self._grouped = grouped
+        self._skipped = saved["skipped"]
         self._set_state(saved["steps"], saved["counts"], saved["averaged"], saved["state"])
 
     def __copy__(self) -> NoReturn:
