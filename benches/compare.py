@@ -69,17 +69,18 @@ def environment(threads: int, *, huge_pages: bool) -> dict[str, str]:
 
 
 def parent(options: argparse.Namespace) -> None:
-    """Run a process for each number of threads: some libraries read it only once."""
+    """Run a process for each section and number of threads.
+
+    Some libraries read the number only once, and memory that one section leaves in pieces makes the next one slower.
+    """
     whole = results.empty()
     counts = sorted({machine.cores() if text == "all" else int(text) for text in options.threads}, reverse=True)
-    for threads in counts:
-        sections = [name for name in options.only if name not in ONCE or threads == counts[0]]
-        if not sections:
-            continue
+    runs = [(threads, name) for threads in counts for name in options.only if name not in ONCE or threads == counts[0]]
+    for threads, section in runs:
         with tempfile.TemporaryDirectory() as folder:
             part = Path(folder) / "part.json"
             command = [sys.executable, __file__, *sys.argv[1:], "--child", "--threads", str(threads)]
-            command += ["--only", ",".join(sections), "--json", str(part)]
+            command += ["--only", section, "--json", str(part)]
             env = environment(threads, huge_pages=options.huge_pages)
             code = subprocess.run(command, env=env, check=False).returncode  # noqa: S603
             if part.exists():
@@ -88,7 +89,7 @@ def parent(options: argparse.Namespace) -> None:
                 whole.merge(found)
             whole.save(options.json)
         if code:
-            print(f"the run with {threads} threads ended early (exit code {code}); what it had measured is kept")
+            print(f"{section} with {threads} threads ended early (exit code {code}); what it had measured is kept")
     summary(whole)
     print(f"\n{options.json} holds all numbers.")
     draw(options.json, options.plots or options.json.parent)
