@@ -15,6 +15,7 @@ import numpy as np
 
 import lrcore
 from lrcore import _lrcore
+from lrcore.optim.optimizer import make_state
 from works import LR, Array, Contestant, Peer, Work, copies, fill
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def make_lrcore(work: Work, weights: list[Array], grads: list[Array]) -> Contest
 def make_roof(work: Work, weights: list[Array], grads: list[Array]) -> Contestant:
     """As many arrays read and written, by the same engine and threads, with additions alone."""
     weights, grads = copies(weights), copies(grads)
-    stepper = _lrcore.Stepper(False, np.full_like)  # noqa: FBT003
+    stepper = _lrcore.Stepper(False, make_state)  # noqa: FBT003
     stepper.add_group(weights, "")
     rule = f"roof_{work.states}"
     stepper.set_group(0, rule, [])

@@ -231,3 +231,20 @@ def test_a_weight_that_repeats_its_memory_is_refused(strides):
     weight = as_strided(np.zeros(100), (3,) * len(strides), strides)
     with pytest.raises(ValueError, match=r"^params\[0\] has elements that share memory with each other"):
         lrcore.SGD([weight])
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_large_state_begins_on_cache_lines_of_its_own(order, dtype):
+    weight = np.zeros((300, 400), dtype, order=order)
+    opt = lrcore.Adam({"w": weight}, amsgrad=True)
+    opt.step({"w": np.ones_like(weight)})
+    loaded = lrcore.Adam({"w": weight.copy(order="K")}, amsgrad=True)
+    loaded.load_state_dict(opt.state_dict())
+    for state in (opt.state["w"], loaded.state["w"]):
+        addresses = [array.ctypes.data for array in state.values()]
+        assert all(address % 64 == 0 for address in addresses)
+        assert len({address % 4096 for address in addresses}) == len(addresses)
+        for array in state.values():
+            assert array.strides == weight.strides
+            assert array.flags.writeable

@@ -11,6 +11,7 @@ import numpy as np
 import lrcore
 from lrcore import _lrcore
 from lrcore.bench import textbook
+from lrcore.optim.optimizer import make_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +46,7 @@ class Work:
 
     def roof(self, weight: Array, grad: Array) -> Call:
         """Return a step that reads and writes as much, through the same engine and threads, and only adds."""
-        stepper = _lrcore.Stepper(grouped=False, make_state=np.full_like)
+        stepper = _lrcore.Stepper(grouped=False, make_state=make_state)
         grads = [grad]
         stepper.add_group([weight], "")
         rule = f"roof_{self.states}"

@@ -11,11 +11,10 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, Self
 
-import numpy as np
-
 from lrcore import _lrcore
 from lrcore._ranges import POSITIVE
 from lrcore.optim import state_dict as state_dicts
+from lrcore.optim.allocation import empty_like
 from lrcore.optim.averages import swapped
 from lrcore.optim.hyperparameter import FLAG, RATE, Hyperparameter
 from lrcore.optim.options import GROUP_OPTIONS, Common, split
@@ -24,6 +23,8 @@ from lrcore.optim.stats import StepStats, from_step
 from lrcore.schedules import Schedule
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from lrcore.optim.state_dict import LoadReport, StateDict
 
 _RULES = {name: (hyperparameters, state) for name, hyperparameters, state in _lrcore.rules()}
@@ -128,7 +129,7 @@ class Optimizer:
         self._lr = math.nan
         self._skipped = self._skipped_in_a_row = 0
         self._swapped = False
-        self._stepper = _lrcore.Stepper(grouped, _make_state)
+        self._stepper = _lrcore.Stepper(grouped, make_state)
         self._stepper.set_options(**self._common.for_stepper(0))
 
     # The step
@@ -503,9 +504,11 @@ class Optimizer:
         raise TypeError(f"{type(self).__name__} can't be copied without its parameters; use copy.deepcopy")
 
 
-def _make_state(weight: np.ndarray[Any, Any], initial: float) -> np.ndarray[Any, Any]:
+def make_state(weight: np.ndarray[Any, Any], initial: float) -> np.ndarray[Any, Any]:
     """Return a new state array, in the memory order of its weight."""
-    return np.full_like(np.asarray(weight), initial)
+    array = empty_like(weight)
+    array.fill(initial)
+    return array
 
 
 def _as_groups(params: Any) -> Sequence[Mapping[str, Any]] | None:

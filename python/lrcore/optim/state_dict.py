@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lrcore._ranges import check_count
+from lrcore.optim.allocation import empty_like
 
 if TYPE_CHECKING:
     from lrcore.optim.param_group import ParamGroup
@@ -167,7 +168,7 @@ def _match_parameter(
             raise ValueError(f"{where} has shape {array.shape}, the parameter has {weight.shape}")
         if array.dtype != weight.dtype:
             raise TypeError(f"{where} has dtype {array.dtype}, the parameter has {weight.dtype}")
-        arrays[key] = np.empty_like(np.asarray(weight))
+        arrays[key] = empty_like(weight)
         arrays[key][...] = array
     of_rule = sorted(arrays.keys() - {"average"})
     if not any(of_rule == sorted(names) for names in states):

@@ -1,0 +1,31 @@
+"""Where state arrays lie in memory."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    _Array = np.ndarray[Any, Any]
+
+_PAGE = 4096
+_LINE = 64
+_LARGE = 16 << 10  # bytes; a smaller array is not worth it
+# NumPy's large arrays all begin 16 bytes into a page. A loop over several of them then loads and stores at equal
+# offsets of pages, which processors take for the same place until they have looked closer, and each vector lies on two
+# lines of the cache. State arrays that begin on lines, each elsewhere in its page, save a tenth of a step in cache, and
+# more in memory.
+_OFFSETS = count(1)
+_STRIDE = 21 * _LINE
+
+
+def empty_like(weight: _Array) -> _Array:
+    """Return an array of the dtype, shape and memory order of a weight; its numbers are whatever was there."""
+    weight = np.asarray(weight)
+    if weight.nbytes < _LARGE or not weight.flags.forc:
+        return np.empty_like(weight)
+    memory = np.empty(weight.nbytes + _PAGE, np.uint8)
+    start = (next(_OFFSETS) * _STRIDE - memory.ctypes.data) % _PAGE
+    return np.ndarray(weight.shape, weight.dtype, memory, start, order="C" if weight.flags.c_contiguous else "F")
