@@ -13,8 +13,6 @@ from lrcore.bench import command
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-INTERRUPTED = 130  # what shells report of a process that Ctrl-C has ended
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, 2 for bad arguments, or 130 after Ctrl-C."""
@@ -34,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status: int = given.run(given)
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return command.INTERRUPTED
     return status
 
 

@@ -70,12 +70,6 @@ impl<'a> Batch<'a> {
         self.slots.len() - 1
     }
 
-    /// The slots, in the order of their numbers.
-    #[must_use]
-    pub fn slots(&self) -> &[Access] {
-        &self.slots
-    }
-
     /// Adds a tensor to be moved by the kernel of a slot.
     ///
     /// # Panics

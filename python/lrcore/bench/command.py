@@ -22,7 +22,7 @@ from lrcore.bench.progress import Progress
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-INTERRUPTED = 130
+INTERRUPTED = 130  # what shells report of a process that Ctrl-C has ended
 LARGEST = 1 << 32
 UNITS = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 SIZES = "1Ki,4Ki,16Ki,64Ki,256Ki,1Mi,4Mi,16Mi"
