@@ -3,7 +3,6 @@
 //! Optimizers of many types meet here in one: [`Update`] is what the bindings hold, a [`Kernel`] is one step of it.
 
 use std::array;
-use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::block;
@@ -167,6 +166,8 @@ struct Piece<'a, C: Cell, R, const N: usize> {
 }
 
 impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Job for Piece<'_, C, R, N> {
+    type Output = ();
+
     #[inline(always)]
     fn run(self) {
         let Self { step, level, tensor, range, scratch, mut tally } = self;
@@ -265,60 +266,44 @@ pub(super) unsafe fn norm_of_unit(
     scratch: &mut Scratch,
     (norm, scale): (Norm, f64),
 ) -> f64 {
-    let mut sum = 0.0;
-    let unit = Unit { tensor, range, scratch, norm, scale, sum: &mut sum };
     match tensor.access().dtype {
-        Dtype::F32 => simd::run(level, NormOf::<[u8; 4]>(unit, PhantomData)),
-        Dtype::F64 => simd::run(level, NormOf::<[u8; 8]>(unit, PhantomData)),
+        Dtype::F32 => simd::run(level, NormOf::<[u8; 4]> { tensor, range, scratch, norm, scale: f32::of(scale) }),
+        Dtype::F64 => simd::run(level, NormOf::<[u8; 8]> { tensor, range, scratch, norm, scale }),
     }
-    sum
 }
 
 /// A unit of a gradient to be summed. Whoever makes one keeps to the contract of [`norm_of_unit`].
-struct Unit<'a> {
+struct NormOf<'a, C: Cell> {
     tensor: &'a Tensor<'a>,
     range: Range<usize>,
     scratch: &'a mut Scratch,
     norm: Norm,
-    scale: f64,
-    sum: &'a mut f64,
+    scale: C::Real,
 }
 
-struct NormOf<'a, C>(Unit<'a>, PhantomData<C>);
-
 impl<C: Cell> Job for NormOf<'_, C> {
+    type Output = f64;
+
     #[inline(always)]
-    fn run(self) {
-        let Self(unit, _) = self;
+    fn run(self) -> f64 {
         // The norm is the same for every element: a loop for each.
-        *unit.sum = match unit.norm {
-            Norm::One => Unit::lanes::<C, _>(unit.tensor, unit.range, unit.scratch, unit.scale, |sum, x| sum + x.abs())
-                .reduced(|a, b| a + b),
-            Norm::Two => Unit::lanes::<C, _>(unit.tensor, unit.range, unit.scratch, unit.scale, |sum, x| sum + x * x)
-                .reduced(|a, b| a + b),
-            Norm::Max => {
-                let most = |most: f64, x: f64| most.max_or_nan(x.abs());
-                Unit::lanes::<C, _>(unit.tensor, unit.range, unit.scratch, unit.scale, most).reduced(f64::max_or_nan)
-            }
-        };
+        match self.norm {
+            Norm::One => self.lanes(|sum, x| sum + x.abs()).reduced(|a, b| a + b),
+            Norm::Two => self.lanes(|sum, x| sum + x * x).reduced(|a, b| a + b),
+            Norm::Max => self.lanes(|most: f64, x| most.max_or_nan(x.abs())).reduced(f64::max_or_nan),
+        }
     }
 }
 
-impl Unit<'_> {
+impl<C: Cell> NormOf<'_, C> {
     #[inline(always)]
-    fn lanes<C: Cell, Fold: Fn(f64, f64) -> f64>(
-        tensor: &Tensor<'_>,
-        range: Range<usize>,
-        scratch: &mut Scratch,
-        scale: f64,
-        fold: Fold,
-    ) -> Lanes<Fold> {
+    fn lanes<Fold: Fn(f64, f64) -> f64>(self, fold: Fold) -> Lanes<Fold> {
         let mut lanes = Lanes::new(fold);
-        for start in range.clone().step_by(TILE) {
-            let tile = start..range.end.min(start + TILE);
+        for start in self.range.clone().step_by(TILE) {
+            let tile = start..self.range.end.min(start + TILE);
             // SAFETY: as `norm_of_unit` was promised.
-            let grad = unsafe { tensor.read::<C>(GRAD, tile, &mut scratch.operands[GRAD]) };
-            lanes.add(grad, C::Real::of(scale));
+            let grad = unsafe { self.tensor.read::<C>(GRAD, tile, &mut self.scratch.operands[GRAD]) };
+            lanes.add(grad, self.scale);
         }
         lanes
     }

@@ -101,8 +101,11 @@ pub fn set(level: Level) -> bool {
 
 /// Work to be compiled for every instruction set.
 pub(super) trait Job {
+    /// What comes of it.
+    type Output;
+
     /// Does the work. Implementations are `#[inline(always)]`, and so is everything that they call in a loop.
-    fn run(self);
+    fn run(self) -> Self::Output;
 }
 
 /// A loop over the operands of a tensor, to be compiled for every instruction set.
@@ -122,14 +125,14 @@ pub(super) trait Body<C: Cell>: Copy {
 
 /// Runs the job, compiled for the level, which must be available.
 #[inline]
-pub(super) fn run(level: Level, job: impl Job) {
+pub(super) fn run<J: Job>(level: Level, job: J) -> J::Output {
     debug_assert!(level.is_available());
     match level {
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => {
             #[target_feature(enable = "avx2")]
-            fn avx2(job: impl Job) {
-                job.run();
+            fn avx2<J: Job>(job: J) -> J::Output {
+                job.run()
             }
             // SAFETY: `set` and `detect` let only available levels through.
             unsafe { avx2(job) }
@@ -137,8 +140,8 @@ pub(super) fn run(level: Level, job: impl Job) {
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 => {
             #[target_feature(enable = "avx2,avx512f,avx512vl,avx512dq,avx512bw")]
-            fn avx512(job: impl Job) {
-                job.run();
+            fn avx512<J: Job>(job: J) -> J::Output {
+                job.run()
             }
             // SAFETY: as above.
             unsafe { avx512(job) }
