@@ -103,11 +103,11 @@ def clamp(x, low, high):
 
 
 def lanes(values):
-    """The sum of each unit of 4096: element i in lane i mod 64, the lanes then added pairwise."""
+    """The sum of each unit of 4096: element i in lane i mod 32, the lanes then added pairwise."""
     padded = np.zeros(-(-values.size // 4096) * 4096)
     padded[: values.size] = values.ravel()
-    sums = np.zeros((padded.size // 4096, 64))
-    for block in padded.reshape(-1, 64, 64).transpose(1, 0, 2):
+    sums = np.zeros((padded.size // 4096, 32))
+    for block in padded.reshape(-1, 128, 32).transpose(1, 0, 2):
         sums = sums + block
     while sums.shape[1] > 1:
         half = sums.shape[1] // 2

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::block;
 use super::format::{Cell, Dtype};
-use super::reduce::{Lanes, Norm, UNIT};
+use super::reduce::{LANES, Norm, UNIT, add};
 use super::simd::{self, Job, Level};
 use super::stage::{Folded, NoAverage, Staged, Stages};
 use super::tally::Tally;
@@ -105,20 +105,26 @@ const TILE: usize = 512;
 /// Elements to a tile of what lies dense in memory, and is looked at again when the rule has moved it: it lies in L2.
 const DENSE_TILE: usize = UNIT;
 
-/// Bytes to an operand's tile of scratch. More than a page: loads and stores at equal offsets in pages wait for each other.
-const TILE_BYTES: usize = TILE * 8 + 5 * 64;
+/// Elements to a tile of what lies dense in memory, and whose statistics are taken. Shorter ones stop the streams from memory
+/// more often, longer ones leave L1 with the copy of the weight.
+const TALLIED_TILE: usize = 2048;
+
+/// Bytes to an operand's tile of scratch. More than pages: loads and stores at equal offsets in pages wait for each other.
+const fn tile_bytes(tile: usize) -> usize {
+    tile * 8 + 5 * 64
+}
 
 /// A tile of each operand, for those that a step can't use where they are, and one of the weight before the step.
 #[repr(align(64))]
 pub struct Scratch {
-    operands: [[u8; TILE_BYTES]; OPERANDS],
-    before: [u8; TILE_BYTES],
+    operands: [[u8; tile_bytes(TILE)]; OPERANDS],
+    before: [u8; tile_bytes(TALLIED_TILE)],
 }
 
 impl Scratch {
     #[expect(clippy::large_stack_arrays, reason = "made at compile time, for thread-local memory")]
     pub(super) const fn new() -> Self {
-        Self { operands: [[0; TILE_BYTES]; OPERANDS], before: [0; TILE_BYTES] }
+        Self { operands: [[0; tile_bytes(TILE)]; OPERANDS], before: [0; tile_bytes(TALLIED_TILE)] }
     }
 }
 
@@ -174,7 +180,8 @@ impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Job for Piece<'_, C, R, N> {
         let tile = match (tensor.is_dense(), &tally) {
             (true, None) if !step.stages.zero_grads => range.len(),
             (true, None) => DENSE_TILE,
-            _ => TILE,
+            (true, Some(_)) => TALLIED_TILE,
+            (false, _) => TILE,
         };
         let mut start = range.start;
         while start < range.end {
@@ -194,15 +201,15 @@ impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Step<C, R, N> {
         tensor: &Tensor<'_>,
         tile: Range<usize>,
         scratch: &mut Scratch,
-        tally: Option<&mut Tally>,
+        mut tally: Option<&mut Tally>,
     ) {
         let Scratch { operands: [weight_scratch, grad_scratch, others @ ..], before } = scratch;
         let stages = &self.stages;
         // SAFETY: by the contract of `Kernel::run` this piece alone uses the range, and operands don't overlap.
         let weight = unsafe { tensor.open::<C>(WEIGHT, tile.clone(), weight_scratch) };
         let before = &mut C::cells(before)[..if tally.is_some() { weight.len() } else { 0 }];
-        if tally.is_some() {
-            before.copy_from_slice(weight);
+        if let Some(tally) = &mut tally {
+            tally.add_before(weight, before);
         }
         // SAFETY: as above.
         let grad = unsafe { tensor.read::<C>(GRAD, tile.clone(), grad_scratch) };
@@ -224,7 +231,7 @@ impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Step<C, R, N> {
             _ => block::apply(level, self.rule, stages.scales, weight, grad, states, (NoAverage, &mut [])),
         }
         if let Some(tally) = tally {
-            tally.add(before, grad, weight);
+            tally.add_after(grad, before, weight);
         }
         // SAFETY: as above; the cells are those that were opened.
         unsafe { tensor.close(WEIGHT, tile.start, weight) };
@@ -266,10 +273,11 @@ pub(super) unsafe fn norm_of_unit(
     scratch: &mut Scratch,
     (norm, scale): (Norm, f64),
 ) -> f64 {
-    match tensor.access().dtype {
+    let lanes = match tensor.access().dtype {
         Dtype::F32 => simd::run(level, NormOf::<[u8; 4]> { tensor, range, scratch, norm, scale: f32::of(scale) }),
         Dtype::F64 => simd::run(level, NormOf::<[u8; 8]> { tensor, range, scratch, norm, scale }),
-    }
+    };
+    norm.joined(lanes)
 }
 
 /// A unit of a gradient to be summed. Whoever makes one keeps to the contract of [`norm_of_unit`].
@@ -282,28 +290,29 @@ struct NormOf<'a, C: Cell> {
 }
 
 impl<C: Cell> Job for NormOf<'_, C> {
-    type Output = f64;
+    type Output = [f64; LANES];
 
     #[inline(always)]
-    fn run(self) -> f64 {
+    fn run(self) -> Self::Output {
         // The norm is the same for every element: a loop for each.
         match self.norm {
-            Norm::One => self.lanes(|sum, x| sum + x.abs()).reduced(|a, b| a + b),
-            Norm::Two => self.lanes(|sum, x| sum + x * x).reduced(|a, b| a + b),
-            Norm::Max => self.lanes(|most: f64, x| most.max_or_nan(x.abs())).reduced(f64::max_or_nan),
+            Norm::One => self.lanes(|sum, x| sum + x.abs()),
+            Norm::Two => self.lanes(|sum, x| sum + x * x),
+            Norm::Max => self.lanes(|most: f64, x| most.max_or_nan(x.abs())),
         }
     }
 }
 
 impl<C: Cell> NormOf<'_, C> {
     #[inline(always)]
-    fn lanes<Fold: Fn(f64, f64) -> f64>(self, fold: Fold) -> Lanes<Fold> {
-        let mut lanes = Lanes::new(fold);
-        for start in self.range.clone().step_by(TILE) {
-            let tile = start..self.range.end.min(start + TILE);
+    fn lanes(self, fold: impl Fn(f64, f64) -> f64) -> [f64; LANES] {
+        let mut lanes = [0.0; LANES];
+        let tile = if self.tensor.is_dense() { UNIT } else { TILE };
+        for start in self.range.clone().step_by(tile) {
+            let tile = start..self.range.end.min(start + tile);
             // SAFETY: as `norm_of_unit` was promised.
             let grad = unsafe { self.tensor.read::<C>(GRAD, tile, &mut self.scratch.operands[GRAD]) };
-            lanes.add(grad, self.scale);
+            add(&mut lanes, grad, |sum, x: C::Real| fold(sum, (x * self.scale).wide()));
         }
         lanes
     }

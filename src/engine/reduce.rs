@@ -4,8 +4,8 @@
 //! `i mod LANES`; the lanes are added pairwise, then the units one after the other, then the tensors. Threads take whole
 //! units, and levels share the lanes, so the result has the same bits for any of them.
 //!
-//! There are so many lanes that the compiler leaves the loop over them a loop, and makes vectors of it. One over 32 it unrolls
-//! first, and then adds one number at a time.
+//! A tile's sums are locals of a loop over whole rows of lanes, which the compiler keeps in vector registers; sums that
+//! lie in memory from row to row take twice the time.
 
 use std::array;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,11 +16,21 @@ use crate::rule::Real;
 /// Elements to a unit.
 pub(super) const UNIT: usize = 4096;
 
-/// Parallel sums.
-pub(super) const LANES: usize = 64;
+/// Parallel sums: four 512-bit vectors of `f64`, enough to hide how long an addition takes.
+pub(super) const LANES: usize = 32;
 
-/// How many elements a lane takes before its sum goes back to memory.
-pub(super) const ROWS: usize = 4;
+/// An element for each lane.
+pub(super) type Row<C> = [C; LANES];
+
+/// What is left of whole rows as one more: zeros add nothing to sums of magnitudes and of squares, nor to the largest.
+///
+/// A loop over `rest` itself would index the sums by a number that only it knows, and keep them all in memory.
+#[inline(always)]
+pub(super) fn padded<C: Cell>(rest: &[C]) -> Row<C> {
+    let mut row = [C::ZERO; LANES];
+    row[..rest.len()].copy_from_slice(rest);
+    row
+}
 
 /// Which norm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +55,16 @@ impl Norm {
         }
     }
 
+    /// The number of a unit, of its lanes.
+    ///
+    /// Joined in the function that fills them, the compiler would make vectors of two lanes there, in the order of joining.
+    pub(super) fn joined(self, lanes: [f64; LANES]) -> f64 {
+        match self {
+            Self::One | Self::Two => reduced(lanes, |a, b| a + b),
+            Self::Max => reduced(lanes, f64::max_or_nan),
+        }
+    }
+
     /// The norm, of the sums of all units in order.
     pub(super) fn total(self, sums: impl Iterator<Item = f64>) -> f64 {
         match self {
@@ -55,47 +75,24 @@ impl Norm {
     }
 }
 
-/// Parallel sums, one to a lane.
-pub(super) struct Lanes<Fold> {
-    sums: [f64; LANES],
-    fold: Fold,
-}
-
-impl<Fold: Fn(f64, f64) -> f64> Lanes<Fold> {
-    #[inline(always)]
-    pub(super) fn new(fold: Fold) -> Self {
-        Self { sums: [0.0; LANES], fold }
-    }
-
-    /// Adds elements, the first of which belongs to lane 0, each multiplied by a factor.
-    #[inline(always)]
-    pub(super) fn add<C: Cell>(&mut self, cells: &[C], scale: C::Real) {
-        let Self { sums, fold } = self;
-        let (groups, rest) = cells.as_chunks::<{ ROWS * LANES }>();
-        for group in groups {
-            for (lane, sum) in sums.iter_mut().enumerate() {
-                let mut total = *sum;
-                for row in 0..ROWS {
-                    total = fold(total, (group[row * LANES + lane].load() * scale).wide());
-                }
-                *sum = total;
-            }
+/// Folds elements into the lanes, the first into lane 0.
+#[inline(always)]
+pub(super) fn add<C: Cell>(lanes: &mut [f64; LANES], cells: &[C], fold: impl Fn(f64, C::Real) -> f64) {
+    let mut sums = *lanes;
+    let mut add = |row: &Row<C>| {
+        for (sum, cell) in sums.iter_mut().zip(row) {
+            *sum = fold(*sum, cell.load());
         }
-        for block in rest.chunks(LANES) {
-            for (sum, x) in sums.iter_mut().zip(block) {
-                *sum = fold(*sum, (x.load() * scale).wide());
-            }
-        }
+    };
+    let (rows, rest) = cells.as_chunks();
+    for row in rows {
+        add(row);
     }
-
-    #[inline(always)]
-    pub(super) fn reduced(&self, join: impl Fn(f64, f64) -> f64) -> f64 {
-        reduced(self.sums, join)
-    }
+    add(&padded(rest));
+    *lanes = sums;
 }
 
 /// The lanes joined pairwise: the first half with the second, until one is left.
-#[inline(always)]
 pub(super) fn reduced(mut lanes: [f64; LANES], join: impl Fn(f64, f64) -> f64) -> f64 {
     let mut width = LANES;
     while width > 1 {

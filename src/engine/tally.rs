@@ -1,7 +1,7 @@
 //! Statistics of a step, taken from the tiles while they lie in L1.
 
 use super::format::Cell;
-use super::reduce::{LANES, ROWS, reduced};
+use super::reduce::{LANES, Row, padded, reduced};
 use crate::rule::Real;
 
 /// What a step did to one tensor.
@@ -25,7 +25,7 @@ pub struct Stats {
 pub(super) const TALLIES: usize = 6;
 
 /// The statistics of a unit, as they add up in lanes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
     /// Sums of squares.
     weight: [f64; LANES],
@@ -35,82 +35,94 @@ pub struct Tally {
     largest: [f64; LANES],
     /// Counts.
     zeros: [u32; LANES],
-    nonfinite: [u32; LANES],
+    nonfinite: u32,
 }
 
-impl Default for Tally {
-    fn default() -> Self {
-        let (sums, counts) = ([0.0; LANES], [0; LANES]);
-        Self { weight: sums, grad: sums, update: sums, largest: sums, zeros: counts, nonfinite: counts }
-    }
-}
-
+// In all of these the first element of a tile belongs to lane 0, and sums are locals, which the compiler keeps in registers.
 impl Tally {
-    /// Adds a tile, the first element of which belongs to lane 0.
+    /// Adds a tile of the weight before the step, and copies it.
     #[inline(always)]
-    pub(super) fn add<C: Cell>(&mut self, before: &[C], grad: &[C], weight: &[C]) {
-        // On the stack no array overlaps another, and the compiler knows it.
-        let mut lanes = *self;
-        let (befores, before_rest) = before.as_chunks();
-        let (grads, grad_rest) = grad.as_chunks();
-        let (weights, weight_rest) = weight.as_chunks();
-        for ((before, grad), weight) in befores.iter().zip(grads).zip(weights) {
-            lanes.add_rows(before, grad, weight);
+    pub(super) fn add_before<C: Cell>(&mut self, weight: &[C], copy: &mut [C]) {
+        let mut sums = self.weight;
+        let (rows, rest) = weight.as_chunks();
+        let (copies, rest_copy) = copy.as_chunks_mut();
+        for (row, copy) in rows.iter().zip(copies) {
+            *copy = *row;
+            add_squares(&mut sums, row);
         }
-        let rest = grad_rest.len();
-        if rest > 0 {
-            // Zeros add nothing but to the zeros that are counted.
-            let mut padded = [[C::ZERO; ROWS * LANES]; 3];
-            for (padded, rest) in padded.iter_mut().zip([before_rest, grad_rest, weight_rest]) {
-                padded[..rest.len()].copy_from_slice(rest);
-            }
-            lanes.add_rows(&padded[0], &padded[1], &padded[2]);
-            for i in rest..ROWS * LANES {
-                lanes.zeros[i % LANES] -= 1;
-            }
-        }
-        *self = lanes;
+        rest_copy.copy_from_slice(rest);
+        add_squares(&mut sums, &padded(rest));
+        self.weight = sums;
     }
 
-    /// Adds some elements to each lane. A loop for each statistic: the compiler makes vectors of each.
+    /// Adds a tile of the gradient, and of the weight after the step beside what it was before.
     #[inline(always)]
-    #[expect(clippy::eq_op, reason = "what is infinite or NaN is NaN when it is subtracted from itself")]
-    fn add_rows<C: Cell>(&mut self, before: &[C; ROWS * LANES], grad: &[C; ROWS * LANES], weight: &[C; ROWS * LANES]) {
-        let rows = |lane: usize| (0..ROWS).map(move |row| row * LANES + lane);
-        for (lane, sum) in self.weight.iter_mut().enumerate() {
-            *sum = rows(lane).map(|i| before[i].load().wide()).fold(*sum, |sum, x| sum + x * x);
-        }
-        for (lane, sum) in self.grad.iter_mut().enumerate() {
-            *sum = rows(lane).map(|i| grad[i].load().wide()).fold(*sum, |sum, x| sum + x * x);
-        }
-        for (lane, (sum, largest)) in self.update.iter_mut().zip(&mut self.largest).enumerate() {
-            for i in rows(lane) {
-                let x = (weight[i].load() - before[i].load()).wide();
-                *sum += x * x;
-                *largest = largest.max_or_nan(x.abs());
+    pub(super) fn add_after<C: Cell>(&mut self, grad: &[C], before: &[C], weight: &[C]) {
+        self.add_grad(grad);
+        let (mut sums, mut largest) = (self.update, [C::Real::ZERO; LANES]);
+        let mut add = |before: &Row<C>, after: &Row<C>| {
+            for (((sum, largest), before), after) in sums.iter_mut().zip(&mut largest).zip(before).zip(after) {
+                let update = after.load() - before.load();
+                *largest = largest.max_or_nan(update.abs());
+                *sum += update.wide() * update.wide();
             }
+        };
+        let (befores, before_rest) = before.as_chunks();
+        let (afters, after_rest) = weight.as_chunks();
+        for (before, after) in befores.iter().zip(afters) {
+            add(before, after);
         }
-        for (lane, (zeros, nonfinite)) in self.zeros.iter_mut().zip(&mut self.nonfinite).enumerate() {
-            for i in rows(lane) {
-                let x = grad[i].load();
-                *zeros += u32::from(x == C::Real::ZERO);
-                *nonfinite += u32::from(!(x - x == C::Real::ZERO));
+        add(&padded(before_rest), &padded(after_rest));
+        self.update = sums;
+        for (most, largest) in self.largest.iter_mut().zip(largest) {
+            *most = most.max_or_nan(largest.wide());
+        }
+    }
+
+    #[inline(always)]
+    fn add_grad<C: Cell>(&mut self, grad: &[C]) {
+        let (mut sums, mut zeros) = (self.grad, self.zeros);
+        let mut add = |row: &Row<C>| {
+            for ((sum, zeros), grad) in sums.iter_mut().zip(&mut zeros).zip(row) {
+                let grad = grad.load();
+                *zeros += u32::from(grad == C::Real::ZERO);
+                *sum += grad.wide() * grad.wide();
             }
+        };
+        let (rows, rest) = grad.as_chunks();
+        for row in rows {
+            add(row);
+        }
+        add(&padded(rest));
+        (self.grad, self.zeros) = (sums, zeros);
+        for padding in &mut self.zeros[rest.len()..] {
+            *padding -= 1;
+        }
+        // Nearly all gradients are finite, and a sum of squares shows it.
+        if sums.iter().any(|sum| !sum.is_finite()) {
+            let finite = |cell: &C| cell.load() - cell.load() == C::Real::ZERO;
+            self.nonfinite += grad.iter().map(|cell| u32::from(!finite(cell))).sum::<u32>();
         }
     }
 
     /// The numbers of the unit, with the lanes added up.
     pub(super) fn values(&self) -> [f64; TALLIES] {
         let sum = |lanes| reduced(lanes, |a, b| a + b);
-        let count = |lanes: [u32; LANES]| f64::from(lanes.iter().sum::<u32>());
         [
             sum(self.weight),
             sum(self.grad),
             sum(self.update),
             reduced(self.largest, f64::max_or_nan),
-            count(self.zeros),
-            count(self.nonfinite),
+            f64::from(self.zeros.iter().sum::<u32>()),
+            f64::from(self.nonfinite),
         ]
+    }
+}
+
+#[inline(always)]
+fn add_squares<C: Cell>(sums: &mut [f64; LANES], row: &Row<C>) {
+    for (sum, cell) in sums.iter_mut().zip(row) {
+        *sum += cell.load().wide() * cell.load().wide();
     }
 }
 
