@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+import courses
 import goals
 import loops
 import lrcore
@@ -49,5 +50,6 @@ def run(options: argparse.Namespace, sizes: list[int]) -> None:
     bench.results.missing = found.missing
     bench.save = lambda: bench.results.save(options.json)
     for section in options.only:
-        {**SECTIONS, "goals": goals.goals, "loops": loops.loops, "stages": stages.stages}[section](bench)
+        own = {"courses": courses.courses, "goals": goals.goals, "loops": loops.loops, "stages": stages.stages}
+        {**SECTIONS, **own}[section](bench)
         bench.save()

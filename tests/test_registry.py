@@ -22,7 +22,7 @@ OPTIMIZERS = [
     for value in PUBLIC
     if inspect.isclass(value) and issubclass(value, lrcore.Optimizer) and value is not lrcore.Optimizer
 ]
-SCHEDULES = [getattr(schedules, name) for name in schedules.__all__ if name != "Schedule"]
+SCHEDULES = [getattr(schedules, name) for name in schedules.CLASSES]
 SECTIONS = ["Args", "Raises", "Examples", "State", "References", "Note"]
 
 

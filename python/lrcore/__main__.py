@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import lrcore
 from lrcore import info
 from lrcore.bench import command
+from lrcore.schedules import command as schedule_command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,13 +19,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, 2 for bad arguments, or 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(
         prog="python -m lrcore",
-        description="lrcore on this machine: what it found, and how fast it is.",
+        description="lrcore on this machine: what it found, how fast it is, and what a schedule does.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"lrcore {lrcore.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     _add_info(commands)
     _add_bench(commands)
+    _add_schedule(commands)
     given = parser.parse_args(arguments)
     if given.command is None:
         parser.print_help()
@@ -53,6 +55,13 @@ def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser("bench", help=summary, description=f"Measure {summary}.", allow_abbrev=False)
     command.add_arguments(parser)
     parser.set_defaults(run=lambda given: command.run(given, parser))
+
+
+def _add_schedule(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    summary = "the values, the phases and the picture of schedules"
+    parser = commands.add_parser("schedule", help=summary, description=f"Show {summary}.", allow_abbrev=False)
+    schedule_command.add_arguments(parser)
+    parser.set_defaults(run=lambda given: schedule_command.run(given, parser))
 
 
 if __name__ == "__main__":

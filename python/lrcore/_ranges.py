@@ -48,7 +48,7 @@ class Range:
             number = math.inf
         if number not in self:
             raise ValueError(f"{name} must be in {self}, got {value!r}")
-        return number
+        return number + 0.0  # which makes 0 of -0
 
 
 NON_NEGATIVE = Range()

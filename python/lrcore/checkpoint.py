@@ -128,6 +128,7 @@ def load(path: StrPath, opt: Optimizer, *, strict: bool = True) -> dict[str, Any
         "steps": description["steps"],
         "param_groups": [_hyperparameters(group) for group in description["param_groups"]],
         "state": state,
+        "reports": [{**entry, "schedule": decode(entry["schedule"])} for entry in description["reports"]],
     }
     with opt._lock:
         opt._refuse_if_swapped()
@@ -219,6 +220,7 @@ def _describe(opt: Optimizer) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str
         "skipped": opt.skipped,
         "counts": counts,
         "param_groups": groups,
+        "reports": [{**entry, "schedule": encode(entry["schedule"])} for entry in snapshot.reports.state()],
     }
     return arrays, description
 

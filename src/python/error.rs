@@ -146,6 +146,10 @@ pub(super) fn bad_level(given: &str) -> PyErr {
     value(format!("the SIMD level must be one of {} on this machine, got {given:?}", available.join(", ")))
 }
 
+pub(super) fn bad_function(given: &str) -> PyErr {
+    value(format!("there is no function {given:?}"))
+}
+
 pub(super) fn bad_thread_count(given: &Bound<'_, PyAny>) -> PyErr {
     let message = format!("the number of threads must be in [1, {MAX_THREADS}], got {}", repr(given));
     if given.is_instance_of::<PyInt>() { value(message) } else { type_error(message) }

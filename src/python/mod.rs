@@ -4,6 +4,7 @@
 mod accumulator;
 mod buffers;
 mod error;
+mod functions;
 mod gradients;
 mod operands;
 mod parameter;
@@ -13,6 +14,7 @@ mod structure;
 
 use pyo3::prelude::*;
 
+pub(crate) use functions::map_;
 pub(crate) use stepper::Stepper;
 
 use crate::engine::simd::{self, Level};

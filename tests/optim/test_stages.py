@@ -87,7 +87,7 @@ class Twin:
                 self.rule, self.weights[i], g, self.states[i], t, hyperparameters, lr=numbers["lr"],
                 weight_decay=numbers["weight_decay"] if self.decays(i) else 0.0, decay=self.group["decay"],
                 maximize=self.group["maximize"], factor=factor, clip_value=numbers.get("clip_value"),
-                bounds=self.group["bounds"], peak=LR.peak,
+                bounds=self.group["bounds"], peak=LR.maximum,
             )  # fmt: skip
             if share is not None:
                 before = self.averages.get(i, np.zeros_like(self.weights[i]))

@@ -3,6 +3,7 @@
 from lrcore.optim.adagrad import Adagrad
 from lrcore.optim.adam import Adam, AdamW
 from lrcore.optim.averages import EMA, SWA
+from lrcore.optim.layers import layerwise
 from lrcore.optim.optimizer import Optimizer, StepInfo
 from lrcore.optim.param_group import ParamGroup
 from lrcore.optim.rmsprop import RMSprop
@@ -24,4 +25,5 @@ __all__ = [
     "RMSprop",
     "StepInfo",
     "StepStats",
+    "layerwise",
 ]

@@ -19,6 +19,7 @@ from lrcore.optim.averages import swapped
 from lrcore.optim.hyperparameter import FLAG, RATE, Hyperparameter
 from lrcore.optim.options import GROUP_OPTIONS, Common, split
 from lrcore.optim.param_group import ParamGroup
+from lrcore.optim.reports import Reports
 from lrcore.optim.stats import StepStats, from_step
 from lrcore.schedules import Schedule
 
@@ -129,8 +130,9 @@ class Optimizer:
         self._lr = math.nan
         self._skipped = self._skipped_in_a_row = 0
         self._swapped = False
+        self._reports = Reports()
         self._stepper = _lrcore.Stepper(grouped, make_state)
-        self._stepper.set_options(**self._common.for_stepper(0))
+        self._stepper.set_options(**self._common.for_stepper(0, {}))
 
     # The step
 
@@ -175,7 +177,7 @@ class Optimizer:
         self._refuse_if_swapped()
         scale = 1.0 / POSITIVE.check("grad_scale", grad_scale)
         if isinstance(self._common.clip_norm, Schedule):
-            self._stepper.set_options(**self._common.for_stepper(self.steps))
+            self._stepper.set_options(**self._common.for_stepper(self.steps, self._reports.factors))
         steps = self._stepper.step(grads, scale)
         fault = self._stepper.fault
         if fault is not None:
@@ -237,11 +239,10 @@ class Optimizer:
             group.edited = True
             raise
         rule = self._rule(group)
-        lr, weight_decay, decay = numbers["lr"], numbers["weight_decay"], group["decay"]
+        weight_decay, decay = numbers["weight_decay"], group["decay"]
+        lr = numbers["lr"] = numbers["lr"] * numbers["lr_scale"]
         if decay == "independent":
-            # Only the course of the rate counts, not its height.
-            peak = group["lr"].peak if isinstance(group["lr"], Schedule) else lr
-            decay, weight_decay = "decoupled", weight_decay * (lr / peak if peak else 0.0)
+            decay, weight_decay = "decoupled", weight_decay * group.share_of_highest_lr(self.steps)
         elif decay != "coupled":
             weight_decay *= lr
         self._stepper.set_group(
@@ -339,8 +340,56 @@ class Optimizer:
     @property
     def lr(self) -> float:
         """The learning rate of the next step, of the first group."""
-        (lr,) = RATE.at("lr", self._groups[0]["lr"], self.steps).values()
+        lr: float = self._groups[0].present(self.steps)["lr"]
         return lr
+
+    def hyperparameters(self) -> list[dict[str, Any]]:
+        """Return the values of all hyperparameters at the next step, for each group.
+
+        Schedules are evaluated, and ``lr`` contains the group's ``lr_scale``.
+
+        Examples:
+            >>> import lrcore, numpy as np
+            >>> from lrcore import schedules
+            >>> opt = lrcore.SGD([np.zeros(3)], lr=schedules.Linear(0.1, 0.0, steps=4), momentum=0.9)
+            >>> info = opt.step([np.ones(3)])
+            >>> [(values["lr"], values["momentum"]) for values in opt.hyperparameters()]
+            [(0.07500000000000001, 0.9)]
+        """
+        with self._lock:
+            steps = self.steps
+            return [group.present(steps) for group in self._groups]
+
+    def report(self, value: float) -> bool:
+        """Tell the schedules that follow reports a loss or another metric, such as that of an epoch.
+
+        Args:
+            value: The metric. Of a :class:`ReduceOnPlateau <lrcore.schedules.ReduceOnPlateau>` with ``mode="min"`` a
+                smaller one is better; a NaN never is.
+
+        Returns:
+            Whether a factor changed; it holds from the next step on.
+
+        Raises:
+            TypeError: If the value is no number.
+            ValueError: If no hyperparameter follows reports.
+        """
+        with self._lock:
+            listeners = [listener for group in self._groups for listener in group.listeners()]
+            if isinstance(self._common.clip_norm, Schedule):
+                from lrcore.schedules.feedback import listeners as within
+
+                listeners += within(self._common.clip_norm)
+            changed = self._reports.report(value, listeners)
+            if changed:
+                self._follow(self._reports)
+            return changed
+
+    def _follow(self, reports: Reports) -> None:
+        self._reports = reports
+        factors = reports.factors
+        for group in self._groups:
+            group.follow(factors)
 
     @property
     def steps(self) -> int:
@@ -385,6 +434,7 @@ class Optimizer:
         if name is not None and not isinstance(name, str):
             raise TypeError(f"the name of a group must be a string, got {name!r}")
         group = ParamGroup(given["params"], name, self._kinds(), {**self._defaults, **values}, self._check)
+        group.follow(self._reports.factors)
         names = self._stepper.add_group(group.params, str(len(self._groups)) if name is None else name)
         for index, parameter in enumerate(names, start=len(self._names)):
             self._stepper.set_decays(index, self._common.decays(parameter))
@@ -443,6 +493,7 @@ class Optimizer:
             loaded = state_dicts.match(state_dict, self._snapshot(), weights, states, strict=strict)
             for group, values in loaded.groups:
                 group.replace(values)
+            self._follow(loaded.reports)
             self._stepper.drop_accumulated()
             self._set_state(loaded.steps, loaded.counts, loaded.averaged, loaded.state)
             return loaded.report
@@ -458,6 +509,7 @@ class Optimizer:
             averaged=dict(zip(self._names, self._stepper.averaged, strict=True)),
             state=dict(zip(self._names, self._stepper.states, strict=True)),
             groups=list(zip(self._groups, by_group, strict=True)),
+            reports=self._reports,
         )
 
     def _set_state(
@@ -483,6 +535,7 @@ class Optimizer:
             "groups": [(group.params, group.name, group.hyperparameters) for group in self._groups],
             "steps": snapshot.steps,
             "skipped": self._skipped,
+            "reports": self._reports.state(),
             "counts": snapshot.counts,
             "averaged": snapshot.averaged,
             "state": snapshot.state,
@@ -497,6 +550,7 @@ class Optimizer:
             self._add_group({"params": params, "name": name, **values})
         self._grouped = grouped
         self._skipped = saved["skipped"]
+        self._follow(Reports.of(saved["reports"]))
         self._set_state(saved["steps"], saved["counts"], saved["averaged"], saved["state"])
 
     def __copy__(self) -> NoReturn:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, get_args
 
 from lrcore._ranges import POSITIVE, check_count
 from lrcore.optim.averages import EMA, SWA, Average
-from lrcore.optim.hyperparameter import FLAG, Bounds, Choice, Hyperparameter, Number, Optional
+from lrcore.optim.hyperparameter import FLAG, RATE, Bounds, Choice, Hyperparameter, Number, Optional
 
 if TYPE_CHECKING:
     from typing import Self
@@ -26,19 +26,21 @@ GROUP_OPTIONS: dict[str, Hyperparameter] = {
     "clip_value": Optional(_CLIP),
     "bounds": Bounds(),
     "zero_grads": FLAG,
+    "lr_scale": RATE,
 }
 
 
 class Options(TypedDict, total=False):
     """The options of every optimizer, keyword only.
 
-    The first four are also options of a group; the others are for all groups together.
+    The first five are also options of a group; the others are for all groups together.
     """
 
     decay: str
     clip_value: float | Schedule | None
     bounds: tuple[float, float] | None
     zero_grads: bool
+    lr_scale: float | Schedule
     clip_norm: float | Schedule | None
     norm_type: float
     skip_nonfinite: bool
@@ -92,11 +94,16 @@ class Common(NamedTuple):
         """Return whether weight decay acts on the parameter of that name."""
         return not any(fnmatchcase(name, pattern) for pattern in self.no_decay)
 
-    def for_stepper(self, step: int) -> dict[str, Any]:
-        """Return what the stepper is told before a step."""
+    def for_stepper(self, step: int, factors: Mapping[Any, float]) -> dict[str, Any]:
+        """Return what the stepper is told before a step, with the factors of schedules that follow reports."""
+        clip_norm = self.clip_norm
+        if factors:
+            from lrcore.schedules.feedback import resolved
+
+            clip_norm = resolved(clip_norm, factors)
         return {
             "norm": NORMS[self.norm_type] if self.needs_norm else None,
-            "clip_norm": Optional(_CLIP).at("clip_norm", self.clip_norm, step).get("clip_norm"),
+            "clip_norm": Optional(_CLIP).at("clip_norm", clip_norm, step).get("clip_norm"),
             "skip_nonfinite": self.skip_nonfinite,
             "average": None if self.average is None else self.average.for_stepper(),
             "stats": self.stats,
@@ -126,5 +133,5 @@ def split(given: Mapping[str, Any], decay: str, where: str) -> tuple[dict[str, A
     for name in given:
         if name not in Options.__annotations__:
             raise TypeError(f"{where} has no argument {name!r}; its options are {', '.join(Options.__annotations__)}")
-    defaults = {"decay": decay, "clip_value": None, "bounds": None, "zero_grads": False}
+    defaults = {"decay": decay, "clip_value": None, "bounds": None, "zero_grads": False, "lr_scale": 1.0}
     return {name: given.get(name, default) for name, default in defaults.items()}, Common.of(given)

@@ -29,7 +29,7 @@ class ParamGroup(MutableMapping[str, Any]):
         ValueError: lr must be in [0, inf), got -1.0
     """
 
-    __slots__ = ("_check", "_kinds", "_numbers", "_values", "edited", "name", "params")
+    __slots__ = ("_check", "_factors", "_highest_lr", "_kinds", "_numbers", "_values", "edited", "name", "params")
 
     params: Any
     name: str | None
@@ -58,6 +58,7 @@ class ParamGroup(MutableMapping[str, Any]):
         self._kinds = kinds
         self._check = check
         self._values: dict[str, Any] = {}
+        self._factors: Mapping[Any, float] = {}
         self.replace(values)
 
     def validate(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,13 +75,35 @@ class ParamGroup(MutableMapping[str, Any]):
     def replace(self, values: Mapping[str, Any]) -> None:
         """Set all hyperparameters together, or raise and change none."""
         self._values = self.validate(values)
+        self._sort()
+
+    def follow(self, factors: Mapping[Any, float]) -> None:
+        """Put these factors in the place of schedules that follow reports."""
+        self._factors = factors
+        self._sort()
+
+    def listeners(self) -> Iterator[Any]:
+        """Yield the schedules that follow reports."""
+        if self._numbers[1]:
+            from lrcore.schedules.feedback import listeners
+
+            yield from listeners(tuple(self._values.values()))
+
+    def _sort(self) -> None:
+        """Tell the hyperparameters that stay from those that change with the step."""
         self.edited = True
+        self._highest_lr: float | None = None
         scheduled = [name for name, value in self._values.items() if _is_scheduled(value)]
         constant: dict[str, float] = {}
         for name in self._values.keys() - scheduled:
             constant |= self._kinds[name].at(name, self._values[name], 0)
+        changing = {name: self._values[name] for name in scheduled}
+        if self._factors:
+            from lrcore.schedules.feedback import resolved
+
+            changing = {name: resolved(value, self._factors) for name, value in changing.items()}
         # Together, since another thread may be reading them.
-        self._numbers = constant, {name: self._values[name] for name in scheduled}
+        self._numbers = constant, changing
 
     @property
     def needs_resolving(self) -> bool:
@@ -99,6 +122,26 @@ class ParamGroup(MutableMapping[str, Any]):
     def hyperparameters(self) -> dict[str, Any]:
         """A copy of the values, without the parameters and the name."""
         return dict(self._values)
+
+    def share_of_highest_lr(self, step: int) -> float:
+        """Return the rate at a step as a share of the highest that its schedule comes to, or 0 if that is 0."""
+        lr = self._numbers[1].get("lr")
+        if lr is None:
+            return 1.0 if self._values["lr"] else 0.0
+        if self._highest_lr is None:
+            # It may take a look at every step of the schedule. What a plateau takes off is no change of height.
+            self._highest_lr = self._values["lr"].maximum
+        share: float = lr(step) / self._highest_lr if self._highest_lr else 0.0
+        return share
+
+    def present(self, step: int) -> dict[str, Any]:
+        """Return the hyperparameters with the values that they have at a step, and the rate with its scale."""
+        values = {**self._values, **self._numbers[1]}
+        for name, value in values.items():
+            parts = [part(step) if isinstance(part, Schedule) else part for part in _parts(value)]
+            values[name] = tuple(parts) if isinstance(value, tuple) else parts[0]
+        values["lr"] *= values["lr_scale"]
+        return values
 
     def _require_known(self, key: str) -> None:
         if key not in self._kinds:
@@ -154,9 +197,13 @@ _QUIET: dict[str, tuple[Any, ...]] = {
     "clip_value": (None,),
     "bounds": (None,),
     "zero_grads": (False,),
+    "lr_scale": (1.0,),
 }
 
 
+def _parts(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
 def _is_scheduled(value: Any) -> bool:
-    parts = value if isinstance(value, tuple) else (value,)
-    return any(isinstance(part, Schedule) for part in parts)
+    return any(isinstance(part, Schedule) for part in _parts(value))

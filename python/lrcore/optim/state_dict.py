@@ -9,6 +9,7 @@ import numpy as np
 
 from lrcore._ranges import check_count
 from lrcore.optim.allocation import empty_like
+from lrcore.optim.reports import Reports
 
 if TYPE_CHECKING:
     from lrcore.optim.param_group import ParamGroup
@@ -39,6 +40,7 @@ class Snapshot(NamedTuple):
     averaged: Mapping[str, int]
     state: Mapping[str, _Arrays]
     groups: list[tuple[ParamGroup, list[str]]]
+    reports: Reports
 
 
 class Loaded(NamedTuple):
@@ -49,6 +51,7 @@ class Loaded(NamedTuple):
     counts: dict[str, int]
     averaged: dict[str, int]
     groups: list[tuple[ParamGroup, dict[str, Any]]]
+    reports: Reports
     report: LoadReport
 
 
@@ -67,7 +70,9 @@ def capture(snapshot: Snapshot) -> StateDict:
             averaged = {"averaged": snapshot.averaged[name]} if "average" in arrays else {}
             copies = {key: array.copy(order="K") for key, array in arrays.items()}
             state[name] = {"step": count, **averaged, **copies}
-    return {"optimizer": snapshot.optimizer, "steps": snapshot.steps, "state": state, "param_groups": groups}
+    saved = {"optimizer": snapshot.optimizer, "steps": snapshot.steps, "state": state, "param_groups": groups}
+    reports = snapshot.reports.state()
+    return {**saved, "reports": reports} if reports else saved
 
 
 def match(
@@ -120,7 +125,8 @@ def match(
             counts[name], averaged[name] = snapshot.counts[name], snapshot.averaged[name]
             state[name] = snapshot.state[name]
     groups = _match_groups(saved_groups, names_of_saved, snapshot, strict=strict)
-    return Loaded(steps, state, counts, averaged, groups, LoadReport(missing, unexpected))
+    reports = Reports.of(given["reports"]) if "reports" in given else Reports()
+    return Loaded(steps, state, counts, averaged, groups, reports, LoadReport(missing, unexpected))
 
 
 def _entry(mapping: Mapping[str, Any], key: str, place: str) -> Any:

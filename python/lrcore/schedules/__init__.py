@@ -10,20 +10,96 @@ from typing import TYPE_CHECKING, Any
 from lrcore.schedules.schedule import Schedule
 
 if TYPE_CHECKING:
-    from lrcore.schedules.curves import Constant, Cosine, Exponential, Linear, Step
-    from lrcore.schedules.warmup import WarmedUp
+    from lrcore.schedules.arithmetic import AtLeast, AtMost, Product, Scaled, Sum
+    from lrcore.schedules.bridges import from_torch, to_keras, to_optax, to_torch
+    from lrcore.schedules.clock import Held, Repeated, Shifted, Stretched, per_epoch
+    from lrcore.schedules.cycles import CosineRestarts, Cyclic, OneCycle
+    from lrcore.schedules.decays import Constant, CosineWave, Exponential, InverseSqrt, InverseTime, Noam
+    from lrcore.schedules.elsewhere import get
+    from lrcore.schedules.feedback import ReduceOnPlateau
+    from lrcore.schedules.phases import WSD, CooledDown, Then, concat
+    from lrcore.schedules.pictures import plot
+    from lrcore.schedules.ramps import REX, Cosine, Geometric, Linear, Polynomial, Sqrt, Tanh
+    from lrcore.schedules.stairs import Chebyshev, Lambda, MultiStep, Piecewise, Step, Table
+    from lrcore.schedules.units import steps_in
+    from lrcore.schedules.warmup import WarmedUp, Warmup, untuned
 
-__all__ = ["Constant", "Cosine", "Exponential", "Linear", "Schedule", "Step", "WarmedUp"]
-
-# Dataclasses take their time to be made, so each module is imported when a class of it is first asked for.
-_MODULES = {
-    "Constant": "curves",
-    "Cosine": "curves",
-    "Exponential": "curves",
-    "Linear": "curves",
-    "Step": "curves",
-    "WarmedUp": "warmup",
+# Dataclasses take their time to be made, so each module is imported when a name of it is first asked for.
+_CLASSES = {
+    "arithmetic": ("AtLeast", "AtMost", "Product", "Scaled", "Sum"),
+    "clock": ("Held", "Repeated", "Shifted", "Stretched"),
+    "cycles": ("CosineRestarts", "Cyclic", "OneCycle"),
+    "decays": ("Constant", "CosineWave", "Exponential", "InverseSqrt", "InverseTime", "Noam"),
+    "feedback": ("ReduceOnPlateau",),
+    "phases": ("WSD", "CooledDown", "Then"),
+    "ramps": ("REX", "Cosine", "Geometric", "Linear", "Polynomial", "Sqrt", "Tanh"),
+    "stairs": ("Chebyshev", "Lambda", "MultiStep", "Piecewise", "Step", "Table"),
+    "warmup": ("WarmedUp", "Warmup"),
 }
+_FUNCTIONS = {
+    "bridges": ("from_torch", "to_keras", "to_optax", "to_torch"),
+    "clock": ("per_epoch",),
+    "elsewhere": ("get",),
+    "phases": ("concat",),
+    "pictures": ("plot",),
+    "units": ("steps_in",),
+    "warmup": ("untuned",),
+}
+_MODULES = {name: module for table in (_CLASSES, _FUNCTIONS) for module, names in table.items() for name in names}
+
+# The classes of schedules, by name.
+CLASSES = tuple(sorted(name for names in _CLASSES.values() for name in names))
+
+__all__ = [
+    "REX",
+    "WSD",
+    "AtLeast",
+    "AtMost",
+    "Chebyshev",
+    "Constant",
+    "CooledDown",
+    "Cosine",
+    "CosineRestarts",
+    "CosineWave",
+    "Cyclic",
+    "Exponential",
+    "Geometric",
+    "Held",
+    "InverseSqrt",
+    "InverseTime",
+    "Lambda",
+    "Linear",
+    "MultiStep",
+    "Noam",
+    "OneCycle",
+    "Piecewise",
+    "Polynomial",
+    "Product",
+    "ReduceOnPlateau",
+    "Repeated",
+    "Scaled",
+    "Schedule",
+    "Shifted",
+    "Sqrt",
+    "Step",
+    "Stretched",
+    "Sum",
+    "Table",
+    "Tanh",
+    "Then",
+    "WarmedUp",
+    "Warmup",
+    "concat",
+    "from_torch",
+    "get",
+    "per_epoch",
+    "plot",
+    "steps_in",
+    "to_keras",
+    "to_optax",
+    "to_torch",
+    "untuned",
+]
 
 
 def __getattr__(name: str) -> Any:

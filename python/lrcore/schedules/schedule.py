@@ -3,22 +3,50 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, SupportsIndex
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
+from fractions import Fraction
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, SupportsIndex
+
+import numpy as np
 
 from lrcore._ranges import check_count
 
 if TYPE_CHECKING:
-    from lrcore.schedules.warmup import WarmedUp
+    from collections.abc import Iterator
+
+    from matplotlib.axes import Axes
+
+    Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+# How many values are worked out together: what lies between stays in the cache.
+_TILE = 2**15
+# The steps that are looked at together for the largest value of a schedule, and the most that are looked at.
+_STRETCH = 2**18
+_MOST_LOOKED_AT = 10**8
 
 
 class Schedule(ABC):
     """A hyperparameter as a pure function of the step.
 
-    A schedule is a frozen value: it can be compared, hashed, printed and pickled, needs no optimizer, and is the same
-    function after a restart. The ``k``-th step of an optimizer, from 0, uses ``schedule(k)``.
+    A schedule is a frozen value: it can be compared, hashed, printed, pickled and written as JSON, needs no optimizer,
+    and is the same function after a restart. The ``k``-th step of an optimizer, from 0, uses ``schedule(k)``.
+
+    Schedules combine into schedules: one after the other (:meth:`then`, :meth:`warmup`, :meth:`cooldown`), multiplied
+    and added (``a * b``, ``a * 0.1``, ``a + b``), held within limits (:meth:`at_least`, :meth:`at_most`), and with
+    another time (:meth:`shift`, :meth:`stretch`, :meth:`repeat`, :meth:`every`). Where a schedule has a length, a
+    fraction may stand for a number of steps: ``a.warmup(0.1)`` takes a tenth of it.
+
+    A subclass has ``_value(step)``, and ``length`` if it has one.
     """
 
     __slots__ = ()
+
+    # Whether it is printed with an operator.
+    _is_sum_or_product: ClassVar[bool] = False
+
+    # Values
 
     def __call__(self, step: SupportsIndex) -> float:
         """Return the value at a step.
@@ -34,31 +62,96 @@ class Schedule(ABC):
             step = check_count("step", step)
         return self._value(step)
 
+    def values(self, steps: SupportsIndex | Iterable[int]) -> Floats:
+        """Return the values at many steps, the same as one call for each, to the bit, in much less time.
+
+        Args:
+            steps: How many of the first steps, or a range, or whole numbers in an array or another sequence.
+
+        Returns:
+            An array of float64, of the shape of the steps.
+
+        Raises:
+            TypeError: If the steps are not whole numbers.
+            ValueError: If one is negative, or more than 2⁶³ − 1.
+
+        Examples:
+            >>> from lrcore import schedules
+            >>> schedules.Linear(1.0, 0.0, steps=4).values(6)
+            array([1.  , 0.75, 0.5 , 0.25, 0.  , 0.  ])
+            >>> schedules.Linear(1.0, 0.0, steps=4).values(range(0, 5, 2))
+            array([1. , 0.5, 0. ])
+        """
+        array = _as_steps(steps)
+        flat = array.ravel()
+        # Beyond, steps are not numbers of float64, and the arithmetic of arrays is not that of whole numbers.
+        evaluate = self._values if flat.size == 0 or flat.max() < 2**53 else partial(Schedule._values, self)
+        values = np.empty(flat.shape)
+        with np.errstate(all="ignore"):
+            for k in range(0, flat.size, _TILE):
+                values[k : k + _TILE] = evaluate(flat[k : k + _TILE])
+        return values.reshape(array.shape)
+
     @property
     def length(self) -> int | None:
-        """The step from which on the value stays the same, if the schedule has one."""
+        """How many steps the schedule lays out, if it does: from that step on the value stays the same."""
         return None
 
     @property
-    def peak(self) -> float:
-        """The largest value that it takes at any step.
+    def maximum(self) -> float:
+        """The largest value of its course. One that is stretched or held may pass over it between two steps.
 
         Raises:
-            ValueError: If there is none, since the values grow for ever.
+            ValueError: If there is none, since the values grow for ever, or if it is not known.
         """
-        return self._peak()
+        return self._maximum()
 
-    def warmup(self, steps: int) -> WarmedUp:
+    @property
+    def _is_constant(self) -> bool:
+        """Whether it has the same value at every step."""
+        return False
+
+    @abstractmethod
+    def _value(self, step: float) -> float:
+        """Return the value at a step that has been checked. Within :meth:`stretch` there are steps between steps."""
+
+    def _values(self, steps: Any) -> Floats:
+        """Return the values at an array of steps below 2⁵³, equal to those of ``_value``."""
+        return np.array([self._value(step) for step in steps.ravel().tolist()], np.float64).reshape(steps.shape)
+
+    def _maximum(self) -> float:
+        """Return the largest value, or raise."""
+        if self.length is None:
+            raise ValueError(f"the largest value of {self!r} is not known, since it has no length")
+        return largest(self, self.length + 1)
+
+    def _shortened(self, steps: int) -> Schedule:
+        """Return the same course in that many steps fewer, of a schedule with a length at least as long."""
+        length = self.length
+        if steps == 0 or length is None:
+            return self
+        if steps == length:
+            return as_schedule("warmup", self._value(length))
+        return self.stretch((length - steps) / length)
+
+    # One after the other
+
+    def warmup(self, steps: SupportsIndex | float, start: float = 0.0, shape: str = "linear") -> Schedule:
         """Rise to the first value over a number of steps, then go on from there.
 
-        Step ``k`` of the warm-up is ``first · (k + 1) / steps``, so that no step is wasted at a rate of 0. A schedule
-        with a length keeps it: what follows is fitted into the steps that remain. One without a length is delayed.
+        With a linear shape, step ``k`` of the warm-up is ``start + (first − start) · (k + 1) / steps``, so that no step
+        is wasted at a rate of 0. A schedule with a length keeps it: what follows is fitted into the steps that remain.
+        One without a length is delayed. ``Warmup(steps) * schedule`` only multiplies, and moves nothing.
 
         Args:
-            steps: The length of the warm-up; 0 changes nothing.
+            steps: The length of the warm-up, or the share of the schedule's length in [0, 1]; 0 changes nothing.
+            start: What it rises from, in [0, inf); step 0 has already taken one stride.
+            shape: ``"linear"``; ``"cosine"``, ``(1 − cos πx) / 2``; or ``"exponential"``,
+                ``(1 − e⁻ˣ) / (1 − e⁻¹)``, with ``x = (k + 1) / steps``.
 
         Raises:
-            ValueError: If the warm-up is negative, or longer than the schedule.
+            TypeError: If a number is none.
+            ValueError: If the warm-up is negative, or longer than the schedule, or there is no such shape.
 
         Examples:
             >>> from lrcore import schedules
@@ -75,19 +168,329 @@ class Schedule(ABC):
         """
         from lrcore.schedules.warmup import WarmedUp
 
-        return WarmedUp(self, steps)
+        return WarmedUp(self, steps, start, shape)  # type: ignore[arg-type]
 
-    @abstractmethod
-    def _value(self, step: int) -> float:
-        """Return the value at a step that has been checked."""
+    def cooldown(
+        self,
+        steps: SupportsIndex | float,
+        end: float = 0.0,
+        shape: str = "linear",
+        at: SupportsIndex | float | None = None,
+    ) -> Schedule:
+        """Fall to an end value over the last steps of the length, from the value that is reached there.
 
-    def _peak(self) -> float:
-        """Return the largest value, or raise."""
-        if self.length is None:
-            raise ValueError(f"the largest value of {self!r} is not known, since it has no length")
-        return max(self._value(step) for step in range(self.length + 1))
+        Args:
+            steps: The length of the fall, or the share of the schedule's length in [0, 1]; 0 changes nothing.
+            end: What it falls to, in [0, inf).
+            shape: ``"linear"``, ``"cosine"``, or ``"sqrt"``, ``1 − √p``.
+            at: The step at which the fall begins, where it is not ``length − steps``.
 
-    def _shortened(self, steps: int) -> Schedule:
-        """Return the same course in that many steps fewer; a schedule without a length is itself."""
-        del steps
-        return self
+        Raises:
+            TypeError: If a number is none.
+            ValueError: If the fall is negative, or longer than the schedule, or the schedule has no length.
+
+        Examples:
+            >>> from lrcore import schedules
+            >>> rate = schedules.InverseSqrt(1.0, timescale=1.0).cooldown(2, at=8)
+            >>> [round(rate(step), 3) for step in (7, 8, 9, 10)]
+            [0.354, 0.333, 0.167, 0.0]
+
+        References:
+            Zhai et al., *Scaling Vision Transformers* (2022), section 3.5; Hägele et al., *Scaling Laws and
+            Compute-Optimal Training Beyond Fixed Training Durations* (2024), for ``1 − √p``.
+        """
+        from lrcore.schedules.phases import CooledDown
+
+        return CooledDown(self, steps, end, shape, at)  # type: ignore[arg-type]
+
+    def then(self, other: Schedule | float, at: SupportsIndex | float | None = None) -> Schedule:
+        """Go on with another schedule, from its own step 0.
+
+        Args:
+            other: The schedule, or number, from step ``at`` on.
+            at: The step at which it takes over, or the share of this schedule's length; None is its whole length.
+
+        Raises:
+            TypeError: If ``other`` is no schedule or number.
+            ValueError: If ``at`` is negative, or left out and this schedule has no length.
+
+        Examples:
+            >>> from lrcore import schedules
+            >>> rate = schedules.Constant(1.0).then(schedules.Linear(1.0, 0.0, steps=2), at=3)
+            >>> [rate(step) for step in range(6)]
+            [1.0, 1.0, 1.0, 1.0, 0.5, 0.0]
+
+        Note:
+            PyTorch's ``SequentialLR`` and optax' ``join_schedules``.
+        """
+        from lrcore.schedules.phases import Then
+
+        return Then(self, as_schedule("then", other), at)  # type: ignore[arg-type]
+
+    # Another height
+
+    def __mul__(self, other: Schedule | float) -> Schedule:
+        from lrcore.schedules.arithmetic import Product, Scaled
+
+        if isinstance(other, Schedule):
+            return Product(self, other)
+        return Scaled(self, other) if is_number(other) else NotImplemented
+
+    def __rmul__(self, other: float) -> Schedule:
+        return self.scale(other) if is_number(other) else NotImplemented
+
+    def __add__(self, other: Schedule | float) -> Schedule:
+        from lrcore.schedules.arithmetic import Sum
+
+        if isinstance(other, Schedule) or is_number(other):
+            return Sum(self, as_schedule("+", other))
+        return NotImplemented
+
+    def __radd__(self, other: float) -> Schedule:
+        return as_schedule("+", other) + self if is_number(other) else NotImplemented
+
+    def scale(self, factor: float) -> Schedule:
+        """Multiply every value by a factor in [0, inf), as ``schedule * factor`` does.
+
+        Examples:
+            >>> from lrcore import schedules
+            >>> schedules.Constant(0.5).scale(0.5)(0)
+            0.25
+        """
+        from lrcore.schedules.arithmetic import Scaled
+
+        return Scaled(self, factor)
+
+    def at_least(self, floor: Schedule | float) -> Schedule:
+        """Take the larger of this and a floor, a number or another schedule.
+
+        Examples:
+            >>> from lrcore import schedules
+            >>> schedules.Exponential(1.0, gamma=0.5).at_least(0.2)(9)
+            0.2
+        """
+        from lrcore.schedules.arithmetic import AtLeast
+
+        return AtLeast(self, as_schedule("at_least", floor))
+
+    def at_most(self, cap: Schedule | float) -> Schedule:
+        """Take the smaller of this and a cap, a number or another schedule.
+
+        Examples:
+            >>> from lrcore import schedules
+            >>> schedules.Constant(1.0).at_most(0.2)(0)
+            0.2
+        """
+        from lrcore.schedules.arithmetic import AtMost
+
+        return AtMost(self, as_schedule("at_most", cap))
+
+    # Another time
+
+    def shift(self, steps: int) -> Schedule:
+        """Delay by a number of steps, at the first value; a negative number begins later in the course.
+
+        ``value(t) = schedule(max(t − steps, 0))``. So ``schedule.shift(-n)`` is what is left of it after n steps.
+
+        Examples:
+            >>> from lrcore import schedules
+            >>> rate = schedules.Linear(1.0, 0.0, steps=4)
+            >>> [rate.shift(1)(0), rate.shift(1)(2), rate.shift(-2)(0)]
+            [1.0, 0.75, 0.5]
+        """
+        from lrcore.schedules.clock import Shifted
+
+        return Shifted(self, steps)
+
+    def stretch(self, factor: float) -> Schedule:
+        """Take that many times as long for the same course: ``value(t) = schedule(t / factor)``.
+
+        Courses have values between steps; stairs and tables hold the one before.
+
+        Args:
+            factor: The factor, in (0, inf).
+
+        Examples:
+            >>> from lrcore import schedules
+            >>> schedules.Linear(1.0, 0.0, steps=4).stretch(2.5).length
+            10
+        """
+        from lrcore.schedules.clock import Stretched
+
+        return Stretched(self, factor)
+
+    def repeat(self, times: int | None = None, period: int | None = None) -> Schedule:
+        """Begin again at the end, a number of times or for ever.
+
+        Args:
+            times: How often the course is run in all, at least 1; None is for ever. Then the last value stays.
+            period: After how many steps it begins again, at least 1; None is the schedule's length.
+
+        Raises:
+            ValueError: If there is no period, or a number is less than 1.
+
+        Examples:
+            >>> from lrcore import schedules
+            >>> rate = schedules.Linear(1.0, 0.0, steps=2).repeat(2)
+            >>> [rate(step) for step in range(6)]
+            [1.0, 0.5, 1.0, 0.5, 0.0, 0.0]
+        """
+        from lrcore.schedules.clock import Repeated
+
+        return Repeated(self, times, period)
+
+    def every(self, steps: int) -> Schedule:
+        """Hold each value for a number of steps, as where a rate changes between epochs alone.
+
+        ``value(t) = schedule(t − t mod steps)``. For a schedule that counts in epochs itself see
+        :func:`per_epoch <lrcore.schedules.per_epoch>`.
+
+        Examples:
+            >>> from lrcore import schedules
+            >>> rate = schedules.Linear(1.0, 0.0, steps=4).every(2)
+            >>> [rate(step) for step in range(5)]
+            [1.0, 1.0, 0.5, 0.5, 0.0]
+        """
+        from lrcore.schedules.clock import Held
+
+        return Held(self, steps)
+
+    # In other forms
+
+    def to_json(self) -> str:
+        """Return the schedule as JSON: names and numbers, with the version of the format.
+
+        Raises:
+            TypeError: If there is a function in it, or a class that is not of :mod:`lrcore.schedules`.
+
+        Examples:
+            >>> from lrcore import schedules
+            >>> text = schedules.Constant(0.1).to_json()
+            >>> text
+            '{"schedule": "Constant", "version": 1, "arguments": {"value": 0.1}}'
+            >>> schedules.Schedule.from_json(text)
+            Constant(value=0.1)
+        """
+        from lrcore.schedules.serial import to_json
+
+        return to_json(self)
+
+    @staticmethod
+    def from_json(text: str) -> Schedule:
+        """Return the schedule that :meth:`to_json` wrote. Nothing in the text is ever executed.
+
+        Raises:
+            ValueError: If it is no JSON of a schedule, is of another version, or has an unknown name or argument.
+        """
+        from lrcore.schedules.serial import from_json
+
+        return from_json(text)
+
+    def plot(self, steps: int | None = None, ax: Axes | None = None, **options: Any) -> Axes:
+        """Draw the course with matplotlib; its phases are marked. See :func:`plot <lrcore.schedules.plot>`."""
+        from lrcore.schedules.pictures import plot
+
+        return plot(self, steps=steps, ax=ax, **options)
+
+    def preview(self, steps: int | None = None, width: int = 60) -> str:
+        """Return the course as a line of characters for a terminal, with its largest value and its end.
+
+        Args:
+            steps: How many steps it shows; None is the schedule's length and a tenth more, or 1000.
+            width: The number of characters.
+
+        Examples:
+            >>> from lrcore import schedules
+            >>> print(schedules.Linear(1.0, 0.0, steps=100).preview(steps=100, width=20))
+            ██▇▇▇▆▆▅▅▅▄▄▄▃▃▂▂▂▁▁  0 … 99: 1 → 0.01, largest 1
+        """
+        from lrcore.schedules.pictures import preview
+
+        return preview(self, steps, width)
+
+    def _parts(self) -> Iterator[tuple[str, float]]:
+        """Yield the phases, each with the step at which it begins, where there is more than one. It may have no end."""
+        return iter(())
+
+    def __repr__(self) -> str:
+        """Return the call that makes it, without arguments that are left at their defaults."""
+        if not is_dataclass(self):
+            return object.__repr__(self)
+        given = {field.name: getattr(self, field.name) for field in fields(self) if field.init and field.repr}
+        defaults = {field.name: field.default for field in fields(self)}
+        shown = [f"{name}={value!r}" for name, value in given.items() if value != defaults[name]]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def wrapped(schedule: Schedule) -> str:
+    """Return the schedule as it is printed, in parentheses where a method could not follow."""
+    return f"({schedule!r})" if schedule._is_sum_or_product else repr(schedule)
+
+
+def phases_of(schedule: Schedule) -> Iterator[tuple[str, float]]:
+    """Yield the phases of a schedule, or itself as the only one."""
+    parts = schedule._parts()
+    yield next(parts, (type(schedule).__name__, 0))
+    yield from parts
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value is a plain number, not a flag."""
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def as_schedule(where: str, value: Any) -> Schedule:
+    """Return the schedule, or a number as one that stays."""
+    if isinstance(value, Schedule):
+        return value
+    if not is_number(value):
+        raise TypeError(f"{where}: a schedule or a number is needed, got {value!r}")
+    from lrcore.schedules.decays import Constant
+
+    return Constant(value)
+
+
+def settled(schedule: Schedule) -> int | None:
+    """Return the step from which on the value stays the same, if there is one."""
+    return 0 if schedule._is_constant else schedule.length
+
+
+def largest(schedule: Schedule, steps: int) -> float:
+    """Return the largest value at the first steps, of which there is at least one."""
+    if steps > _MOST_LOOKED_AT:
+        raise ValueError(f"the largest value of {schedule!r} is not known, since it is too long to look at every step")
+    starts = range(0, steps, _STRETCH)
+    return max(float(schedule.values(range(k, min(k + _STRETCH, steps))).max()) for k in starts)
+
+
+def steps_of(where: str, given: Any, length: int | None, *, least: int = 0) -> int:
+    """Return a number of steps, where a float in [0, 1] stands for a share of a length."""
+    if isinstance(given, float | np.floating):
+        if length is None:
+            raise TypeError(
+                f"{where} must be a whole number >= {least}, got {given!r}: a share is of a length, and there is none"
+            )
+        if not 0.0 <= given <= 1.0:
+            raise ValueError(f"{where} must be a whole number, or a share in [0, 1] of the length, got {given!r}")
+        given = round(float(given) * length if length < 2**53 else Fraction(float(given)) * length)
+    return check_count(where, given, least=least)
+
+
+def _as_steps(steps: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
+    if isinstance(steps, range):
+        if not steps:
+            return np.empty(0, np.int64)
+        array = np.arange(steps.start, steps.stop, steps.step)
+    elif isinstance(steps, Iterable) and not isinstance(steps, str | bytes):
+        array = np.asarray(steps if hasattr(steps, "__array__") else list(steps))
+    else:
+        return np.arange(check_count("steps", steps), dtype=np.int64)
+    if array.size == 0:
+        return np.empty(array.shape, np.int64)
+    if array.dtype == object and all(isinstance(step, int) for step in array.flat):
+        raise ValueError(f"steps must be in [0, 2**63), got {min(array.flat)} to {max(array.flat)}")
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"steps must be whole numbers below 2**63, got an array of {array.dtype}")
+    if array.min() < 0 or array.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"steps must be in [0, 2**63), got {array.min()} to {array.max()}")
+    return array.astype(np.int64, copy=False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
+import json
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 from lrcore import schedules
@@ -15,13 +16,16 @@ def encode(schedule: Schedule) -> dict[str, Any]:
     """Return the schedule as nested dicts of numbers.
 
     Raises:
-        TypeError: If it is of no class of :mod:`lrcore.schedules`.
+        TypeError: If there is a function in it, or a class that is not of :mod:`lrcore.schedules`.
     """
     name = type(schedule).__name__
     if getattr(schedules, name, None) is not type(schedule) or not is_dataclass(schedule):
         raise TypeError(f"{schedule!r} can't be saved: {name} is no class of lrcore.schedules")
     values = {field.name: getattr(schedule, field.name) for field in fields(schedule) if field.init}
-    arguments = {key: encode(value) if isinstance(value, Schedule) else value for key, value in values.items()}
+    for key, value in values.items():
+        if callable(value) and not isinstance(value, Schedule):
+            raise TypeError(f"{schedule!r} can't be saved: its {key} is a function, and files hold no code")
+    arguments = {key: encode(value) if isinstance(value, Schedule) else _listed(value) for key, value in values.items()}
     return {"schedule": name, "version": VERSION, "arguments": arguments}
 
 
@@ -29,19 +33,43 @@ def decode(given: Any) -> Schedule:
     """Return the schedule that :func:`encode` made a dict of.
 
     Raises:
-        ValueError: If it is of another version, or has an unknown name or argument.
+        TypeError: If an argument is of a wrong type.
+        ValueError: If it is of another version, has an unknown name or argument, or one is missing or out of range.
     """
     if not isinstance(given, dict) or given.keys() != {"schedule", "version", "arguments"}:
         raise ValueError(f"a schedule must be a dict of schedule, version and arguments, got {given!r}")
     name, version, arguments = given["schedule"], given["version"], given["arguments"]
-    if version != VERSION:
+    if type(version) is not int or version != VERSION:
         raise ValueError(f"the schedule {name!r} was saved in version {version!r}, known is {VERSION}")
-    if name not in schedules.__all__ or name == "Schedule":
-        raise ValueError(f"there is no schedule {name!r}; there are {', '.join(schedules.__all__)}")
+    if name not in schedules.CLASSES:
+        raise ValueError(f"there is no schedule {name!r}; there are {', '.join(schedules.CLASSES)}")
     kind = getattr(schedules, name)
-    known = {field.name for field in fields(kind) if field.init}
-    if not isinstance(arguments, dict) or arguments.keys() != known:
+    known = {field.name: field.default is MISSING for field in fields(kind) if field.init}
+    needed = {key for key, is_needed in known.items() if is_needed}
+    if not isinstance(arguments, dict) or not needed <= arguments.keys() <= known.keys():
         raise ValueError(f"{name} has the arguments {sorted(known)}, got {arguments!r}")
     made = kind(**{key: decode(value) if isinstance(value, dict) else value for key, value in arguments.items()})
     assert isinstance(made, Schedule)  # noqa: S101 (for the type checker)
     return made
+
+
+def to_json(schedule: Schedule) -> str:
+    """Return the schedule as JSON."""
+    return json.dumps(encode(schedule), allow_nan=False)
+
+
+def from_json(text: str) -> Schedule:
+    """Return the schedule that :func:`to_json` wrote."""
+    if not isinstance(text, str | bytes):
+        raise TypeError(f"the JSON of a schedule must be a string, got {type(text).__name__}")
+    try:
+        given = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"this is no JSON: {error}") from None
+    except RecursionError:
+        raise ValueError("this JSON is nested too deep for a schedule") from None
+    return decode(given)
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(part) for part in value] if isinstance(value, tuple) else value

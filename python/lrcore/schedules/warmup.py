@@ -1,22 +1,142 @@
-"""Warm-up: the rise to a schedule's first value."""
+"""Warm-up: the rise to a schedule's first value, or of a factor to 1."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
 
-from lrcore._ranges import check_count
-from lrcore.schedules.schedule import Schedule
+import numpy as np
+
+from lrcore._ranges import FRACTION, Range
+from lrcore.schedules import functions as fn
+from lrcore.schedules.checks import check_counts, check_numbers, check_schedules, check_word, put
+from lrcore.schedules.schedule import Schedule, phases_of, steps_of, wrapped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lrcore.schedules.schedule import Floats
+
+SHAPES = ("linear", "cosine", "exponential")
+
+
+def untuned(beta2: float, shape: str = "linear") -> int:
+    """Return the length of the warm-up that Adam needs with that ``beta2``, without tuning.
+
+    ``2 / (1 − beta2)`` for a linear warm-up, ``1 / (1 − beta2)`` for an exponential one, rounded.
+
+    Args:
+        beta2: How much of the second moment is kept, in [0, 1).
+        shape: ``"linear"`` or ``"exponential"``.
+
+    Raises:
+        TypeError: If ``beta2`` is not a number.
+        ValueError: If it is out of range, or the shape has no such rule.
+
+    Examples:
+        >>> from lrcore import schedules
+        >>> schedules.untuned(0.999), schedules.untuned(0.999, "exponential")
+        (2000, 1000)
+
+    References:
+        Ma & Yarats, *On the Adequacy of Untuned Warmup for Adaptive Optimization* (2021).
+    """
+    beta2 = FRACTION.check("beta2", beta2)
+    if shape not in ("linear", "exponential"):
+        raise ValueError(f"untuned: shape must be 'linear' or 'exponential', got {shape!r}")
+    return round((2.0 if shape == "linear" else 1.0) / (1.0 - beta2))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Warmup(Schedule):
+    """A factor that rises to 1: ``Warmup(n) * schedule`` only multiplies, and moves nothing.
+
+    With ``x = (t + 1) / steps`` the value is ``start + (1 − start) · rise(x)``, where ``rise`` is ``min(x, 1)``
+    (linear), ``(1 − cos(π min(x, 1))) / 2`` (cosine), or ``1 − e⁻ˣ`` (exponential, which comes near 1 without an end).
+
+    Args:
+        steps: The length of the rise, or its time constant if it is exponential; 0 is 1 at once.
+        start: What it rises from, in [0, 1]; step 0 has already taken one stride.
+        shape: ``"linear"``, ``"cosine"`` or ``"exponential"``.
+
+    Raises:
+        TypeError: If ``start`` is not a number, or ``steps`` is not whole.
+        ValueError: If one is out of range.
+
+    Examples:
+        >>> from lrcore import schedules
+        >>> rate = schedules.Warmup(4) * schedules.Exponential(1.0, gamma=0.5)
+        >>> [rate(t) for t in range(5)]
+        [0.25, 0.25, 0.1875, 0.125, 0.0625]
+
+    References:
+        Ma & Yarats, *On the Adequacy of Untuned Warmup for Adaptive Optimization* (2021).
+
+    Note:
+        :meth:`Schedule.warmup <lrcore.schedules.Schedule.warmup>` puts a rise before a schedule.
+    """
+
+    steps: int
+    start: float = 0.0
+    shape: str = "linear"
+
+    def __post_init__(self) -> None:
+        check_counts(self, "steps")
+        check_numbers(self, "start", allowed=Range(0.0, 1.0, closed=True))
+        check_word(self, "shape", SHAPES)
+
+    @classmethod
+    def untuned(cls, beta2: float, shape: str = "linear") -> Self:
+        """Return the warm-up that Adam needs with that ``beta2``; see :func:`untuned <lrcore.schedules.untuned>`."""
+        return cls(untuned(beta2, shape), shape=shape)
+
+    @property
+    def length(self) -> int | None:
+        """The number of steps, but of an exponential rise, which has no end."""
+        return None if self.shape == "exponential" and self.steps else self.steps
+
+    def _value(self, step: float) -> float:
+        # Forty time constants on, the exponential is 1 too.
+        if step >= (self.steps if self.shape != "exponential" else 40 * self.steps):
+            return 1.0
+        return float(self._course(step))
+
+    def _course(self, step: Any) -> Any:
+        x = (step + 1) / self.steps
+        rise = 1.0 - fn.exp(-x) if self.shape == "exponential" else risen(fn.minimum(x, 1.0), self.shape)
+        return self.start + (1.0 - self.start) * rise
+
+    def _values(self, steps: Any) -> Floats:
+        if self.steps > fn.EXACT:
+            return super(Warmup, self)._values(steps)
+        end = self.steps if self.shape != "exponential" else 40 * self.steps
+        return fn.joined(steps, end, self._course, lambda since: np.ones(since.shape))
+
+    def _maximum(self) -> float:
+        return 1.0
+
+
+def risen(x: Any, shape: str) -> Any:
+    """Return how much of the way is behind at a share of the time: 0 to 1, at which it is 1."""
+    if shape == "linear":
+        return x
+    if shape == "cosine":
+        return fn.where(x == 1.0, 1.0, (1.0 - fn.cos(math.pi * x)) / 2.0)
+    return fn.where(x == 1.0, 1.0, (1.0 - fn.exp(-x)) / (1.0 - math.exp(-1.0)))
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class WarmedUp(Schedule):
     """A schedule after a warm-up; made by :meth:`Schedule.warmup <lrcore.schedules.Schedule.warmup>`.
 
-    ``value(t) = first · (t + 1) / steps`` for ``t < steps``, then the schedule.
+    ``value(t) = start + (first − start) · (t + 1) / steps`` for ``t < steps``, then the schedule.
 
     Args:
         schedule: What follows the warm-up. One with a length is fitted into the steps that remain of it.
-        steps: The length of the warm-up.
+        steps: The length of the warm-up, or its share of the schedule's length.
+        start: What it rises from, in [0, inf).
+        shape: ``"linear"``, ``"cosine"`` or ``"exponential"``.
 
     Raises:
         TypeError: If ``schedule`` is not a schedule, or ``steps`` is not whole.
@@ -25,24 +145,27 @@ class WarmedUp(Schedule):
     Examples:
         >>> from lrcore import schedules
         >>> schedules.Cosine(0.1, steps=100).warmup(10)
-        Cosine(start=0.1, steps=100, end=0.0).warmup(10)
+        Cosine(start=0.1, steps=100).warmup(10)
     """
 
     schedule: Schedule
     steps: int
+    start: float = 0.0
+    shape: str = "linear"
     _rest: Schedule = field(init=False, repr=False, compare=False)
     _first: float = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.schedule, Schedule):
-            raise TypeError(f"warmup: schedule must be a schedule, got {self.schedule!r}")
-        steps = check_count("warmup: steps", self.steps)
+        check_schedules(self, "schedule")
         length = self.schedule.length
+        steps = steps_of("warmup: steps", self.steps, length)
         if length is not None and steps > length:
             raise ValueError(f"warmup: steps must be in [0, {length}], the length of {self.schedule!r}, got {steps}")
-        object.__setattr__(self, "steps", steps)
-        object.__setattr__(self, "_rest", self.schedule._shortened(steps))
-        object.__setattr__(self, "_first", self.schedule(0))
+        check_numbers(self, "start")
+        check_word(self, "shape", SHAPES)
+        put(self, "steps", steps)
+        put(self, "_rest", self.schedule._shortened(steps))
+        put(self, "_first", self.schedule(0))
 
     @property
     def length(self) -> int | None:
@@ -50,15 +173,43 @@ class WarmedUp(Schedule):
         return self.schedule.length
 
     def __repr__(self) -> str:
-        return f"{self.schedule!r}.warmup({self.steps})"
+        more = [repr(self.start), repr(self.shape)]
+        while more and more[-1] == ("0.0", "'linear'")[len(more) - 1]:
+            more.pop()
+        return f"{wrapped(self.schedule)}.warmup({', '.join([str(self.steps), *more])})"
 
-    def _value(self, step: int) -> float:
-        if step < self.steps:
-            return self._first * ((step + 1) / self.steps)
-        return self._rest._value(step - self.steps)
+    def _value(self, step: float) -> float:
+        if step >= self.steps:
+            return self._rest._value(step - self.steps)
+        x = (step + 1) / self.steps
+        # Between whole steps the last stride would lead beyond the first value.
+        value: float = self._risen(x if x < 1.0 else 1.0)
+        return value
 
-    def _peak(self) -> float:
-        return max(self._value(0), self._first, self._rest.peak) if self.steps else self._rest.peak
+    def _risen(self, x: Any) -> Any:
+        if self.start == 0.0 and self.shape == "linear":
+            return self._first * x
+        done = risen(x, self.shape)
+        rise = fn.clamp(self.start + (self._first - self.start) * done, self.start, self._first)
+        return fn.where(done == 1.0, self._first, rise)
+
+    def _values(self, steps: Any) -> Floats:
+        if self.steps > fn.EXACT:
+            return super(WarmedUp, self)._values(steps)
+        return fn.joined(
+            steps,
+            self.steps,
+            lambda steps: self._risen(np.minimum((steps + 1) / self.steps, 1.0)),
+            self._rest._values,
+        )
+
+    def _maximum(self) -> float:
+        return max(self._value(0), self._first, self._rest.maximum) if self.steps else self._rest.maximum
 
     def _shortened(self, steps: int) -> Schedule:
-        return WarmedUp(self.schedule._shortened(steps), self.steps)
+        return WarmedUp(self.schedule._shortened(steps), self.steps, self.start, self.shape)
+
+    def _parts(self) -> Iterator[tuple[str, float]]:
+        yield "warm-up", 0
+        for name, at in phases_of(self._rest):
+            yield name, at + self.steps

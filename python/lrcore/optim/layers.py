@@ -1,0 +1,62 @@
+"""Layer-wise rates: groups for fine-tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lrcore._ranges import POSITIVE
+
+
+def layerwise(params: Any, decay: float = 0.75, names: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Return parameter groups, a layer each, whose rates shrink towards the first layer.
+
+    Layer ``l`` of ``L``, from 1, has ``lr_scale = decay^(L − l)``: the last one learns at the full rate. The scale
+    multiplies the rate of the optimizer, so that one schedule serves all groups.
+
+    Args:
+        params: A mapping or a sequence of layers, from the input to the output: each an array or a structure of arrays.
+        decay: The factor from one layer to the one before, in (0, inf).
+        names: Names of the groups in the place of those of a mapping.
+
+    Returns:
+        Groups for any optimizer, each with ``"params"``, ``"name"`` (of a mapping, or if given) and ``"lr_scale"``.
+        Gradients may be given in groups as well, or, of a mapping, as before.
+
+    Raises:
+        TypeError: If ``params`` is neither a mapping nor a sequence.
+        ValueError: If there is no layer, the decay is out of range, or the names are not as many as the layers.
+
+    Examples:
+        >>> import lrcore, numpy as np
+        >>> params = {"embedding": np.zeros(3), "body": np.zeros(3), "head": np.zeros(3)}
+        >>> opt = lrcore.AdamW(lrcore.layerwise(params, decay=0.5), lr=1e-3)
+        >>> [values["lr"] for values in opt.hyperparameters()]
+        [0.00025, 0.0005, 0.001]
+        >>> opt.step({"embedding": np.ones(3), "body": np.ones(3), "head": np.ones(3)}).applied
+        True
+
+    References:
+        Howard & Ruder, *Universal Language Model Fine-tuning for Text Classification* (2018); Clark et al., *ELECTRA*
+        (2020); Bao et al., *BEiT* (2022), where the embedding counts as a layer.
+
+    Note:
+        timm's ``layer_decay`` and its ``lr_scale`` in groups.
+    """
+    decay = POSITIVE.check("layerwise: decay", decay)
+    if isinstance(params, Mapping):
+        parts: list[Any] = [{name: layer} for name, layer in params.items()]
+        given = [str(name) for name in params] if names is None else list(names)
+    elif isinstance(params, Sequence) and not isinstance(params, str | bytes | np.ndarray):
+        parts, given = list(params), [] if names is None else list(names)
+    else:
+        raise TypeError(f"layerwise: params must be a mapping or a sequence of layers, got {type(params).__name__}")
+    if not parts:
+        raise ValueError("layerwise: params must be at least one layer, got none")
+    if given and len(given) != len(parts):
+        raise ValueError(f"layerwise: names must be {len(parts)}, as the layers are, got {len(given)}")
+    named = [{"name": name} for name in given] or [{} for _ in parts]
+    scales = [decay ** (len(parts) - 1 - index) for index in range(len(parts))]
+    return [{"params": part, **name, "lr_scale": scale} for part, name, scale in zip(parts, named, scales, strict=True)]

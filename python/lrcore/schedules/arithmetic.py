@@ -1,0 +1,243 @@
+"""Schedules of schedules, value by value: multiplied, added, held within limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from lrcore.schedules import functions as fn
+from lrcore.schedules.checks import check_numbers, check_schedules, put
+from lrcore.schedules.decays import LARGEST
+from lrcore.schedules.schedule import Schedule, settled, wrapped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lrcore.schedules.schedule import Floats
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Scaled(Schedule):
+    """A schedule times a number: ``schedule * factor`` or ``schedule.scale(factor)``.
+
+    Args:
+        schedule: The schedule.
+        factor: The number, in [0, inf).
+
+    Raises:
+        TypeError: If an argument is of a wrong type.
+        ValueError: If the factor is out of range.
+
+    Examples:
+        >>> from lrcore import schedules
+        >>> (schedules.Linear(1.0, 0.0, steps=4) * 0.5)(2)
+        0.25
+    """
+
+    schedule: Schedule
+    factor: float
+
+    _is_sum_or_product: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_schedules(self, "schedule")
+        check_numbers(self, "factor")
+
+    @property
+    def length(self) -> int | None:
+        """That of the schedule."""
+        return self.schedule.length
+
+    def __repr__(self) -> str:
+        return f"{_factor(self.schedule)} * {self.factor!r}"
+
+    @property
+    def _is_constant(self) -> bool:
+        return self.schedule._is_constant
+
+    def _value(self, step: float) -> float:
+        value: float = fn.minimum(self.schedule._value(step) * self.factor, LARGEST)
+        return value
+
+    def _values(self, steps: Any) -> Floats:
+        values: Floats = fn.minimum(self.schedule._values(steps) * self.factor, LARGEST)
+        return values
+
+    def _maximum(self) -> float:
+        return min(self.schedule.maximum * self.factor, LARGEST)
+
+    def _shortened(self, steps: int) -> Schedule:
+        return Scaled(self.schedule._shortened(steps), self.factor)
+
+    def _parts(self) -> Iterator[tuple[str, float]]:
+        return self.schedule._parts()
+
+
+class Pair(Schedule):
+    """Two schedules at the same steps; a dataclass with the fields ``a``, ``b`` and ``_length``.
+
+    A subclass has ``_joined(x, y)``, the same for numbers and arrays.
+    """
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+        a: Schedule
+        b: Schedule
+        _length: int | None
+
+        def _joined(self, x: Any, y: Any) -> Any: ...
+
+    def __post_init__(self) -> None:
+        check_schedules(self, "a", "b")
+        a, b = settled(self.a), settled(self.b)
+        put(self, "_length", None if a is None or b is None or self._is_constant else max(a, b))
+
+    @property
+    def _is_constant(self) -> bool:
+        return self.a._is_constant and self.b._is_constant
+
+    @property
+    def length(self) -> int | None:
+        """The longer length of both, if both have one."""
+        return self._length
+
+    def _value(self, step: float) -> float:
+        value: float = self._joined(self.a._value(step), self.b._value(step))
+        return value
+
+    def _values(self, steps: Any) -> Floats:
+        values: Floats = self._joined(self.a._values(steps), self.b._values(steps))
+        return values
+
+    def _shortened(self, steps: int) -> Schedule:
+        # What ends together with both is fitted; what is over before stays as it is.
+        return type(self)(
+            *(part._shortened(steps) if part.length == self._length else part for part in (self.a, self.b))
+        )
+
+    def _parts(self) -> Iterator[tuple[str, float]]:
+        yield from self.a._parts()
+        yield from self.b._parts()
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Product(Pair):
+    """The product of two schedules: ``a * b``.
+
+    Args:
+        a: A schedule.
+        b: Another.
+
+    Raises:
+        TypeError: If one is no schedule.
+
+    Examples:
+        >>> from lrcore import schedules
+        >>> rate = schedules.Linear(1.0, 0.0, steps=4) * schedules.Step(1.0, step_size=2, gamma=0.5)
+        >>> rate(2)
+        0.25
+    """
+
+    a: Schedule
+    b: Schedule
+    _length: int | None = field(init=False, repr=False, compare=False)
+
+    _is_sum_or_product: ClassVar[bool] = True
+
+    def __repr__(self) -> str:
+        return f"{_factor(self.a)} * {wrapped(self.b)}"
+
+    def _joined(self, x: Any, y: Any) -> Any:
+        return fn.minimum(x * y, LARGEST)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Sum(Pair):
+    """The sum of two schedules: ``a + b``.
+
+    Args:
+        a: A schedule.
+        b: Another.
+
+    Raises:
+        TypeError: If one is no schedule.
+
+    Examples:
+        >>> from lrcore import schedules
+        >>> (schedules.Linear(1.0, 0.0, steps=4) + 0.5)(2)
+        1.0
+    """
+
+    a: Schedule
+    b: Schedule
+    _length: int | None = field(init=False, repr=False, compare=False)
+
+    _is_sum_or_product: ClassVar[bool] = True
+
+    def __repr__(self) -> str:
+        return f"{self.a!r} + {f'({self.b!r})' if isinstance(self.b, Sum) else repr(self.b)}"
+
+    def _joined(self, x: Any, y: Any) -> Any:
+        return fn.minimum(x + y, LARGEST)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class AtLeast(Pair):
+    """The larger of two schedules: ``a.at_least(b)``, where ``b`` may be a number.
+
+    Args:
+        a: A schedule.
+        b: The floor.
+
+    Raises:
+        TypeError: If one is no schedule.
+
+    Examples:
+        >>> from lrcore import schedules
+        >>> schedules.Linear(1.0, 0.0, steps=4).at_least(0.3)(4)
+        0.3
+    """
+
+    a: Schedule
+    b: Schedule
+    _length: int | None = field(init=False, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        return f"{wrapped(self.a)}.at_least({self.b!r})"
+
+    def _joined(self, x: Any, y: Any) -> Any:
+        return fn.maximum(x, y)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class AtMost(Pair):
+    """The smaller of two schedules: ``a.at_most(b)``, where ``b`` may be a number.
+
+    Args:
+        a: A schedule.
+        b: The cap.
+
+    Raises:
+        TypeError: If one is no schedule.
+
+    Examples:
+        >>> from lrcore import schedules
+        >>> schedules.Linear(0.0, 1.0, steps=4).at_most(0.3)(4)
+        0.3
+    """
+
+    a: Schedule
+    b: Schedule
+    _length: int | None = field(init=False, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        return f"{wrapped(self.a)}.at_most({self.b!r})"
+
+    def _joined(self, x: Any, y: Any) -> Any:
+        return fn.minimum(x, y)
+
+
+def _factor(schedule: Schedule) -> str:
+    """Return the left side of a product as it is printed."""
+    return f"({schedule!r})" if isinstance(schedule, Sum) else repr(schedule)

@@ -1,0 +1,305 @@
+"""Courses that come back: warm restarts, cycles, and one cycle."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lrcore._ranges import Range
+from lrcore.schedules import functions as fn
+from lrcore.schedules.checks import MOST_STEPS, check_counts, check_flags, check_numbers, check_word, put
+from lrcore.schedules.schedule import Schedule
+from lrcore.schedules.stairs import Piecewise
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lrcore.schedules.schedule import Floats
+
+_AT_LEAST_ONE = Range(1.0)
+_FAR = 2**1000
+_SHARE = Range(0.0, 1.0, closed=True)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class CosineRestarts(Schedule):
+    """Cosines, each from a peak to the end value, that begin again and may grow longer and lower.
+
+    In cycle ``i``, of ``Tᵢ = period · factorⁱ`` steps and at ``s`` steps since its beginning,
+    ``value = end + (start · decayⁱ − end) · (1 + cos(π · s / Tᵢ)) / 2``. With a warm-up of ``w`` steps each cycle first
+    rises, by ``(s + 1) / w`` of the way from ``end``, and its cosine has the steps that remain.
+
+    Args:
+        start: The peak of the first cycle, in [0, inf).
+        period: The steps of the first cycle, in [1, inf); need not be whole.
+        end: The value that each falls to, in [0, inf).
+        factor: How many times as long the next cycle is, in [1, inf); need not be whole.
+        decay: How many times as high the next peak is, in [0, 1]; no peak is below ``end``.
+        warmup_steps: The steps of the rise in each cycle, less than the period.
+
+    Raises:
+        TypeError: If a value is not a number.
+        ValueError: If one is out of range.
+
+    Examples:
+        >>> from lrcore import schedules
+        >>> rate = schedules.CosineRestarts(1.0, period=2, factor=2, decay=0.5)
+        >>> [round(rate(t), 3) for t in range(7)]
+        [1.0, 0.5, 0.5, 0.427, 0.25, 0.073, 0.25]
+
+    References:
+        Loshchilov & Hutter, *SGDR: Stochastic Gradient Descent with Warm Restarts* (2017).
+
+    Note:
+        PyTorch's ``CosineAnnealingWarmRestarts``, whose ``T_mult`` is whole; Keras' ``CosineDecayRestarts``, whose
+        ``alpha`` is a share; timm's ``cycle_mul`` and ``cycle_decay``.
+    """
+
+    start: float
+    period: float
+    end: float = 0.0
+    factor: float = 1.0
+    decay: float = 1.0
+    warmup_steps: int = 0
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "start", "end")
+        check_numbers(self, "period", "factor", allowed=_AT_LEAST_ONE)
+        check_numbers(self, "decay", allowed=_SHARE)
+        check_counts(self, "warmup_steps")
+        if self.warmup_steps >= self.period:
+            raise ValueError(
+                f"CosineRestarts: warmup_steps must be less than the period, {self.period:g}, got {self.warmup_steps}"
+            )
+
+    def _value(self, step: float) -> float:
+        cycle, since, length = self._cycle(step)
+        peak = max(self.start * math.pow(self.decay, cycle), min(self.start, self.end))
+        return float(self._course(since, peak, length))
+
+    def _course(self, since: Any, peak: Any, length: Any) -> Any:
+        height = peak - self.end
+        if self.warmup_steps:
+            rise = self.end + height * fn.minimum((since + 1) / self.warmup_steps, 1.0)
+            angle = math.pi * fn.maximum(since - self.warmup_steps, 0.0) / (length - self.warmup_steps)
+        else:
+            rise, angle = 0.0, math.pi * since / length
+        fall = self.end + height * ((1.0 + fn.cos(angle)) / 2.0)
+        return fn.where(since < self.warmup_steps, rise, fall)
+
+    def _cycle(self, step: float) -> tuple[float, float, float]:
+        """Return the number of the cycle that a step is in, the steps since its beginning, and its length."""
+        step = min(step, _FAR)
+        if self.factor == 1.0:
+            return step // self.period, fn.remainder(step, self.period), self.period
+        # The sum of a geometric series; the logarithm is near, and the exact beginnings decide.
+        cycle = max(int(math.log1p(step / self.period * (self.factor - 1.0)) / math.log(self.factor)) - 1, 0)
+        while self._begin(cycle + 1) <= step:
+            cycle += 1
+        return cycle, step - self._begin(cycle), self.period * math.pow(self.factor, cycle)
+
+    def _begin(self, cycle: int) -> float:
+        return self.period * (math.pow(self.factor, cycle) - 1.0) / (self.factor - 1.0)
+
+    def _values(self, steps: Any) -> Floats:
+        if self.factor == 1.0:
+            cycle, since, length = steps // self.period, steps % self.period, np.full(steps.shape, self.period)
+        else:
+            last = int(self._cycle(steps.max(initial=0))[0])
+            begins = np.array([self._begin(cycle) for cycle in range(last + 1)])
+            cycle = np.searchsorted(begins, steps, side="right") - 1
+            since = steps - begins[cycle]
+            length = self.period * fn.power_of(self.factor, cycle)
+        peak = np.maximum(self.start * fn.power_of(self.decay, cycle), min(self.start, self.end))
+        values: Floats = self._course(since, peak, length)
+        return values
+
+    def _maximum(self) -> float:
+        return max(self.start, self.end)
+
+
+_MODES = ("triangular", "triangular2", "exp_range")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Cyclic(Schedule):
+    """Triangles between a low and a high value, which may become lower.
+
+    In cycle ``c = ⌊t / (up + down)⌋``, with ``x`` from 0 up to 1 and down to 0 again,
+    ``value = low + (high − low) · x · scale``, where ``scale`` is 1 (triangular), ``2^−c`` (triangular2) or ``gammaᵗ``
+    (exp_range).
+
+    Args:
+        low: The value at the foot, in [0, high].
+        high: The value at the top of the first triangle, in [0, inf).
+        up: The steps of the rise, at least 1.
+        down: The steps of the fall, at least 1; None is as many.
+        mode: ``"triangular"``, ``"triangular2"`` or ``"exp_range"``.
+        gamma: The factor for every step of ``"exp_range"``, in [0, 1].
+
+    For another scale multiply: ``Cyclic(0, 1, up) * scale + low``, where ``scale`` is any schedule.
+
+    Raises:
+        TypeError: If a value is not a number, or a number of steps is not whole.
+        ValueError: If one is out of range.
+
+    Examples:
+        >>> from lrcore import schedules
+        >>> rate = schedules.Cyclic(0.1, 0.5, up=2, mode="triangular2")
+        >>> [round(rate(t), 3) for t in range(7)]
+        [0.1, 0.3, 0.5, 0.3, 0.1, 0.2, 0.3]
+
+    References:
+        Smith, *Cyclical Learning Rates for Training Neural Networks* (2017).
+
+    Note:
+        PyTorch's ``CyclicLR``, with ``base_lr``, ``max_lr``, ``step_size_up`` and ``step_size_down``.
+    """
+
+    low: float
+    high: float
+    up: int
+    down: int | None = None
+    mode: str = "triangular"
+    gamma: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "low", "high")
+        check_counts(self, "up", least=1)
+        if self.down is not None:
+            check_counts(self, "down", least=1)
+        check_word(self, "mode", _MODES)
+        check_numbers(self, "gamma", allowed=_SHARE)
+        if self.low > self.high:
+            raise ValueError(f"Cyclic: low must be in [0, {self.high!r}], the high value, got {self.low!r}")
+
+    def _value(self, step: float) -> float:
+        return float(self._course(step))
+
+    def _values(self, steps: Any) -> Floats:
+        if self.up + (self.down or self.up) > fn.EXACT:
+            return super(Cyclic, self)._values(steps)
+        values: Floats = self._course(steps)
+        return values
+
+    def _course(self, step: Any) -> Any:
+        down = self.up if self.down is None else self.down
+        cycle, since = step // (self.up + down), step % (self.up + down)
+        x = fn.where(since <= self.up, since / self.up, (self.up + down - since) / down)
+        if self.mode == "triangular2":
+            x = x * fn.power_of(0.5, fn.minimum(cycle, 2000))
+        elif self.mode == "exp_range":
+            x = x * fn.power_of(self.gamma, fn.minimum(step, fn.EXACT))
+        return fn.clamp(self.low + (self.high - self.low) * x, self.low, self.high)
+
+    def _maximum(self) -> float:
+        if self.mode != "exp_range" or self.gamma in (0.0, 1.0):
+            return self.high if self.gamma or self.mode != "exp_range" else self.low
+        # On the rise x · gammaˣ has its top there.
+        top = min(self.up, int(-1.0 / math.log(self.gamma)))
+        return max(self._value(step) for step in (0, top, min(top + 1, self.up)))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class OneCycle(Schedule):
+    """One cycle: from a low value up to the peak, and down to a far lower one.
+
+    The rise, from ``peak / div_factor`` to ``peak``, ends at step ``pct_start · steps − 1``; the fall, to
+    ``peak / (div_factor · final_div_factor)``, at step ``steps − 1``. With three phases the fall first mirrors the
+    rise, until ``2 · pct_start · steps − 2``. Ends need not be whole steps; the value stays after the last.
+
+    Args:
+        peak: The highest value, in [0, inf).
+        steps: The length in steps, at least 1.
+        pct_start: The share of the steps that rises, in [0, 1]; at most 0.5 with three phases.
+        shape: ``"cosine"`` or ``"linear"``.
+        div_factor: What the peak is divided by at step 0, in [1, inf).
+        final_div_factor: What that is divided by again at the end, in [1, inf).
+        three_phase: Whether the fall has two phases.
+
+    Raises:
+        TypeError: If a value is not a number, or ``steps`` is not whole.
+        ValueError: If one is out of range.
+
+    Examples:
+        >>> from lrcore import schedules
+        >>> rate = schedules.OneCycle(1.0, steps=100)
+        >>> [round(rate(t), 4) for t in (0, 29, 99, 500)]
+        [0.04, 1.0, 0.0, 0.0]
+        >>> momentum = rate.momentum(0.85, 0.95)
+        >>> [round(momentum(t), 4) for t in (0, 29, 99)]
+        [0.95, 0.85, 0.95]
+
+    References:
+        Smith & Topin, *Super-Convergence* (2019).
+
+    Note:
+        PyTorch's ``OneCycleLR`` up to its end; beyond, that raises an error, and ``total_steps=1`` and other short
+        cycles divide by zero there. optax' ``cosine_onecycle_schedule`` has other ends.
+    """
+
+    peak: float
+    steps: int
+    pct_start: float = 0.3
+    shape: str = "cosine"
+    div_factor: float = 25.0
+    final_div_factor: float = 1e4
+    three_phase: bool = False
+    _course: Piecewise = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "peak")
+        check_counts(self, "steps", least=1, most=MOST_STEPS)
+        check_numbers(self, "pct_start", allowed=_SHARE)
+        check_word(self, "shape", ("cosine", "linear"))
+        check_numbers(self, "div_factor", "final_div_factor", allowed=_AT_LEAST_ONE)
+        check_flags(self, "three_phase")
+        if self.three_phase and self.pct_start > 0.5:
+            raise ValueError(f"OneCycle: pct_start must be in [0, 0.5] with three phases, got {self.pct_start!r}")
+        low = self.peak / self.div_factor
+        put(self, "_course", self._through(low, self.peak, low, low / self.final_div_factor))
+
+    def momentum(self, low: float = 0.85, high: float = 0.95) -> Schedule:
+        """Return the partner of the rate: high where the rate is low, low at its peak.
+
+        Args:
+            low: The value at the peak, in [0, inf).
+            high: The value at step 0 and at the end, in [0, inf).
+        """
+        return self._through(high, low, high, high)
+
+    def _through(self, first: float, middle: float, again: float, last: float) -> Piecewise:
+        rise = self.pct_start * self.steps - 1.0
+        points = [(0.0, first), (rise, middle)] if rise > 0.0 else [(rise, middle)]
+        if self.three_phase:
+            fall = 2.0 * self.pct_start * self.steps - 2.0
+            points = [*points, (fall, again)] if fall >= rise else [(fall, again)]
+        # A phase without a length is left out; of the last one that is the value at the end.
+        end = self.steps - 1.0
+        return Piecewise((*points, (end, last)) if end > points[-1][0] else tuple(points), self.shape)
+
+    @property
+    def length(self) -> int:
+        """The number of steps."""
+        return self.steps
+
+    def _value(self, step: float) -> float:
+        return self._course._value(step)
+
+    def _values(self, steps: Any) -> Floats:
+        return self._course._values(steps)
+
+    def _maximum(self) -> float:
+        return self._course.maximum
+
+    def _parts(self) -> Iterator[tuple[str, float]]:
+        return ((f"phase {i}", max(at, 0.0)) for i, (at, _) in enumerate(self._course.points[:-1], start=1))
+
+    def _shortened(self, steps: int) -> Schedule:
+        # So short that it would begin beyond its rise, the whole is compressed instead.
+        if self.pct_start * (self.steps - steps) <= 1.0:
+            return super(OneCycle, self)._shortened(steps)
+        return replace(self, steps=self.steps - steps)

@@ -1,0 +1,222 @@
+"""Factors that follow what a training reports: a loss that no longer falls.
+
+A schedule is a pure function of the step, and stays one here: what was reported is kept by the optimizer, which puts
+the present factor in the place of such a schedule. So all that it does is part of the state dict.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lrcore._ranges import FRACTION, NON_NEGATIVE, Range, check_count
+from lrcore.schedules.checks import check_counts, check_flags, check_numbers, check_word
+from lrcore.schedules.decays import Constant
+from lrcore.schedules.schedule import Schedule
+
+if TYPE_CHECKING:
+    from lrcore.schedules.schedule import Floats
+
+
+class Feedback(Schedule):
+    """A factor that follows reports; 1 by itself. Multiply it with a schedule and give that to an optimizer."""
+
+    __slots__ = ()
+
+    @property
+    def _is_constant(self) -> bool:
+        return True
+
+    @abstractmethod
+    def tracker(self) -> Tracker:
+        """Return a new tracker, which takes reports and knows the present factor."""
+
+    def _value(self, step: float) -> float:
+        del step
+        return 1.0
+
+    def _values(self, steps: Any) -> Floats:
+        return np.ones(steps.shape)
+
+    def _maximum(self) -> float:
+        return 1.0
+
+
+class Tracker:
+    """What a factor that follows reports has come to."""
+
+    factor: float
+
+    @abstractmethod
+    def report(self, value: float) -> bool:
+        """Take a report; return whether the factor changed."""
+
+    @abstractmethod
+    def state(self) -> dict[str, float]:
+        """Return all of it as numbers."""
+
+    @abstractmethod
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from numbers that :meth:`state` returned, or raise TypeError or ValueError and change nothing."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ReduceOnPlateau(Feedback):
+    """A factor that is reduced when what is reported gets no better: ``schedule * ReduceOnPlateau(…)``.
+
+    Every ``opt.report(loss)`` is compared with the best so far. One that is no better by more than the margin is bad.
+    After more than ``patience`` bad ones in a row the factor is multiplied by ``factor``, and ``cooldown`` reports are
+    not counted.
+
+    Args:
+        factor: What the rate is multiplied by, in [0, 1).
+        patience: How many bad reports in a row change nothing.
+        mode: Whether a better report is smaller, ``"min"``, or larger, ``"max"``.
+        threshold: The margin, in [0, inf).
+        relative: Whether the margin is a share of the best report's magnitude, so that it is right for negative ones
+            too; else it is absolute.
+        cooldown: How many reports after a reduction are not counted as bad.
+        floor: The least that the factor comes to, in [0, 1]. For a least rate: ``(a * ReduceOnPlateau()).at_least(x)``.
+        convention: ``"torch"``, as above, or ``"keras"``: the ``patience``-th bad report reduces already, one earlier,
+            and the last report of a cool-down counts.
+
+    Raises:
+        TypeError: If a number is none.
+        ValueError: If one is out of range.
+
+    Examples:
+        >>> import lrcore, numpy as np
+        >>> from lrcore import schedules
+        >>> opt = lrcore.SGD(np.zeros(2), lr=schedules.Constant(0.5) * schedules.ReduceOnPlateau(0.5, patience=1))
+        >>> for loss in (1.0, 0.8, 0.8, 0.8):
+        ...     changed = opt.report(loss)
+        >>> opt.lr
+        0.25
+
+        Without an optimizer:
+
+        >>> tracker = schedules.ReduceOnPlateau(0.5, patience=0).tracker()
+        >>> tracker.report(1.0), tracker.report(1.0), tracker.factor
+        (False, True, 0.5)
+
+    Note:
+        PyTorch's ``ReduceLROnPlateau`` writes rates into groups, so that nothing else can, and its relative margin has
+        the wrong sign for negative reports. A NaN is bad, here as there.
+    """
+
+    factor: float = 0.1
+    patience: int = 10
+    mode: str = "min"
+    threshold: float = 1e-4
+    relative: bool = True
+    # Its name everywhere; a factor of 1 has nothing to cool down from.
+    cooldown: int = 0  # type: ignore[assignment]
+    floor: float = 0.0
+    convention: str = "torch"
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "factor", allowed=FRACTION)
+        check_counts(self, "patience", "cooldown")
+        check_word(self, "mode", ("min", "max"))
+        check_numbers(self, "threshold")
+        check_flags(self, "relative")
+        check_numbers(self, "floor", allowed=Range(0.0, 1.0, closed=True))
+        check_word(self, "convention", ("torch", "keras"))
+
+    def tracker(self) -> PlateauTracker:
+        """Return a new tracker, which takes reports and knows the present factor."""
+        return PlateauTracker(self)
+
+
+class PlateauTracker(Tracker):
+    """What the reports to a :class:`ReduceOnPlateau` have come to.
+
+    Attributes:
+        factor: What the schedule is multiplied by at present.
+        best: The best report so far, or NaN before the first.
+        bad: How many in a row were bad.
+        cooling: How many more are not counted.
+    """
+
+    __slots__ = ("bad", "best", "cooling", "factor", "rule")
+
+    def __init__(self, rule: ReduceOnPlateau) -> None:
+        self.rule = rule
+        self.factor = 1.0
+        self.best = math.nan
+        self.bad = 0
+        self.cooling = 0
+
+    def report(self, value: float) -> bool:
+        """Take a loss or another metric; return whether the factor was reduced."""
+        rule = self.rule
+        keras = rule.convention == "keras"
+        if keras and self.cooling:
+            self.cooling, self.bad = self.cooling - 1, 0
+        if self._is_better(value):
+            self.best, self.bad = value, 0
+        elif not (keras and self.cooling):
+            self.bad += 1
+        if not keras and self.cooling:
+            self.cooling, self.bad = self.cooling - 1, 0
+        if self.bad < rule.patience + (not keras) or not self.bad:
+            return False
+        before = self.factor
+        self.factor = max(before * rule.factor, min(before, rule.floor))
+        self.cooling, self.bad = rule.cooldown, 0
+        return self.factor != before
+
+    def _is_better(self, value: float) -> bool:
+        if math.isnan(self.best):
+            # Nothing is as bad as what the others begin with.
+            return value < math.inf if self.rule.mode == "min" else value > -math.inf
+        margin = self.rule.threshold
+        if self.rule.relative:
+            margin = margin * abs(self.best) if math.isfinite(self.best) else 0.0
+        return value < self.best - margin if self.rule.mode == "min" else value > self.best + margin
+
+    def state(self) -> dict[str, float]:
+        """Return all of it as numbers."""
+        return {"factor": self.factor, "best": self.best, "bad": self.bad, "cooling": self.cooling}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from numbers that :meth:`state` returned, or raise TypeError or ValueError and change nothing."""
+        known = self.state()
+        if not isinstance(state, Mapping) or state.keys() != known.keys():
+            raise ValueError(f"the state of a plateau has {', '.join(known)}, got {state!r}")
+        factor = NON_NEGATIVE.check("factor", state["factor"])
+        best = state["best"]
+        if isinstance(best, bool) or not isinstance(best, int | float):
+            raise TypeError(f"best must be a number, got {best!r}")
+        bad, cooling = check_count("bad", state["bad"]), check_count("cooling", state["cooling"])
+        self.factor, self.best, self.bad, self.cooling = factor, float(best), bad, cooling
+
+
+def listeners(value: Any) -> Iterator[Feedback]:
+    """Yield the schedules within a value that follow reports."""
+    if isinstance(value, Feedback):
+        yield value
+    elif isinstance(value, Schedule) and is_dataclass(value):
+        for field in fields(value):
+            if field.init:
+                yield from listeners(getattr(value, field.name))
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from listeners(part)
+
+
+def resolved(value: Any, factors: Mapping[Feedback, float]) -> Any:
+    """Return the value with the present factors in the place of schedules that follow reports."""
+    if isinstance(value, Feedback):
+        return Constant(factors.get(value, 1.0))
+    if isinstance(value, tuple):
+        return tuple(resolved(part, factors) for part in value)
+    if not isinstance(value, Schedule) or not is_dataclass(value) or not any(listeners(value)):
+        return value
+    parts = {field.name: getattr(value, field.name) for field in fields(value) if field.init}
+    return replace(value, **{name: resolved(part, factors) for name, part in parts.items()})

@@ -1,0 +1,388 @@
+"""Courses from one value to another, over by a given step."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import InitVar, dataclass, field, replace
+from math import cos, pi
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from lrcore._ranges import NON_NEGATIVE, POSITIVE, REAL
+from lrcore.schedules import functions as fn
+from lrcore.schedules.checks import check_counts, check_numbers, put
+from lrcore.schedules.schedule import Schedule
+
+if TYPE_CHECKING:
+    from lrcore.schedules.schedule import Floats
+
+
+class Finite(Schedule):
+    """A course that is over after ``steps``; a dataclass with the fields ``start``, ``end`` and ``steps``.
+
+    A subclass has ``_course(step)``, the value at a step before the end, the same for a number and an array.
+    """
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+        start: float
+        end: float
+        steps: int
+
+    @abstractmethod
+    def _course(self, step: Any) -> Any:
+        """Return the value at a step before the end. Beyond either end value it may be by rounding alone."""
+
+    def _value(self, step: float) -> float:
+        if step >= self.steps:
+            return self.end
+        value: float = fn.clamp(self._course(step), self.start, self.end)
+        return value
+
+    def _values(self, steps: Any) -> Floats:
+        if self.steps > fn.EXACT:
+            return super()._values(steps)
+        return fn.joined(
+            steps,
+            self.steps,
+            lambda steps: fn.clamp(self._course(steps), self.start, self.end),
+            lambda since: np.full(since.shape, self.end),
+        )
+
+    def _maximum(self) -> float:
+        return max(self._value(0), self.end)
+
+    @property
+    def length(self) -> int:
+        """The number of steps."""
+        return self.steps
+
+    def _shortened(self, steps: int) -> Self:
+        return replace(self, steps=self.steps - steps)  # type: ignore[type-var]
+
+
+class Ramp(Finite):
+    """A course that takes a share of the way between its two values.
+
+    A subclass has ``_share(step)``, how much of the way is left: 1 at first, towards 0 at the end.
+    """
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "start", "end")
+        check_counts(self, "steps")
+
+    @abstractmethod
+    def _share(self, step: Any) -> Any:
+        """Return the share of the way that is left at a step before the end."""
+
+    def _course(self, step: Any) -> Any:
+        share = self._share(step)
+        return fn.where(share == 1.0, self.start, self.end + (self.start - self.end) * share)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Linear(Ramp):
+    """A straight line from one value to another.
+
+    ``value(t) = start + (end − start) · min(t, steps) / steps``
+
+    Args:
+        start: The value at step 0, in [0, inf).
+        end: The value from step ``steps`` on, in [0, inf).
+        steps: The length in steps; 0 is at ``end`` at once.
+
+    Raises:
+        TypeError: If a value is not a number, or ``steps`` is not whole.
+        ValueError: If one is out of range.
+
+    Examples:
+        >>> from lrcore import schedules
+        >>> rate = schedules.Linear(0.1, 0.0, steps=4)
+        >>> [rate(t) for t in (0, 1, 4, 100)]
+        [0.1, 0.07500000000000001, 0.0, 0.0]
+
+    Note:
+        PyTorch's ``LinearLR`` takes factors of a base rate in place of values, and keeps its first one for ever when
+        ``total_iters`` is 0. optax' ``linear_schedule`` is the same course; so is Keras' ``PolynomialDecay``, with
+        power 1.
+    """
+
+    start: float
+    end: float
+    steps: int
+
+    def _share(self, step: Any) -> Any:
+        return (self.steps - step) / self.steps
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Polynomial(Ramp):
+    """A power of the straight line: steep first and then flat, if the power is above 1.
+
+    ``value(t) = end + (start − end) · (1 − min(t, steps) / steps)^power``
+
+    Args:
+        start: The value at step 0, in [0, inf).
+        steps: The length in steps; 0 is at ``end`` at once.
+        end: The value from step ``steps`` on, in [0, inf).
+        power: The power, in (0, inf).
+
+    Raises:
+        TypeError: If a value is not a number, or ``steps`` is not whole.
+        ValueError: If one is out of range.
+
+    Examples:
+        >>> from lrcore import schedules
+        >>> schedules.Polynomial(1.0, steps=10, power=2.0)(5)
+        0.25
+
+    References:
+        Chen et al., *DeepLab* (2017), the "poly" policy.
+
+    Note:
+        PyTorch's ``PolynomialLR``, which ends at 0; Keras' ``PolynomialDecay``; optax' ``polynomial_schedule``;
+        transformers' ``get_polynomial_decay_schedule_with_warmup``.
+    """
+
+    start: float
+    steps: int
+    end: float = 0.0
+    power: float = 1.0
+
+    def __post_init__(self) -> None:
+        Ramp.__post_init__(self)
+        check_numbers(self, "power", allowed=POSITIVE)
+
+    def _share(self, step: Any) -> Any:
+        return fn.power((self.steps - step) / self.steps, self.power)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Cosine(Ramp):
+    """Half a cosine from one value to another: flat, steep, flat.
+
+    ``value(t) = end + (start − end) · ((1 + cos(π · tᵏ / stepsᵏ)) / 2)^power`` with ``t`` at most ``steps``
+
+    Args:
+        start: The value at step 0, in [0, inf).
+        steps: The length in steps; 0 is at ``end`` at once.
+        end: The value from step ``steps`` on, in [0, inf).
+        power: The exponent of the cosine, in (0, inf).
+        k: The k of k-decay, in (0, inf): above 1 the course stays high for longer.
+        end_share: In place of ``end``: the share of ``start`` that is left at the end, in [0, inf).
+
+    Raises:
+        TypeError: If a value is not a number, or ``steps`` is not whole.
+        ValueError: If one is out of range, or both ``end`` and ``end_share`` are given.
+
+    Examples:
+        >>> from lrcore import schedules
+        >>> rate = schedules.Cosine(0.1, steps=100)
+        >>> [round(rate(t), 3) for t in (0, 50, 100, 150)]
+        [0.1, 0.05, 0.0, 0.0]
+        >>> schedules.Cosine(0.1, steps=100, end_share=0.1).end
+        0.010000000000000002
+
+    References:
+        Loshchilov & Hutter, *SGDR: Stochastic Gradient Descent with Warm Restarts* (2017), equation 5, one cycle. Zhang
+        & Li, *k-decay* (2020).
+
+    Note:
+        PyTorch's ``CosineAnnealingLR`` and transformers' ``get_cosine_schedule_with_warmup`` rise again past the end;
+        this stays, and :class:`CosineWave` rises. Keras' ``CosineDecay`` and optax' ``cosine_decay_schedule`` take the
+        end as a share of the start; optax' ``exponent`` is ``power``; timm's ``k_decay`` is ``k``.
+    """
+
+    start: float
+    steps: int
+    end: float = 0.0
+    power: float = 1.0
+    k: float = 1.0
+    end_share: InitVar[float | None] = None
+    _plain: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self, end_share: float | None) -> None:
+        if end_share is not None:
+            if self.end != 0.0:
+                raise ValueError(f"Cosine: end or end_share, not both, got {self.end!r} and {end_share!r}")
+            share = NON_NEGATIVE.check("Cosine: end_share", end_share)
+            put(self, "end", share * NON_NEGATIVE.check("Cosine: start", self.start))
+        Ramp.__post_init__(self)
+        check_numbers(self, "power", "k", allowed=POSITIVE)
+        put(self, "_plain", self.steps if self.power == self.k == 1.0 and self.steps <= fn.EXACT else 0)
+
+    def _value(self, step: float) -> float:
+        # The course that is asked for most, at its plainest: the arithmetic of `_course` without its calls.
+        if step < self._plain:
+            share = (1.0 + cos(pi * step / self.steps)) / 2.0
+            value = self.end + (self.start - self.end) * share
+            if share != 1.0 and self.end < value < self.start:
+                return value
+        return Finite._value(self, step)
+
+    def _share(self, step: Any) -> Any:
+        if self.k == 1.0:
+            angle = math.pi * step / self.steps if self.steps <= fn.EXACT else math.pi * (step / self.steps)
+        else:
+            angle = math.pi * fn.power(step / self.steps, self.k)
+        return fn.power((1.0 + fn.cos(angle)) / 2.0, self.power)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Tanh(Ramp):
+    """A hyperbolic tangent from one value to another: flat, steep, flat, each as much as its bounds say.
+
+    ``value(t) = end + (start − end) · (1 − tanh(lower · (1 − p) + upper · p)) / 2`` with ``p = t / steps``
+
+    At step 0 that is a little less than ``start``, and before the end a little more than ``end``.
+
+    Args:
+        start: The value that it comes from, in [0, inf).
+        steps: The length in steps; 0 is at ``end`` at once.
+        end: The value from step ``steps`` on, in [0, inf).
+        lower: The argument of the hyperbolic tangent at step 0.
+        upper: That at the end, at least ``lower``.
+
+    Raises:
+        TypeError: If a value is not a number, or ``steps`` is not whole.
+        ValueError: If one is out of range.
+
+    Examples:
+        >>> from lrcore import schedules
+        >>> round(schedules.Tanh(1.0, steps=100)(70), 6)
+        0.5
+
+    References:
+        Hsueh et al., *Stochastic Gradient Descent with Hyperbolic-Tangent Decay* (2019).
+
+    Note:
+        timm's ``TanhLRScheduler``, whose ``lb`` and ``ub`` are the bounds.
+    """
+
+    start: float
+    steps: int
+    end: float = 0.0
+    lower: float = -7.0
+    upper: float = 3.0
+
+    def __post_init__(self) -> None:
+        Ramp.__post_init__(self)
+        check_numbers(self, "lower", "upper", allowed=REAL)
+        if not -math.inf < self.lower <= self.upper < math.inf:
+            raise ValueError(f"Tanh: lower must be <= upper, got {self.lower!r} and {self.upper!r}")
+
+    def _share(self, step: Any) -> Any:
+        p = step / self.steps
+        return 0.5 * (1.0 - fn.tanh(self.lower * (1.0 - p) + self.upper * p))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class REX(Ramp):
+    """Reflected exponential decay: it stays high for long, and then falls ever faster.
+
+    ``value(t) = end + (start − end) · (1 − p) / (1 − p/2)`` with ``p = min(t, steps) / steps``
+
+    Args:
+        start: The value at step 0, in [0, inf).
+        steps: The length in steps; 0 is at ``end`` at once.
+        end: The value from step ``steps`` on, in [0, inf).
+
+    Raises:
+        TypeError: If a value is not a number, or ``steps`` is not whole.
+        ValueError: If one is out of range.
+
+    Examples:
+        >>> from lrcore import schedules
+        >>> round(schedules.REX(1.0, steps=100)(50), 6)
+        0.666667
+
+    References:
+        Chen, Wolfe & Kyrillidis, *REX: Revisiting Budgeted Training with an Improved Schedule* (2022).
+    """
+
+    start: float
+    steps: int
+    end: float = 0.0
+
+    def _share(self, step: Any) -> Any:
+        left = (self.steps - step) / self.steps
+        return 2.0 * left / (1.0 + left)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Sqrt(Ramp):
+    """One minus the square root: steep first, then ever flatter; a cool-down for long runs.
+
+    ``value(t) = end + (start − end) · (1 − √(min(t, steps) / steps))``
+
+    Args:
+        start: The value at step 0, in [0, inf).
+        steps: The length in steps; 0 is at ``end`` at once.
+        end: The value from step ``steps`` on, in [0, inf).
+
+    Raises:
+        TypeError: If a value is not a number, or ``steps`` is not whole.
+        ValueError: If one is out of range.
+
+    Examples:
+        >>> from lrcore import schedules
+        >>> schedules.Sqrt(1.0, steps=100)(25)
+        0.5
+
+    References:
+        Hägele et al., *Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations* (2024).
+
+    Note:
+        transformers' ``get_wsd_schedule`` with ``decay_type="1-sqrt"``.
+    """
+
+    start: float
+    steps: int
+    end: float = 0.0
+
+    def _share(self, step: Any) -> Any:
+        return 1.0 - fn.sqrt(step / self.steps)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Geometric(Finite):
+    """An exponential from one value to another: the same factor at every step.
+
+    ``value(t) = start · (end / start)^(min(t, steps) / steps)``
+
+    Args:
+        start: The value at step 0, in (0, inf).
+        end: The value from step ``steps`` on, in (0, inf).
+        steps: The length in steps; 0 is at ``end`` at once.
+
+    Raises:
+        TypeError: If a value is not a number, or ``steps`` is not whole.
+        ValueError: If one is out of range.
+
+    Examples:
+        >>> from lrcore import schedules
+        >>> schedules.Geometric(1.0, 0.25, steps=2)(1)
+        0.5
+
+    Note:
+        fastai's ``SchedExp``; optax' ``exponential_decay`` from one value to another.
+    """
+
+    start: float
+    end: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "start", "end", allowed=POSITIVE)
+        check_counts(self, "steps")
+
+    def _course(self, step: Any) -> Any:
+        ratio, p = self.end / self.start, step / self.steps
+        if 1e-300 < ratio < 1e300:
+            return self.start * fn.power_of(ratio, p)
+        return fn.exp(math.log(self.start) * (1.0 - p) + math.log(self.end) * p)

@@ -1,0 +1,413 @@
+"""Values given step by step: stairs, points, tables and functions."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lrcore._ranges import NON_NEGATIVE, POSITIVE, Range, check_count
+from lrcore.schedules import functions as fn
+from lrcore.schedules.checks import MOST_STEPS, check_counts, check_numbers, check_word, put
+from lrcore.schedules.decays import LARGEST, Endless, first_of_falling, scaled
+from lrcore.schedules.schedule import Schedule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lrcore.schedules.schedule import Floats
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Step(Endless):
+    """The value times a factor, every so many steps.
+
+    ``value(t) = start · gamma^⌊t / step_size⌋``
+
+    Args:
+        start: The value at step 0, in [0, inf).
+        step_size: The number of steps for which a value holds, at least 1.
+        gamma: The factor, in [0, inf).
+
+    Raises:
+        TypeError: If a value is not a number, or ``step_size`` is not whole.
+        ValueError: If one is out of range.
+
+    Examples:
+        >>> from lrcore import schedules
+        >>> rate = schedules.Step(1.0, step_size=10, gamma=0.5)
+        >>> [rate(t) for t in (0, 9, 10, 29)]
+        [1.0, 1.0, 0.5, 0.25]
+
+    Note:
+        PyTorch's ``StepLR``; Keras' ``ExponentialDecay`` with ``staircase=True``.
+    """
+
+    start: float
+    step_size: int
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "start", "gamma")
+        check_counts(self, "step_size", least=1)
+
+    def _value(self, step: Any) -> Any:
+        return scaled(self.start, self.gamma, step // self.step_size)
+
+    def _values(self, steps: Any) -> Floats:
+        return np.full(steps.shape, self.start) if self.step_size > fn.EXACT else Endless._values(self, steps)
+
+    def _maximum(self) -> float:
+        return first_of_falling(self, self.start, self.gamma)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class MultiStep(Schedule):
+    """The value times a factor, at each of some steps.
+
+    ``value(t) = start · gamma^(how many milestones are ≤ t)``
+
+    Args:
+        start: The value before the first milestone, in [0, inf).
+        milestones: Steps, in any order; one that is there twice counts twice. After a :meth:`~Schedule.warmup` they are
+            where they were.
+        gamma: The factor, in [0, inf).
+
+    Raises:
+        TypeError: If a value is not a number, or a milestone is not whole.
+        ValueError: If one is out of range.
+
+    Examples:
+        >>> from lrcore import schedules
+        >>> rate = schedules.MultiStep(1.0, milestones=[30, 60], gamma=0.5)
+        >>> [rate(t) for t in (0, 29, 30, 60)]
+        [1.0, 1.0, 0.5, 0.25]
+
+    References:
+        He et al., *Deep Residual Learning* (2016).
+
+    Note:
+        PyTorch's ``MultiStepLR``; optax' ``piecewise_constant_schedule``, whose boundaries count when they are past.
+    """
+
+    start: float
+    milestones: tuple[int, ...]
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "start", "gamma")
+        put(self, "milestones", tuple(sorted(_counts("MultiStep: milestones", self.milestones))))
+
+    @property
+    def length(self) -> int:
+        """The last milestone."""
+        return self.milestones[-1] if self.milestones else 0
+
+    def _value(self, step: float) -> float:
+        value: float = scaled(self.start, self.gamma, bisect_right(self.milestones, step))
+        return value
+
+    def _values(self, steps: Any) -> Floats:
+        levels = np.array([self.start, *(self._value(milestone) for milestone in self.milestones)])
+        past = [min(milestone, fn.EXACT) for milestone in self.milestones]
+        values: Floats = levels[np.searchsorted(np.array(past, np.int64), steps, side="right")]
+        return values
+
+    def _maximum(self) -> float:
+        return max(self.start, self._value(self.length))
+
+    def _shortened(self, steps: int) -> Schedule:
+        if self.milestones and self.milestones[0] < steps:
+            raise ValueError(f"{self!r} has a milestone within a warm-up of {steps} steps")
+        return MultiStep(self.start, tuple(milestone - steps for milestone in self.milestones), self.gamma)
+
+
+_SHAPES = ("linear", "cosine", "constant")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Piecewise(Schedule):
+    """Points, and what is between them.
+
+    Between the points ``(t₀, v₀)`` and ``(t₁, v₁)``, with ``p = (t − t₀) / (t₁ − t₀)``, the value is
+    ``v₀ + (v₁ − v₀) · p`` (linear), ``v₁ + (v₀ − v₁) · (1 + cos πp) / 2`` (cosine), or ``v₀`` (constant). Before the
+    first point it is the first value, from the last on the last.
+
+    Args:
+        points: Pairs of a step and a value, or a mapping. Steps need not be whole, and don't fall; of two points at one
+            step the later counts from there. After a :meth:`~Schedule.warmup` they are where they were.
+        shape: ``"linear"``, ``"cosine"`` or ``"constant"``.
+
+    Raises:
+        TypeError: If a point is no pair of numbers.
+        ValueError: If there is no point, steps fall, or a value is out of range.
+
+    Examples:
+        >>> from lrcore import schedules
+        >>> rate = schedules.Piecewise([(0, 0.0), (10, 1.0), (30, 0.5)])
+        >>> [rate(t) for t in (0, 5, 10, 20, 99)]
+        [0.0, 0.5, 1.0, 0.75, 0.5]
+
+    Note:
+        optax' ``piecewise_interpolate_schedule`` takes factors. Keras' ``PiecewiseConstantDecay`` changes one step
+        after its boundary.
+    """
+
+    points: tuple[tuple[float, float], ...]
+    shape: str = "linear"
+    _at: tuple[float, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_word(self, "shape", _SHAPES)
+        put(self, "points", _points(self.points))
+        put(self, "_at", tuple(at for at, _ in self.points))
+
+    @property
+    def length(self) -> int:
+        """The first whole step that is not before the last point."""
+        return max(math.ceil(self._at[-1]), 0)
+
+    def _value(self, step: float) -> float:
+        after = bisect_right(self._at, step)
+        if after == 0 or after == len(self._at) or self.shape == "constant":
+            return self.points[max(after - 1, 0)][1]
+        (begin, first), (end, last) = self.points[after - 1], self.points[after]
+        return float(fn.clamp(self._between((step - begin) / (end - begin), first, last), first, last))
+
+    def _between(self, p: Any, first: Any, last: Any) -> Any:
+        if self.shape == "cosine":
+            return last + (first - last) / 2.0 * (1.0 + fn.cos(math.pi * p))
+        return first + (last - first) * p
+
+    def _values(self, steps: Any) -> Floats:
+        at, heights = np.array(self._at), np.array([height for _, height in self.points])
+        if max(map(abs, self._at)) > fn.EXACT:
+            return super(Piecewise, self)._values(steps)
+        after = np.searchsorted(at, steps, side="right")
+        values: Floats = heights[np.maximum(after - 1, 0)]
+        if self.shape != "constant":
+            between = (after > 0) & (after < len(at))
+            after = after[between]
+            first, last, begin, end = heights[after - 1], heights[after], at[after - 1], at[after]
+            course = self._between((steps[between] - begin) / (end - begin), first, last)
+            values[between] = np.clip(course, np.minimum(first, last), np.maximum(first, last))
+        return values
+
+    def _maximum(self) -> float:
+        return max(self._value(0), *(height for at, height in self.points if at >= 0), self.points[-1][1])
+
+    def _parts(self) -> Iterator[tuple[str, float]]:
+        for at in self._at:
+            yield "point", at
+
+    def _shortened(self, steps: int) -> Schedule:
+        if any(0 < at < steps for at in self._at):
+            raise ValueError(f"{self!r} has a point within a warm-up of {steps} steps")
+        if self._at[0] < 0 < self._at[-1]:
+            return super(Piecewise, self)._shortened(steps)
+        return Piecewise(tuple((at - steps if at > 0 else at, height) for at, height in self.points), self.shape)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Table(Schedule):
+    """A value for each step, and the last one after that.
+
+    ``value(t) = table[min(t, len(table) − 1)]``
+
+    Args:
+        table: The values, each in [0, inf): a sequence or a one-dimensional array, at least one.
+
+    Raises:
+        TypeError: If a value is not a number.
+        ValueError: If one is out of range, or there is none.
+
+    Examples:
+        >>> from lrcore import schedules
+        >>> rate = schedules.Table([0.1, 0.2, 0.05])
+        >>> [rate(t) for t in (0, 1, 2, 3)]
+        [0.1, 0.2, 0.05, 0.05]
+    """
+
+    table: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        table: Any = self.table
+        if isinstance(table, np.ndarray):
+            if table.ndim != 1:
+                raise ValueError(f"Table: table must be an array of one dimension, got the shape {table.shape}")
+            table = table.tolist()
+        if isinstance(table, str | bytes) or not isinstance(table, Iterable):
+            raise TypeError(f"Table: table must be numbers, got {table!r}")
+        put(self, "table", tuple(NON_NEGATIVE.check(f"Table: table[{i}]", value) for i, value in enumerate(table)))
+        if not self.table:
+            raise ValueError("Table: table must be at least one number, got none")
+
+    def __repr__(self) -> str:
+        return f"Table({list(self.table)!r})"
+
+    @property
+    def length(self) -> int:
+        """How many values there are."""
+        return len(self.table)
+
+    def _value(self, step: float) -> float:
+        return self.table[min(int(step), len(self.table) - 1)]
+
+    def _values(self, steps: Any) -> Floats:
+        values: Floats = np.array(self.table)[np.minimum(steps.astype(np.int64), len(self.table) - 1)]
+        return values
+
+    def _maximum(self) -> float:
+        return max(self.table)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Lambda(Schedule):
+    """Any function of the step.
+
+    ``value(t) = function(t)``
+
+    It must be pure: the same value for the same step. It can be pickled if the function can, and it has no JSON, since
+    nothing that a file holds is ever executed.
+
+    Args:
+        function: Takes the step as an int and returns a number in [0, inf).
+        steps: The step from which on the value stays the same, if there is one: the function is not asked beyond.
+
+    Raises:
+        TypeError: If the function is none, or returns no number.
+        ValueError: If it returns a number that is out of range.
+
+    Examples:
+        >>> from lrcore import schedules
+        >>> rate = schedules.Lambda(lambda step: 0.1 / (1 + step), steps=9)
+        >>> [rate(0), rate(1), rate(9), rate(99)]
+        [0.1, 0.05, 0.01, 0.01]
+
+    Note:
+        PyTorch's ``LambdaLR`` multiplies a base rate by what its function returns: ``Lambda(f) * rate``.
+    """
+
+    function: Callable[[int], float]
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if not callable(self.function):
+            raise TypeError(f"Lambda: function must be callable, got {self.function!r}")
+        if self.steps is not None:
+            check_counts(self, "steps")
+
+    @property
+    def length(self) -> int | None:
+        """The step from which on the value stays the same."""
+        return self.steps
+
+    def _value(self, step: float) -> float:
+        at = int(step) if self.steps is None else min(int(step), self.steps)
+        return NON_NEGATIVE.check(f"Lambda: the value at step {at}", self.function(at))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Chebyshev(Schedule):
+    """The step sizes that are best for gradient descent on a quadratic, in an order that keeps it stable.
+
+    ``rate_j = 1 / ((largest + smallest)/2 − (largest − smallest)/2 · cos(π (j − ½) / steps))`` for ``j = 1 … steps``
+
+    Together they reduce the error of every curvature between the two by the same least factor, although most of them
+    are larger than ``2 / largest``. In the fractal order large and small ones alternate, at every scale.
+
+    Args:
+        smallest: The least curvature of the loss, in (0, inf).
+        largest: The largest, at least ``smallest``.
+        steps: How many, at least 1; a power of 2 for the fractal order. From there on the value is ``1 / largest``.
+        order: ``"fractal"``, ``"rising"`` or ``"falling"``.
+
+    Raises:
+        TypeError: If a value is not a number, or ``steps`` is not whole.
+        ValueError: If one is out of range.
+
+    Examples:
+        >>> from lrcore import schedules
+        >>> schedules.Chebyshev(0.1, 1.0, steps=4).values(4).round(3).tolist()
+        [7.449, 1.035, 2.647, 1.385]
+
+    References:
+        Young, *On Richardson's Method* (1953). Agarwal, Goel & Zhang, *Acceleration via Fractal Learning Rate
+        Schedules* (2021).
+    """
+
+    smallest: float
+    largest: float
+    steps: int
+    order: str = "fractal"
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "smallest", "largest", allowed=POSITIVE)
+        check_counts(self, "steps", least=1, most=MOST_STEPS)
+        check_word(self, "order", ("fractal", "rising", "falling"))
+        if self.smallest > self.largest:
+            raise ValueError(f"Chebyshev: largest must be >= smallest, {self.smallest!r}, got {self.largest!r}")
+        if self.order == "fractal" and self.steps & (self.steps - 1):
+            raise ValueError(f"Chebyshev: steps must be a power of 2 for the fractal order, got {self.steps}")
+
+    @property
+    def length(self) -> int:
+        """The number of steps."""
+        return self.steps
+
+    def _value(self, step: float) -> float:
+        if step >= self.steps:
+            return 1.0 / self.largest
+        angle = math.pi * (self._place(int(step)) + 0.5) / self.steps
+        return self._rate(angle)
+
+    def _rate(self, angle: float) -> float:
+        return min(1.0 / (self.smallest + (self.largest - self.smallest) * ((1.0 - math.cos(angle)) / 2.0)), LARGEST)
+
+    def _place(self, step: int) -> int:
+        """Return which of the rates, from the largest, comes at a step."""
+        if self.order != "fractal":
+            return step if self.order == "falling" else self.steps - 1 - step
+        # Each doubling puts beside each place its mirror image.
+        place, size = 0, 1
+        for bit in reversed(range(self.steps.bit_length() - 1)):
+            size *= 2
+            if step >> bit & 1:
+                place = size - 1 - place
+        return place
+
+    def _maximum(self) -> float:
+        return max(self._rate(math.pi * 0.5 / self.steps), 1.0 / self.largest)
+
+
+def _counts(where: str, given: Any) -> list[int]:
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"{where} must be whole numbers, got {given!r}")
+    return [check_count(f"{where}[{i}]", count) for i, count in enumerate(given)]
+
+
+def _points(given: Any) -> tuple[tuple[float, float], ...]:
+    points: list[tuple[float, float]] = []
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"Piecewise: points must be pairs of a step and a value, got {given!r}")
+    for i, point in enumerate(given.items() if isinstance(given, dict) else given):
+        try:
+            at, height = point
+        except (TypeError, ValueError):
+            raise TypeError(f"Piecewise: points[{i}] must be a step and a value, got {point!r}") from None
+        place = _SPAN.check(f"Piecewise: points[{i}][0]", at)
+        at = at if type(at) is int else place
+        if points and at < points[-1][0]:
+            raise ValueError(f"Piecewise: points[{i}] is at step {at}, before the one that precedes it")
+        points.append((at, NON_NEGATIVE.check(f"Piecewise: points[{i}][1]", height)))
+    if not points:
+        raise ValueError("Piecewise: points must be at least one, got none")
+    return tuple(points)
+
+
+# Differences of two steps are numbers too.
+_SPAN = Range(-(2.0**1000), 2.0**1000, closed=True)
