@@ -35,3 +35,14 @@ def test_micro_batches_train_as_whole_batches(tmp_path):
     done = subprocess.run(command, capture_output=True, check=True, text=True, timeout=120, cwd=tmp_path)  # noqa: S603
     assert done.stdout.count("1 of 120 steps skipped") == 2
     assert "update_ratio" in done.stdout
+
+
+def test_schedules_are_compared_and_drawn(tmp_path):
+    for module in ("sklearn", "matplotlib", "threadpoolctl", "tqdm"):
+        pytest.importorskip(module)
+    command = [sys.executable, EXAMPLES / "schedules.py", "--steps", "120", "--seeds", "1"]
+    done = subprocess.run(command, capture_output=True, check=True, text=True, timeout=120, cwd=tmp_path)  # noqa: S603
+    rows = [line for line in done.stdout.splitlines() if "%" in line and "█" in line]
+    names = ["WSD", "constant", "cosine", "linear", "one cycle", "plateau", "restarts"]
+    assert sorted(row[:10].strip() for row in rows) == names, done.stdout
+    assert (tmp_path / "schedules.png").stat().st_size > 10_000

@@ -137,7 +137,8 @@ def preview(schedule: Schedule, steps: SupportsIndex | None = None, width: Suppo
     heights = np.zeros(min(width, count))
     np.maximum.at(heights, at * len(heights) // count, values)
     least, largest = float(values.min()), float(values.max())
-    base = least if largest / 2.0 < least < largest else 0.0
+    # What differs by less can't be told apart in the numbers beside the line.
+    base = least if largest / 2.0 < least < 0.999 * largest else 0.0
     shares = (heights - base) / ((largest - base) or 1.0)
     line = "".join(BLOCKS[min(int(share * len(BLOCKS)), len(BLOCKS) - 1)] for share in shares.tolist())
     drawn_from = f", drawn from {base:.4g}" if base else ""
