@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 class Scaled(Schedule):
     """A schedule times a number: ``schedule * factor`` or ``schedule.scale(factor)``.
 
+    Picture: docs/gallery/Scaled.png
+
     Args:
         schedule: The schedule.
         factor: The number, in [0, inf).
@@ -125,6 +127,8 @@ class Pair(Schedule):
 class Product(Pair):
     """The product of two schedules: ``a * b``.
 
+    Picture: docs/gallery/Product.png
+
     Args:
         a: A schedule.
         b: Another.
@@ -156,6 +160,8 @@ class Product(Pair):
 class Sum(Pair):
     """The sum of two schedules: ``a + b``.
 
+    Picture: docs/gallery/Sum.png
+
     Args:
         a: A schedule.
         b: Another.
@@ -186,6 +192,8 @@ class Sum(Pair):
 class AtLeast(Pair):
     """The larger of two schedules: ``a.at_least(b)``, where ``b`` may be a number.
 
+    Picture: docs/gallery/AtLeast.png
+
     Args:
         a: A schedule.
         b: The floor.
@@ -213,6 +221,8 @@ class AtLeast(Pair):
 @dataclass(frozen=True, slots=True, repr=False)
 class AtMost(Pair):
     """The smaller of two schedules: ``a.at_most(b)``, where ``b`` may be a number.
+
+    Picture: docs/gallery/AtMost.png
 
     Args:
         a: A schedule.

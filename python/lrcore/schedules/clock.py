@@ -26,6 +26,8 @@ class Shifted(Schedule):
 
     ``value(t) = schedule(max(t − steps, 0))``
 
+    Picture: docs/gallery/Shifted.png
+
     Args:
         schedule: The schedule.
         steps: The delay; a negative number skips as many steps.
@@ -82,6 +84,8 @@ class Stretched(Schedule):
 
     ``value(t) = schedule(t / factor)``
 
+    Picture: docs/gallery/Stretched.png
+
     Args:
         schedule: The schedule.
         factor: How many times as long it takes, in (0, inf).
@@ -136,6 +140,8 @@ class Repeated(Schedule):
     """A schedule that begins again: ``schedule.repeat(times, period)``.
 
     ``value(t) = schedule(t mod period)``; after ``times`` periods, ``schedule(period)``
+
+    Picture: docs/gallery/Repeated.png
 
     Args:
         schedule: The schedule.
@@ -211,6 +217,8 @@ class Held(Schedule):
     """A schedule whose values are held for a number of steps: ``schedule.every(steps)``.
 
     ``value(t) = schedule(t − t mod steps)``
+
+    Picture: docs/gallery/Held.png
 
     Args:
         schedule: The schedule.

@@ -32,6 +32,8 @@ class CosineRestarts(Schedule):
     ``value = end + (start · decayⁱ − end) · (1 + cos(π · s / Tᵢ)) / 2``. With a warm-up of ``w`` steps each cycle first
     rises, by ``(s + 1) / w`` of the way from ``end``, and its cosine has the steps that remain.
 
+    Picture: docs/gallery/CosineRestarts.png
+
     Args:
         start: The peak of the first cycle, in [0, inf).
         period: The steps of the first cycle, in [1, inf); need not be whole.
@@ -109,6 +111,8 @@ class CosineRestarts(Schedule):
             cycle, since, length = steps // self.period, steps % self.period, np.full(steps.shape, self.period)
         else:
             last = int(self._cycle(steps.max(initial=0))[0])
+            if last > steps.size + 1000:
+                return super(CosineRestarts, self)._values(steps)
             begins = np.array([self._begin(cycle) for cycle in range(last + 1)])
             cycle = np.searchsorted(begins, steps, side="right") - 1
             since = steps - begins[cycle]
@@ -131,6 +135,8 @@ class Cyclic(Schedule):
     In cycle ``c = ⌊t / (up + down)⌋``, with ``x`` from 0 up to 1 and down to 0 again,
     ``value = low + (high − low) · x · scale``, where ``scale`` is 1 (triangular), ``2^−c`` (triangular2) or ``gammaᵗ``
     (exp_range).
+
+    Picture: docs/gallery/Cyclic.png
 
     Args:
         low: The value at the foot, in [0, high].
@@ -210,6 +216,8 @@ class OneCycle(Schedule):
     The rise, from ``peak / div_factor`` to ``peak``, ends at step ``pct_start · steps − 1``; the fall, to
     ``peak / (div_factor · final_div_factor)``, at step ``steps − 1``. With three phases the fall first mirrors the
     rise, until ``2 · pct_start · steps − 2``. Ends need not be whole steps; the value stays after the last.
+
+    Picture: docs/gallery/OneCycle.png
 
     Args:
         peak: The highest value, in [0, inf).

@@ -23,6 +23,8 @@ class Constant(Schedule):
 
     ``value(t) = value``
 
+    Picture: docs/gallery/Constant.png
+
     Args:
         value: The value, in [0, inf).
 
@@ -76,6 +78,8 @@ class Exponential(Endless):
 
     ``value(t) = start · gamma^(t / steps)``
 
+    Picture: docs/gallery/Exponential.png
+
     Args:
         start: The value at step 0, in [0, inf).
         gamma: The factor, in [0, inf).
@@ -115,6 +119,8 @@ class InverseTime(Endless):
     """The value divided by one more after every so many steps.
 
     ``value(t) = start / (1 + gamma · t / steps)``
+
+    Picture: docs/gallery/InverseTime.png
 
     Args:
         start: The value at step 0, in [0, inf).
@@ -158,6 +164,8 @@ class InverseSqrt(Endless):
 
     ``value(t) = start · √timescale / √(t + timescale)``
 
+    Picture: docs/gallery/InverseSqrt.png
+
     Args:
         start: The value at step 0, in [0, inf).
         timescale: After how many steps the square has halved, in (0, inf).
@@ -197,6 +205,8 @@ class Noam(Endless):
     """The schedule of the first transformer: up on a line, down by the inverse square root.
 
     ``value(t) = factor · d_model^−½ · min((t + 1)^−½, (t + 1) · warmup_steps^−1.5)``
+
+    Picture: docs/gallery/Noam.png
 
     Args:
         d_model: The width of the model, in (0, inf).
@@ -243,6 +253,8 @@ class CosineWave(Endless):
     """A cosine between two values, for ever.
 
     ``value(t) = low + (high − low) · (1 + cos(2π · t / period)) / 2``
+
+    Picture: docs/gallery/CosineWave.png
 
     Args:
         high: The value at step 0 and after every period, in [0, inf).

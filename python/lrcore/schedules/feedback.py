@@ -73,6 +73,8 @@ class ReduceOnPlateau(Feedback):
     After more than ``patience`` bad ones in a row the factor is multiplied by ``factor``, and ``cooldown`` reports are
     not counted.
 
+    Picture: docs/gallery/ReduceOnPlateau.png
+
     Args:
         factor: What the rate is multiplied by, in [0, 1).
         patience: How many bad reports in a row change nothing.

@@ -36,6 +36,8 @@ class Then(Schedule):
 
     ``value(t) = first(t)`` for ``t < at``, then ``second(t − at)``
 
+    Picture: docs/gallery/Then.png
+
     Args:
         first: The schedule up to step ``at``.
         second: That from there on, from its own step 0.
@@ -137,6 +139,8 @@ def _concatenated(parts: list[Schedule]) -> Schedule:
 class CooledDown(Schedule):
     """A schedule with a fall over its last steps; made by :meth:`~lrcore.schedules.Schedule.cooldown`.
 
+    Picture: docs/gallery/CooledDown.png
+
     Args:
         schedule: The schedule.
         steps: The length of the fall, or its share of the schedule's length.
@@ -223,6 +227,8 @@ class WSD(Schedule):
     ``value(t) = peak · (t + 1) / warmup_steps`` for ``t < warmup_steps``, then ``peak``, and over the last
     ``decay_steps`` steps with ``p`` from 0 to 1 ``end + (peak − end) · (1 − p)`` (linear), ``· (1 + cos πp) / 2``
     (cosine), or ``· (1 − √p)`` (sqrt).
+
+    Picture: docs/gallery/WSD.png
 
     Args:
         peak: The value between, in [0, inf).

@@ -91,6 +91,8 @@ class Linear(Ramp):
 
     ``value(t) = start + (end − start) · min(t, steps) / steps``
 
+    Picture: docs/gallery/Linear.png
+
     Args:
         start: The value at step 0, in [0, inf).
         end: The value from step ``steps`` on, in [0, inf).
@@ -125,6 +127,8 @@ class Polynomial(Ramp):
     """A power of the straight line: steep first and then flat, if the power is above 1.
 
     ``value(t) = end + (start − end) · (1 − min(t, steps) / steps)^power``
+
+    Picture: docs/gallery/Polynomial.png
 
     Args:
         start: The value at step 0, in [0, inf).
@@ -167,6 +171,8 @@ class Cosine(Ramp):
     """Half a cosine from one value to another: flat, steep, flat.
 
     ``value(t) = end + (start − end) · ((1 + cos(π · tᵏ / stepsᵏ)) / 2)^power`` with ``t`` at most ``steps``
+
+    Picture: docs/gallery/Cosine.png
 
     Args:
         start: The value at step 0, in [0, inf).
@@ -241,6 +247,8 @@ class Tanh(Ramp):
 
     At step 0 that is a little less than ``start``, and before the end a little more than ``end``.
 
+    Picture: docs/gallery/Tanh.png
+
     Args:
         start: The value that it comes from, in [0, inf).
         steps: The length in steps; 0 is at ``end`` at once.
@@ -287,6 +295,8 @@ class REX(Ramp):
 
     ``value(t) = end + (start − end) · (1 − p) / (1 − p/2)`` with ``p = min(t, steps) / steps``
 
+    Picture: docs/gallery/REX.png
+
     Args:
         start: The value at step 0, in [0, inf).
         steps: The length in steps; 0 is at ``end`` at once.
@@ -319,6 +329,8 @@ class Sqrt(Ramp):
     """One minus the square root: steep first, then ever flatter; a cool-down for long runs.
 
     ``value(t) = end + (start − end) · (1 − √(min(t, steps) / steps))``
+
+    Picture: docs/gallery/Sqrt.png
 
     Args:
         start: The value at step 0, in [0, inf).
@@ -354,6 +366,8 @@ class Geometric(Finite):
     """An exponential from one value to another: the same factor at every step.
 
     ``value(t) = start · (end / start)^(min(t, steps) / steps)``
+
+    Picture: docs/gallery/Geometric.png
 
     Args:
         start: The value at step 0, in (0, inf).

@@ -402,7 +402,7 @@ class Schedule(ABC):
         Examples:
             >>> from lrcore import schedules
             >>> print(schedules.Linear(1.0, 0.0, steps=100).preview(steps=100, width=20))
-            ██▇▇▇▆▆▅▅▅▄▄▄▃▃▂▂▂▁▁  0 … 99: 1 → 0.01, largest 1
+            ███▇▇▇▆▆▅▅▅▄▄▃▃▃▂▂▁▁  0 … 99: 1 → 0.01, largest 1
         """
         from lrcore.schedules.pictures import preview
 

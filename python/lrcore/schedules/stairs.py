@@ -28,6 +28,8 @@ class Step(Endless):
 
     ``value(t) = start · gamma^⌊t / step_size⌋``
 
+    Picture: docs/gallery/Step.png
+
     Args:
         start: The value at step 0, in [0, inf).
         step_size: The number of steps for which a value holds, at least 1.
@@ -70,6 +72,8 @@ class MultiStep(Schedule):
     """The value times a factor, at each of some steps.
 
     ``value(t) = start · gamma^(how many milestones are ≤ t)``
+
+    Picture: docs/gallery/MultiStep.png
 
     Args:
         start: The value before the first milestone, in [0, inf).
@@ -136,6 +140,8 @@ class Piecewise(Schedule):
     Between the points ``(t₀, v₀)`` and ``(t₁, v₁)``, with ``p = (t − t₀) / (t₁ − t₀)``, the value is
     ``v₀ + (v₁ − v₀) · p`` (linear), ``v₁ + (v₀ − v₁) · (1 + cos πp) / 2`` (cosine), or ``v₀`` (constant). Before the
     first point it is the first value, from the last on the last.
+
+    Picture: docs/gallery/Piecewise.png
 
     Args:
         points: Pairs of a step and a value, or a mapping. Steps need not be whole, and don't fall; of two points at one
@@ -218,6 +224,8 @@ class Table(Schedule):
 
     ``value(t) = table[min(t, len(table) − 1)]``
 
+    Picture: docs/gallery/Table.png
+
     Args:
         table: The values, each in [0, inf): a sequence or a one-dimensional array, at least one.
 
@@ -274,6 +282,8 @@ class Lambda(Schedule):
     It must be pure: the same value for the same step. It can be pickled if the function can, and it has no JSON, since
     nothing that a file holds is ever executed.
 
+    Picture: docs/gallery/Lambda.png
+
     Args:
         function: Takes the step as an int and returns a number in [0, inf).
         steps: The step from which on the value stays the same, if there is one: the function is not asked beyond.
@@ -319,6 +329,8 @@ class Chebyshev(Schedule):
 
     Together they reduce the error of every curvature between the two by the same least factor, although most of them
     are larger than ``2 / largest``. In the fractal order large and small ones alternate, at every scale.
+
+    Picture: docs/gallery/Chebyshev.png
 
     Args:
         smallest: The least curvature of the loss, in (0, inf).

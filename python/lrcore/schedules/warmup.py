@@ -55,6 +55,8 @@ class Warmup(Schedule):
     With ``x = (t + 1) / steps`` the value is ``start + (1 − start) · rise(x)``, where ``rise`` is ``min(x, 1)``
     (linear), ``(1 − cos(π min(x, 1))) / 2`` (cosine), or ``1 − e⁻ˣ`` (exponential, which comes near 1 without an end).
 
+    Picture: docs/gallery/Warmup.png
+
     Args:
         steps: The length of the rise, or its time constant if it is exponential; 0 is 1 at once.
         start: What it rises from, in [0, 1]; step 0 has already taken one stride.
@@ -131,6 +133,8 @@ class WarmedUp(Schedule):
     """A schedule after a warm-up; made by :meth:`Schedule.warmup <lrcore.schedules.Schedule.warmup>`.
 
     ``value(t) = start + (first − start) · (t + 1) / steps`` for ``t < steps``, then the schedule.
+
+    Picture: docs/gallery/WarmedUp.png
 
     Args:
         schedule: What follows the warm-up. One with a length is fitted into the steps that remain of it.
