@@ -1,0 +1,177 @@
+"""Schedules as schedulers of PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast
+
+from lrcore._ranges import check_count
+from lrcore.schedules.bridges import bridged, imported
+
+if TYPE_CHECKING:
+    from lrcore.schedules.schedule import Schedule
+
+
+class Scheduled:
+    """A scheduler of PyTorch that sets what a schedule says; made by :func:`to_torch <lrcore.schedules.to_torch>`.
+
+    Attributes:
+        schedule: The schedule, or a tuple of one for each group.
+        name: The hyperparameter, or its name and the place in a pair.
+        keep_ratios: Whether groups keep the ratios of their first rates.
+    """
+
+    # This is all of ScheduleLR but its base class, without which the module can be imported.
+
+    if TYPE_CHECKING:
+        optimizer: Any
+        last_epoch: int
+        _step_count: int
+        _last_lr: list[Any]
+
+    def __init__(
+        self,
+        optimizer: Any,
+        schedule: Schedule | tuple[Schedule, ...],
+        *,
+        name: str | tuple[str, int] = "lr",
+        keep_ratios: bool = False,
+        last_epoch: int = -1,
+    ) -> None:
+        self.schedule = schedule
+        self.name = name
+        self.keep_ratios = keep_ratios
+        super().__init__(optimizer, last_epoch)  # type: ignore[call-arg]
+
+    def get_lr(self) -> list[Any]:
+        """Return the rates that torch is to set. Another hyperparameter is set here, as by torch's CyclicLR."""
+        groups = self.optimizer.param_groups
+        if self.name == "lr":
+            return self._values()
+        for group, value in zip(groups, self._values(), strict=True):
+            _set(group, self.name, value)
+        return [_copied(group["lr"]) for group in groups]
+
+    # What torch asks where a SequentialLR begins its next part.
+    _get_closed_form_lr = get_lr
+
+    def _values(self) -> list[float]:
+        groups = self.optimizer.param_groups
+        parts = self.schedule if isinstance(self.schedule, tuple) else (self.schedule,) * len(groups)
+        values = [part(self.last_epoch) for part in parts]
+        return [value * ratio for value, ratio in zip(values, self._ratios(), strict=True)]
+
+    def _ratios(self) -> list[float]:
+        groups = self.optimizer.param_groups
+        if not self.keep_ratios:
+            return [1.0] * len(groups)
+        rates = [float(group.setdefault("initial_lr", _copied(group["lr"]))) for group in groups]
+        return [rate / rates[0] for rate in rates]
+
+    def _initial_step(self) -> None:
+        # A SequentialLR begins its first part for a second time.
+        self._is_begun_again = hasattr(self, "_step_count")
+        super()._initial_step()  # type: ignore[misc]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the place in the course, as plain numbers."""
+        return {name: getattr(self, name) for name in ("last_epoch", "_step_count", "_last_lr")}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from a place that :meth:`state_dict` returned, with the values that the schedule has there.
+
+        Raises:
+            TypeError: If a number is none.
+            ValueError: If it is no such state.
+        """
+        if not isinstance(state_dict, Mapping) or state_dict.keys() != self.state_dict().keys():
+            raise ValueError(f"the state of a ScheduleLR has {', '.join(self.state_dict())}, got {state_dict!r}")
+        # A SequentialLR takes one step back from each of its parts that it has not begun.
+        is_part = self._is_begun_again or self.last_epoch < 0
+        self.last_epoch = check_count("last_epoch", state_dict["last_epoch"], least=-1)
+        self._step_count = check_count("_step_count", state_dict["_step_count"])
+        self._last_lr = list(state_dict["_last_lr"])
+        if is_part:
+            return
+        groups = self.optimizer.param_groups
+        for group, rate in zip(groups, self.get_lr(), strict=True):
+            _set(group, "lr", rate)
+        self._last_lr = [_copied(group["lr"]) for group in groups]
+
+
+@cache
+def scheduler_class() -> Any:
+    """Return the class ScheduleLR."""
+    base = imported("torch.optim.lr_scheduler", "to_torch", "torch").LRScheduler
+    return type("ScheduleLR", (Scheduled, base), {"__module__": __name__, "__doc__": Scheduled.__doc__})
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ScheduleLR":
+        return scheduler_class()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def scheduler_of(
+    schedule: Any, optimizer: Any, *, name: str | tuple[str, int], keep_ratios: bool, last_epoch: int
+) -> Any:
+    """Return the scheduler that has been asked for."""
+    if not isinstance(optimizer, imported("torch.optim", "to_torch", "torch").Optimizer):
+        raise TypeError(f"to_torch: optimizer must be one of PyTorch, got {optimizer!r}")
+    groups = optimizer.param_groups
+    given: Schedule | tuple[Schedule, ...]
+    if isinstance(schedule, Sequence) and not isinstance(schedule, str):
+        given = tuple(bridged(f"to_torch: schedule[{i}]", part) for i, part in enumerate(schedule))
+        if len(given) != len(groups):
+            raise ValueError(f"to_torch: there are {len(groups)} groups, got {len(given)} schedules")
+    else:
+        given = bridged("to_torch: schedule", schedule)
+    name = cast("tuple[str, int]", tuple(name)) if isinstance(name, list) else name
+    for i, group in enumerate(groups):
+        _check_name(f"to_torch: group {i}", group, name)
+    if keep_ratios:
+        _check_ratios(groups, name)
+    return scheduler_class()(optimizer, given, name=name, keep_ratios=keep_ratios, last_epoch=last_epoch)
+
+
+def _check_name(where: str, group: Mapping[str, Any], name: Any) -> None:
+    """Raise if a group has no number by that name."""
+    key, place = name if isinstance(name, tuple) and len(name) == 2 else (name, None)
+    if not isinstance(key, str) or not (place is None or type(place) is int):
+        raise TypeError(f"to_torch: name must be a string, or a string and a place in a pair, got {name!r}")
+    if key not in group:
+        raise ValueError(f"{where} has no {key!r}; it has {', '.join(sorted(group.keys() - {'params'}))}")
+    value = group[key]
+    if place is None:
+        if isinstance(value, tuple | list):
+            raise ValueError(f"{where}: {key!r} has several values, {value!r}; say which, as ({key!r}, 0)")
+    elif not isinstance(value, tuple | list) or not 0 <= place < len(value):
+        raise ValueError(f"{where}: {key!r} has no place {place}, it is {value!r}")
+
+
+def _check_ratios(groups: Sequence[Mapping[str, Any]], name: Any) -> None:
+    """Raise if groups have no ratios of rates."""
+    if name != "lr":
+        raise ValueError(f"to_torch: keep_ratios is for rates alone, got the name {name!r}")
+    if not float(groups[0].get("initial_lr", groups[0]["lr"])) > 0.0:
+        raise ValueError("to_torch: the first group has the rate 0, and others no ratio to it")
+
+
+def _set(group: dict[str, Any], name: str | tuple[str, int], value: Any) -> None:
+    """Set a hyperparameter of a group; a tensor stays the same tensor."""
+    if isinstance(name, str):
+        group[name] = _filled(group[name], value)
+        return
+    key, place = name
+    values = list(group[key])
+    values[place] = _filled(values[place], value)
+    group[key] = tuple(values)
+
+
+def _filled(old: Any, value: Any) -> Any:
+    return old.fill_(value) if hasattr(old, "fill_") else value
+
+
+def _copied(value: Any) -> Any:
+    return value.clone() if hasattr(value, "clone") else value
