@@ -287,6 +287,12 @@ impl Stepper {
         accumulator.add(py, found, form, parameters, make_state)
     }
 
+    /// How many micro-batches are waiting.
+    #[getter]
+    fn waiting(slf: &Bound<'_, Self>) -> PyResult<u64> {
+        Ok(Self::look(slf)?.accumulator.count)
+    }
+
     /// Forgets the gradients that are waiting.
     fn drop_accumulated(slf: &Bound<'_, Self>) -> PyResult<()> {
         Self::change(slf)?.accumulator = Accumulator::default();

@@ -1,14 +1,14 @@
 """The schedules of other libraries, run as they are: the rate that each has at every step.
 
-All of them compute in float64 here: Keras with its ``floatx`` set for the time, JAX with 64 bits enabled for the time,
-and fastai with tensors of float64 in place of those of float32 in which it adds up the shares of its phases.
+All of them compute in float64 here: Keras on torch with its ``floatx`` set for the time, JAX with 64 bits enabled, and
+fastai with tensors of float64 in place of those of float32 that add up the shares of its phases.
 """
 
 import os
 import sys
 import types
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from importlib.util import find_spec
 from types import SimpleNamespace
@@ -116,27 +116,41 @@ def _timm_rates(name, arguments, lr, steps):
     return _course(optimizer, advance, steps)
 
 
+def _wide_jax():
+    return load("jax").enable_x64(True)  # noqa: FBT003 (JAX' argument)
+
+
 def _optax_rates(name, arguments, lr, steps):
     jax = load("jax")
     schedules = load("optax").schedules
-    with jax.enable_x64(True):  # noqa: FBT003 (JAX' argument)
+    with _wide_jax():
         schedule = getattr(schedules, name)(**arguments)
         # Always as many steps, since each number of them is compiled anew.
         assert steps <= 300
         return jax.vmap(schedule)(jax.numpy.arange(300)).tolist()[:steps]
 
 
+def rounding(source):
+    """Return the share by which rates of a library may be off: on JAX the cosine of Keras is one of float32."""
+    return 1e-12 if source != "keras" or _load_keras().backend.backend() == "torch" else 1e-3
+
+
+def _load_keras():
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    return load("keras")
+
+
 @contextmanager
 def _keras():
-    os.environ.setdefault("KERAS_BACKEND", "torch")
-    keras = load("keras")
+    keras = _load_keras()
     before = keras.config.floatx()
     keras.config.set_floatx("float64")
     try:
         with warnings.catch_warnings():
             # Of its own variables, when one is made a number.
             warnings.filterwarnings("ignore", "__array__ implementation doesn't accept a copy", DeprecationWarning)
-            yield keras
+            with _wide_jax() if keras.backend.backend() == "jax" else nullcontext():
+                yield keras
     finally:
         keras.config.set_floatx(before)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -129,7 +128,8 @@ class Stretched(Schedule):
         return self.schedule._values(inner)
 
     def _maximum(self) -> float:
-        return self.schedule.maximum
+        # One that is compressed passes over steps.
+        return super(Stretched, self)._maximum() if self.factor < 1.0 and self.length else self.schedule.maximum
 
     def _parts(self) -> Iterator[tuple[str, float]]:
         return ((name, at * self.factor) for name, at in self.schedule._parts())
@@ -264,9 +264,12 @@ class Held(Schedule):
         return self.schedule.maximum if self.length is None else super(Held, self)._maximum()
 
     def _shortened(self, steps: int) -> Schedule:
-        if steps > (self.schedule.length or steps):
-            return super(Held, self)._shortened(steps)
-        return Held(self.schedule._shortened(steps), self.steps)
+        length, inner = self.length, self.schedule.length
+        if length is not None and inner is not None and steps <= inner:
+            shorter = Held(self.schedule._shortened(steps), self.steps)
+            if shorter.length == length - steps:
+                return shorter
+        return super(Held, self)._shortened(steps)
 
     def _parts(self) -> Iterator[tuple[str, float]]:
         return self.schedule._parts()
@@ -301,10 +304,11 @@ def per_epoch(schedule: Schedule, steps_per_epoch: int) -> Schedule:
 
 
 def _times(length: int, factor: float) -> int:
-    """Return a product rounded up, but not by a rounding error."""
-    exact = Fraction(factor) * length
-    nearest = round(exact)
-    return nearest if abs(exact - nearest) * 10**9 <= nearest else math.ceil(exact)
+    """Return the first step that, divided by the factor, is not before the length."""
+    numerator, denominator = factor.as_integer_ratio()
+    steps = -(-length * numerator // denominator)
+    # The division may round up to it one step earlier.
+    return steps - 1 if 0 < steps < fn.EXACT and (steps - 1) / factor >= length else steps
 
 
 def _divided(step: float, factor: float) -> float:

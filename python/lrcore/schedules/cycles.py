@@ -104,7 +104,9 @@ class CosineRestarts(Schedule):
         return cycle, step - self._begin(cycle), self.period * math.pow(self.factor, cycle)
 
     def _begin(self, cycle: int) -> float:
-        return self.period * (math.pow(self.factor, cycle) - 1.0) / (self.factor - 1.0)
+        begin = self.period * (math.pow(self.factor, cycle) - 1.0) / (self.factor - 1.0)
+        # A whole step, such as 28 + 1.3 · 28, is not missed by rounding.
+        return float(round(begin)) if abs(begin - round(begin)) <= 1e-12 * begin else begin
 
     def _values(self, steps: Any) -> Floats:
         if self.factor == 1.0:

@@ -399,4 +399,4 @@ class Geometric(Finite):
         ratio, p = self.end / self.start, step / self.steps
         if 1e-300 < ratio < 1e300:
             return self.start * fn.power_of(ratio, p)
-        return fn.exp(math.log(self.start) * (1.0 - p) + math.log(self.end) * p)
+        return fn.where(step == 0, self.start, fn.exp(math.log(self.start) * (1.0 - p) + math.log(self.end) * p))

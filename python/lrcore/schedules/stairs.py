@@ -122,7 +122,7 @@ class MultiStep(Schedule):
         return values
 
     def _maximum(self) -> float:
-        return max(self.start, self._value(self.length))
+        return max(self._value(0), self._value(self.length))
 
     def _shortened(self, steps: int) -> Schedule:
         if self.milestones and self.milestones[0] < steps:

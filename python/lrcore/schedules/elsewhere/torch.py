@@ -216,6 +216,12 @@ class _Products:
         self._function = function
         self._products = [1.0]
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Products) and self._function == other._function
+
+    def __hash__(self) -> int:
+        return hash(self._function)
+
     def __call__(self, step: int) -> float:
         for k in range(len(self._products), step + 1):
             self._products.append(self._products[-1] * self._function(k))
