@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 from PIL import Image
 
-from lrcore import schedules
+from lrcore import NoiseScale, schedules
 from lrcore.schedules.expression import evaluate
 
 if TYPE_CHECKING:
@@ -248,6 +248,11 @@ COMBINED = Section(
             "times factor where reports get no better; here as if the loss stalled for ever",
             "Cosine(1, 1000) * ReduceOnPlateau(0.5, patience=150)", "ReduceOnPlateau(0.3, patience=300)",
         ),
+        picture(
+            "AdaScale",
+            "(σ² + μ²) / (σ²/S + μ²); here of S = 8 micro-batches, whose gradient sinks into its noise",
+            "AdaScale()", "Cosine(4, 1000) * AdaScale()",
+        ),
     ),
 )  # fmt: skip
 CLOCK = Section(
@@ -286,6 +291,16 @@ def stalled(rule: schedules.ReduceOnPlateau, steps: int) -> schedules.Schedule:
     return schedules.Table(tuple(factors))
 
 
+def sinking(steps: int) -> schedules.Schedule:
+    """Return the gain of 8 micro-batches as their gradient sinks from ten times the noise to a hundredth of it."""
+    gains = []
+    for step in range(steps):
+        noise, signal = NoiseScale(1, smoothing=0.0), 10.0 * 1e-3 ** (step / steps)
+        noise.update(signal + 1.0, 1, signal + 1.0 / 8.0, 8)
+        gains.append(noise.gain(8))
+    return schedules.Table(tuple(gains))
+
+
 def made(expression: str, steps: int) -> schedules.Schedule:
     """Return the schedule of an expression; those that hold functions or follow reports are made here."""
     match expression:
@@ -295,6 +310,10 @@ def made(expression: str, steps: int) -> schedules.Schedule:
             return schedules.Cosine(1, 1000) * stalled(schedules.ReduceOnPlateau(0.5, patience=150), steps)
         case "ReduceOnPlateau(0.3, patience=300)":
             return stalled(schedules.ReduceOnPlateau(0.3, patience=300), steps)
+        case "AdaScale()":
+            return sinking(steps)
+        case "Cosine(4, 1000) * AdaScale()":
+            return schedules.Cosine(4, 1000) * sinking(steps)
     return evaluate(expression)
 
 

@@ -13,6 +13,7 @@ Examples:
     1
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from lrcore import optim, schedules
@@ -21,18 +22,26 @@ from lrcore._lrcore import __version__, get_num_threads, get_simd_level, set_num
 from lrcore.optim import *  # noqa: F403
 
 if TYPE_CHECKING:
+    from lrcore import scaling
     from lrcore.checkpoint import latest, load, save
+    from lrcore.finder import Finder, RangeTest, find_lr
+    from lrcore.noise import NoiseScale
 
 _apply_environment()
 del _apply_environment
 
 __all__ = [
+    "Finder",
+    "NoiseScale",
+    "RangeTest",
     "__version__",
+    "find_lr",
     "get_num_threads",
     "get_simd_level",
     "latest",
     "load",
     "save",
+    "scaling",
     "schedules",
     "set_num_threads",
     "set_simd_level",
@@ -41,10 +50,21 @@ __all__ = [
 __all__ += optim.__all__
 
 
-def __getattr__(name: str) -> Any:
-    # What only some programs need is imported when it is first asked for.
-    if name in ("latest", "load", "save"):
-        from lrcore import checkpoint
+# What only some programs need is imported when it is first asked for.
+_MODULES = {
+    "Finder": "finder",
+    "RangeTest": "finder",
+    "find_lr": "finder",
+    "latest": "checkpoint",
+    "load": "checkpoint",
+    "NoiseScale": "noise",
+    "save": "checkpoint",
+}
 
-        return getattr(checkpoint, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> Any:
+    if name == "scaling":
+        return import_module("lrcore.scaling")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"lrcore.{_MODULES[name]}"), name)

@@ -130,6 +130,8 @@ def load(path: StrPath, opt: Optimizer, *, strict: bool = True) -> dict[str, Any
         "state": state,
         "reports": [{**entry, "schedule": decode(entry["schedule"])} for entry in description["reports"]],
     }
+    if description["noise_scale"] is not None:
+        saved["noise_scale"] = description["noise_scale"]
     with opt._lock:
         opt._refuse_if_swapped()
         weights = dict(zip(opt._names, opt._stepper.weights(), strict=True))
@@ -221,6 +223,7 @@ def _describe(opt: Optimizer) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str
         "counts": counts,
         "param_groups": groups,
         "reports": [{**entry, "schedule": encode(entry["schedule"])} for entry in snapshot.reports.state()],
+        "noise_scale": None if snapshot.noise is None else snapshot.noise.state(),
     }
     return arrays, description
 

@@ -207,7 +207,8 @@ impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Step<C, R, N> {
         let stages = &self.stages;
         // SAFETY: by the contract of `Kernel::run` this piece alone uses the range, and operands don't overlap.
         let weight = unsafe { tensor.open::<C>(WEIGHT, tile.clone(), weight_scratch) };
-        let before = &mut C::cells(before)[..if tally.is_some() { weight.len() } else { 0 }];
+        let looks_before = tally.as_ref().is_some_and(|tally| tally.looks_before());
+        let before = &mut C::cells(before)[..if looks_before { weight.len() } else { 0 }];
         if let Some(tally) = &mut tally {
             tally.add_before(weight, before);
         }

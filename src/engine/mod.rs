@@ -31,7 +31,7 @@ pub use tensor::{AVERAGE, Access, Axis, GRAD, Layout, MAX_STATE, Native, OPERAND
 
 use kernel::Scratch;
 use reduce::{UNIT, Units};
-use tally::TALLIES;
+use tally::{Squares, Sums, TALLIES};
 
 /// The tensors of one step. Kept from step to step, it allocates nothing.
 #[derive(Default)]
@@ -128,6 +128,22 @@ impl<'a> Batch<'a> {
     /// # Panics
     /// As `run`.
     pub fn run_with_stats(&mut self, kernels: &[Box<dyn Kernel>]) -> Vec<Stats> {
+        self.run_with(kernels, || Tally::Stats(Sums::default()));
+        self.entries.iter().map(|entry| Stats::of_units(self.tallies_of(entry))).collect()
+    }
+
+    /// [Takes the step](Self::run), and returns the sum of squares of each gradient, and of each weight after the step.
+    ///
+    /// # Panics
+    /// As `run`.
+    pub fn run_with_squares(&mut self, kernels: &[Box<dyn Kernel>]) -> Vec<[f64; 2]> {
+        self.run_with(kernels, || Tally::Squares(Squares::default()));
+        let sums = |entry| self.tallies_of(entry).fold([0.0; 2], |sums, unit| [sums[0] + unit[0], sums[1] + unit[1]]);
+        self.entries.iter().map(sums).collect()
+    }
+
+    /// Takes the step unit by unit, each with a tally that begins as this one.
+    fn run_with(&mut self, kernels: &[Box<dyn Kernel>], begin: fn() -> Tally) {
         self.check(kernels);
         self.tallies.resize(self.units);
         let level = simd::current();
@@ -135,15 +151,17 @@ impl<'a> Batch<'a> {
         parallel::share(batch.total, &|line| {
             SCRATCH.with_borrow_mut(|scratch| {
                 batch.for_each_unit(line, |entry, unit, piece| {
-                    let mut tally = Tally::default();
+                    let mut tally = begin();
                     // SAFETY: as in `run`.
                     unsafe { kernels[entry.slot].run(level, &entry.tensor, piece, scratch, Some(&mut tally)) };
                     batch.tallies.set(unit, tally.values());
                 });
             });
         });
-        let units = |entry: &Entry<'_>| entry.unit..entry.unit + entry.tensor.len.div_ceil(UNIT);
-        self.entries.iter().map(|entry| Stats::of_units(units(entry).map(|unit| self.tallies.get(unit)))).collect()
+    }
+
+    fn tallies_of(&self, entry: &Entry<'_>) -> impl Iterator<Item = [f64; TALLIES]> {
+        (entry.unit..entry.unit + entry.tensor.len.div_ceil(UNIT)).map(|unit| self.tallies.get(unit))
     }
 
     /// The norm of all gradients together, each element first multiplied by a factor.

@@ -1,7 +1,7 @@
 //! Statistics of a step, taken from the tiles while they lie in L1.
 
 use super::format::Cell;
-use super::reduce::{LANES, Row, padded, reduced};
+use super::reduce::{self, LANES, Row, padded, reduced};
 use crate::rule::Real;
 
 /// What a step did to one tensor.
@@ -24,9 +24,26 @@ pub struct Stats {
 /// Numbers to a unit.
 pub(super) const TALLIES: usize = 6;
 
-/// The statistics of a unit, as they add up in lanes.
+/// What is looked at in a unit, as it adds up in lanes.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one lies on the stack while a unit is moved")]
+pub enum Tally {
+    /// All statistics.
+    Stats(Sums),
+    /// The squares of the gradient, and of the weight after the step.
+    Squares(Squares),
+}
+
+/// Two sums of squares.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Tally {
+pub struct Squares {
+    grad: [f64; LANES],
+    weight: [f64; LANES],
+}
+
+/// The sums and counts of all statistics.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sums {
     /// Sums of squares.
     weight: [f64; LANES],
     grad: [f64; LANES],
@@ -40,9 +57,44 @@ pub struct Tally {
 
 // In all of these the first element of a tile belongs to lane 0, and sums are locals, which the compiler keeps in registers.
 impl Tally {
-    /// Adds a tile of the weight before the step, and copies it.
+    /// Whether it looks at the weight before the step.
+    pub(super) fn looks_before(&self) -> bool {
+        matches!(self, Self::Stats(_))
+    }
+
+    /// Adds a tile of the weight before the step, and copies it, if it looks at that.
     #[inline(always)]
     pub(super) fn add_before<C: Cell>(&mut self, weight: &[C], copy: &mut [C]) {
+        if let Self::Stats(sums) = self {
+            sums.add_before(weight, copy);
+        }
+    }
+
+    /// Adds a tile of the gradient, and of the weight after the step beside what it was before.
+    #[inline(always)]
+    pub(super) fn add_after<C: Cell>(&mut self, grad: &[C], before: &[C], weight: &[C]) {
+        match self {
+            Self::Stats(sums) => sums.add_after(grad, before, weight),
+            Self::Squares(Squares { grad: of_grad, weight: of_weight }) => {
+                reduce::add(of_grad, grad, |sum, x: C::Real| sum + x.wide() * x.wide());
+                reduce::add(of_weight, weight, |sum, x: C::Real| sum + x.wide() * x.wide());
+            }
+        }
+    }
+
+    /// The numbers of the unit, with the lanes added up.
+    pub(super) fn values(&self) -> [f64; TALLIES] {
+        let sum = |lanes| reduced(lanes, |a, b| a + b);
+        match self {
+            Self::Stats(sums) => sums.values(),
+            Self::Squares(Squares { grad, weight }) => [sum(*grad), sum(*weight), 0.0, 0.0, 0.0, 0.0],
+        }
+    }
+}
+
+impl Sums {
+    #[inline(always)]
+    fn add_before<C: Cell>(&mut self, weight: &[C], copy: &mut [C]) {
         let mut sums = self.weight;
         let (rows, rest) = weight.as_chunks();
         let (copies, rest_copy) = copy.as_chunks_mut();
@@ -55,9 +107,8 @@ impl Tally {
         self.weight = sums;
     }
 
-    /// Adds a tile of the gradient, and of the weight after the step beside what it was before.
     #[inline(always)]
-    pub(super) fn add_after<C: Cell>(&mut self, grad: &[C], before: &[C], weight: &[C]) {
+    fn add_after<C: Cell>(&mut self, grad: &[C], before: &[C], weight: &[C]) {
         self.add_grad(grad);
         let (mut sums, mut largest) = (self.update, [C::Real::ZERO; LANES]);
         let mut add = |before: &Row<C>, after: &Row<C>| {
@@ -105,8 +156,7 @@ impl Tally {
         }
     }
 
-    /// The numbers of the unit, with the lanes added up.
-    pub(super) fn values(&self) -> [f64; TALLIES] {
+    fn values(&self) -> [f64; TALLIES] {
         let sum = |lanes| reduced(lanes, |a, b| a + b);
         [
             sum(self.weight),

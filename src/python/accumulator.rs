@@ -20,6 +20,18 @@ pub(super) struct Accumulator {
     summed: Vec<Parameter>,
     recipes: Vec<Recipe>,
     step: Step,
+    squares: Squares,
+}
+
+/// What gradients and their sums have come to, where that is asked for.
+#[derive(Default)]
+struct Squares {
+    /// The sum of squares of every gradient since the last step.
+    grads: f64,
+    /// That of each parameter's sum.
+    sums: Vec<f64>,
+    /// How many gradients there were to them.
+    count: u64,
 }
 
 impl Accumulator {
@@ -31,6 +43,7 @@ impl Accumulator {
         form: Form,
         parameters: &[Parameter],
         make_state: &Py<PyAny>,
+        squares: bool,
     ) -> PyResult<u64> {
         if self.recipes.is_empty() {
             let sum = rules::find(SUM, Make(&[])).flatten();
@@ -52,7 +65,16 @@ impl Accumulator {
         let task = Task { form, parameters, recipes, average: None, number: 1, zero_grads: false };
         self.step.ready(&mut found, task, make_state)?;
         self.step.fold(task, 1.0);
-        self.step.run(py);
+        if squares {
+            self.squares.sums.resize(self.summed.len(), 0.0);
+            for (Found { parameter, .. }, [grad, sum]) in found.iter().zip(self.step.run_with_squares(py)) {
+                self.squares.grads += grad;
+                self.squares.sums[*parameter] = sum;
+            }
+            self.squares.count += 1;
+        } else {
+            self.step.run(py);
+        }
         for Found { parameter, weight, .. } in found {
             self.sums[parameter] = Some(weight.unbind());
         }
@@ -79,7 +101,14 @@ impl Accumulator {
     pub(super) fn forget(&mut self, used: bool) {
         if used {
             self.count = 0;
+            self.squares = Squares::default();
         }
+    }
+
+    /// The squares of the gradients that are waiting, added up, and those of their sum; if they were asked for each time.
+    pub(super) fn squares(&self) -> Option<(f64, f64)> {
+        let Squares { grads, sums, count } = &self.squares;
+        (*count > 0 && *count == self.count).then(|| (*grads, sums.iter().sum()))
     }
 
     pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {

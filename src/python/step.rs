@@ -190,6 +190,12 @@ impl Step {
         self.batch.tensors_mut().map(|tensor| tensor.len()).zip(stats).collect()
     }
 
+    /// [Moves the tensors](Self::run), and returns the sums of squares of each gradient and of each weight after it.
+    pub(super) fn run_with_squares(&mut self, py: Python<'_>) -> Vec<[f64; 2]> {
+        let kernels = &self.kernels;
+        detached(py, &mut self.batch, |batch| batch.run_with_squares(kernels))
+    }
+
     /// The norm of the gradients, multiplied by a factor.
     pub(super) fn grad_norm(&mut self, py: Python<'_>, norm: Norm, scale: f64) -> f64 {
         detached(py, &mut self.batch, |batch| batch.grad_norm(norm, scale))

@@ -45,6 +45,8 @@ struct Options {
     skip_nonfinite: bool,
     average: Option<Average>,
     stats: bool,
+    /// Whether accumulated gradients are squared and added up.
+    squares: bool,
 }
 
 /// What there is to say of the last step, beside its number.
@@ -136,7 +138,7 @@ impl Stepper {
 
     /// Sets what all groups have in common. The norm is "1", "2" or "inf", or none is wanted; the average is
     /// `("ema", decay, warmup)` or `("swa", start, every)`.
-    #[pyo3(signature = (*, norm, clip_norm, skip_nonfinite, average, stats))]
+    #[pyo3(signature = (*, norm, clip_norm, skip_nonfinite, average, stats, squares))]
     fn set_options(
         slf: &Bound<'_, Self>,
         norm: Option<&str>,
@@ -144,10 +146,11 @@ impl Stepper {
         skip_nonfinite: bool,
         average: Option<&Bound<'_, PyAny>>,
         stats: bool,
+        squares: bool,
     ) -> PyResult<()> {
         let norm = norm.map(|name| Norm::named(name).ok_or_else(|| error::unknown_norm(name))).transpose()?;
         let average = average.map(average_from).transpose()?;
-        Self::change(slf)?.options = Options { norm, clip_norm, skip_nonfinite, average, stats };
+        Self::change(slf)?.options = Options { norm, clip_norm, skip_nonfinite, average, stats, squares };
         Ok(())
     }
 
@@ -282,15 +285,21 @@ impl Stepper {
     fn accumulate(slf: &Bound<'_, Self>, grads: &Bound<'_, PyAny>) -> PyResult<u64> {
         let py = slf.py();
         let mut stepper = Self::change(slf)?;
-        let Self { groups, parameters, make_state, accumulator, .. } = &mut *stepper;
+        let Self { groups, parameters, make_state, accumulator, options, .. } = &mut *stepper;
         let (found, form) = groups.find(grads, parameters.len())?;
-        accumulator.add(py, found, form, parameters, make_state)
+        accumulator.add(py, found, form, parameters, make_state, options.squares)
     }
 
     /// How many micro-batches are waiting.
     #[getter]
     fn waiting(slf: &Bound<'_, Self>) -> PyResult<u64> {
         Ok(Self::look(slf)?.accumulator.count)
+    }
+
+    /// The squares of the micro-batches that are waiting, added up, and those of their sum; with the option `squares`.
+    #[getter]
+    fn squares(slf: &Bound<'_, Self>) -> PyResult<Option<(f64, f64)>> {
+        Ok(Self::look(slf)?.accumulator.squares())
     }
 
     /// Forgets the gradients that are waiting.

@@ -157,6 +157,7 @@ FITTED = [
     RISE.then(Cosine(1.0, 16)), Cosine(1.0, 20).cooldown(9), FALL.cooldown(3, at=17), Piecewise([(-5, 0.0), (20, 1.0)]),
     Linear(1.0, 0.0, 40).shift(-20), Linear(1.0, 0.0, 19).every(4), Warmup(20), WSD(1.0, 20, 0, 1),
     (FALL + RISE).stretch(5), Linear(1.0, 0.0, 20) * 2.0 + 1.0, Linear(1.0, 0.0, 20).at_least(0.5),
+    Linear(0.0, 1.0, 9) + Linear(1.0, 0.0, 20), Warmup(0).shift(20),
 ]  # fmt: skip
 
 
@@ -229,6 +230,11 @@ def test_a_share_is_of_the_length_whatever_its_type():
     schedule = Linear(1.0, 0.0, steps=10**6)
     for kind in (float, np.float16, np.float32, np.float64):
         assert schedule.warmup(kind(0.5)) == schedule.warmup(500_000)
+
+
+def test_a_share_is_rounded_to_the_nearest_step():
+    line = Linear(1.0, 0.0, steps=10)
+    assert [line.warmup(share).steps for share in (0.0, 0.04, 0.06, 0.29, 0.31, 1.0)] == [0, 0, 1, 3, 3, 10]
 
 
 def test_a_thousand_schedules_one_after_the_other_are_one():

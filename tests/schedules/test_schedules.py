@@ -10,6 +10,7 @@ from lrcore.schedules import (
     CLASSES,
     REX,
     WSD,
+    AdaScale,
     Chebyshev,
     Constant,
     Cosine,
@@ -178,6 +179,7 @@ COURSES = [
     (Warmup(0), [1.0, 1.0]),
     (Warmup(0, shape="exponential"), [1.0, 1.0]),
     (ReduceOnPlateau(0.5), [1.0, 1.0]),
+    (AdaScale(), [1.0, 1.0]),
 ]
 SCHEDULES = [schedule for schedule, _ in COURSES]
 

@@ -160,7 +160,7 @@ REFUSED = [
     (written(version=True, value=1.0), ValueError, "the schedule 'Constant' was saved in version True, known is 1"),
     (written(version=1.0, value=1.0), ValueError, "the schedule 'Constant' was saved in version 1.0, known is 1"),
     (written(version=None, value=1.0), ValueError, "the schedule 'Constant' was saved in version None, known is 1"),
-    (written("constant", value=1.0), ValueError, "there is no schedule 'constant'; there are AtLeast, AtMost, "),
+    (written("constant", value=1.0), ValueError, "there is no schedule 'constant'; there are "),
     (written("Schedule", value=1.0), ValueError, "there is no schedule 'Schedule'"),
     (written("concat", parts=[]), ValueError, "there is no schedule 'concat'"),
     (written("__init__"), ValueError, "there is no schedule '__init__'"),

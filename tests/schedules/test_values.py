@@ -152,10 +152,12 @@ def test_values_are_those_of_calls_where_whole_numbers_are_no_longer_floats(edge
         LINE.every(edge),
         LINE.stretch(float(edge)),
         Linear(1.0, 0.0, steps=2 * edge).shift(-edge),
+        Noam(1.0, 1).every(edge).shift(-10),
     ):
         steps = [0, 1, 2, edge // 2, edge - 1, edge, edge + 1]
         assert bits(schedule.values(steps)) == called(schedule, steps), schedule
-        assert bits(schedule.values(steps[:3])) == called(schedule, steps[:3]), schedule
+        below = [step for step in steps if step < 2**53]
+        assert bits(schedule.values(below)) == called(schedule, below), schedule
 
 
 def test_values_beyond_the_largest_number_stay_at_it():

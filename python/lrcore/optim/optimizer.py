@@ -26,6 +26,7 @@ from lrcore.schedules import Schedule
 if TYPE_CHECKING:
     import numpy as np
 
+    from lrcore.noise import NoiseScale
     from lrcore.optim.state_dict import LoadReport, StateDict
 
 _RULES = {name: (hyperparameters, state) for name, hyperparameters, state in _lrcore.rules()}
@@ -178,17 +179,35 @@ class Optimizer:
         scale = 1.0 / POSITIVE.check("grad_scale", grad_scale)
         if isinstance(self._common.clip_norm, Schedule):
             self._stepper.set_options(**self._common.for_stepper(self.steps, self._reports.factors))
+        squares = self._waiting_squares() if grads is None else None
         steps = self._stepper.step(grads, scale)
         fault = self._stepper.fault
         if fault is not None:
             self._skip(*fault)
             return StepInfo(False, steps, self._lr, self._stepper.grad_norm)  # noqa: FBT003
         self._skipped_in_a_row = 0
+        if squares is not None:
+            self._learn_noise(*squares)
         if not self._common.stats:
             return StepInfo(True, steps, self._lr, self._stepper.grad_norm)  # noqa: FBT003
         info = _InfoWithStats(True, steps, self._lr, self._stepper.grad_norm)  # noqa: FBT003
         info._stats = from_step(self._stepper.stats, self._names, scale)
         return info
+
+    def _waiting_squares(self) -> tuple[int, float, float] | None:
+        """Return how many micro-batches wait, and the mean of their squares and that of their mean, of two or more."""
+        count, squares = self._stepper.waiting, self._stepper.squares
+        if count < 2 or squares is None or not all(map(math.isfinite, squares)):
+            return None
+        return count, squares[0] / count, squares[1] / count**2
+
+    def _learn_noise(self, count: int, small: float, large: float) -> None:
+        noise = self._common.noise_scale
+        assert noise is not None  # noqa: S101 (for the type checker)
+        noise.update(small, noise.batch, large, noise.batch * count)
+        listeners = [listener for group in self._groups for listener in group.listeners()]
+        if self._reports.observe(noise, noise.batch * count, listeners):
+            self._follow(self._reports)
 
     def _skip(self, parameter: int, place: tuple[list[int], float] | None) -> None:
         """Count a step that was left out; raise if there were too many in a row."""
@@ -331,6 +350,11 @@ class Optimizer:
     def options(self) -> Mapping[str, Any]:
         """The options of all groups together; those of each group are in :attr:`param_groups`."""
         return MappingProxyType(self._common._asdict())
+
+    @property
+    def noise_scale(self) -> NoiseScale | None:
+        """The gradient noise scale, if the optimizer has the option: what ``accumulate`` has told it so far."""
+        return self._common.noise_scale
 
     @property
     def skipped(self) -> int:
@@ -494,6 +518,8 @@ class Optimizer:
             for group, values in loaded.groups:
                 group.replace(values)
             self._follow(loaded.reports)
+            if self._common.noise_scale is not None and "noise_scale" in state_dict:
+                self._common.noise_scale.restore(state_dict["noise_scale"])
             self._stepper.drop_accumulated()
             self._set_state(loaded.steps, loaded.counts, loaded.averaged, loaded.state)
             return loaded.report
@@ -510,6 +536,7 @@ class Optimizer:
             state=dict(zip(self._names, self._stepper.states, strict=True)),
             groups=list(zip(self._groups, by_group, strict=True)),
             reports=self._reports,
+            noise=self._common.noise_scale,
         )
 
     def _set_state(

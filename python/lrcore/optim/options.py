@@ -14,6 +14,7 @@ from lrcore.optim.hyperparameter import FLAG, RATE, Bounds, Choice, Hyperparamet
 if TYPE_CHECKING:
     from typing import Self
 
+    from lrcore.noise import NoiseScale
     from lrcore.schedules import Schedule
 
 DECAYS = ("coupled", "decoupled", "independent", "cautious")
@@ -48,6 +49,7 @@ class Options(TypedDict, total=False):
     no_decay: str | Sequence[str]
     average: EMA | SWA | None
     stats: bool
+    noise_scale: NoiseScale | None
 
 
 class Common(NamedTuple):
@@ -60,6 +62,7 @@ class Common(NamedTuple):
     no_decay: tuple[str, ...] = ()
     average: Average | None = None
     stats: bool = False
+    noise_scale: NoiseScale | None = None
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
@@ -78,7 +81,14 @@ class Common(NamedTuple):
         if average is not None and not isinstance(average, get_args(Average)):
             raise TypeError(f"average must be EMA(…), SWA(…) or None, got {average!r}")
         stats = FLAG.check("stats", given.get("stats", False))
-        return cls(clip_norm, float(norm_type), skip_nonfinite, max_skips, _patterns(given), average, stats)
+        noise_scale = given.get("noise_scale")
+        if noise_scale is not None:
+            from lrcore.noise import NoiseScale
+
+            if not isinstance(noise_scale, NoiseScale):
+                raise TypeError(f"noise_scale must be NoiseScale(batch=…) or None, got {noise_scale!r}")
+        patterns = _patterns(given)
+        return cls(clip_norm, float(norm_type), skip_nonfinite, max_skips, patterns, average, stats, noise_scale)
 
     @property
     def needs_norm(self) -> bool:
@@ -88,7 +98,7 @@ class Common(NamedTuple):
     @property
     def is_plain(self) -> bool:
         """Whether a step has nothing to do or to say that concerns all groups together."""
-        return not self.needs_norm and not self.stats
+        return not self.needs_norm and not self.stats and self.noise_scale is None
 
     def decays(self, name: str) -> bool:
         """Return whether weight decay acts on the parameter of that name."""
@@ -107,6 +117,7 @@ class Common(NamedTuple):
             "skip_nonfinite": self.skip_nonfinite,
             "average": None if self.average is None else self.average.for_stepper(),
             "stats": self.stats,
+            "squares": self.noise_scale is not None,
         }
 
 

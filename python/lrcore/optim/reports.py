@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lrcore.noise import NoiseScale
     from lrcore.schedules.feedback import Feedback, Tracker
 
 # This module is part of every optimizer and that of feedback is not: it is imported where there is a schedule of it.
@@ -37,7 +38,7 @@ class Reports:
             number = float(value)
         except (TypeError, ValueError):
             raise TypeError(f"report: value must be a number, got {value!r}") from None
-        told = set(listeners)
+        told = {listener for listener in listeners if listener._hears_reports}
         if not told:
             raise ValueError(
                 "report: no hyperparameter follows reports; give one such as lr=schedule * schedules.ReduceOnPlateau()"
@@ -47,6 +48,16 @@ class Reports:
             if listener not in self._trackers:
                 self._trackers[listener] = listener.tracker()
             changed |= self._trackers[listener].report(number)
+        return changed
+
+    def observe(self, noise: NoiseScale, batch: int, listeners: Iterable[Feedback]) -> bool:
+        """Tell listeners that follow the noise of the gradient what it is; return whether a factor changed."""
+        changed = False
+        for listener in set(listeners):
+            if not listener._hears_reports:
+                if listener not in self._trackers:
+                    self._trackers[listener] = listener.tracker()
+                changed |= self._trackers[listener].report(noise.gain(batch))
         return changed
 
     def state(self) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from lrcore.optim.allocation import empty_like
 from lrcore.optim.reports import Reports
 
 if TYPE_CHECKING:
+    from lrcore.noise import NoiseScale
     from lrcore.optim.param_group import ParamGroup
 
 StateDict = dict[str, Any]
@@ -41,6 +42,7 @@ class Snapshot(NamedTuple):
     state: Mapping[str, _Arrays]
     groups: list[tuple[ParamGroup, list[str]]]
     reports: Reports
+    noise: NoiseScale | None
 
 
 class Loaded(NamedTuple):
@@ -71,8 +73,11 @@ def capture(snapshot: Snapshot) -> StateDict:
             copies = {key: array.copy(order="K") for key, array in arrays.items()}
             state[name] = {"step": count, **averaged, **copies}
     saved = {"optimizer": snapshot.optimizer, "steps": snapshot.steps, "state": state, "param_groups": groups}
-    reports = snapshot.reports.state()
-    return {**saved, "reports": reports} if reports else saved
+    if reports := snapshot.reports.state():
+        saved["reports"] = reports
+    if snapshot.noise is not None:
+        saved["noise_scale"] = snapshot.noise.state()
+    return saved
 
 
 def match(

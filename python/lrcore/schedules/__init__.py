@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lrcore.schedules.cycles import CosineRestarts, Cyclic, OneCycle
     from lrcore.schedules.decays import Constant, CosineWave, Exponential, InverseSqrt, InverseTime, Noam
     from lrcore.schedules.elsewhere import get
-    from lrcore.schedules.feedback import ReduceOnPlateau
+    from lrcore.schedules.feedback import AdaScale, ReduceOnPlateau
     from lrcore.schedules.phases import WSD, CooledDown, Then, concat
     from lrcore.schedules.pictures import plot
     from lrcore.schedules.ramps import REX, Cosine, Geometric, Linear, Polynomial, Sqrt, Tanh
@@ -30,7 +30,7 @@ _CLASSES = {
     "clock": ("Held", "Repeated", "Shifted", "Stretched"),
     "cycles": ("CosineRestarts", "Cyclic", "OneCycle"),
     "decays": ("Constant", "CosineWave", "Exponential", "InverseSqrt", "InverseTime", "Noam"),
-    "feedback": ("ReduceOnPlateau",),
+    "feedback": ("AdaScale", "ReduceOnPlateau"),
     "phases": ("WSD", "CooledDown", "Then"),
     "ramps": ("REX", "Cosine", "Geometric", "Linear", "Polynomial", "Sqrt", "Tanh"),
     "stairs": ("Chebyshev", "Lambda", "MultiStep", "Piecewise", "Step", "Table"),
@@ -53,6 +53,7 @@ CLASSES = tuple(sorted(name for names in _CLASSES.values() for name in names))
 __all__ = [
     "REX",
     "WSD",
+    "AdaScale",
     "AtLeast",
     "AtMost",
     "Chebyshev",

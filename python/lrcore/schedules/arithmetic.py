@@ -113,10 +113,11 @@ class Pair(Schedule):
         return values
 
     def _shortened(self, steps: int) -> Schedule:
-        # What ends together with both is fitted; what is over before stays as it is.
-        return type(self)(
-            *(part._shortened(steps) if part.length == self._length else part for part in (self.a, self.b))
-        )
+        if self._length is None:
+            return self
+        # What would not be over by then is fitted; what is stays as it is.
+        left = self._length - steps
+        return type(self)(*(part._shortened(max((settled(part) or 0) - left, 0)) for part in (self.a, self.b)))
 
     def _parts(self) -> Iterator[tuple[str, float]]:
         yield from self.a._parts()

@@ -69,7 +69,8 @@ class Shifted(Schedule):
 
     def _shortened(self, steps: int) -> Schedule:
         # One that begins within its course would begin elsewhere in a shorter one.
-        if self.steps < 0 or steps > (self.schedule.length or steps):
+        length = self.schedule.length
+        if self.steps < 0 or (length is not None and steps > length):
             return super(Shifted, self)._shortened(steps)
         return Shifted(self.schedule._shortened(steps), self.steps)
 
@@ -254,11 +255,9 @@ class Held(Schedule):
         return self.schedule._value(step - step % self.steps)
 
     def _values(self, steps: Any) -> Floats:
-        return (
-            self.schedule._values(steps - steps % self.steps)
-            if self.steps < fn.EXACT
-            else np.full(steps.shape, self.schedule._value(0))
-        )
+        if self.steps >= fn.EXACT:
+            return super(Held, self)._values(steps)
+        return self.schedule._values(steps - steps % self.steps)
 
     def _maximum(self) -> float:
         return self.schedule.maximum if self.length is None else super(Held, self)._maximum()

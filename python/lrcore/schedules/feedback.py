@@ -10,7 +10,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -27,6 +27,9 @@ class Feedback(Schedule):
     """A factor that follows reports; 1 by itself. Multiply it with a schedule and give that to an optimizer."""
 
     __slots__ = ()
+
+    # Whether it follows what is reported; if not, the noise of the gradient.
+    _hears_reports: ClassVar[bool] = True
 
     @property
     def _is_constant(self) -> bool:
@@ -197,6 +200,66 @@ class PlateauTracker(Tracker):
             raise TypeError(f"best must be a number, got {best!r}")
         bad, cooling = check_count("bad", state["bad"]), check_count("cooling", state["cooling"])
         self.factor, self.best, self.bad, self.cooling = factor, float(best), bad, cooling
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class AdaScale(Feedback):
+    """A factor that says how many steps of a micro-batch a step is worth: ``schedule * AdaScale()``.
+
+    With the covariance ``σ²`` of a micro-batch's gradient and the squared norm ``μ²`` of the true one, a step on ``S``
+    micro-batches has the factor ``(σ² + μ²) / (σ²/S + μ²)``: near S where gradients are mostly noise, near 1 where they
+    are not. So a schedule for single micro-batches serves for any number of them. The optimizer needs the option
+    ``noise_scale``, and steps of two micro-batches or more; until then the factor is 1.
+
+    Picture: docs/gallery/AdaScale.png
+
+    Examples:
+        >>> import lrcore, numpy as np
+        >>> from lrcore import schedules
+        >>> rate = schedules.Constant(0.1) * schedules.AdaScale()
+        >>> opt = lrcore.SGD(np.zeros(2), lr=rate, noise_scale=lrcore.NoiseScale(batch=8))
+        >>> for grad in ([1.0, 1.0], [3.0, 1.0]):
+        ...     count = opt.accumulate(np.array(grad))
+        >>> info = opt.step()
+        >>> round(opt.lr, 4)
+        0.12
+
+    References:
+        Johnson, Agrawal, Gu & Guestrin, *AdaScale SGD* (2020), equation 4.
+
+    Note:
+        The paper also advances the schedule by the factor at every step. Here it goes on by one: make it shorter.
+    """
+
+    _hears_reports: ClassVar[bool] = False
+
+    def tracker(self) -> GainTracker:
+        """Return a new tracker, which is told gains."""
+        return GainTracker()
+
+
+class GainTracker(Tracker):
+    """The present gain of :class:`AdaScale`."""
+
+    __slots__ = ("factor",)
+
+    def __init__(self) -> None:
+        self.factor = 1.0
+
+    def report(self, value: float) -> bool:
+        """Take a gain; return whether it differs from the last."""
+        before, self.factor = self.factor, value
+        return value != before
+
+    def state(self) -> dict[str, float]:
+        """Return the gain."""
+        return {"factor": self.factor}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state` returned, or raise TypeError or ValueError and change nothing."""
+        if not isinstance(state, Mapping) or state.keys() != {"factor"}:
+            raise ValueError(f"the state of a gain has factor, got {state!r}")
+        self.factor = NON_NEGATIVE.check("factor", state["factor"])
 
 
 def listeners(value: Any) -> Iterator[Feedback]:

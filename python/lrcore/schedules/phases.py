@@ -190,6 +190,8 @@ class CooledDown(Schedule):
         return self._begin + self.steps if self.steps else self.schedule.length
 
     def __repr__(self) -> str:
+        if not callable(self.schedule.cooldown):  # as that of a plateau is not
+            return Schedule.__repr__(self)
         given = [str(self.steps)]
         given += [f"{name}={getattr(self, name)!r}" for name in ("end", "shape", "at") if not self._is_default(name)]
         return f"{wrapped(self.schedule)}.cooldown({', '.join(given)})"

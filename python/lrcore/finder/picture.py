@@ -1,0 +1,39 @@
+"""A range test as a picture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from lrcore.finder.result import RangeTest
+
+
+def draw(result: RangeTest, ax: Axes | None) -> Axes:
+    """Draw the losses over the rates, and mark the suggestions."""
+    if ax is None:
+        try:
+            from matplotlib import pyplot as plt
+        except ImportError as error:
+            raise ImportError("plots need matplotlib: pip install matplotlib") from error
+        _, ax = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    lrs, losses = result._finite
+    ax.plot(lrs, losses, color="0.75", linewidth=1, label="loss")
+    ax.plot(lrs, result._centered, color="C0", linewidth=2, label="smoothed")
+    if result.spreads:
+        spread = np.array(result.spreads)[: len(lrs)]
+        ax.fill_between(lrs, losses - spread, losses + spread, color="0.9", label="spread of repeats")
+    for i, one in enumerate(result.suggestions.values(), start=1):
+        ax.axvline(one.lr, color=f"C{i}", linestyle=":", linewidth=1.5, label=f"{one.name}: {one.lr:.2g}")
+    advice = result.suggest()
+    if advice.lr is not None:
+        ax.axvline(advice.lr, color="black", linewidth=1.5, label=f"suggested: {advice.lr:.2g}")
+    least, first = float(np.min(losses)), float(losses[0])
+    top = first + 0.6 * max(first - least, 1e-12)
+    ax.set_ylim(least - 0.05 * (top - least), top)
+    ax.set(xscale="log", xlabel="learning rate", ylabel="loss")
+    ax.legend(fontsize="small", loc="best")
+    return ax

@@ -1,0 +1,207 @@
+"""What a range test found."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from lrcore.finder import curve
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from lrcore.finder.curve import Floats, Suggestion
+
+VERSION = 1
+# Below this share of the edge a rate is stable also where later steps meet more curvature than the test did.
+MARGIN = 2.0
+
+
+class Advice(NamedTuple):
+    """What a range test comes to.
+
+    Attributes:
+        lr: The rate to begin with, or None if the curve says none.
+        confidence: ``"high"``, ``"medium"``, ``"low"``, or ``"none"``.
+        reason: Why this rate, or why none and what to try.
+    """
+
+    lr: float | None
+    confidence: str
+    reason: str
+
+    def __str__(self) -> str:
+        """Return all in a line."""
+        if self.lr is None:
+            return f"no suggestion: {self.reason}"
+        return f"{self.lr:.3g} (confidence {self.confidence}): {self.reason}"
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """The losses of a range test, and the rates that they suggest.
+
+    Attributes:
+        lrs: The rates that were tried, of the first group.
+        losses: The loss at each, before the step with that rate; of several repeats the mean.
+        spreads: The standard deviation over repeats, empty of a single one.
+        stopped: Why it ended: ``"end"``, ``"diverged"``, ``"nan"`` or ``"batches"``.
+        smoothing: The share of the running average that is kept at each loss.
+        momentum: That of the optimizer at the test, if it is plain momentum; for the edge of stability.
+    """
+
+    lrs: tuple[float, ...]
+    losses: tuple[float, ...]
+    spreads: tuple[float, ...] = ()
+    stopped: str = "end"
+    smoothing: float = 0.9
+    momentum: float = 0.0
+
+    # Curves
+
+    @cached_property
+    def smoothed(self) -> Floats:
+        """The running average of the losses, debiased exactly."""
+        return curve.smooth(self._finite[1].tolist(), self.smoothing)
+
+    @cached_property
+    def _finite(self) -> tuple[Floats, Floats]:
+        lrs, losses = np.array(self.lrs, np.float64), np.array(self.losses, np.float64)
+        finite = np.isfinite(losses)
+        return lrs[finite], losses[finite]
+
+    @cached_property
+    def _centered(self) -> Floats:
+        return curve.centered(self._finite[1], self.smoothing)
+
+    # Suggestions
+
+    @cached_property
+    def suggestions(self) -> dict[str, Suggestion]:
+        """The rates that stand out, each with its reason, by name; fewer where the curve does not show one."""
+        lrs, raw = self._finite
+        if len(lrs) < 2:
+            return {}
+        losses = self._centered
+        found = [
+            curve.steepest(lrs, losses),
+            curve.valley(lrs, losses),
+            curve.slide(lrs, losses),
+            curve.minimum_over_ten(lrs, losses),
+            curve.safe(curve.edge(lrs, raw if self._is_smooth else losses, self.momentum), MARGIN),
+        ]
+        return {one.name: one for one in found if one is not None}
+
+    @property
+    def _is_smooth(self) -> bool:
+        """Whether losses lie so near to the smooth curve that they need none, as on whole batches."""
+        raw = self._finite[1]
+        fall = float(np.max(raw) - np.min(raw))
+        rising = np.diff(raw[: int(np.argmin(raw)) + 1]) > 0.0
+        return bool(fall > 0.0 and not rising.any())
+
+    def suggest(self) -> Advice:
+        """Return one rate to begin with, how sure that is, and why; or why there is none.
+
+        It is the geometric mean of ``steepest`` and ``safe``, at most a third of the rate at which the loss is least. The
+        confidence is high where these two lie within a factor of 30 and the test went as far as the loss diverges.
+        """
+        refusal = self._refusal()
+        if refusal is not None:
+            return Advice(None, "none", refusal)
+        found = self.suggestions
+        if "steepest" not in found or "minimum / 10" not in found:
+            return Advice(None, "none", "the loss falls nowhere for long; try more steps, or larger batches")
+        most = found["minimum / 10"].lr * 10.0 / 3.0
+        if "safe" not in found:
+            return Advice(most, "low", "a third of the rate of the least loss; the test did not come to an edge")
+        lr = math.sqrt(found["steepest"].lr * found["safe"].lr)
+        why = f"between steepest ({found['steepest'].lr:.2g}) and safe ({found['safe'].lr:.2g})"
+        if lr > most:
+            lr, why = most, f"a third of the rate of the least loss, which is below the middle of {why[8:]}"
+        return Advice(lr, self._confidence(), why)
+
+    def _confidence(self) -> str:
+        factor = self.suggestions["safe"].lr / self.suggestions["steepest"].lr
+        if 1.0 <= factor <= 30.0 and self.stopped in ("diverged", "nan"):
+            return "high"
+        return "medium" if factor <= 300.0 else "low"
+
+    def _refusal(self) -> str | None:
+        """Return why the curve suggests nothing, or None if it does."""
+        lrs, raw = self._finite
+        if len(lrs) < 8:
+            if self.stopped in ("nan", "diverged"):
+                return f"the loss exploded within {len(self.lrs)} steps; try start={self.lrs[0] / 1000.0:.1g}"
+            return f"there are {len(lrs)} losses, and a curve needs 8; try steps=100"
+        losses = self._centered
+        least = int(np.argmin(losses))
+        if curve.is_flat(losses, curve.noise_of(raw, losses)):
+            rising = losses[-1] > 1.5 * losses[0]
+            other = f"start={lrs[0] / 1000.0:.1g}" if rising else f"end={lrs[-1] * 1000.0:.1g}"
+            return f"the loss is flat from {lrs[0]:.2g} to {lrs[-1]:.2g}; try {other}, or larger batches"
+        if self.stopped in ("end", "batches") and least >= len(losses) - max(len(losses) // 20, 1) - 1:
+            return f"the loss still falls at {lrs[-1]:.2g}, where the test ended; try end={lrs[-1] * 100.0:.1g}"
+        if least < 3:
+            return f"the loss grows from the first rates on; try start={lrs[0] / 1000.0:.1g}"
+        return None
+
+    # Other forms
+
+    def table(self) -> str:
+        """Return the suggestions as a table."""
+        rows = [f"{one.name:14} {one.lr:10.3g}  {one.reason}" for one in self.suggestions.values()]
+        return "\n".join([f"{'suggestion':14} {'rate':>10}  why", *rows, "", f"suggested: {self.suggest()}"])
+
+    def __str__(self) -> str:
+        """Return the table, and what was tried."""
+        ended = {"end": "it went to the end", "diverged": "the loss had diverged", "nan": "the loss was no number"}
+        why = ended.get(self.stopped, "there were no more batches")
+        return f"{len(self.lrs)} rates from {self.lrs[0]:.2g} to {self.lrs[-1]:.2g}; {why}\n{self.table()}"
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the losses, raw and smoothed, over the rates, with each suggestion marked.
+
+        Args:
+            ax: Where to draw; None makes a figure.
+
+        Returns:
+            The axes.
+
+        Raises:
+            ImportError: If matplotlib is not installed.
+        """
+        from lrcore.finder.picture import draw
+
+        return draw(self, ax)
+
+    def to_json(self) -> str:
+        """Return it as JSON, with the version of the format; a loss that is no number is null."""
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        values["losses"] = [loss if math.isfinite(loss) else None for loss in self.losses]
+        return json.dumps({"range_test": VERSION, **values}, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> RangeTest:
+        """Return what :meth:`to_json` wrote.
+
+        Raises:
+            ValueError: If it is no JSON of a range test, or of another version.
+        """
+        try:
+            given = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"this is no JSON: {error}") from None
+        names = {field.name for field in fields(cls)}
+        if not isinstance(given, dict) or given.keys() != names | {"range_test"}:
+            raise ValueError(f"a range test must be a dict of range_test, {', '.join(sorted(names))}")
+        if given.pop("range_test") != VERSION:
+            raise ValueError(f"the range test is of another version; known is {VERSION}")
+        for name in ("lrs", "losses", "spreads"):
+            given[name] = tuple(math.nan if value is None else float(value) for value in given[name])
+        return cls(**given)

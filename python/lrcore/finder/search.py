@@ -1,0 +1,303 @@
+"""The range test: raise the rate step by step, and look what becomes of the loss."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lrcore._ranges import POSITIVE, Range, check_count
+from lrcore.finder.curve import Smoother
+from lrcore.finder.preserving import preserved
+from lrcore.finder.result import RangeTest
+from lrcore.schedules import Schedule
+
+if TYPE_CHECKING:
+    from lrcore.optim import Optimizer, ParamGroup
+
+MODES = ("exp", "linear")
+
+
+class Finder:
+    """A range test of a training loop of one's own: rates to train at, and reports of their losses.
+
+    ``for lr in finder`` yields rates from ``start`` to ``end``, until the loss diverges. In each turn take the loss at
+    the present weights, tell it to :meth:`report`, and take one step at that rate. What the loop changes stays changed:
+    :func:`find_lr` puts everything back, for optimizers of lrcore.
+
+    Args:
+        start: The first rate, in (0, inf).
+        end: The last one, above ``start``.
+        steps: How many, at least 2.
+        mode: ``"exp"``, the same factor between two, or ``"linear"``, the same difference.
+        smoothing: The share of the running average of losses that is kept at each, in [0, 1).
+        stop: It stops when the average is more than this many times the best one, in (1, inf].
+
+    Raises:
+        TypeError: If a number is none.
+        ValueError: If one is out of range.
+
+    Examples:
+        >>> import lrcore
+        >>> w, finder = 1.0, lrcore.Finder(start=1e-3, end=10.0, steps=60)
+        >>> for lr in finder:
+        ...     goes_on = finder.report(2.0 * w * w)  # of curvature 4: stable below 0.5
+        ...     w -= lr * 4.0 * w
+        >>> result = finder.result()
+        >>> result.stopped, 0.1 < result.suggestions["safe"].lr < 0.5
+        ('diverged', True)
+    """
+
+    def __init__(
+        self,
+        start: float = 1e-7,
+        end: float = 10.0,
+        steps: int = 100,
+        mode: str = "exp",
+        *,
+        smoothing: float = 0.9,
+        stop: float = 4.0,
+    ) -> None:
+        start, end = POSITIVE.check("start", start), POSITIVE.check("end", end)
+        if end <= start:
+            raise ValueError(f"end must be more than start, {start!r}, got {end!r}")
+        steps = check_count("steps", steps, least=2)
+        if mode not in MODES:
+            raise ValueError(f"mode must be 'exp' or 'linear', got {mode!r}")
+        self._smoothing = Range(0.0, 1.0).check("smoothing", smoothing)
+        self._stop = Range(1.0, math.inf, opened=True, closed=True).check("stop", stop)
+        rates = np.geomspace(start, end, steps) if mode == "exp" else np.linspace(start, end, steps)
+        self._rates: list[float] = rates.tolist()
+        self._lrs: list[float] = []
+        self._losses: list[float] = []
+        self._smoother = Smoother(self._smoothing)
+        self._best = math.inf
+        self._stopped: str | None = None
+
+    def __iter__(self) -> Iterator[float]:
+        """Yield the rates, until the loss diverges."""
+        for lr in self._rates[len(self._lrs) :]:
+            if self._stopped is not None:
+                return
+            if len(self._lrs) != len(self._losses):
+                raise RuntimeError(f"no loss was reported for the rate {self._lrs[-1]!r}")
+            self._lrs.append(lr)
+            yield lr
+        self._stopped = self._stopped or "end"
+
+    def report(self, loss: float) -> bool:
+        """Tell the loss at the present rate, before the step; return whether to take it and go on.
+
+        Raises:
+            RuntimeError: If no rate is waiting for its loss.
+        """
+        if len(self._losses) >= len(self._lrs):
+            raise RuntimeError("report one loss for each rate that the finder yields")
+        number = float(loss)
+        self._losses.append(number)
+        if not math.isfinite(number):
+            self._stopped = "nan"
+            return False
+        average = self._smoother.add(number)
+        self._best = min(self._best, average)
+        # Measured from the best one, so that it means the same for losses below 0.
+        if len(self._losses) > 1 and average - self._best > (self._stop - 1.0) * abs(self._best):
+            self._stopped = "diverged"
+            return False
+        return True
+
+    def end(self, reason: str) -> None:
+        """End the test early: ``"batches"`` says that there were no more."""
+        if len(self._lrs) > len(self._losses):
+            self._lrs.pop()
+        self._stopped = reason
+
+    def result(self, momentum: float = 0.0) -> RangeTest:
+        """Return what was found so far.
+
+        Args:
+            momentum: That of the training, if it is plain momentum: the edge of stability lies higher with it.
+        """
+        lrs = self._lrs[: len(self._losses)]
+        return RangeTest(
+            tuple(lrs), tuple(self._losses), (), self._stopped or "end", self._smoothing, momentum=momentum
+        )
+
+
+def find_lr(
+    opt: Optimizer,
+    loss_and_grads: Callable[..., tuple[float, Any]],
+    batches: Iterable[Any],
+    start: float = 1e-7,
+    end: float = 10.0,
+    steps: int = 100,
+    mode: str = "exp",
+    *,
+    smoothing: float = 0.9,
+    stop: float = 4.0,
+    validation: Callable[[Any], float] | None = None,
+    accumulate: int = 1,
+    repeats: int = 1,
+    generators: Iterable[Any] = (),
+    progress: bool = True,
+) -> RangeTest:
+    """Find a learning rate by a range test: train at rates that rise from step to step, and look at the loss.
+
+    A multiplier of all rates is raised, so that groups keep their ratios. Afterwards weights, state, averages,
+    counters, schedules and the generators are as they were, bit for bit, also after an exception or Ctrl-C; meanwhile
+    there is a copy of weights and state.
+
+    Args:
+        opt: The optimizer. Its state at the time of the test counts too.
+        loss_and_grads: ``loss_and_grads(params, *batch)`` returns the mean loss of a batch and the gradients, in the
+            structure of ``opt.params``.
+        batches: The batches, each a tuple of arguments, or a single one. A list or a loader is begun again when it is
+            over; an iterator ends the test.
+        start: The first rate, of the first group, in (0, inf).
+        end: The last rate, above ``start``.
+        steps: How many rates, at least 2.
+        mode: ``"exp"``, the same factor between two rates, or ``"linear"``, the same difference.
+        smoothing: The share of the running average of losses that is kept at each, in [0, 1).
+        stop: The test stops when the average is more than this many times the best one, or a loss is no number.
+        validation: ``validation(params)`` returns the loss to look at in the place of the batches'.
+        accumulate: How many batches make a step.
+        repeats: How often the test is run, on the batches that follow; the result has the mean and its spread.
+        generators: Random generators of NumPy, Python or PyTorch that the training draws from, to be put back.
+        progress: Whether to show a progress bar on a terminal, where tqdm is installed.
+
+    Returns:
+        The losses, with ``result.suggest()``, ``result.table()`` and ``result.plot()``.
+
+    Raises:
+        TypeError: If an argument is of a wrong type.
+        ValueError: If a number is out of range, there is no batch, or a step refuses its gradients.
+        RuntimeError: If micro-batches are waiting for a step.
+
+    Examples:
+        >>> import lrcore, numpy as np
+        >>> params = {"w": np.array([1.0, -2.0])}
+        >>> opt = lrcore.SGD(params)
+        >>> def loss_and_grads(params):  # a quadratic of curvatures 1 and 4: stable below 0.5
+        ...     curvature = np.array([1.0, 4.0])
+        ...     return 0.5 * float(curvature @ params["w"] ** 2), {"w": curvature * params["w"]}
+        >>> result = lrcore.find_lr(opt, loss_and_grads, [()], start=1e-4)
+        >>> result.stopped, bool(0.5 / 3 < result.suggestions["safe"].lr < 0.5), params["w"]
+        ('diverged', True, array([ 1., -2.]))
+
+    References:
+        Smith, *Cyclical Learning Rates for Training Neural Networks* (2017), section 3.3.
+
+    Note:
+        fastai's ``lr_find`` and Lightning's write one rate into every group, and take slopes by the rate; here groups
+        keep their ratios, and slopes are by its logarithm. torch-lr-finder does not stop at NaN.
+    """
+    accumulate, repeats = check_count("accumulate", accumulate, least=1), check_count("repeats", repeats, least=1)
+    Finder(start, end, steps, mode, smoothing=smoothing, stop=stop)  # so that arguments are checked first
+    feed = _Feed(batches)
+    results = []
+    for number in range(repeats):
+        finder = Finder(start, end, steps, mode, smoothing=smoothing, stop=stop)
+        with preserved(opt, generators):
+            rates = _shown(
+                finder, steps, f"range test {number + 1}/{repeats}" if repeats > 1 else "range test", progress
+            )
+            _run(opt, loss_and_grads, feed, rates, finder, validation, accumulate)
+        results.append(finder.result(_momentum(opt)))
+    return results[0] if repeats == 1 else _together(results)
+
+
+def _run(
+    opt: Optimizer,
+    loss_and_grads: Callable[..., tuple[float, Any]],
+    feed: _Feed,
+    rates: Iterable[float],
+    finder: Finder,
+    validation: Callable[[Any], float] | None,
+    accumulate: int,
+) -> None:
+    present = [_height(group, opt.steps) for group in opt.param_groups]
+    for lr in rates:
+        losses = []
+        for _ in range(accumulate):
+            batch = feed.next()
+            if batch is None:
+                finder.end("batches")
+                return
+            loss, grads = loss_and_grads(opt.params, *batch)
+            losses.append(float(loss))
+            if accumulate > 1 and math.isfinite(losses[-1]):
+                opt.accumulate(grads)
+        loss = sum(losses) / len(losses) if validation is None else float(validation(opt.params))
+        if not finder.report(loss if math.isfinite(sum(losses)) else math.nan):
+            return
+        for group, base in zip(opt.param_groups, present, strict=True):
+            group["lr"] = lr * (base / present[0])
+        opt.step(grads if accumulate == 1 else None)
+
+
+def _height(group: ParamGroup, step: int) -> float:
+    """Return the rate of a group without its scale; where that is 0, as at the end of a schedule, its highest."""
+    lr = group["lr"]
+    if not isinstance(lr, Schedule):
+        return float(lr) or 1.0
+    return lr(step) or lr.maximum or 1.0
+
+
+class _Feed:
+    """Batches, begun again when they are over and can be."""
+
+    def __init__(self, batches: Iterable[Any]) -> None:
+        if not isinstance(batches, Iterable):
+            raise TypeError(f"batches must be iterable, got {type(batches).__name__}")
+        self._again = None if isinstance(batches, Iterator) else batches
+        self._batches = iter(batches)
+        first = next(self._batches, None)
+        if first is None:
+            raise ValueError("batches must be at least one, got none")
+        self._batches = itertools.chain([first], self._batches)
+
+    def next(self) -> Sequence[Any] | None:
+        batch = next(self._batches, None)
+        if batch is None and self._again is not None:
+            self._batches = iter(self._again)
+            batch = next(self._batches, None)
+        if batch is None or isinstance(batch, tuple | list):
+            return batch
+        return (batch,)
+
+
+def _shown(finder: Finder, steps: int, title: str, progress: bool) -> Iterable[float]:  # noqa: FBT001
+    if not progress:
+        return finder
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return finder
+    bar: Iterable[float] = tqdm(finder, total=steps, desc=title, unit="rate", leave=False, disable=None)
+    return bar
+
+
+def _momentum(opt: Optimizer) -> float:
+    """Return the momentum of the first group, if it is a plain number and without Nesterov's correction."""
+    group = opt.param_groups[0]
+    values = group.present(opt.steps)
+    momentum = values.get("momentum", 0.0)
+    return float(momentum) if type(opt).__name__ == "SGD" and not values.get("nesterov") else 0.0
+
+
+def _together(results: list[RangeTest]) -> RangeTest:
+    """Return the mean of several tests, as far as all of them went."""
+    length = min(len(result.losses) for result in results)
+    losses = np.array([result.losses[:length] for result in results])
+    shortest = min(results, key=lambda result: len(result.losses))
+    return RangeTest(
+        shortest.lrs,
+        tuple(losses.mean(axis=0).tolist()),
+        tuple(losses.std(axis=0, ddof=1).tolist()),
+        shortest.stopped,
+        shortest.smoothing,
+        momentum=shortest.momentum,
+    )

@@ -1,0 +1,173 @@
+"""The gradient noise scale: how large a batch is worth its while."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from lrcore._ranges import FRACTION, NON_NEGATIVE, POSITIVE, check_count
+
+
+class BatchAdvice(NamedTuple):
+    """A batch size, and the rate that goes with it.
+
+    Attributes:
+        batch: The samples of a step: about the noise scale, where twice the samples would save half of what they cost.
+        lr: The rate for it, of the rate that is right for the present batch.
+    """
+
+    batch: int
+    lr: float
+
+
+class NoiseScale:
+    """The simple noise scale of the gradient, ``S / G²``, from gradients of two batch sizes.
+
+    With the mean squared norms ``|g_b|²`` at ``b`` samples and ``|g_B|²`` at ``B``::
+
+        G² = (B |g_B|² − b |g_b|²) / (B − b)          the squared norm of the true gradient
+        S  = (|g_b|² − |g_B|²) / (1/b − 1/B)          the trace of the covariance of one sample's gradient
+
+    Both are unbiased, and smoothed before they are divided. As the option ``noise_scale=NoiseScale(batch=32)`` of an
+    optimizer it is fed by ``opt.accumulate``: the micro-batches' norms against that of their mean, taken in the pass
+    that adds them up. It is then ``opt.noise_scale``.
+
+    Args:
+        batch: The samples of a micro-batch, at least 1.
+        smoothing: The share of the running averages that is kept at each step, in [0, 1).
+
+    Raises:
+        TypeError: If a number is none.
+        ValueError: If one is out of range.
+
+    Examples:
+        >>> import lrcore, numpy as np
+        >>> opt = lrcore.SGD({"w": np.zeros(1000)}, lr=0.0, noise_scale=lrcore.NoiseScale(batch=8, smoothing=0.99))
+        >>> rng = np.random.default_rng(0)
+        >>> for _ in range(300):
+        ...     for _ in range(4):  # a gradient of 0.1 everywhere, and a variance of 1 for each sample
+        ...         count = opt.accumulate({"w": 0.1 + rng.standard_normal(1000) / np.sqrt(8)})
+        ...     info = opt.step()
+        >>> abs(opt.noise_scale.value - 1.0 / 0.1**2) < 5.0  # S / G² = 1000 / (1000 · 0.01)
+        True
+
+    References:
+        McCandlish, Kaplan, Amodei et al., *An Empirical Model of Large-Batch Training* (2018), appendix A.1.
+    """
+
+    def __init__(self, batch: int, smoothing: float = 0.99) -> None:
+        self.batch = check_count("NoiseScale: batch", batch, least=1)
+        self.smoothing = FRACTION.check("NoiseScale: smoothing", smoothing)
+        self.updates = 0
+        self._weight = 0.0
+        # Running sums of S, G², and of their squares and product.
+        self._sums = [0.0] * 5
+        self._largest = batch
+
+    def update(self, small: float, small_batch: int, large: float, large_batch: int) -> None:
+        """Add the squared norms of gradients at two batch sizes.
+
+        Args:
+            small: The mean of the squared norms at ``small_batch`` samples.
+            small_batch: A number of samples.
+            large: The mean of the squared norms at ``large_batch`` samples.
+            large_batch: A larger number of samples.
+
+        Raises:
+            TypeError: If a number is none.
+            ValueError: If one is out of range.
+        """
+        small, large = NON_NEGATIVE.check("small", small), NON_NEGATIVE.check("large", large)
+        b = check_count("small_batch", small_batch, least=1)
+        big = check_count("large_batch", large_batch, least=b + 1)
+        signal = (big * large - b * small) / (big - b)
+        noise = (small - large) / (1.0 / b - 1.0 / big)
+        keep = self.smoothing
+        found = (noise, signal, noise * noise, signal * signal, noise * signal)
+        self._sums = [keep * total + (1.0 - keep) * new for total, new in zip(self._sums, found, strict=True)]
+        self._weight = keep * self._weight + (1.0 - keep)
+        self.updates += 1
+        self._largest = big
+
+    def _means(self) -> list[float]:
+        return [total / self._weight for total in self._sums] if self.updates else [math.nan] * 5
+
+    @property
+    def noise(self) -> float:
+        """``S``, the trace of the covariance of one sample's gradient, or NaN before the first update."""
+        return self._means()[0]
+
+    @property
+    def signal(self) -> float:
+        """``G²``, the squared norm of the gradient, or NaN before the first update."""
+        return self._means()[1]
+
+    @property
+    def value(self) -> float:
+        """The noise scale in samples, or NaN as long as no gradient stands out of the noise."""
+        noise, signal = self._means()[:2]
+        return max(noise, 0.0) / signal if signal > 0.0 else math.nan
+
+    @property
+    def uncertainty(self) -> float:
+        """The standard error of the value as a share of it, from how updates scatter; infinite while not known."""
+        noise, signal, noise2, signal2, both = self._means()
+        # An average that forgets rests on so many updates.
+        keep = self.smoothing
+        count = min(self.updates, (1.0 + keep) / (1.0 - keep))
+        if count < 2.0 or not (noise > 0.0 and signal > 0.0):
+            return math.inf
+        relative = (noise2 - noise**2) / noise**2 + (signal2 - signal**2) / signal**2
+        relative -= 2.0 * (both - noise * signal) / (noise * signal)
+        return math.sqrt(max(relative, 0.0) / (count - 1.0))
+
+    def suggest(self, lr: float) -> BatchAdvice:
+        """Return the batch that the noise scale suggests, and the rate for it.
+
+        A rate that is right for the present batch ``B`` is right for another ``B'`` as ``lr (1 + N/B) / (1 + N/B')``,
+        with the noise scale ``N``; for SGD. Far below ``N`` that is in proportion to the batch, far above it stays.
+
+        Args:
+            lr: The rate for the present batch: that of all micro-batches of a step together.
+
+        Raises:
+            TypeError: If the rate is no number.
+            ValueError: If it is out of range, or the noise scale is not known yet.
+        """
+        lr = POSITIVE.check("suggest: lr", lr)
+        scale = self.value
+        if not scale > 0.0:
+            raise ValueError("suggest: the noise scale is not known yet; take more steps, or more micro-batches a step")
+        batch = max(round(scale), 1)
+        return BatchAdvice(batch, lr * (1.0 + scale / self._largest) / (1.0 + scale / batch))
+
+    def gain(self, batch: int) -> float:
+        """Return how many steps of a micro-batch one of a larger batch is worth: from 1 to ``batch / micro-batch``."""
+        noise, signal = self._means()[:2]
+        noise, signal = max(noise, 0.0), max(signal, 0.0)
+        least = noise / batch + signal
+        return (noise / self.batch + signal) / least if least > 0.0 else 1.0
+
+    def state(self) -> dict[str, Any]:
+        """Return all of it as plain values."""
+        return {
+            "batch": self.batch, "smoothing": self.smoothing, "updates": self.updates, "weight": self._weight,
+            "sums": list(self._sums), "largest": self._largest,
+        }  # fmt: skip
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state` returned.
+
+        Raises:
+            ValueError: If it is not that.
+        """
+        if not isinstance(state, dict) or state.keys() != self.state().keys() or len(state["sums"]) != len(self._sums):
+            raise ValueError(f"the state of a noise scale has {', '.join(self.state())}, got {state!r}")
+        self.batch, self.smoothing, self.updates = state["batch"], state["smoothing"], state["updates"]
+        self._weight, self._sums, self._largest = state["weight"], list(state["sums"]), state["largest"]
+
+    def __repr__(self) -> str:
+        """Return the value with its uncertainty."""
+        if not self.updates:
+            return f"NoiseScale(batch={self.batch}, smoothing={self.smoothing})"
+        return f"<NoiseScale: {self.value:.4g} samples ± {self.uncertainty:.0%}, after {self.updates} updates>"

@@ -1,0 +1,166 @@
+"""Hyperparameters for another batch size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from lrcore._ranges import FRACTION, NON_NEGATIVE, check_count
+from lrcore.optim import Optimizer
+from lrcore.schedules import Schedule
+
+__all__ = ["adam_sde", "linear", "sqrt"]
+
+T = TypeVar("T")
+_Rule = Callable[[Mapping[str, Any], float], dict[str, Any]]
+
+
+def linear(hyperparameters: T, old_batch: int, new_batch: int) -> T:
+    """Scale the rate with the batch: ``lr ← κ · lr`` with ``κ = new_batch / old_batch``.
+
+    A step on κ times as many samples then goes as far as κ steps did. That holds for SGD, with momentum too, as long as
+    the gradient changes little over those κ steps: up to about the noise scale of the gradient, and after a warm-up.
+
+    Args:
+        hyperparameters: A rate, a number or a schedule; or a mapping with ``"lr"``; or an optimizer, whose groups are
+            changed.
+        old_batch: The samples of a step for which they were chosen.
+        new_batch: The samples of a step from now on.
+
+    Returns:
+        The same with the new values: a new number, schedule or dict, or the optimizer itself.
+
+    Raises:
+        TypeError: If an argument is of a wrong type.
+        ValueError: If a number is out of range; of an optimizer no group is changed then.
+
+    Examples:
+        >>> import lrcore
+        >>> lrcore.scaling.linear(0.1, old_batch=256, new_batch=1024)
+        0.4
+        >>> lrcore.scaling.linear({"lr": 0.1, "momentum": 0.9}, 256, 1024)
+        {'lr': 0.4, 'momentum': 0.9}
+
+    References:
+        Goyal et al., *Accurate, Large Minibatch SGD* (2017), section 2.1.
+    """
+    scaled: T = _scaled(hyperparameters, old_batch, new_batch, _linear)
+    return scaled
+
+
+def sqrt(hyperparameters: T, old_batch: int, new_batch: int) -> T:
+    """Scale the rate with the root of the batch: ``lr ← √κ · lr`` with ``κ = new_batch / old_batch``.
+
+    The variance of a step then stays the same for SGD, and for Adam-like rules, which divide by the gradient's size,
+    it is the usual rule where gradients are mostly noise. The averages of Adam then reach over κ times as many samples:
+    see :func:`adam_sde`.
+
+    Args:
+        hyperparameters: A rate, a number or a schedule; or a mapping with ``"lr"``; or an optimizer, whose groups are
+            changed.
+        old_batch: The samples of a step for which they were chosen.
+        new_batch: The samples of a step from now on.
+
+    Returns:
+        The same with the new values: a new number, schedule or dict, or the optimizer itself.
+
+    Raises:
+        TypeError: If an argument is of a wrong type.
+        ValueError: If a number is out of range; of an optimizer no group is changed then.
+
+    Examples:
+        >>> import lrcore
+        >>> lrcore.scaling.sqrt(0.001, old_batch=256, new_batch=1024)
+        0.002
+
+    References:
+        Krizhevsky, *One Weird Trick for Parallelizing Convolutional Neural Networks* (2014); Hoffer, Hubara & Soudry,
+        *Train Longer, Generalize Better* (2017).
+    """
+    scaled: T = _scaled(hyperparameters, old_batch, new_batch, _sqrt)
+    return scaled
+
+
+def adam_sde(hyperparameters: T, old_batch: int, new_batch: int) -> T:
+    """Scale Adam as a stochastic differential equation: the same course in fewer, larger steps.
+
+    With ``κ = new_batch / old_batch``: ``lr ← √κ · lr``, ``1 − βᵢ ← κ (1 − βᵢ)``, ``eps ← eps / √κ``. It holds for
+    Adam, AdamW and RMSprop (whose ``alpha`` is treated as a beta) where gradients are mostly noise, and while every
+    ``κ (1 − β)`` is well below 1. The warm-up, in steps, is shorter by κ: that is the caller's to change.
+
+    Args:
+        hyperparameters: A mapping with ``"lr"`` and, as far as the optimizer has them, ``"betas"`` or ``"alpha"`` and
+            ``"eps"``; or an optimizer, whose groups are changed. The rate may be a schedule, the others are numbers.
+        old_batch: The samples of a step for which they were chosen.
+        new_batch: The samples of a step from now on.
+
+    Returns:
+        The same with the new values: a new dict, or the optimizer itself.
+
+    Raises:
+        TypeError: If an argument is of a wrong type, or a beta is a schedule.
+        ValueError: If a number is out of range, or a beta would be negative; of an optimizer no group is changed then.
+
+    Examples:
+        >>> import lrcore
+        >>> new = lrcore.scaling.adam_sde({"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8}, 64, 256)
+        >>> round(new["lr"], 6), tuple(round(beta, 6) for beta in new["betas"]), new["eps"]
+        (0.002, (0.6, 0.996), 5e-09)
+
+    References:
+        Malladi, Lyu, Panigrahi & Arora, *On the SDEs and Scaling Rules for Adaptive Gradient Algorithms* (2022),
+        definition 5.4.
+    """
+    scaled: T = _scaled(hyperparameters, old_batch, new_batch, _adam_sde)
+    return scaled
+
+
+def _linear(values: Mapping[str, Any], factor: float) -> dict[str, Any]:
+    return {**values, "lr": _times(values["lr"], factor)}
+
+
+def _sqrt(values: Mapping[str, Any], factor: float) -> dict[str, Any]:
+    return {**values, "lr": _times(values["lr"], math.sqrt(factor))}
+
+
+def _adam_sde(values: Mapping[str, Any], factor: float) -> dict[str, Any]:
+    if "betas" not in values and "alpha" not in values:
+        raise ValueError(f"adam_sde: betas or alpha are needed, got {', '.join(values)}")
+    changed = _sqrt(values, factor)
+    if "betas" in values:
+        changed["betas"] = tuple(_beta(f"betas[{i}]", beta, factor) for i, beta in enumerate(values["betas"]))
+    if "alpha" in values:
+        changed["alpha"] = _beta("alpha", values["alpha"], factor)
+    if "eps" in values:
+        changed["eps"] = _times(values["eps"], 1.0 / math.sqrt(factor))
+    return changed
+
+
+def _beta(name: str, beta: Any, factor: float) -> float:
+    if isinstance(beta, Schedule):
+        raise TypeError(f"adam_sde: {name} must be a number, got {beta!r}")
+    new = 1.0 - factor * (1.0 - FRACTION.check(f"adam_sde: {name}", beta))
+    if new < 0.0:
+        raise ValueError(f"adam_sde: {name} is {beta!r}, and for {factor:g} times the batch it would be {new:.3g}")
+    return new
+
+
+def _times(value: Any, factor: float) -> Any:
+    return value * factor if isinstance(value, Schedule) else NON_NEGATIVE.check("lr", value) * factor
+
+
+def _scaled(given: Any, old_batch: int, new_batch: int, rule: _Rule) -> Any:
+    factor = check_count("new_batch", new_batch, least=1) / check_count("old_batch", old_batch, least=1)
+    if isinstance(given, Optimizer):
+        changes = [rule(group.hyperparameters, factor) for group in given.param_groups]
+        for group, values in zip(given.param_groups, changes, strict=True):
+            group.replace(group.validate(values))
+        return given
+    if isinstance(given, Mapping):
+        if "lr" not in given:
+            raise ValueError(f"hyperparameters must have 'lr', got {', '.join(map(str, given)) or 'none'}")
+        return rule(given, factor)
+    if rule is _adam_sde:
+        raise TypeError(f"adam_sde: a mapping or an optimizer is needed, since betas change too, got {given!r}")
+    return rule({"lr": given}, factor)["lr"]

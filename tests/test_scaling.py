@@ -1,0 +1,78 @@
+"""Scaling rules: what they make of a rate, of hyperparameters, and of an optimizer."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+
+import lrcore
+from lrcore import scaling, schedules
+
+
+@pytest.mark.parametrize(("rule", "factor"), [(scaling.linear, 4.0), (scaling.sqrt, 2.0)])
+def test_a_rate_is_scaled_as_a_number_a_schedule_and_a_mapping(rule, factor):
+    rate = schedules.Cosine(0.1, steps=10).warmup(2)
+    assert rule(0.1, 32, 128) == 0.1 * factor
+    assert (rule(rate, 32, 128).values(12) == rate.values(12) * factor).all()
+    assert rule({"lr": 0.1, "momentum": 0.9}, 32, 128) == {"lr": 0.1 * factor, "momentum": 0.9}
+    assert rule(0.1, 128, 32) == 0.1 / factor
+    assert rule(0.1, 32, 32) == 0.1
+
+
+def test_the_sde_rule_is_that_of_the_paper():
+    new = scaling.adam_sde({"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.1}, 10, 40)
+    assert new["lr"] == pytest.approx(2e-3)
+    assert new["betas"] == pytest.approx((1 - 4 * 0.1, 1 - 4 * 0.001))
+    assert new["eps"] == pytest.approx(5e-9)
+    assert new["weight_decay"] == 0.1
+    assert scaling.adam_sde({"lr": 1.0, "alpha": 0.99}, 1, 9) == pytest.approx({"lr": 3.0, "alpha": 0.91})
+
+
+def test_there_and_back_is_where_it_was():
+    start = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8}
+    back = scaling.adam_sde(scaling.adam_sde(start, 32, 128), 128, 32)
+    assert back["lr"] == pytest.approx(start["lr"])
+    assert back["betas"] == pytest.approx(start["betas"])
+    assert back["eps"] == pytest.approx(start["eps"])
+
+
+def test_an_optimizers_groups_are_changed_and_steps_use_it():
+    groups = [{"params": [np.ones(2)]}, {"params": [np.ones(2)], "lr": schedules.Constant(0.2), "betas": (0.8, 0.99)}]
+    opt = lrcore.AdamW(groups, lr=0.1)
+    assert scaling.adam_sde(opt, 32, 64) is opt
+    first, second = opt.hyperparameters()
+    assert (first["lr"], second["lr"]) == pytest.approx((0.1 * math.sqrt(2), 0.2 * math.sqrt(2)))
+    assert second["betas"] == pytest.approx((0.6, 0.98))
+    assert opt.step([[np.ones(2)], [np.ones(2)]]).lr == pytest.approx(0.1 * math.sqrt(2))
+
+
+REFUSED = [
+    (lambda: scaling.linear(0.1, 0, 1), ValueError, "old_batch must be >= 1, got 0"),
+    (lambda: scaling.linear(0.1, 1, 1.5), TypeError, "new_batch must be a whole number >= 1, got 1.5"),
+    (lambda: scaling.linear(-0.1, 1, 2), ValueError, "lr must be in [0, inf), got -0.1"),
+    (lambda: scaling.linear("0.1", 1, 2), TypeError, "lr must be a number in [0, inf), got '0.1'"),
+    (lambda: scaling.sqrt({}, 1, 2), ValueError, "hyperparameters must have 'lr', got none"),
+    (lambda: scaling.adam_sde(0.1, 1, 2), TypeError, "adam_sde: a mapping or an optimizer is needed"),
+    (lambda: scaling.adam_sde({"lr": 1}, 1, 2), ValueError, "adam_sde: betas or alpha are needed, got lr"),
+    (lambda: scaling.adam_sde({"lr": 1, "betas": (0.9, 0.9)}, 1, 20), ValueError, "adam_sde: betas[0] is 0.9, and for"),
+    (
+        lambda: scaling.adam_sde({"lr": 1, "betas": (schedules.Constant(0.9), 0.9)}, 1, 2),
+        TypeError,
+        "adam_sde: betas[0] must be a number, got Constant(value=0.9)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "exception", "message"), REFUSED, ids=[message[:40] for *_, message in REFUSED])
+def test_what_can_not_be_scaled_is_refused(call, exception, message):
+    with pytest.raises(exception, match=f"^{re.escape(message)}"):
+        call()
+
+
+def test_an_optimizer_with_one_bad_group_is_left_alone():
+    opt = lrcore.Adam([{"params": [np.ones(2)]}, {"params": [np.ones(2)], "betas": (0.5, 0.9)}], lr=0.1)
+    before = [group.hyperparameters for group in opt.param_groups]
+    with pytest.raises(ValueError, match="adam_sde"):
+        scaling.adam_sde(opt, 32, 128)
+    assert [group.hyperparameters for group in opt.param_groups] == before
