@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import loops
 import lrcore
 from lrcore.bench.timing import Entrant
 from models import MODELS
@@ -47,6 +48,49 @@ def stages(bench: Bench) -> None:
         if model in bench.plan.models:
             pair = (partial(_ours, {"clip_norm": CLIP}, 1.0), _torch_clip_and_step)
             _compare(bench, model, MODELS[model], pair, most)
+    _noise(bench)
+
+
+def _noise(bench: Bench) -> None:
+    """Print what the noise scale costs, of a step with its four micro-batches."""
+    print(
+        f"\nfour micro-batches and step, with the noise scale\n  {'':22} {'ms':>8} {'without':>8}   ratio [middle half]"
+    )
+    size = min(32 * MI, max(bench.plan.sizes))
+    pair = (partial(_accumulated, {"noise_scale": lrcore.NoiseScale(batch=1)}), partial(_accumulated, {}))
+    for name, shapes in (("AdamW 1 Mi", [(1 * MI,)]), ("AdamW 32 Mi", [(size,)]), ("MLP", MODELS["MLP"])):
+        _compare(bench, name, shapes, pair, 1.02)
+    _compare(
+        bench, "training on digits", [(1,)], (partial(_trained, measures=True), partial(_trained, measures=False)), 1.02
+    )
+
+
+def _accumulated(options: dict[str, Any], values: list[np.ndarray[Any, Any]]) -> Callable[[], object]:
+    weights, grads = copies(values), copies(values)
+    optimizer = lrcore.AdamW(weights, lr=LR, **options)
+
+    def step() -> None:
+        for _ in range(4):
+            optimizer.accumulate(grads)
+        optimizer.step()
+
+    return step
+
+
+def _trained(values: list[np.ndarray[Any, Any]], *, measures: bool) -> Callable[[], object]:
+    """A training step with its forward and backward passes, of the network of the loops."""
+    del values
+    images, labels, _ = loops.digits()
+    weights = loops.initial()
+    optimizer = lrcore.AdamW(weights, lr=LR, noise_scale=lrcore.NoiseScale(batch=16) if measures else None)
+
+    def step() -> None:
+        for part in range(4):
+            chosen = slice(16 * part, 16 * (part + 1))
+            optimizer.accumulate(loops.numpy_grads(weights, images[chosen], labels[chosen]))
+        optimizer.step()
+
+    return step
 
 
 def _compare(bench: Bench, name: str, shapes: Any, pair: tuple[Make, Make], most: float) -> None:

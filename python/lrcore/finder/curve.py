@@ -63,9 +63,15 @@ def centered(losses: Floats, beta: float) -> Floats:
     return (forward + backward) / 2.0
 
 
-def steepest(lrs: Floats, losses: Floats) -> Suggestion | None:
-    """Return the rate at which the loss falls fastest by the logarithm of the rate."""
+def least_of(losses: Floats, tolerance: float = 0.0) -> int:
+    """Return where losses are least: of those that noise can't tell from the least, the first."""
+    return int(np.argmax(losses <= np.min(losses) + tolerance))
+
+
+def steepest(lrs: Floats, losses: Floats, least: int) -> Suggestion | None:
+    """Return the rate at which the loss falls fastest by the logarithm of the rate, before it is least."""
     first, last = _inner(len(lrs))
+    last = min(last, least + 1)
     if last - first < 3:
         return None
     slopes = np.gradient(losses, np.log(lrs))
@@ -112,23 +118,27 @@ def slide(lrs: Floats, losses: Floats, apart: int = 15, threshold: float = 0.005
     )
 
 
-def minimum_over_ten(lrs: Floats, losses: Floats) -> Suggestion | None:
+def minimum_over_ten(lrs: Floats, least: int) -> Suggestion | None:
     """Return a tenth of the rate of the least loss."""
-    at = int(np.argmin(losses))
-    if at == 0:
+    if least == 0:
         return None
-    return Suggestion("minimum / 10", float(lrs[at]) / 10.0, f"a tenth of {lrs[at]:.2g}, where the loss is least")
+    return Suggestion("minimum / 10", float(lrs[least]) / 10.0, f"a tenth of {lrs[least]:.2g}, where the loss is least")
 
 
-def edge(lrs: Floats, losses: Floats, momentum: float = 0.0) -> tuple[float, str] | None:
+def edge(lrs: Floats, losses: Floats, at: int, momentum: float = 0.0) -> tuple[float, str] | None:
     """Return the largest rate that is stable, and how it was found.
 
     The loss is least where the step that overshoots most no longer gains. It may be later than the edge, since what
     grows there must first outgrow the rest; how fast the loss grows at the end says where growth began: with a rate
     η a mode of curvature L grows by |1 − ηL| a step, the loss by its square, and so ``2/L = 2η / (1 + √growth)``.
     With momentum β a mode has ``ηL = (1 + β) + √growth + β/√growth``, and its edge is at ``2(1 + β)/L``.
+
+    Args:
+        lrs: The rates.
+        losses: The loss at each.
+        at: Where it is least.
+        momentum: That of the training.
     """
-    at = int(np.argmin(losses))
     if at == len(losses) - 1:
         return None
     least, why = float(lrs[at]), f"the loss is least at {lrs[at]:.2g} and grows beyond"
