@@ -114,8 +114,8 @@ class RangeTest:
     def suggest(self) -> Advice:
         """Return one rate to begin with, how sure that is, and why; or why there is none.
 
-        It is the geometric mean of ``steepest`` and ``safe``, at most a third of the rate at which the loss is least. The
-        confidence is high where these two lie within a factor of 30 and the test went as far as the loss diverges.
+        It is the geometric mean of ``steepest`` and ``safe``, at most a third of the rate at which the loss is least.
+        The confidence is high where these two lie within a factor of 30 and the test went until the loss diverged.
         """
         refusal = self._refusal()
         if refusal is not None:
