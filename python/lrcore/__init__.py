@@ -22,10 +22,11 @@ from lrcore._lrcore import __version__, get_num_threads, get_simd_level, set_num
 from lrcore.optim import *  # noqa: F403
 
 if TYPE_CHECKING:
-    from lrcore import scaling
+    from lrcore import scaling, sweeps
     from lrcore.checkpoint import latest, load, save
     from lrcore.finder import Finder, RangeTest, find_lr
     from lrcore.noise import NoiseScale
+    from lrcore.sweeps import logspace, sweep, tune
 
 _apply_environment()
 del _apply_environment
@@ -40,12 +41,16 @@ __all__ = [
     "get_simd_level",
     "latest",
     "load",
+    "logspace",
     "save",
     "scaling",
     "schedules",
     "set_num_threads",
     "set_simd_level",
     "simd_levels",
+    "sweep",
+    "sweeps",
+    "tune",
 ]
 __all__ += optim.__all__
 
@@ -57,14 +62,17 @@ _MODULES = {
     "find_lr": "finder",
     "latest": "checkpoint",
     "load": "checkpoint",
+    "logspace": "sweeps",
     "NoiseScale": "noise",
     "save": "checkpoint",
+    "sweep": "sweeps",
+    "tune": "sweeps",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name == "scaling":
-        return import_module("lrcore.scaling")
+    if name in ("scaling", "sweeps"):
+        return import_module(f"lrcore.{name}")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"lrcore.{_MODULES[name]}"), name)

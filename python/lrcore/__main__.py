@@ -10,6 +10,7 @@ import lrcore
 from lrcore import info
 from lrcore.bench import command
 from lrcore.schedules import command as schedule_command
+from lrcore.sweeps import command as sweep_command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, 2 for bad arguments, or 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(
         prog="python -m lrcore",
-        description="lrcore on this machine: what it found, how fast it is, and what a schedule does.",
+        description="lrcore on this machine: what it found, how fast it is, what a schedule does, and sweeps.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"lrcore {lrcore.__version__}")
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_info(commands)
     _add_bench(commands)
     _add_schedule(commands)
+    _add_sweep(commands)
     given = parser.parse_args(arguments)
     if given.command is None:
         parser.print_help()
@@ -62,6 +64,13 @@ def _add_schedule(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     parser = commands.add_parser("schedule", help=summary, description=f"Show {summary}.", allow_abbrev=False)
     schedule_command.add_arguments(parser)
     parser.set_defaults(run=lambda given: schedule_command.run(given, parser))
+
+
+def _add_sweep(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    summary = "a training over a grid of settings and several seeds"
+    parser = commands.add_parser("sweep", help=summary, description=f"Run {summary}.", allow_abbrev=False)
+    sweep_command.add_arguments(parser)
+    parser.set_defaults(run=lambda given: sweep_command.run(given, parser))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,33 @@
+"""Sweeps: one training over a grid of settings and several seeds, on all cores or several machines, and resumable.
+
+Examples:
+    >>> import lrcore
+    >>> from lrcore import sweeps
+    >>> def train(lr, seed):
+    ...     return (lr - 0.01) ** 2
+    >>> found = sweeps.sweep(train, {"lr": sweeps.logspace(1e-3, 1e-1, 3)}, seeds=2, workers=0, progress=False)
+    >>> found.best.settings
+    {'lr': 0.01}
+"""
+
+from lrcore.sweeps.results import Results, load
+from lrcore.sweeps.sensitivity import Sensitivity
+from lrcore.sweeps.space import LogUniform, Uniform, logspace, loguniform, uniform
+from lrcore.sweeps.summary import Best
+from lrcore.sweeps.sweeping import Interrupted, sweep
+from lrcore.sweeps.tuning import tune
+
+__all__ = [
+    "Best",
+    "Interrupted",
+    "LogUniform",
+    "Results",
+    "Sensitivity",
+    "Uniform",
+    "load",
+    "logspace",
+    "loguniform",
+    "sweep",
+    "tune",
+    "uniform",
+]

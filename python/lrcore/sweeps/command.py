@@ -1,0 +1,124 @@
+"""``python -m lrcore sweep``: a sweep from the shell."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lrcore.sweeps.space import logspace, loguniform, uniform
+from lrcore.sweeps.sweeping import METHODS, Interrupted, sweep
+
+if TYPE_CHECKING:
+    import argparse
+
+    from lrcore.sweeps.objective import Train
+
+INTERRUPTED = 130  # what shells report of a process that Ctrl-C has ended
+_RANGES = {"log": (logspace, 3), "loguniform": (loguniform, 2), "uniform": (uniform, 2)}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument("function", metavar="FILE:FUNCTION", help="a Python file, and the function in it that trains")
+    parser.add_argument(
+        "--space",
+        metavar="NAME=VALUES",
+        action="append",
+        default=[],
+        help="values of an argument: a,b,c or log:FIRST:LAST:COUNT; to draw from, loguniform:LOW:HIGH or "
+        "uniform:LOW:HIGH; once for each argument",
+    )
+    parser.add_argument("--seeds", metavar="N", type=int, default=3, help="seeds for each setting (default 3)")
+    parser.add_argument(
+        "--method", choices=METHODS, help="which settings are tried (default grid, or random with --trials)"
+    )
+    parser.add_argument("--trials", metavar="N", type=int, help="how many settings are drawn")
+    parser.add_argument(
+        "--budget", metavar="N", type=_budget, help="the budget of a run; LEAST:LARGEST for successive halving"
+    )
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of what is drawn (default 0)")
+    parser.add_argument("--results", metavar="FILE", help="record the runs in an SQLite file, and go on from it")
+    parser.add_argument("--workers", metavar="N", type=int, help="processes (default one for each core); 0 makes none")
+    parser.add_argument("--maximize", action="store_true", help="more is better")
+    parser.add_argument("--retry-failed", action="store_true", help="do runs again that failed before")
+
+
+def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """Run the sweep and print its table; return the exit status: 1 if no run has finished."""
+    space: dict[str, Any] = {}
+    for text in given.space:
+        name, equals, values = text.partition("=")
+        if not equals or name in space:
+            parser.error(f"argument --space: must be NAME=VALUES, once for each name, got {text!r}")
+        try:
+            space[name] = _values(values)
+        except (TypeError, ValueError) as error:
+            parser.error(f"argument --space: {name}: {error}")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # what is piped may meet an encoding without ×
+    try:
+        found = sweep(
+            _function(given.function), space, given.seeds,
+            method=given.method, trials=given.trials, budget=given.budget, results=given.results,
+            workers=given.workers, minimize=not given.maximize, retry_failed=given.retry_failed, seed=given.seed,
+        )  # fmt: skip
+    except Interrupted as interrupted:
+        print(interrupted.results)  # noqa: T201
+        return INTERRUPTED
+    except (ImportError, OSError, TypeError, ValueError) as error:
+        parser.error(str(error))
+    except RuntimeError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 1
+    print(found)  # noqa: T201
+    return 0 if "finished" in found.statuses else 1
+
+
+def _function(text: str) -> Train:
+    """Return a function of a file, imported so that other processes can import it as well."""
+    file, _, name = text.rpartition(":")
+    path = Path(file).resolve()
+    if not file or not name.isidentifier() or path.suffix != ".py":
+        raise ValueError(f"must be FILE.py:FUNCTION, got {text!r}")
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {file!r}")
+    sys.path.insert(0, str(path.parent))
+    module = importlib.import_module(path.stem)
+    if module.__file__ is None or Path(module.__file__).resolve() != path:
+        raise ValueError(f"{file!r} has the name of another module, {module.__name__!r}; call it something else")
+    function: Train | None = getattr(module, name, None)
+    if function is None:
+        raise ValueError(f"{file!r} has no function {name!r}")
+    return function
+
+
+def _values(text: str) -> Any:
+    """Return the values that a text names."""
+    kind, colon, numbers = text.partition(":")
+    if colon and kind in _RANGES:
+        make, count = _RANGES[kind]
+        parts = numbers.split(":")
+        if len(parts) != count:
+            raise ValueError(f"{kind}: takes {count} numbers, got {text!r}")
+        return make(*(_value(part) for part in parts))  # type: ignore[operator]  # they say what is wrong
+    return [_value(part) for part in text.split(",")] if text else []
+
+
+def _value(text: str) -> Any:
+    """Return a number, true, false or null as JSON has them, and any other text as it is."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        # Numbers as Python has them, but not for JSON.
+        return float(text) if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", text, re.IGNORECASE) else text
+    return text if isinstance(value, str | list | dict) else value
+
+
+def _budget(text: str) -> int | tuple[int, int]:
+    least, colon, largest = text.partition(":")
+    return (int(least), int(largest)) if colon else int(text)

@@ -1,0 +1,152 @@
+"""The function that is swept: what it takes, what it may return, and one call of it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lrcore.sweeps.space import RESERVED, Settings
+
+Train = Callable[..., Any]
+
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+class DivergedError(ArithmeticError):
+    """What was reported of a run is not finite; it ends a run that does not catch it."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: settings, the number of its seed, and a budget if runs have one."""
+
+    settings: Settings
+    index: int
+    seed: int
+    budget: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run.
+
+    Attributes:
+        status: ``"finished"``, ``"diverged"`` or ``"failed"``.
+        objective: The number that counts; None unless the run has finished.
+        metrics: What else was returned.
+        reason: Why it has not finished.
+        seconds: How long it took.
+    """
+
+    status: str
+    objective: float | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    reason: str = ""
+    seconds: float | None = None
+
+
+def name_of(train: Train) -> str:
+    """Return what a function is called in a results file, wherever it is defined."""
+    while isinstance(train, functools.partial):
+        train = train.func
+    return getattr(train, "__qualname__", type(train).__qualname__)
+
+
+def check_train(train: Any, names: Iterable[str], *, budget: bool = False) -> bool:
+    """Raise unless a function can be called with these settings; return whether it takes a ``report``.
+
+    Raises:
+        TypeError: If it is no function, lacks an argument, or needs one that nobody gives.
+    """
+    if not callable(train):
+        raise TypeError(f"train must be a function, got {train!r}")
+    try:
+        parameters = inspect.signature(train).parameters
+    except ValueError:  # some that are written in C don't tell
+        return False
+    given = [*names, "seed", *(["budget"] if budget else [])]
+    taken = [name for name, parameter in parameters.items() if parameter.kind in _NAMED]
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    name = name_of(train)
+    if missing := [key for key in given if key not in taken and not takes_any]:
+        raise TypeError(
+            f"{name}() is called with the keywords {given}, and takes no {missing}; it takes {taken or 'none'}"
+        )
+    for key, parameter in parameters.items():
+        variadic = parameter.kind in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+        needed = parameter.default is inspect.Parameter.empty and not variadic
+        if needed and (key not in [*given, "report"] or parameter.kind not in _NAMED):
+            hint = "budget=…" if key == "budget" else f"space[{key!r}]"
+            raise TypeError(f"{name}() needs {key!r}, which is not among the keywords {given}: give {hint}")
+    return "report" in taken
+
+
+def call(train: Train, cell: Cell, takes_report: bool) -> Outcome:  # noqa: FBT001  # executors pass it by position
+    """Run once, wherever an executor does; whatever happens becomes an outcome."""
+    start = time.perf_counter()
+    extra: dict[str, Any] = {} if cell.budget is None else {"budget": cell.budget}
+    if takes_report:
+        extra["report"] = report
+    try:
+        objective, metrics = read(train(**cell.settings, seed=cell.seed, **extra), cell.settings)
+    except DivergedError as error:
+        return Outcome("diverged", reason=str(error), seconds=time.perf_counter() - start)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # sys.exit() in a run ends that run
+        reason = f"{type(error).__name__}: {error}"
+        return Outcome("failed", reason=reason, seconds=time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    if not math.isfinite(objective):
+        return Outcome("diverged", None, metrics, f"the objective is {objective}", seconds)
+    return Outcome("finished", objective, metrics, "", seconds)
+
+
+def report(value: float, step: int) -> None:
+    """Take note of a value on the way: in a sweep, one that is not finite ends the run as diverged.
+
+    Raises:
+        DivergedError: If it is not finite.
+    """
+    if not math.isfinite(value):
+        raise DivergedError(f"{float(value)} was reported at step {step}")
+
+
+def read(returned: Any, settings: Mapping[str, Any]) -> tuple[float, dict[str, Any]]:
+    """Return the objective and the other metrics of what a run returned.
+
+    Raises:
+        TypeError: If it is neither a number nor a mapping with one as ``"objective"``.
+        ValueError: If a metric is called like a setting.
+    """
+    if not isinstance(returned, Mapping):
+        return _number("train() must return a number or a mapping with 'objective'", returned), {}
+    if "objective" not in returned:
+        raise TypeError(f"train() must return a number or a mapping with 'objective', got the keys {list(returned)}")
+    metrics = {}
+    for key, value in returned.items():
+        if key == "objective":
+            continue
+        if not isinstance(key, str):
+            raise TypeError(f"names of metrics must be strings, got {key!r}")
+        if key in settings or key in RESERVED:
+            raise ValueError(f"the metric {key!r} has the name of a setting or of a column; call it something else")
+        metrics[key] = value if value is None or isinstance(value, str | bool) else _number(f"metric {key!r}", value)
+    return _number("'objective' must be a number", returned["objective"]), metrics
+
+
+def _number(what: str, value: Any) -> float:
+    if isinstance(value, bool | np.bool_ | str | bytes) or not hasattr(value, "__float__"):
+        raise TypeError(f"{what}, got {type(value).__name__}: {value!r}")
+    if isinstance(value, np.ndarray):
+        if value.size != 1:
+            raise TypeError(f"{what}, got an array of shape {value.shape}")
+        value = value.item()
+    return float(value)

@@ -1,0 +1,145 @@
+"""What each value of a setting is worth."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lrcore._ranges import NON_NEGATIVE
+from lrcore.sweeps.progress import shown
+from lrcore.sweeps.space import canonical
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lrcore.sweeps.summary import Best
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of a setting, with the other settings at their best for it.
+
+    Attributes:
+        value: The value.
+        best: The best settings with it; None if with no settings all seeds finished.
+        over_rest: The mean over all settings with it whose seeds finished; NaN if there are none.
+        complete: With how many of the other settings all seeds finished.
+        others: With how many it was tried.
+    """
+
+    value: Any
+    best: Best | None
+    over_rest: float
+    complete: int
+    others: int
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """The values of a setting, and the range of those that are nearly as good as the best.
+
+    Attributes:
+        name: The name of the setting.
+        points: What each value is worth, in the order of the values.
+        within: How much worse than the best the range may be, as a share of the best.
+        good: The values of the range: those around the best without a gap if they are numbers, else all that are as
+            good.
+        limit: The objective that the range reaches.
+    """
+
+    name: str
+    points: tuple[Point, ...]
+    within: float
+    good: tuple[Any, ...]
+    limit: float
+
+    @property
+    def low(self) -> Any:
+        """The first value of the range."""
+        return self.good[0]
+
+    @property
+    def high(self) -> Any:
+        """The last value of the range."""
+        return self.good[-1]
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether all values are numbers, which have an order and a range."""
+        return _numeric([point.value for point in self.points])
+
+    def __str__(self) -> str:
+        """Return a table of the values, and the range."""
+        lines = [[self.name, "mean", "std", "least", "largest", "over the rest", "complete"]]
+        for point in self.points:
+            best = point.best
+            numbers = [best.mean, best.std, best.least, best.largest, point.over_rest] if best else []
+            texts = [f"{number:.4g}" for number in numbers] or [""] * 5
+            lines.append([shown(point.value), *texts, f"{point.complete} of {point.others}"])
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        rows = ["  ".join(f"{text:>{width}}" for text, width in zip(line, widths, strict=True)) for line in lines]
+        if self.is_numeric:
+            where = f"from {shown(self.low)} to {shown(self.high)}"
+        else:
+            where = f"for {', '.join(map(shown, self.good))}"
+        return "\n".join([*rows, f"within {self.within:.3g} of the best {where}"])
+
+
+def measure(settings: Sequence[Best], name: str, within: Any, *, minimize: bool) -> Sensitivity:
+    """Return the sensitivity to a setting; see ``Results.sensitivity``."""
+    within = NON_NEGATIVE.check("within", within)
+    points = [_point(value, group) for value, group in by_value(settings, name)]
+    means = [point.best.mean for point in points if point.best is not None]
+    if not means:
+        raise ValueError(f"{name}: no setting has finished with all its seeds")
+    sign = 1.0 if minimize else -1.0
+    best = min(sign * mean for mean in means)
+    limit = best + within * abs(best)
+    good = [point.best is not None and sign * point.best.mean <= limit for point in points]
+    if _numeric([point.value for point in points]):
+        at = next(i for i, point in enumerate(points) if point.best is not None and sign * point.best.mean == best)
+        first = last = at
+        while first > 0 and good[first - 1]:
+            first -= 1
+        while last + 1 < len(points) and good[last + 1]:
+            last += 1
+        good = [first <= i <= last for i in range(len(points))]
+    values = tuple(point.value for point, is_good in zip(points, good, strict=True) if is_good)
+    return Sensitivity(name, tuple(points), within, values, sign * limit)
+
+
+def by_value(settings: Sequence[Best], name: str) -> list[tuple[Any, list[Best]]]:
+    """Return settings by one of their values: numbers in order, others as they come.
+
+    Raises:
+        KeyError: If no settings have the name.
+    """
+    groups: dict[str, tuple[Any, list[Best]]] = {}
+    for summary in settings:
+        if name in summary.settings:
+            value = summary.settings[name]
+            groups.setdefault(canonical(value), (value, []))[1].append(summary)
+    if not groups:
+        known = sorted({key for summary in settings for key in summary.settings})
+        raise KeyError(f"there is no setting {name!r}, only {known}")
+    found = list(groups.values())
+    if _numeric([value for value, _ in found]):
+        return sorted(found, key=lambda item: item[0])
+    return sorted(found, key=lambda item: str(item[0]))
+
+
+def best_of(settings: Sequence[Best]) -> Best | None:
+    """Return the first of settings, which are the best first, whose seeds have all finished."""
+    return next((summary for summary in settings if summary.complete), None)
+
+
+def _point(value: Any, settings: Sequence[Best]) -> Point:
+    means = [summary.mean for summary in settings if summary.complete]
+    over_rest = statistics.fmean(means) if means else math.nan
+    return Point(value, best_of(settings), over_rest, len(means), len(settings))
+
+
+def _numeric(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)

@@ -1,0 +1,92 @@
+"""Settings with what came of them over their seeds."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lrcore.sweeps.progress import shown
+from lrcore.sweeps.store import Row, same_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+@dataclass(frozen=True)
+class Best:
+    """Settings, and the objective over their seeds.
+
+    Attributes:
+        settings: The settings.
+        budget: The largest budget that they ran with; None without budgets.
+        mean: The mean of the objective over the seeds that finished; NaN if none did.
+        std: Its standard deviation (with n − 1); 0 for one seed.
+        least: The least objective.
+        largest: The largest one.
+        seeds: How many seeds finished.
+        statuses: How many runs there are of each status.
+        reasons: Why some did not finish, each once.
+        seconds: The mean time of a run.
+    """
+
+    settings: dict[str, Any]
+    budget: int | None
+    mean: float
+    std: float
+    least: float
+    largest: float
+    seeds: int
+    statuses: dict[str, int]
+    reasons: tuple[str, ...]
+    seconds: float
+
+    @property
+    def complete(self) -> bool:
+        """Whether all seeds finished."""
+        return set(self.statuses) == {"finished"}
+
+    @property
+    def status(self) -> str:
+        """``"finished"``, or how many runs have which status."""
+        if self.complete:
+            return "finished"
+        return ", ".join(f"{count} {status}" for status, count in sorted(self.statuses.items()))
+
+    def __str__(self) -> str:
+        """Return the settings and the objective on a line."""
+        where = " ".join(f"{name}={shown(value)}" for name, value in self.settings.items())
+        at = "" if self.budget is None else f" budget={self.budget}"
+        return f"{where}{at}: {self.mean:.4g} ± {self.std:.2g} over {self.seeds} seeds"
+
+
+def summaries(rows: Iterable[Row], *, minimize: bool) -> list[Best]:
+    """Return what became of each setting at its largest budget: those complete first, then by budget and mean."""
+    found = [_summary(group) for group in same_settings(rows).values()]
+
+    def order(summary: Best) -> tuple[int, bool, float]:
+        mean = math.inf if math.isnan(summary.mean) else summary.mean if minimize else -summary.mean
+        return -(summary.budget or 0), not summary.complete, mean
+
+    return sorted(found, key=order)
+
+
+def _summary(rows: Sequence[Row]) -> Best:
+    budget = max((row.budget or 0 for row in rows), default=0) or None
+    rows = [row for row in rows if row.budget == budget]
+    values = [row.objective for row in rows if row.status == "finished" and row.objective is not None]
+    seconds = [row.seconds for row in rows if row.seconds is not None]
+    return Best(
+        settings=rows[0].settings,
+        budget=budget,
+        mean=statistics.fmean(values) if values else math.nan,
+        std=statistics.stdev(values) if len(values) > 1 else 0.0,
+        least=min(values, default=math.nan),
+        largest=max(values, default=math.nan),
+        seeds=len(values),
+        statuses=dict(Counter(row.status for row in rows)),
+        reasons=tuple(dict.fromkeys(row.reason for row in rows if row.reason)),
+        seconds=statistics.fmean(seconds) if seconds else math.nan,
+    )

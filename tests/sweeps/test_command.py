@@ -1,0 +1,99 @@
+"""``python -m lrcore sweep``, as a process of its own."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from lrcore import sweeps
+
+TRAIN = """
+import os
+
+def train(lr, batch, seed):
+    if batch == 128 and lr == 0.1:
+        os.abort()
+    return abs(lr - 0.01) + batch / 1e5
+
+def long(lr, budget, seed):
+    return lr / budget
+
+def never(lr, seed):
+    raise ValueError("purple")
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    (tmp_path / "training.py").write_text(TRAIN, encoding="utf-8")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "json.py").write_text(TRAIN, encoding="utf-8")
+
+    def run(*arguments):
+        command = [sys.executable, "-m", "lrcore", "sweep", *arguments]
+        variables = {name: value for name, value in os.environ.items() if not name.startswith("LRCORE_")}
+        return subprocess.run(  # noqa: S603
+            command, capture_output=True, text=True, encoding="utf-8", timeout=60, check=False, cwd=tmp_path,
+            env=variables | {"PYTHONUTF8": "1"},
+        )  # fmt: skip
+
+    return run
+
+
+def test_a_sweep_prints_its_table_and_goes_on_from_its_file(run, tmp_path):
+    arguments = ["training.py:train", "--space", "lr=log:1e-3:1e-1:3", "--space", "batch=32,128", "--workers", "2"]
+    done = run(*arguments, "--seeds", "1", "--results", "sweep.sqlite")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["lr", "batch", "objective", "std", "seeds", "seconds", "status"]
+    assert lines[1].split()[:3] == ["0.01", "32", "0.00032"]
+    assert lines[-1] == "1 ×  its process was killed by SIGABRT"
+    more = run(*arguments, "--seeds", "2", "--results", "sweep.sqlite", "--retry-failed")
+    assert (more.returncode, more.stderr) == (0, "")
+    rows = sweeps.load(tmp_path / "sweep.sqlite").rows
+    assert len(rows) == 12
+    assert sum(row["attempts"] for row in rows) == 13
+
+
+def test_methods_and_kinds_of_values(run):
+    drawn = run("training.py:long", "--space", "lr=loguniform:1e-3:1", "--trials", "4", "--budget", "2",
+                "--workers", "0", "--maximize")  # fmt: skip
+    assert (drawn.returncode, drawn.stderr) == (0, "")
+    values = [float(line.split()[2]) for line in drawn.stdout.splitlines()[1:]]
+    assert len(values) == 4
+    assert values == sorted(values, reverse=True)
+    halved = run("training.py:long", "--space", "lr=1,2,3", "--method", "halving", "--budget", "3:9", "--workers", "0")
+    assert [line.split()[1] for line in halved.stdout.splitlines()] == ["budget", "9", "3", "3"]
+
+
+def test_when_nothing_has_finished_the_status_says_so(run):
+    done = run("training.py:never", "--space", "lr=true,null,abc,1e-3", "--workers", "0", "--seeds", "1")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert {line.split()[0] for line in done.stdout.splitlines()} == {"lr", "True", "None", "abc", "0.001", "4"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["training.py:train"], "space must have at least one name"),
+        (["training.py:train", "--space", "lr"], "argument --space: must be NAME=VALUES, once for each name, got 'lr'"),
+        (["training.py:train", "--space", "lr=1", "--space", "lr=2"], "once for each name, got 'lr=2'"),
+        (["training.py:train", "--space", "lr=log:1:2"], "argument --space: lr: log: takes 3 numbers, got 'log:1:2'"),
+        (["training.py:train", "--space", "lr=log:0:2:3"], "lr: logspace: first must be in (0, inf), got 0"),
+        (["training.py:train", "--space", "lr="], "space['lr'] must have at least one value, got []"),
+        (["training.py:train", "--space", "lr=1"], "train() needs 'batch'"),
+        (["training.py:nothing", "--space", "lr=1"], "'training.py' has no function 'nothing'"),
+        (["nothing.py:train", "--space", "lr=1"], "there is no file 'nothing.py'"),
+        (["training.py", "--space", "lr=1"], "must be FILE.py:FUNCTION, got 'training.py'"),
+        (["other/json.py:train", "--space", "lr=1"], "'other/json.py' has the name of another module, 'json'"),
+        (["training.py:train", "--space", "lr=1", "--budget", "x"], "argument --budget: invalid"),
+        (["training.py:train", "--space", "lr=1", "--method", "best"], "argument --method: invalid choice: 'best'"),
+        (["training.py:train", "--space", "lr=1", "--space", "batch=1", "--seeds", "0"], "seeds must be >= 1, got 0"),
+    ],
+)
+def test_a_bad_argument_is_named(run, arguments, message):
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr

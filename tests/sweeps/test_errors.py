@@ -1,0 +1,137 @@
+"""Whatever is wrong with a sweep is said before anything runs."""
+# ruff: noqa: ARG005  # a training need not look at all that it is given
+
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+import pytest
+
+from lrcore import sweeps
+from sweeps import objectives
+
+
+def train(lr, seed):
+    raise AssertionError("nothing may run")
+
+
+def with_width(lr, width, seed):
+    raise AssertionError("nothing may run")
+
+
+def seedless(lr):
+    raise AssertionError("nothing may run")
+
+
+def positional(lr, seed, /):
+    raise AssertionError("nothing may run")
+
+
+LR = {"lr": [0.1]}
+
+CASES = [
+    (train, {}, {}, ValueError, "space must have at least one name"),
+    (train, [("lr", [1])], {}, TypeError, "space must be a mapping of names to values"),
+    (train, {1: [1]}, {}, TypeError, "names in space must be names of arguments, got 1"),
+    (train, {"lr rate": [1]}, {}, TypeError, "names in space must be names of arguments, got 'lr rate'"),
+    (train, {"seed": [1]}, {}, ValueError, "space: 'seed' has a meaning of its own"),
+    (train, {"lr": 0.1}, {}, TypeError, r"space\['lr'\] must be a sequence of values.*got 0.1; one value alone is"),
+    (train, {"lr": "abc"}, {}, TypeError, r"space\['lr'\] must be a sequence of values.*got 'abc'"),
+    (train, {"lr": np.array(0.1)}, {}, TypeError, r"space\['lr'\] must be a sequence"),
+    (train, {"lr": []}, {}, ValueError, r"space\['lr'\] must have at least one value, got \[\]"),
+    (train, {"lr": [1, 2, 1]}, {}, ValueError, r"space\['lr'\] must have each value once, got 1 twice"),
+    (train, {"lr": [float("nan")]}, {}, ValueError, r"space\['lr'\]\[0\] must be finite, got nan"),
+    (train, {"lr": [1, object()]}, {}, TypeError, r"space\['lr'\]\[1\] must be a value that JSON can hold.*object"),
+    (train, {"lr": [(1, {2})]}, {}, TypeError, r"space\['lr'\]\[0\]\[1\] must be a value that JSON can hold.*set"),
+    (train, LR, {"seeds": 0}, ValueError, "seeds must be >= 1, got 0"),
+    (train, LR, {"seeds": 1.5}, TypeError, "seeds must be a whole number"),
+    (train, LR, {"method": "best"}, ValueError, r"method must be one of \['grid', 'random', 'halving'\], got 'best'"),
+    (train, LR, {"method": "random"}, ValueError, "method='random' needs trials"),
+    (train, LR, {"method": "grid", "trials": 3}, ValueError, "a grid has no trials, got trials=3"),
+    (train, LR, {"trials": 0}, ValueError, "trials must be >= 1, got 0"),
+    (train, {"lr": sweeps.uniform(0, 1)}, {}, ValueError, "a grid needs values, got Uniform"),
+    (train, LR, {"method": "halving"}, ValueError, r"method='halving' needs budget=\(least, largest\).*got None"),
+    (train, LR, {"method": "halving", "budget": (9, 3)}, ValueError, r"budget\[1\] must be >= 9, got 3"),
+    (train, LR, {"method": "halving", "budget": (1, 9), "factor": 1}, ValueError, r"factor must be in \(1, inf\)"),
+    (train, LR, {"budget": (1, 3)}, ValueError, r"budget must be one number, got \(1, 3\)"),
+    (train, LR, {"budget": 0}, ValueError, "budget must be >= 1, got 0"),
+    (train, LR, {"budget": 3}, TypeError, r"train\(\) is called with .*, and takes no \['budget'\]"),
+    (train, {"rate": [1]}, {}, TypeError, r"takes no \['rate'\]; it takes \['lr', 'seed'\]"),
+    (with_width, LR, {}, TypeError, r"with_width\(\) needs 'width', which is not among .*: give space\['width'\]"),
+    (objectives.budgeted, LR, {}, TypeError, r"budgeted\(\) needs 'budget'.*give budget=…"),
+    (seedless, LR, {}, TypeError, r"seedless\(\) is called with .*takes no \['seed'\]"),
+    (positional, LR, {}, TypeError, r"takes no \['lr', 'seed'\]; it takes none"),
+    ("train", LR, {}, TypeError, "train must be a function, got 'train'"),
+    (train, LR, {"workers": -1}, ValueError, "workers must be >= 0, got -1"),
+    (train, LR, {"executor": "dask"}, TypeError, "executor must have submit.*got 'dask'"),
+    (train, LR, {"executor": ThreadPoolExecutor(1), "workers": 0}, ValueError, "workers must be >= 1, got 0"),
+    (train, LR, {"minimize": 1}, TypeError, "minimize must be True or False, got 1"),
+    (train, LR, {"seed": -1}, ValueError, "seed must be >= 0, got -1"),
+    (train, LR, {"results": "."}, ValueError, "results must be a file, got '.'"),
+    (train, LR, {"results": ""}, ValueError, "results must be a file, got ''"),
+    (train, LR, {"results": "no/such.sqlite"}, FileNotFoundError, "results: there is no folder 'no'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("function", "space", "options", "error", "message"), CASES)
+def test_a_bad_argument_is_named(function, space, options, error, message):
+    with pytest.raises(error, match=message):
+        sweeps.sweep(function, space, **{"progress": False} | options)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: sweeps.logspace(0, 1, 3), ValueError, r"logspace: first must be in \(0, inf\), got 0"),
+        (lambda: sweeps.logspace(1, 2, 1), ValueError, "logspace: count must be >= 2, got 1"),
+        (lambda: sweeps.logspace("1", 2, 3), TypeError, "logspace: first must be a number"),
+        (lambda: sweeps.loguniform(-1, 1), ValueError, r"loguniform: low must be in \(0, inf\), got -1"),
+        (lambda: sweeps.uniform(2, 1), ValueError, "uniform: low must be less than high, got 2 and 1"),
+        (lambda: sweeps.uniform(0, float("inf")), ValueError, "uniform: high must be finite, got inf"),
+        (lambda: sweeps.uniform("a", 1), TypeError, "uniform: low must be a number, got 'a'"),
+        (lambda: sweeps.load("no.sqlite"), FileNotFoundError, "there is no results file 'no.sqlite'"),
+    ],
+)
+def test_a_bad_range_is_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_what_no_process_can_be_sent_is_refused(monkeypatch):
+    monkeypatch.setattr("lrcore.sweeps.processes.find_spec", lambda name: None)
+    with pytest.raises(TypeError, match=r"train can't be sent to other processes .*workers=0"):
+        sweeps.sweep(lambda lr, seed: lr, LR, progress=False)
+
+
+def test_files_of_others_are_refused_and_left_alone(tmp_path):
+    foreign, text, newer = tmp_path / "foreign.sqlite", tmp_path / "notes.txt", tmp_path / "newer.sqlite"
+    for file, statement in ((foreign, "CREATE TABLE songs (name)"), (newer, "PRAGMA user_version = 1")):
+        if file is newer:
+            sweeps.sweep(objectives.sleepy, {"lr": [0.1]}, results=newer, workers=0, progress=False)
+            statement = "PRAGMA user_version = 2"
+        database = sqlite3.connect(file)
+        database.execute(statement)
+        database.commit()
+        database.close()
+    text.write_text("not a database, but something that somebody needs\n" * 100, encoding="utf-8")
+    messages = {
+        foreign: "is an SQLite file of another program",
+        text: "can't be used as a results file: file is not a database",
+        newer: "is of version 2; known is 1",
+    }
+    for file, message in messages.items():
+        before = file.read_bytes()
+        for call in (lambda path: sweeps.sweep(objectives.sleepy, {"lr": [0.1]}, results=path), sweeps.load):
+            with pytest.raises(ValueError, match=message):
+                call(file)
+        assert file.read_bytes() == before
+
+
+def test_a_file_of_another_function_is_refused(tmp_path):
+    file = tmp_path / "sweep.sqlite"
+    sweeps.sweep(objectives.sleepy, {"lr": [0.1]}, results=file, workers=0, progress=False)
+    with pytest.raises(ValueError, match="has runs of 'sleepy', not of 'train'; choose another file"):
+        sweeps.sweep(train, LR, results=file, workers=0, progress=False)
+    again = sweeps.sweep(partial(objectives.sleepy), {"lr": [0.1]}, results=file, workers=0, progress=False)
+    assert [row["attempts"] for row in again] == [1, 1, 1]

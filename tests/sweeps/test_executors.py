@@ -1,0 +1,202 @@
+"""Other executors, on this machine and on several, give the table that processes give."""
+# ruff: noqa: ARG005  # a training need not look at all that it is given
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from importlib.util import find_spec
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+import lrcore
+from lrcore import sweeps
+from lrcore.sweeps import processes
+from sweeps import objectives
+
+SPACE = {"lr": sweeps.logspace(1e-4, 1e-1, 4), "batch": [32, 128]}
+TESTS = Path(__file__).parents[1]
+
+
+def table(results):
+    return {(row["lr"], row["batch"], row["seed"]): (row["status"], row["objective"]) for row in results}
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return table(sweeps.sweep(objectives.bowl, SPACE, workers=2, progress=False))
+
+
+def run(text, tmp_path, *command, **variables):
+    """Run a script that imports the tests' trainings."""
+    script = tmp_path / "script.py"
+    script.write_text(text, encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])} | variables
+    command = [*command, script] if command else [sys.executable, "-W", "error", script]
+    return subprocess.run(  # noqa: S603
+        command, capture_output=True, text=True, timeout=90, env=environment, cwd=tmp_path, check=False
+    )
+
+
+def test_a_process_pool_gives_the_same_table(expected):
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
+        assert table(sweeps.sweep(objectives.bowl, SPACE, executor=executor, progress=False)) == expected
+
+
+DASK = """
+import json
+import dask
+from distributed import Client, LocalCluster
+from lrcore import sweeps
+from sweeps import objectives
+
+if __name__ == "__main__":
+    space = {"lr": sweeps.logspace(1e-4, 1e-1, 4), "batch": [32, 128]}
+    dask.config.set({"distributed.scheduler.allowed-failures": 0})
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+        bowl = sweeps.sweep(objectives.bowl, space, executor=client.get_executor(), results="dask.sqlite")
+        print(json.dumps(bowl.rows))
+        troubles = {"what": ["fine", "nan", "raise", "kill"]}
+        executor = client.get_executor()
+        print(json.dumps(sweeps.sweep(objectives.troubled, troubles, seeds=1, executor=executor).rows))
+"""
+
+MPI = """
+import json
+from mpi4py.futures import MPIPoolExecutor
+from lrcore import sweeps
+from sweeps import objectives
+
+if __name__ == "__main__":
+    space = {"lr": sweeps.logspace(1e-4, 1e-1, 4), "batch": [32, 128]}
+    with MPIPoolExecutor() as executor:
+        print(json.dumps(sweeps.sweep(objectives.bowl, space, executor=executor, results="mpi.sqlite").rows))
+        troubles = {"what": ["fine", "nan", "raise"]}
+        print(json.dumps(sweeps.sweep(objectives.troubled, troubles, seeds=1, executor=executor).rows))
+"""
+
+
+def check_elsewhere(done, expected):
+    assert done.returncode == 0, done.stderr
+    rows, troubles = map(json.loads, done.stdout.splitlines())
+    assert table(rows) == expected
+    assert "process" in rows[0]
+    statuses = [row["status"] for row in troubles]
+    assert statuses == ["finished", "diverged", "failed", "failed"][: len(statuses)]
+    return rows, troubles
+
+
+def test_dask_gives_the_same_table(expected, tmp_path):
+    pytest.importorskip("distributed")
+    # Dask's own warnings are not ours to forbid.
+    done = run(DASK, tmp_path, sys.executable)
+    rows, troubles = check_elsewhere(done, expected)
+    assert len({row["process"] for row in rows}) == 2
+    assert troubles[3]["reason"].startswith("KilledWorker: ")
+    assert len(sweeps.load(tmp_path / "dask.sqlite")) == 24
+
+
+def test_mpi_gives_the_same_table(expected, tmp_path):
+    pytest.importorskip("mpi4py")
+    folders = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    mpiexec = shutil.which("mpiexec", path=folders)
+    if mpiexec is None:
+        pytest.skip("there is no mpiexec")
+    version = subprocess.run([mpiexec, "--version"], capture_output=True, text=True, check=False).stdout  # noqa: S603
+    # Open MPI starts no more processes than there are cores, and none for root, unless it is told to.
+    oversubscribe = ["--oversubscribe"] if re.search("open mpi|open-mpi|prrte", version, re.IGNORECASE) else []
+    as_root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    command = [mpiexec, *oversubscribe, "-n", "2", sys.executable, "-m", "mpi4py.futures"]
+    done = run(MPI, tmp_path, *command, **as_root)
+    rows, _ = check_elsewhere(done, expected)
+    assert len({row["process"] for row in rows}) == 1  # of the two, one coordinates
+    assert len(sweeps.load(tmp_path / "mpi.sqlite")) == 24
+
+
+class Breaks(Executor):
+    """A pool whose process was killed: the runs that it has end with it, and it takes no more."""
+
+    def __init__(self, after):
+        self.left = after
+        self.given = []
+
+    def submit(self, function, /, *arguments, **keywords):
+        future = Future()
+        self.given.append(future)
+        self.left -= 1
+        if self.left < 0:
+            for given in self.given:
+                if not given.done():
+                    given.set_exception(BrokenProcessPool("a process was terminated abruptly"))
+        elif self.left > 1:
+            future.set_result(function(*arguments, **keywords))
+        return future
+
+
+def test_an_executor_that_breaks_ends_the_sweep_and_what_has_finished_is_kept(tmp_path):
+    file = tmp_path / "sweep.sqlite"
+    with pytest.raises(RuntimeError, match="the executor takes no more runs: BrokenProcessPool"):
+        sweeps.sweep(objectives.bowl, SPACE, executor=Breaks(5), results=file, workers=3, progress=False)
+    assert sweeps.load(file).statuses == {"finished": 3, "pending": 21}
+    assert sweeps.sweep(objectives.bowl, SPACE, results=file, workers=0, progress=False).statuses == {"finished": 24}
+
+
+def test_processes_divide_the_cores(monkeypatch):
+    for name in ("LRCORE", "OMP", "OPENBLAS"):
+        monkeypatch.delenv(f"{name}_NUM_THREADS", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # what somebody has said is no reason to take more
+    monkeypatch.setattr(processes, "cores", lambda: 6)
+    results = sweeps.sweep(objectives.threads, {"lr": [1, 2]}, seeds=1, workers=2, progress=False)
+    assert [(row["objective"], row["told"]) for row in results] == [(3.0, "3 1 3")] * 2
+    assert "LRCORE_NUM_THREADS" not in os.environ
+    assert os.environ["OMP_NUM_THREADS"] == "1"
+
+
+def test_the_default_is_a_process_for_each_core():
+    results = sweeps.sweep(objectives.slow, SPACE, seeds=1, progress=False)
+    assert results.statuses == {"finished": 8}
+    assert lrcore.get_num_threads() >= 1
+
+
+MAIN = """
+import time
+from lrcore import sweeps
+
+def train(lr, seed):
+    time.sleep(0.01)
+    return lr
+
+if __name__ == "__main__":
+    print(sweeps.sweep(train, {"lr": [0.1, 0.2]}, workers=2).best.settings)
+"""
+
+
+def test_functions_of_a_script_run_in_processes(tmp_path):
+    done = run(MAIN, tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "{'lr': 0.1}\n", "")
+
+
+def test_a_script_without_a_guard_is_told_so(tmp_path):
+    begin = time.monotonic()
+    done = run(MAIN.replace('__name__ == "__main__"', "True").replace("workers=2", "workers=2, results='s'"), tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        "lrcore.sweeps.processes.WorkerStartError: a process for runs could not begin: its process ended with exit "
+        "code 1; is the script's own work, with the call of sweep, under `if __name__ == '__main__':`?"
+    )
+    assert sweeps.load(tmp_path / "s").statuses == {"pending": 6}
+    assert time.monotonic() - begin < 30
+
+
+@pytest.mark.skipif(find_spec("cloudpickle") is None, reason="cloudpickle sends functions that pickle can't")
+def test_functions_without_a_module_run_in_processes_with_cloudpickle():
+    offset = 3.0
+    results = sweeps.sweep(lambda lr, seed: lr + offset, {"lr": [1, 2]}, seeds=1, workers=1, progress=False)
+    assert [row["objective"] for row in results] == [4.0, 5.0]

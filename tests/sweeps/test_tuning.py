@@ -1,0 +1,115 @@
+"""The function of a sweep goes through Optuna: it is pruned, kept, and goes on."""
+# ruff: noqa: ARG005  # a training need not look at all that it is given
+
+import sys
+
+import pytest
+
+from lrcore import sweeps
+
+SPACE = {"lr": sweeps.loguniform(1e-4, 1.0), "batch": [32, 128], "betas": [(0.9, 0.99), (0.8, 0.9)]}
+
+
+@pytest.fixture
+def optuna():
+    module = pytest.importorskip("optuna")
+    module.logging.set_verbosity(module.logging.CRITICAL)
+    return module
+
+
+def train(lr, batch, betas, seed):
+    assert isinstance(betas, tuple)
+    return {"objective": abs(lr - 0.01) + batch / 1e4, "epochs": 3}
+
+
+def tune(function, space, trials, **options):
+    return sweeps.tune(function, space, trials, progress=False, **options)
+
+
+def test_a_study_comes_near_the_best(optuna):
+    study = tune(train, SPACE, 40)
+    assert isinstance(study, optuna.Study)
+    assert study.study_name == "train"
+    assert len(study.trials) == 40
+    assert study.best_params["batch"] == 32
+    assert study.best_value < 0.05
+    assert study.best_trial.user_attrs == {"epochs": 3.0}
+
+
+def test_a_trial_that_is_not_worth_it_is_pruned(optuna):
+    steps = []
+
+    def reporting(lr, seed, report):
+        for step in range(10):
+            steps.append(step)
+            report(lr, step)
+        return lr
+
+    pruner = optuna.pruners.ThresholdPruner(upper=0.5)
+    study = tune(reporting, {"lr": [0.1, 0.9]}, 12, pruner=pruner)
+    states = {(trial.params["lr"], trial.state.name) for trial in study.trials}
+    assert states == {(0.1, "COMPLETE"), (0.9, "PRUNED")}
+    pruned = sum(trial.state.name == "PRUNED" for trial in study.trials)
+    assert len(steps) == 10 * (12 - pruned) + pruned
+
+
+def test_a_trial_that_fails_or_diverges_does_not_end_the_search(optuna):
+    def troubled(what, seed, report):
+        if what == "raise":
+            raise ValueError("purple")
+        if what == "report":
+            report(float("nan"), 1)
+        return float("inf") if what == "inf" else 1.0
+
+    study = tune(troubled, {"what": ["raise", "report", "inf", "fine"]}, 30)
+    states = {(trial.params["what"], trial.state.name) for trial in study.trials}
+    assert states == {("raise", "FAIL"), ("report", "FAIL"), ("inf", "FAIL"), ("fine", "COMPLETE")}
+
+
+def test_a_study_goes_on_from_its_storage(optuna, tmp_path):
+    file = tmp_path / "study.sqlite"
+    space = {"lr": sweeps.loguniform(1e-4, 1.0)}
+    first = [trial.params for trial in tune(lambda lr, seed: lr, space, 4, storage=file, study_name="one").trials]
+    second = tune(lambda lr, seed: lr, space, 7, storage=str(file), study_name="one")
+    assert [trial.params for trial in second.trials[:4]] == first
+    assert len({trial.params["lr"] for trial in second.trials}) == 7
+    third = tune(lambda lr, seed: lr, space, 5, storage=f"sqlite:///{file}", study_name="one")
+    assert len(third.trials) == 7
+    assert len(optuna.load_study(study_name="one", storage=f"sqlite:///{file}").trials) == 7
+
+
+def test_a_trial_is_the_mean_of_its_seeds(optuna):
+    seeds = []
+
+    def noisy(lr, budget, seed):
+        seeds.append(seed)
+        return {"objective": lr + len(seeds), "spent": budget}
+
+    study = tune(noisy, {"lr": [1.0]}, 1, seeds=3, budget=5, minimize=False)
+    assert study.best_value == 3.0
+    assert study.direction.name == "MAXIMIZE"
+    assert study.best_trial.user_attrs == {"spent[0]": 5, "spent[1]": 5, "spent[2]": 5}
+    swept = sweeps.sweep(lambda lr, seed: lr, {"lr": [1.0]}, seeds=3, workers=0, progress=False)
+    assert seeds == [row["seed"] for row in swept]
+
+
+@pytest.mark.parametrize(
+    ("function", "space", "options", "error", "message"),
+    [
+        (train, {}, {}, ValueError, "space must have at least one name"),
+        (train, {"lr": [1]}, {}, TypeError, r"train\(\) needs 'batch'"),
+        (train, SPACE, {"trials": 0}, ValueError, "trials must be >= 1, got 0"),
+        (train, SPACE, {"seeds": 0}, ValueError, "seeds must be >= 1, got 0"),
+        (train, SPACE, {"budget": 1}, TypeError, r"takes no \['budget'\]"),
+        (train, SPACE, {"storage": "."}, ValueError, "storage must be a file, a URL or a storage of Optuna, got '.'"),
+    ],
+)
+def test_a_bad_argument_is_named(optuna, function, space, options, error, message):
+    with pytest.raises(error, match=message):
+        tune(function, space, **{"trials": 1} | options)
+
+
+def test_without_optuna_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(ImportError, match="tune needs Optuna, which is not installed: pip install optuna"):
+        tune(train, SPACE, 1)
