@@ -63,11 +63,6 @@ def centered(losses: Floats, beta: float) -> Floats:
     return (forward + backward) / 2.0
 
 
-def least_of(losses: Floats, tolerance: float = 0.0) -> int:
-    """Return where losses are least: of those that noise can't tell from the least, the first."""
-    return int(np.argmax(losses <= np.min(losses) + tolerance))
-
-
 def steepest(lrs: Floats, losses: Floats, least: int) -> Suggestion | None:
     """Return the rate at which the loss falls fastest by the logarithm of the rate, before it is least."""
     first, last = _inner(len(lrs))

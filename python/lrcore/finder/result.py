@@ -79,11 +79,6 @@ class RangeTest:
     def _centered(self) -> Floats:
         return curve.centered(self._finite[1], self.smoothing)
 
-    @cached_property
-    def _least(self) -> int:
-        """Where the smooth curve is least. Averages of some twenty losses differ by a fifth of what these do."""
-        return curve.least_of(self._centered, 0.2 * curve.noise_of(self._finite[1], self._centered))
-
     # Suggestions
 
     @cached_property
@@ -92,7 +87,7 @@ class RangeTest:
         lrs, raw = self._finite
         if len(lrs) < 2:
             return {}
-        losses, least = self._centered, self._least
+        losses, least = self._centered, int(np.argmin(self._centered))
         shown, at = (raw, int(np.argmin(raw))) if self._is_smooth else (losses, least)
         found = [
             curve.steepest(lrs, losses, least),
@@ -146,7 +141,7 @@ class RangeTest:
                 return f"the loss exploded within {len(self.lrs)} steps; try start={self.lrs[0] / 1000.0:.1g}"
             return f"there are {len(lrs)} losses, and a curve needs 8; try steps=100"
         losses = self._centered
-        least = self._least
+        least = int(np.argmin(losses))
         if curve.is_flat(losses, curve.noise_of(raw, losses)):
             rising = losses[-1] > 1.5 * losses[0]
             other = f"start={lrs[0] / 1000.0:.1g}" if rising else f"end={lrs[-1] * 1000.0:.1g}"
