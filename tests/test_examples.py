@@ -46,3 +46,28 @@ def test_schedules_are_compared_and_drawn(tmp_path):
     names = ["WSD", "constant", "cosine", "linear", "one cycle", "plateau", "restarts"]
     assert sorted(row[:10].strip() for row in rows) == names, done.stdout
     assert (tmp_path / "schedules.png").stat().st_size > 10_000
+
+
+def test_a_suggested_rate_is_compared_with_a_grid_and_everything_is_put_back(tmp_path):
+    for module in ("sklearn", "matplotlib", "threadpoolctl", "tqdm"):
+        pytest.importorskip(module)
+    command = [sys.executable, EXAMPLES / "find_lr.py", "--steps", "60", "--seeds", "1"]
+    done = subprocess.run(command, capture_output=True, check=True, text=True, timeout=120, cwd=tmp_path)  # noqa: S603
+    lines = done.stdout.splitlines()
+    assert sum(line.endswith("%   suggested") for line in lines) == 2, done.stdout
+    assert sum(line.count("%") == 1 and line.split()[-1].endswith("%") for line in lines) == 2 * 8, done.stdout
+    assert done.stdout.count(" changes 0 of ") == 2, done.stdout
+    assert (tmp_path / "find_lr.png").stat().st_size > 10_000
+
+
+def test_rules_for_a_larger_batch_are_compared_and_the_noise_is_measured(tmp_path):
+    for module in ("sklearn", "matplotlib", "threadpoolctl", "tqdm"):
+        pytest.importorskip(module)
+    command = [sys.executable, EXAMPLES / "batch_size.py", "--samples", "3072", "--seeds", "1"]
+    done = subprocess.run(command, capture_output=True, check=True, text=True, timeout=120, cwd=tmp_path)  # noqa: S603
+    rows = [line.split() for line in done.stdout.splitlines() if line.endswith("%")]
+    rules = ["tuned", "unchanged", "linear", "sqrt", "retuned"]
+    assert [row[2] for row in rows if row[0] == "SGD"] == rules, done.stdout
+    assert [row[2] for row in rows if row[0] == "AdamW"] == [*rules[:-1], "adam_sde", "retuned"], done.stdout
+    assert "noise scale uncertainty   suggested, rate" in done.stdout
+    assert (tmp_path / "batch_size.png").stat().st_size > 10_000

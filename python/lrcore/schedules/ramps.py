@@ -220,14 +220,15 @@ class Cosine(Ramp):
             put(self, "end", share * NON_NEGATIVE.check("Cosine: start", self.start))
         Ramp.__post_init__(self)
         check_numbers(self, "power", "k", allowed=POSITIVE)
-        put(self, "_plain", self.steps if self.power == self.k == 1.0 and self.steps <= fn.EXACT else 0)
+        is_plain = self.power == self.k == 1.0 and self.steps <= fn.EXACT
+        begins_right = self.end + (self.start - self.end) == self.start
+        put(self, "_plain", self.steps if is_plain and begins_right else 0)
 
     def _value(self, step: float) -> float:
         # The course that is asked for most, at its plainest: the arithmetic of `_course` without its calls.
         if step < self._plain:
-            share = (1.0 + cos(pi * step / self.steps)) / 2.0
-            value = self.end + (self.start - self.end) * share
-            if share != 1.0 and self.end < value < self.start:
+            value = self.end + (self.start - self.end) * ((1.0 + cos(pi * step / self.steps)) / 2.0)
+            if self.end < value < self.start:
                 return value
         return Finite._value(self, step)
 
