@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import fields, is_dataclass
-from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, SupportsIndex
 
@@ -414,6 +412,8 @@ class Schedule(ABC):
 
     def __repr__(self) -> str:
         """Return the call that makes it, without arguments that are left at their defaults."""
+        from dataclasses import fields, is_dataclass
+
         if not is_dataclass(self):
             return object.__repr__(self)
         given = {field.name: getattr(self, field.name) for field in fields(self) if field.init and field.repr}
@@ -472,7 +472,8 @@ def steps_of(where: str, given: Any, length: int | None, *, least: int = 0) -> i
             )
         if not 0.0 <= given <= 1.0:
             raise ValueError(f"{where} must be a whole number, or a share in [0, 1] of the length, got {given!r}")
-        given = round(float(given) * length if length < 2**53 else Fraction(float(given)) * length)
+        numerator, denominator = float(given).as_integer_ratio()
+        given = round(float(given) * length) if length < 2**53 else length * numerator // denominator
     return check_count(where, given, least=least)
 
 
