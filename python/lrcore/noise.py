@@ -34,7 +34,9 @@ class NoiseScale:
 
     Args:
         batch: The samples of a micro-batch, at least 1.
-        smoothing: The share of the running averages that is kept at each step, in [0, 1).
+        smoothing: The share of the running averages that is kept at each step, in [0, 1). More is steadier, and later:
+            while gradients shrink, the value lags behind by ``1 / (1 − smoothing)`` steps, and its uncertainty does not
+            show that.
 
     Raises:
         TypeError: If a number is none.
@@ -55,7 +57,7 @@ class NoiseScale:
         McCandlish, Kaplan, Amodei et al., *An Empirical Model of Large-Batch Training* (2018), appendix A.1.
     """
 
-    def __init__(self, batch: int, smoothing: float = 0.99) -> None:
+    def __init__(self, batch: int, smoothing: float = 0.95) -> None:
         self.batch = check_count("NoiseScale: batch", batch, least=1)
         self.smoothing = FRACTION.check("NoiseScale: smoothing", smoothing)
         self.updates = 0
@@ -170,4 +172,5 @@ class NoiseScale:
         """Return the value with its uncertainty."""
         if not self.updates:
             return f"NoiseScale(batch={self.batch}, smoothing={self.smoothing})"
-        return f"<NoiseScale: {self.value:.4g} samples ± {self.uncertainty:.0%}, after {self.updates} updates>"
+        error = "unknown" if math.isinf(self.uncertainty) else f"{self.uncertainty:.0%}"
+        return f"<NoiseScale: {self.value:.4g} samples ± {error}, after {self.updates} updates>"

@@ -78,7 +78,7 @@ def steepest(lrs: Floats, losses: Floats, least: int) -> Suggestion | None:
 
 
 def valley(lrs: Floats, losses: Floats) -> Suggestion | None:
-    """Return the rate at two thirds of the longest stretch in which losses fall, though not each below the last."""
+    """Return the rate in the middle of the longest stretch in which losses fall, though not each below the last."""
     length, before = np.ones(len(losses), int), np.full(len(losses), -1)
     for i in range(1, len(losses)):
         lower = np.flatnonzero((losses[:i] > losses[i]) & (length[:i] + 1 > length[i]))

@@ -26,8 +26,9 @@ def draw(result: RangeTest, ax: Axes | None) -> Axes:
     if result.spreads:
         spread = np.array(result.spreads)[: len(lrs)]
         ax.fill_between(lrs, losses - spread, losses + spread, color="0.9", label="spread of repeats")
-    for i, one in enumerate(result.suggestions.values(), start=1):
-        ax.axvline(one.lr, color=f"C{i}", linestyle=":", linewidth=1.5, label=f"{one.name}: {one.lr:.2g}")
+    styles = ((0, (1, 1)), (0, (4, 2)), (0, (1, 3)), "dashdot", (0, (6, 1)))
+    for i, (one, style) in enumerate(zip(result.suggestions.values(), styles, strict=False), start=1):
+        ax.axvline(one.lr, color=f"C{i}", linestyle=style, linewidth=1.5, label=f"{one.name}: {one.lr:.2g}")
     advice = result.suggest()
     if advice.lr is not None:
         ax.axvline(advice.lr, color="black", linewidth=1.5, label=f"suggested: {advice.lr:.2g}")

@@ -143,9 +143,11 @@ class RangeTest:
         losses = self._centered
         least = int(np.argmin(losses))
         if curve.is_flat(losses, curve.noise_of(raw, losses)):
-            rising = losses[-1] > 1.5 * losses[0]
-            other = f"start={lrs[0] / 1000.0:.1g}" if rising else f"end={lrs[-1] * 1000.0:.1g}"
-            return f"the loss is flat from {lrs[0]:.2g} to {lrs[-1]:.2g}; try {other}, or larger batches"
+            grown = np.flatnonzero(losses > losses[0] + 0.5 * abs(losses[0]))
+            if grown.size:
+                return f"the loss is flat and grows from {lrs[grown[0]]:.2g} on: there is nothing left to fall"
+            end = f"try end={lrs[-1] * 1000.0:.1g}, or larger batches"
+            return f"the loss is flat from {lrs[0]:.2g} to {lrs[-1]:.2g}; {end}"
         if self.stopped in ("end", "batches") and least >= len(losses) - max(len(losses) // 20, 1) - 1:
             return f"the loss still falls at {lrs[-1]:.2g}, where the test ended; try end={lrs[-1] * 100.0:.1g}"
         if least < 3:

@@ -191,8 +191,8 @@ def find_lr(
         Smith, *Cyclical Learning Rates for Training Neural Networks* (2017), section 3.3.
 
     Note:
-        fastai's ``lr_find`` and Lightning's write one rate into every group, and take slopes by the rate; here groups
-        keep their ratios, and slopes are by its logarithm. torch-lr-finder does not stop at NaN.
+        Lightning's ``lr_find`` takes slopes by the rate, here they are by its logarithm; it and torch-lr-finder write
+        one rate into every group, here groups keep their ratios. torch-lr-finder does not stop at NaN.
     """
     accumulate, repeats = check_count("accumulate", accumulate, least=1), check_count("repeats", repeats, least=1)
     Finder(start, end, steps, mode, smoothing=smoothing, stop=stop)  # so that arguments are checked first
