@@ -6,30 +6,22 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, Self
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from lrcore import _lrcore
 from lrcore._ranges import POSITIVE
-from lrcore.optim import state_dict as state_dicts
 from lrcore.optim.allocation import empty_like
-from lrcore.optim.averages import swapped
 from lrcore.optim.hyperparameter import FLAG, RATE, Hyperparameter
 from lrcore.optim.options import GROUP_OPTIONS, Common, split
 from lrcore.optim.param_group import ParamGroup
 from lrcore.optim.reports import Reports
+from lrcore.optim.saving import RULES, Savable
 from lrcore.optim.stats import StepStats, from_step
 from lrcore.schedules import Schedule
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from lrcore.noise import NoiseScale
-    from lrcore.optim.state_dict import LoadReport, StateDict
-
-_RULES = {name: (hyperparameters, state) for name, hyperparameters, state in _lrcore.rules()}
 
 
 _LIVE: weakref.WeakSet[Optimizer] = weakref.WeakSet()
@@ -71,7 +63,7 @@ class _InfoWithStats(StepInfo):
     _stats: StepStats
 
 
-class Optimizer:
+class Optimizer(Savable):
     """What all optimizers have in common. Use one of its subclasses.
 
     A subclass names its hyperparameters and the rule that they choose; the arithmetic of the rule is compiled.
@@ -267,7 +259,7 @@ class Optimizer:
         self._stepper.set_group(
             index,
             rule,
-            [numbers[name] for name in _RULES[rule][0]],
+            [numbers[name] for name in RULES[rule][0]],
             decay=decay,
             decay_rate=weight_decay,
             maximize=group["maximize"],
@@ -278,148 +270,7 @@ class Optimizer:
         if index == 0:
             self._lr = lr
 
-    # What can be read and edited
-
-    @property
-    def params(self) -> Any:
-        """The parameters, in the structure that was given."""
-        return self._params
-
-    @property
-    def param_groups(self) -> tuple[ParamGroup, ...]:
-        """The groups. Edits of one are checked at once and hold from the next step on."""
-        return tuple(self._groups)
-
-    @property
-    def state(self) -> Mapping[str, Mapping[str, np.ndarray[Any, Any]]]:
-        """The state arrays: parameter name, then state name. A parameter has none before its first step."""
-        with self._lock:
-            states = list(zip(self._names, self._stepper.states, strict=True))
-        return MappingProxyType({name: MappingProxyType(arrays) for name, arrays in states if arrays})
-
-    @property
-    def average(self) -> Mapping[str, np.ndarray[Any, Any]]:
-        """The averages of the weights by parameter name, as read-only views; at first there are none."""
-        with self._lock:
-            averages = {name: arrays["average"] for name, arrays in self.state.items() if "average" in arrays}
-        views = {name: array.view() for name, array in averages.items()}
-        for view in views.values():
-            view.flags.writeable = False
-        return MappingProxyType(views)
-
-    @contextmanager
-    def averaged(self) -> Iterator[Self]:
-        """Give the weights the values of their averages for the length of a ``with`` block, as for an evaluation.
-
-        Afterwards, also after an exception, every weight has its own values again, bit for bit. Within it steps are
-        refused. A parameter that has no average keeps its weight. It takes a copy of the weights.
-
-        Raises:
-            ValueError: If the optimizer has no ``average``.
-            RuntimeError: If the averages are in place already.
-
-        Examples:
-            >>> import lrcore, numpy as np
-            >>> opt = lrcore.SGD({"w": np.zeros(1)}, lr=1.0, average=lrcore.SWA())
-            >>> for _ in range(3):
-            ...     info = opt.step({"w": np.array([-1.0])})
-            >>> with opt.averaged():
-            ...     print(opt.params["w"])
-            [2.]
-            >>> opt.params["w"]
-            array([3.])
-        """
-        if self._common.average is None:
-            raise ValueError(f"{type(self).__name__} was made without an average; give average=EMA(…) or SWA(…)")
-        with self._lock:
-            self._refuse_if_swapped()
-            averages = self.average
-            weights = dict(zip(self._names, self._stepper.weights(), strict=True))
-            self._swapped = True
-        try:
-            with swapped([(weights[name], average) for name, average in averages.items()]):
-                yield self
-        finally:
-            self._swapped = False
-
-    def _refuse_if_swapped(self) -> None:
-        if self._swapped:
-            raise RuntimeError("the weights are averages now; leave the with block of averaged() first")
-
-    @property
-    def options(self) -> Mapping[str, Any]:
-        """The options of all groups together; those of each group are in :attr:`param_groups`."""
-        return MappingProxyType(self._common._asdict())
-
-    @property
-    def noise_scale(self) -> NoiseScale | None:
-        """The gradient noise scale, if the optimizer has the option: what ``accumulate`` has told it so far."""
-        return self._common.noise_scale
-
-    @property
-    def skipped(self) -> int:
-        """How many steps were left out, since gradients were not finite."""
-        return self._skipped
-
-    @property
-    def lr(self) -> float:
-        """The learning rate of the next step, of the first group."""
-        lr: float = self._groups[0].present(self.steps)["lr"]
-        return lr
-
-    def hyperparameters(self) -> list[dict[str, Any]]:
-        """Return the values of all hyperparameters at the next step, for each group.
-
-        Schedules are evaluated, and ``lr`` contains the group's ``lr_scale``.
-
-        Examples:
-            >>> import lrcore, numpy as np
-            >>> from lrcore import schedules
-            >>> opt = lrcore.SGD([np.zeros(3)], lr=schedules.Linear(0.1, 0.0, steps=4), momentum=0.9)
-            >>> info = opt.step([np.ones(3)])
-            >>> [(values["lr"], values["momentum"]) for values in opt.hyperparameters()]
-            [(0.07500000000000001, 0.9)]
-        """
-        with self._lock:
-            steps = self.steps
-            return [group.present(steps) for group in self._groups]
-
-    def report(self, value: float) -> bool:
-        """Tell the schedules that follow reports a loss or another metric, such as that of an epoch.
-
-        Args:
-            value: The metric. Of a :class:`ReduceOnPlateau <lrcore.schedules.ReduceOnPlateau>` with ``mode="min"`` a
-                smaller one is better; a NaN never is.
-
-        Returns:
-            Whether a factor changed; it holds from the next step on.
-
-        Raises:
-            TypeError: If the value is no number.
-            ValueError: If no hyperparameter follows reports.
-        """
-        with self._lock:
-            listeners = [listener for group in self._groups for listener in group.listeners()]
-            if isinstance(self._common.clip_norm, Schedule):
-                from lrcore.schedules.feedback import listeners as within
-
-                listeners += within(self._common.clip_norm)
-            changed = self._reports.report(value, listeners)
-            if changed:
-                self._follow(self._reports)
-            return changed
-
-    def _follow(self, reports: Reports) -> None:
-        self._reports = reports
-        factors = reports.factors
-        for group in self._groups:
-            group.follow(factors)
-
-    @property
-    def steps(self) -> int:
-        """How many steps have been taken."""
-        with self._lock:
-            return self._stepper.taken
+    # Groups
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Add parameters, with hyperparameters of their own.
@@ -472,117 +323,6 @@ class Optimizer:
             return f"<{type(self).__name__}({values}): {count}>"
         groups = "".join(f"\n  {group!r}" for group in self._groups)
         return f"<{type(self).__name__}: {count}{groups}>"
-
-    # Saving and going on
-
-    def state_dict(self) -> StateDict:
-        """Return all but the parameters, as copies: state arrays, step counts and hyperparameters.
-
-        Returns:
-            ``"optimizer"``, the class's name; ``"steps"``; ``"state"``, for each parameter that has taken a step its
-            count ``"step"`` and its arrays, by name; ``"param_groups"``, for each group its hyperparameters and the
-            names of its parameters.
-
-        Note:
-            PyTorch numbers parameters; here they have names, so their order does not matter.
-        """
-        with self._lock:
-            return state_dicts.capture(self._snapshot())
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> LoadReport:  # noqa: FBT001, FBT002
-        """Go on from a state that was saved: all of it, or on an error nothing.
-
-        Arrays are copied, hyperparameters are those that were saved. Parameters are matched by name, so that their
-        order does not matter.
-
-        Args:
-            state_dict: What :meth:`state_dict` returned.
-            strict: Whether parameters, groups and state arrays must be the same on both sides. If not, what both sides
-                have is loaded.
-
-        Returns:
-            The names of parameters that were missing in the state dict, and of those that were unexpected.
-
-        Raises:
-            TypeError: If a part of the state dict is of a wrong type, or an array of another dtype.
-            ValueError: If a part is missing or out of range, or an array has another shape; if ``strict``, whatever
-                does not match.
-
-        Note:
-            PyTorch casts state to the dtype of the weight; here another dtype is an error, and precision is kept.
-        """
-        with self._lock:
-            weights = dict(zip(self._names, self._stepper.weights(), strict=True))
-            states = [_RULES[rule][1] for rule in (self._rules if strict else _RULES)]
-            loaded = state_dicts.match(state_dict, self._snapshot(), weights, states, strict=strict)
-            for group, values in loaded.groups:
-                group.replace(values)
-            self._follow(loaded.reports)
-            if self._common.noise_scale is not None and "noise_scale" in state_dict:
-                self._common.noise_scale.restore(state_dict["noise_scale"])
-            self._stepper.drop_accumulated()
-            self._set_state(loaded.steps, loaded.counts, loaded.averaged, loaded.state)
-            return loaded.report
-
-    def _snapshot(self) -> state_dicts.Snapshot:
-        by_group: list[list[str]] = [[] for _ in self._groups]
-        for name, index in zip(self._names, self._stepper.group_of_each, strict=True):
-            by_group[index].append(name)
-        return state_dicts.Snapshot(
-            optimizer=type(self).__name__,
-            steps=self.steps,
-            counts=dict(zip(self._names, self._stepper.counts, strict=True)),
-            averaged=dict(zip(self._names, self._stepper.averaged, strict=True)),
-            state=dict(zip(self._names, self._stepper.states, strict=True)),
-            groups=list(zip(self._groups, by_group, strict=True)),
-            reports=self._reports,
-            noise=self._common.noise_scale,
-        )
-
-    def _set_state(
-        self,
-        steps: int,
-        counts: Mapping[str, int],
-        averaged: Mapping[str, int],
-        state: Mapping[str, dict[str, np.ndarray[Any, Any]]],
-    ) -> None:
-        self._stepper.taken = steps
-        for index, name in enumerate(self._names):
-            self._stepper.set_state(index, counts.get(name, 0), averaged.get(name, 0), state.get(name, {}))
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what a pickle or a deep copy holds: the parameters too, so that both stay together."""
-        with self._lock:
-            snapshot = self._snapshot()
-        return {
-            "params": self._params,
-            "grouped": (self._began_grouped, self._grouped),
-            "defaults": self._defaults,
-            "common": self._common,
-            "groups": [(group.params, group.name, group.hyperparameters) for group in self._groups],
-            "steps": snapshot.steps,
-            "skipped": self._skipped,
-            "reports": self._reports.state(),
-            "counts": snapshot.counts,
-            "averaged": snapshot.averaged,
-            "state": snapshot.state,
-        }
-
-    def __setstate__(self, saved: dict[str, Any]) -> None:
-        self._defaults = saved["defaults"]
-        self._common = saved["common"]
-        began_grouped, grouped = saved["grouped"]
-        self._start(saved["params"], grouped=began_grouped)
-        for params, name, values in saved["groups"]:
-            self._add_group({"params": params, "name": name, **values})
-        self._grouped = grouped
-        self._skipped = saved["skipped"]
-        self._follow(Reports.of(saved["reports"]))
-        self._set_state(saved["steps"], saved["counts"], saved["averaged"], saved["state"])
-
-    def __copy__(self) -> NoReturn:
-        """Refuse: two optimizers would move the same weights with the same state."""
-        raise TypeError(f"{type(self).__name__} can't be copied without its parameters; use copy.deepcopy")
 
 
 def make_state(weight: np.ndarray[Any, Any], initial: float) -> np.ndarray[Any, Any]:

@@ -1,0 +1,178 @@
+"""What can be read of an optimizer, and told to it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Self
+
+from lrcore.optim.averages import swapped
+from lrcore.schedules import Schedule
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Iterator, Mapping
+
+    import numpy as np
+
+    from lrcore import _lrcore
+    from lrcore.noise import NoiseScale
+    from lrcore.optim.options import Common
+    from lrcore.optim.param_group import ParamGroup
+    from lrcore.optim.reports import Reports
+
+
+class Readable:
+    """An optimizer as one reads it: parameters, groups, state, averages, rates."""
+
+    if TYPE_CHECKING:
+        _params: Any
+        _groups: list[ParamGroup]
+        _names: list[str]
+        _common: Common
+        _stepper: _lrcore.Stepper
+        _lock: threading.RLock
+        _reports: Reports
+        _skipped: int
+        _swapped: bool
+
+    @property
+    def params(self) -> Any:
+        """The parameters, in the structure that was given."""
+        return self._params
+
+    @property
+    def param_groups(self) -> tuple[ParamGroup, ...]:
+        """The groups. Edits of one are checked at once and hold from the next step on."""
+        return tuple(self._groups)
+
+    @property
+    def state(self) -> Mapping[str, Mapping[str, np.ndarray[Any, Any]]]:
+        """The state arrays: parameter name, then state name. A parameter has none before its first step."""
+        with self._lock:
+            states = list(zip(self._names, self._stepper.states, strict=True))
+        return MappingProxyType({name: MappingProxyType(arrays) for name, arrays in states if arrays})
+
+    @property
+    def average(self) -> Mapping[str, np.ndarray[Any, Any]]:
+        """The averages of the weights by parameter name, as read-only views; at first there are none."""
+        with self._lock:
+            averages = {name: arrays["average"] for name, arrays in self.state.items() if "average" in arrays}
+        views = {name: array.view() for name, array in averages.items()}
+        for view in views.values():
+            view.flags.writeable = False
+        return MappingProxyType(views)
+
+    @contextmanager
+    def averaged(self) -> Iterator[Self]:
+        """Give the weights the values of their averages for the length of a ``with`` block, as for an evaluation.
+
+        Afterwards, also after an exception, every weight has its own values again, bit for bit. Within it steps are
+        refused. A parameter that has no average keeps its weight. It takes a copy of the weights.
+
+        Raises:
+            ValueError: If the optimizer has no ``average``.
+            RuntimeError: If the averages are in place already.
+
+        Examples:
+            >>> import lrcore, numpy as np
+            >>> opt = lrcore.SGD({"w": np.zeros(1)}, lr=1.0, average=lrcore.SWA())
+            >>> for _ in range(3):
+            ...     info = opt.step({"w": np.array([-1.0])})
+            >>> with opt.averaged():
+            ...     print(opt.params["w"])
+            [2.]
+            >>> opt.params["w"]
+            array([3.])
+        """
+        if self._common.average is None:
+            raise ValueError(f"{type(self).__name__} was made without an average; give average=EMA(…) or SWA(…)")
+        with self._lock:
+            self._refuse_if_swapped()
+            averages = self.average
+            weights = dict(zip(self._names, self._stepper.weights(), strict=True))
+            self._swapped = True
+        try:
+            with swapped([(weights[name], average) for name, average in averages.items()]):
+                yield self
+        finally:
+            self._swapped = False
+
+    def _refuse_if_swapped(self) -> None:
+        if self._swapped:
+            raise RuntimeError("the weights are averages now; leave the with block of averaged() first")
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The options of all groups together; those of each group are in :attr:`param_groups`."""
+        return MappingProxyType(self._common._asdict())
+
+    @property
+    def noise_scale(self) -> NoiseScale | None:
+        """The gradient noise scale, if the optimizer has the option: what ``accumulate`` has told it so far."""
+        return self._common.noise_scale
+
+    @property
+    def skipped(self) -> int:
+        """How many steps were left out, since gradients were not finite."""
+        return self._skipped
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next step, of the first group."""
+        lr: float = self._groups[0].present(self.steps)["lr"]
+        return lr
+
+    def hyperparameters(self) -> list[dict[str, Any]]:
+        """Return the values of all hyperparameters at the next step, for each group.
+
+        Schedules are evaluated, and ``lr`` contains the group's ``lr_scale``.
+
+        Examples:
+            >>> import lrcore, numpy as np
+            >>> from lrcore import schedules
+            >>> opt = lrcore.SGD([np.zeros(3)], lr=schedules.Linear(0.1, 0.0, steps=4), momentum=0.9)
+            >>> info = opt.step([np.ones(3)])
+            >>> [(values["lr"], values["momentum"]) for values in opt.hyperparameters()]
+            [(0.07500000000000001, 0.9)]
+        """
+        with self._lock:
+            steps = self.steps
+            return [group.present(steps) for group in self._groups]
+
+    def report(self, value: float) -> bool:
+        """Tell the schedules that follow reports a loss or another metric, such as that of an epoch.
+
+        Args:
+            value: The metric. Of a :class:`ReduceOnPlateau <lrcore.schedules.ReduceOnPlateau>` with ``mode="min"`` a
+                smaller one is better; a NaN never is.
+
+        Returns:
+            Whether a factor changed; it holds from the next step on.
+
+        Raises:
+            TypeError: If the value is no number.
+            ValueError: If no hyperparameter follows reports.
+        """
+        with self._lock:
+            listeners = [listener for group in self._groups for listener in group.listeners()]
+            if isinstance(self._common.clip_norm, Schedule):
+                from lrcore.schedules.feedback import listeners as within
+
+                listeners += within(self._common.clip_norm)
+            changed = self._reports.report(value, listeners)
+            if changed:
+                self._follow(self._reports)
+            return changed
+
+    def _follow(self, reports: Reports) -> None:
+        self._reports = reports
+        factors = reports.factors
+        for group in self._groups:
+            group.follow(factors)
+
+    @property
+    def steps(self) -> int:
+        """How many steps have been taken."""
+        with self._lock:
+            return self._stepper.taken

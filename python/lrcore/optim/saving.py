@@ -1,0 +1,142 @@
+"""How an optimizer is saved, and goes on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+from lrcore import _lrcore
+from lrcore.optim import state_dict as state_dicts
+from lrcore.optim.reading import Readable
+from lrcore.optim.reports import Reports
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
+    from lrcore.optim.state_dict import LoadReport, StateDict
+
+RULES = {name: (hyperparameters, state) for name, hyperparameters, state in _lrcore.rules()}
+
+
+class Savable(Readable):
+    """An optimizer as it is saved: as a state dict, in a checkpoint, in a pickle."""
+
+    if TYPE_CHECKING:
+        _rules: ClassVar[tuple[str, ...]]
+        _defaults: dict[str, Any]
+        _began_grouped: bool
+        _grouped: bool
+
+        def _start(self, params: Any, *, grouped: bool) -> None: ...
+
+        def _add_group(self, given: Mapping[str, Any]) -> None: ...
+
+    def state_dict(self) -> StateDict:
+        """Return all but the parameters, as copies: state arrays, step counts and hyperparameters.
+
+        Returns:
+            ``"optimizer"``, the class's name; ``"steps"``; ``"state"``, for each parameter that has taken a step its
+            count ``"step"`` and its arrays, by name; ``"param_groups"``, for each group its hyperparameters and the
+            names of its parameters.
+
+        Note:
+            PyTorch numbers parameters; here they have names, so their order does not matter.
+        """
+        with self._lock:
+            return state_dicts.capture(self._snapshot())
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> LoadReport:  # noqa: FBT001, FBT002
+        """Go on from a state that was saved: all of it, or on an error nothing.
+
+        Arrays are copied, hyperparameters are those that were saved. Parameters are matched by name, so that their
+        order does not matter.
+
+        Args:
+            state_dict: What :meth:`state_dict` returned.
+            strict: Whether parameters, groups and state arrays must be the same on both sides. If not, what both sides
+                have is loaded.
+
+        Returns:
+            The names of parameters that were missing in the state dict, and of those that were unexpected.
+
+        Raises:
+            TypeError: If a part of the state dict is of a wrong type, or an array of another dtype.
+            ValueError: If a part is missing or out of range, or an array has another shape; if ``strict``, whatever
+                does not match.
+
+        Note:
+            PyTorch casts state to the dtype of the weight; here another dtype is an error, and precision is kept.
+        """
+        with self._lock:
+            weights = dict(zip(self._names, self._stepper.weights(), strict=True))
+            states = [RULES[rule][1] for rule in (self._rules if strict else RULES)]
+            loaded = state_dicts.match(state_dict, self._snapshot(), weights, states, strict=strict)
+            for group, values in loaded.groups:
+                group.replace(values)
+            self._follow(loaded.reports)
+            if self._common.noise_scale is not None and "noise_scale" in state_dict:
+                self._common.noise_scale.restore(state_dict["noise_scale"])
+            self._stepper.drop_accumulated()
+            self._set_state(loaded.steps, loaded.counts, loaded.averaged, loaded.state)
+            return loaded.report
+
+    def _snapshot(self) -> state_dicts.Snapshot:
+        by_group: list[list[str]] = [[] for _ in self._groups]
+        for name, index in zip(self._names, self._stepper.group_of_each, strict=True):
+            by_group[index].append(name)
+        return state_dicts.Snapshot(
+            optimizer=type(self).__name__,
+            steps=self.steps,
+            counts=dict(zip(self._names, self._stepper.counts, strict=True)),
+            averaged=dict(zip(self._names, self._stepper.averaged, strict=True)),
+            state=dict(zip(self._names, self._stepper.states, strict=True)),
+            groups=list(zip(self._groups, by_group, strict=True)),
+            reports=self._reports,
+            noise=self._common.noise_scale,
+        )
+
+    def _set_state(
+        self,
+        steps: int,
+        counts: Mapping[str, int],
+        averaged: Mapping[str, int],
+        state: Mapping[str, dict[str, np.ndarray[Any, Any]]],
+    ) -> None:
+        self._stepper.taken = steps
+        for index, name in enumerate(self._names):
+            self._stepper.set_state(index, counts.get(name, 0), averaged.get(name, 0), state.get(name, {}))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a pickle or a deep copy holds: the parameters too, so that both stay together."""
+        with self._lock:
+            snapshot = self._snapshot()
+        return {
+            "params": self._params,
+            "grouped": (self._began_grouped, self._grouped),
+            "defaults": self._defaults,
+            "common": self._common,
+            "groups": [(group.params, group.name, group.hyperparameters) for group in self._groups],
+            "steps": snapshot.steps,
+            "skipped": self._skipped,
+            "reports": self._reports.state(),
+            "counts": snapshot.counts,
+            "averaged": snapshot.averaged,
+            "state": snapshot.state,
+        }
+
+    def __setstate__(self, saved: dict[str, Any]) -> None:
+        self._defaults = saved["defaults"]
+        self._common = saved["common"]
+        began_grouped, grouped = saved["grouped"]
+        self._start(saved["params"], grouped=began_grouped)
+        for params, name, values in saved["groups"]:
+            self._add_group({"params": params, "name": name, **values})
+        self._grouped = grouped
+        self._skipped = saved["skipped"]
+        self._follow(Reports.of(saved["reports"]))
+        self._set_state(saved["steps"], saved["counts"], saved["averaged"], saved["state"])
+
+    def __copy__(self) -> NoReturn:
+        """Refuse: two optimizers would move the same weights with the same state."""
+        raise TypeError(f"{type(self).__name__} can't be copied without its parameters; use copy.deepcopy")
