@@ -76,7 +76,7 @@ def evaluate(text: str) -> Schedule:
         Cosine(start=0.1, steps=1000).warmup(50) * 0.5
         >>> evaluate("__import__('os')")
         Traceback (most recent call last):
-        ValueError: '__import__' is not allowed; there are AtLeast, AtMost, ...
+        ValueError: '__import__' is not allowed; there are ...
     """
     if len(text) > _LONGEST:
         raise ValueError(f"an expression has at most {_LONGEST} characters, got {len(text)}")
