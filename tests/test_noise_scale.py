@@ -61,19 +61,41 @@ def test_squares_have_the_bits_of_the_fixed_tree_and_nothing_else_changes(dtype,
     assert nothing is None
     assert all((params[name] == others[name]).all() for name in shapes)
 
-    def sum_of_squares(array):
+    stride = 6  # one unit of 21, so that about four are looked at
+
+    def sum_of_squares(name, array):
+        units = lanes(array.astype(np.float64) * array.astype(np.float64))
         total = 0.0
-        for unit in lanes(array.astype(np.float64) * array.astype(np.float64)):
-            total += float(unit)
+        for unit, value in enumerate(units):
+            if (list(shapes).index(name) + unit) % stride == 0:
+                total += float(value)
         return total
 
     expected_grads, sums = 0.0, {name: np.zeros(size, dtype) for name, size in shapes.items()}
     for grad in grads:
         for name, array in grad.items():
             if array is not None:
-                expected_grads += sum_of_squares(array)
+                expected_grads += sum_of_squares(name, array)
                 sums[name] = sums[name] + array
-    assert squares == (expected_grads, sum(map(sum_of_squares, sums.values())))
+    expected_sum = sum(sum_of_squares(name, array) for name, array in sums.items())
+    assert squares == (stride * expected_grads, stride * expected_sum)
+
+
+def test_every_unit_is_looked_at_in_turn():
+    rng = np.random.default_rng(0)
+    sizes = {"a": 100_000, "b": 7, "c": 30_000}
+    grads = {name: rng.standard_normal(size) * (k + 1) for k, (name, size) in enumerate(sizes.items())}
+    opt = lrcore.SGD({name: np.zeros(size) for name, size in sizes.items()}, noise_scale=lrcore.NoiseScale(batch=1))
+    stride = math.ceil(sum(math.ceil(size / 4096) for size in sizes.values()) / 4)
+    found = []
+    for _ in range(stride):
+        for _ in range(2):
+            opt.accumulate(grads)
+        found.append(opt._stepper.squares)
+        opt.step()
+    truth = sum(float((grad**2).sum()) for grad in grads.values())
+    assert np.mean(found, axis=0) == pytest.approx([2.0 * truth, 4.0 * truth], rel=1e-12)
+    assert len({grad for grad, _ in found}) > 1
 
 
 def optimizer(**options):

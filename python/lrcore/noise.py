@@ -30,7 +30,8 @@ class NoiseScale:
 
     Both are unbiased, and smoothed before they are divided. As the option ``noise_scale=NoiseScale(batch=32)`` of an
     optimizer it is fed by ``opt.accumulate``: the micro-batches' norms against that of their mean, taken in the pass
-    that adds them up. It is then ``opt.noise_scale``.
+    that adds them up; of more than 16,384 weights in a sample of about so many, others at each step. It is then
+    ``opt.noise_scale``.
 
     Args:
         batch: The samples of a micro-batch, at least 1.

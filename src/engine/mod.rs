@@ -47,6 +47,8 @@ pub struct Batch<'a> {
 
 struct Entry<'a> {
     tensor: Tensor<'a>,
+    /// How many tensors there are before it.
+    number: usize,
     /// The number of the kernel that moves it.
     slot: usize,
     /// Where the tensor begins on the line of all elements.
@@ -79,7 +81,8 @@ impl<'a> Batch<'a> {
         let (start, unit) = (self.total, self.units);
         self.total += tensor.len;
         self.units += tensor.len.div_ceil(UNIT);
-        self.entries.push(Entry { tensor, slot, start, unit });
+        let number = self.entries.len();
+        self.entries.push(Entry { tensor, number, slot, start, unit });
     }
 
     /// The tensors, in the order in which they were added. Their lengths stay as they are.
@@ -97,6 +100,12 @@ impl<'a> Batch<'a> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// How many units of a fixed number of elements the tensors are cut into, for norms and statistics.
+    #[must_use]
+    pub fn units(&self) -> usize {
+        self.units
     }
 
     /// How many elements the step moves.
@@ -128,33 +137,58 @@ impl<'a> Batch<'a> {
     /// # Panics
     /// As `run`.
     pub fn run_with_stats(&mut self, kernels: &[Box<dyn Kernel>]) -> Vec<Stats> {
-        self.run_with(kernels, || Tally::Stats(Sums::default()));
+        self.run_with(kernels, &|_, _| true, || Tally::Stats(Sums::default()));
         self.entries.iter().map(|entry| Stats::of_units(self.tallies_of(entry))).collect()
     }
 
-    /// [Takes the step](Self::run), and returns the sum of squares of each gradient, and of each weight after the step.
+    /// [Takes the step](Self::run), and returns the sum of squares of each gradient, and of each weight after the step: of the
+    /// units that are chosen, by the number of the tensor in this batch and that of the unit in the tensor.
     ///
     /// # Panics
     /// As `run`.
-    pub fn run_with_squares(&mut self, kernels: &[Box<dyn Kernel>]) -> Vec<[f64; 2]> {
-        self.run_with(kernels, || Tally::Squares(Squares::default()));
-        let sums = |entry| self.tallies_of(entry).fold([0.0; 2], |sums, unit| [sums[0] + unit[0], sums[1] + unit[1]]);
-        self.entries.iter().map(sums).collect()
+    pub fn run_with_squares(
+        &mut self,
+        kernels: &[Box<dyn Kernel>],
+        chosen: &(dyn Fn(usize, usize) -> bool + Sync),
+    ) -> Vec<[f64; 2]> {
+        self.run_with(kernels, chosen, || Tally::Squares(Squares::default()));
+        let sums = |(i, entry)| {
+            let units = self.tallies_of(entry).enumerate().filter(|&(unit, _)| chosen(i, unit));
+            units.fold([0.0; 2], |sums, (_, unit)| [sums[0] + unit[0], sums[1] + unit[1]])
+        };
+        self.entries.iter().enumerate().map(sums).collect()
     }
 
-    /// Takes the step unit by unit, each with a tally that begins as this one.
-    fn run_with(&mut self, kernels: &[Box<dyn Kernel>], begin: fn() -> Tally) {
+    /// Takes the step, the chosen units by themselves, each with a new tally.
+    fn run_with(
+        &mut self,
+        kernels: &[Box<dyn Kernel>],
+        chosen: &(dyn Fn(usize, usize) -> bool + Sync),
+        begin: fn() -> Tally,
+    ) {
         self.check(kernels);
         self.tallies.resize(self.units);
         let level = simd::current();
         let batch = &*self;
         parallel::share(batch.total, &|line| {
             SCRATCH.with_borrow_mut(|scratch| {
-                batch.for_each_unit(line, |entry, unit, piece| {
-                    let mut tally = begin();
-                    // SAFETY: as in `run`.
-                    unsafe { kernels[entry.slot].run(level, &entry.tensor, piece, scratch, Some(&mut tally)) };
-                    batch.tallies.set(unit, tally.values());
+                batch.for_each_piece(line, UNIT, |entry, piece| {
+                    let Entry { tensor, number, slot, unit, .. } = entry;
+                    let mut start = piece.start;
+                    while start < piece.end {
+                        let is_chosen = chosen(*number, start / UNIT);
+                        let mut end = piece.end.min(start + UNIT);
+                        while !is_chosen && end < piece.end && !chosen(*number, end / UNIT) {
+                            end = piece.end.min(end + UNIT);
+                        }
+                        let mut tally = is_chosen.then(begin);
+                        // SAFETY: as in `run`.
+                        unsafe { kernels[*slot].run(level, tensor, start..end, scratch, tally.as_mut()) };
+                        if let Some(tally) = tally {
+                            batch.tallies.set(unit + start / UNIT, tally.values());
+                        }
+                        start = end;
+                    }
                 });
             });
         });

@@ -23,9 +23,16 @@ pub(super) struct Accumulator {
     squares: Squares,
 }
 
-/// What gradients and their sums have come to, where that is asked for.
+/// How many units are looked at in a step, about: their squares are more work than the sums, which wait for memory.
+const SAMPLE: usize = 4;
+
+/// What gradients and their sums have come to, where that is asked for: in every so many units, others at each step.
 #[derive(Default)]
 struct Squares {
+    /// One unit of so many is looked at; 0 before the first gradient of a step.
+    stride: usize,
+    /// Which one.
+    phase: usize,
     /// The sum of squares of every gradient since the last step.
     grads: f64,
     /// That of each parameter's sum.
@@ -67,9 +74,15 @@ impl Accumulator {
         self.step.fold(task, 1.0);
         if squares {
             self.squares.sums.resize(self.summed.len(), 0.0);
-            for (Found { parameter, .. }, [grad, sum]) in found.iter().zip(self.step.run_with_squares(py)) {
+            if self.squares.stride == 0 {
+                self.squares.stride = self.step.units().div_ceil(SAMPLE).max(1);
+            }
+            let Squares { stride, phase, .. } = self.squares;
+            let parameters: Vec<_> = found.iter().map(|one| one.parameter).collect();
+            let chosen = |i: usize, unit| (parameters[i] + unit) % stride == phase % stride;
+            for (&parameter, [grad, sum]) in parameters.iter().zip(self.step.run_with_squares(py, &chosen)) {
                 self.squares.grads += grad;
-                self.squares.sums[*parameter] = sum;
+                self.squares.sums[parameter] = sum;
             }
             self.squares.count += 1;
         } else {
@@ -101,14 +114,17 @@ impl Accumulator {
     pub(super) fn forget(&mut self, used: bool) {
         if used {
             self.count = 0;
-            self.squares = Squares::default();
+            self.squares = Squares { phase: self.squares.phase.wrapping_add(1), ..Squares::default() };
         }
     }
 
-    /// The squares of the gradients that are waiting, added up, and those of their sum; if they were asked for each time.
+    /// The squares of the gradients that are waiting, added up, and those of their sum; if they were asked for each time. They
+    /// are estimates where only some units were looked at.
+    #[expect(clippy::cast_precision_loss, reason = "nobody has 2⁵³ units")]
     pub(super) fn squares(&self) -> Option<(f64, f64)> {
-        let Squares { grads, sums, count } = &self.squares;
-        (*count > 0 && *count == self.count).then(|| (*grads, sums.iter().sum()))
+        let Squares { stride, grads, sums, count, .. } = &self.squares;
+        let share = *stride as f64;
+        (*count > 0 && *count == self.count).then(|| (share * grads, share * sums.iter().sum::<f64>()))
     }
 
     pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -190,10 +190,20 @@ impl Step {
         self.batch.tensors_mut().map(|tensor| tensor.len()).zip(stats).collect()
     }
 
-    /// [Moves the tensors](Self::run), and returns the sums of squares of each gradient and of each weight after it.
-    pub(super) fn run_with_squares(&mut self, py: Python<'_>) -> Vec<[f64; 2]> {
+    /// [Moves the tensors](Self::run), and returns the sums of squares of each gradient and of each weight after it, of the
+    /// chosen units.
+    pub(super) fn run_with_squares(
+        &mut self,
+        py: Python<'_>,
+        chosen: &(dyn Fn(usize, usize) -> bool + Sync),
+    ) -> Vec<[f64; 2]> {
         let kernels = &self.kernels;
-        detached(py, &mut self.batch, |batch| batch.run_with_squares(kernels))
+        detached(py, &mut self.batch, |batch| batch.run_with_squares(kernels, chosen))
+    }
+
+    /// How many units the tensors have.
+    pub(super) fn units(&self) -> usize {
+        self.batch.units()
     }
 
     /// The norm of the gradients, multiplied by a factor.

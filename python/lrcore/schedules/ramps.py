@@ -39,8 +39,11 @@ class Finite(Schedule):
     def _value(self, step: float) -> float:
         if step >= self.steps:
             return self.end
-        value: float = fn.clamp(self._course(step), self.start, self.end)
+        value: float = self._bounded(step)
         return value
+
+    def _bounded(self, step: Any) -> Any:
+        return fn.clamp(self._course(step), self.start, self.end)
 
     def _values(self, steps: Any) -> Floats:
         if self.steps > fn.EXACT:
@@ -48,7 +51,7 @@ class Finite(Schedule):
         return fn.joined(
             steps,
             self.steps,
-            lambda steps: fn.clamp(self._course(steps), self.start, self.end),
+            self._bounded,
             lambda since: np.full(since.shape, self.end),
         )
 
@@ -79,6 +82,10 @@ class Ramp(Finite):
     @abstractmethod
     def _share(self, step: Any) -> Any:
         """Return the share of the way that is left at a step before the end."""
+
+    def _bounded(self, step: Any) -> Any:
+        # A share of a number lies between it and 0, and all of it is itself.
+        return self.start * self._share(step) if self.end == 0.0 else Finite._bounded(self, step)
 
     def _course(self, step: Any) -> Any:
         share = self._share(step)
@@ -211,6 +218,7 @@ class Cosine(Ramp):
     k: float = 1.0
     end_share: InitVar[float | None] = None
     _plain: int = field(init=False, repr=False, compare=False)
+    _plain_to_zero: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self, end_share: float | None) -> None:
         if end_share is not None:
@@ -223,9 +231,12 @@ class Cosine(Ramp):
         is_plain = self.power == self.k == 1.0 and self.steps <= fn.EXACT
         begins_right = self.end + (self.start - self.end) == self.start
         put(self, "_plain", self.steps if is_plain and begins_right else 0)
+        put(self, "_plain_to_zero", self.steps if is_plain and self.end == 0.0 else 0)
 
     def _value(self, step: float) -> float:
         # The course that is asked for most, at its plainest: the arithmetic of `_course` without its calls.
+        if step < self._plain_to_zero:
+            return self.start * ((1.0 + cos(pi * step / self.steps)) / 2.0)
         if step < self._plain:
             value = self.end + (self.start - self.end) * ((1.0 + cos(pi * step / self.steps)) / 2.0)
             if self.end < value < self.start:
