@@ -170,6 +170,17 @@ def test_adascale_is_near_the_number_of_micro_batches_in_noise_and_one_without()
         assert again.lr == opt.lr
 
 
+def test_adascale_scales_the_clip_norm_too():
+    clip = schedules.Constant(2.0) * schedules.AdaScale()
+    opt = lrcore.SGD({"w": np.zeros(50)}, lr=1.0, clip_norm=clip, noise_scale=lrcore.NoiseScale(batch=4))
+    rng = np.random.default_rng(0)
+    noisy(opt, rng, {"w": np.full(50, 10.0)}, {"w": np.full(50, 30.0)}, 4, 3)
+    before, gain = opt.params["w"].copy(), opt.noise_scale.gain(12)
+    opt.step({"w": np.full(50, 1e6)})
+    assert gain > 1.1
+    assert np.linalg.norm(opt.params["w"] - before) == pytest.approx(2.0 * gain, rel=1e-6)
+
+
 def test_a_loss_is_no_news_for_adascale():
     opt = lrcore.SGD(np.ones(2), lr=schedules.Constant(0.1) * schedules.AdaScale())
     with pytest.raises(ValueError, match=r"^report: no hyperparameter follows reports"):

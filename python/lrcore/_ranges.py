@@ -54,6 +54,7 @@ class Range:
 NON_NEGATIVE = Range()
 POSITIVE = Range(opened=True)
 FRACTION = Range(high=1.0)
+SHARE = Range(high=1.0, closed=True)
 REAL = Range(-math.inf, math.inf, closed=True)
 
 

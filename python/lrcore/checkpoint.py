@@ -128,9 +128,9 @@ def load(path: StrPath, opt: Optimizer, *, strict: bool = True) -> dict[str, Any
         "steps": description["steps"],
         "param_groups": [_hyperparameters(group) for group in description["param_groups"]],
         "state": state,
-        "reports": [{**entry, "schedule": decode(entry["schedule"])} for entry in description["reports"]],
+        "reports": [{**entry, "schedule": decode(entry["schedule"])} for entry in description.get("reports", [])],
     }
-    if description["noise_scale"] is not None:
+    if description.get("noise_scale") is not None:
         saved["noise_scale"] = description["noise_scale"]
     with opt._lock:
         opt._refuse_if_swapped()

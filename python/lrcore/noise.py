@@ -6,6 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 from lrcore._ranges import FRACTION, NON_NEGATIVE, POSITIVE, check_count
+from lrcore._running_average import RunningAverage
 
 
 class BatchAdvice(NamedTuple):
@@ -62,9 +63,8 @@ class NoiseScale:
         self.batch = check_count("NoiseScale: batch", batch, least=1)
         self.smoothing = FRACTION.check("NoiseScale: smoothing", smoothing)
         self.updates = 0
-        self._weight = 0.0
-        # Running sums of S, G², and of their squares and product.
-        self._sums = [0.0] * 5
+        # Of S, G², and of their squares and product.
+        self._averages = [RunningAverage(self.smoothing) for _ in range(5)]
         self._largest = batch
 
     def update(self, small: float, small_batch: int, large: float, large_batch: int) -> None:
@@ -85,15 +85,14 @@ class NoiseScale:
         big = check_count("large_batch", large_batch, least=b + 1)
         signal = (big * large - b * small) / (big - b)
         noise = (small - large) / (1.0 / b - 1.0 / big)
-        keep = self.smoothing
         found = (noise, signal, noise * noise, signal * signal, noise * signal)
-        self._sums = [keep * total + (1.0 - keep) * new for total, new in zip(self._sums, found, strict=True)]
-        self._weight = keep * self._weight + (1.0 - keep)
+        for average, number in zip(self._averages, found, strict=True):
+            average.add(number)
         self.updates += 1
         self._largest = big
 
     def _means(self) -> list[float]:
-        return [total / self._weight for total in self._sums] if self.updates else [math.nan] * 5
+        return [average.value for average in self._averages]
 
     @property
     def noise(self) -> float:
@@ -154,8 +153,9 @@ class NoiseScale:
     def state(self) -> dict[str, Any]:
         """Return all of it as plain values."""
         return {
-            "batch": self.batch, "smoothing": self.smoothing, "updates": self.updates, "weight": self._weight,
-            "sums": list(self._sums), "largest": self._largest,
+            "batch": self.batch, "smoothing": self.smoothing, "updates": self.updates,
+            "weight": self._averages[0].weight, "sums": [average.total for average in self._averages],
+            "largest": self._largest,
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -164,10 +164,12 @@ class NoiseScale:
         Raises:
             ValueError: If it is not that.
         """
-        if not isinstance(state, dict) or state.keys() != self.state().keys() or len(state["sums"]) != len(self._sums):
-            raise ValueError(f"the state of a noise scale has {', '.join(self.state())}, got {state!r}")
+        known = self.state()
+        if not isinstance(state, dict) or state.keys() != known.keys() or len(state["sums"]) != len(known["sums"]):
+            raise ValueError(f"the state of a noise scale has {', '.join(known)}, got {state!r}")
         self.batch, self.smoothing, self.updates = state["batch"], state["smoothing"], state["updates"]
-        self._weight, self._sums, self._largest = state["weight"], list(state["sums"]), state["largest"]
+        self._averages = [RunningAverage(self.smoothing, total, state["weight"]) for total in state["sums"]]
+        self._largest = state["largest"]
 
     def __repr__(self) -> str:
         """Return the value with its uncertainty."""

@@ -76,8 +76,8 @@ impl Tally {
         match self {
             Self::Stats(sums) => sums.add_after(grad, before, weight),
             Self::Squares(Squares { grad: of_grad, weight: of_weight }) => {
-                reduce::add(of_grad, grad, |sum, x: C::Real| sum + x.wide() * x.wide());
-                reduce::add(of_weight, weight, |sum, x: C::Real| sum + x.wide() * x.wide());
+                reduce::add(of_grad, grad, add_square::<C::Real>);
+                reduce::add(of_weight, weight, add_square::<C::Real>);
             }
         }
     }
@@ -95,16 +95,8 @@ impl Tally {
 impl Sums {
     #[inline(always)]
     fn add_before<C: Cell>(&mut self, weight: &[C], copy: &mut [C]) {
-        let mut sums = self.weight;
-        let (rows, rest) = weight.as_chunks();
-        let (copies, rest_copy) = copy.as_chunks_mut();
-        for (row, copy) in rows.iter().zip(copies) {
-            *copy = *row;
-            add_squares(&mut sums, row);
-        }
-        rest_copy.copy_from_slice(rest);
-        add_squares(&mut sums, &padded(rest));
-        self.weight = sums;
+        copy.copy_from_slice(weight);
+        reduce::add(&mut self.weight, copy, add_square::<C::Real>);
     }
 
     #[inline(always)]
@@ -170,10 +162,8 @@ impl Sums {
 }
 
 #[inline(always)]
-fn add_squares<C: Cell>(sums: &mut [f64; LANES], row: &Row<C>) {
-    for (sum, cell) in sums.iter_mut().zip(row) {
-        *sum += cell.load().wide() * cell.load().wide();
-    }
+fn add_square<F: Real>(sum: f64, x: F) -> f64 {
+    sum + x.wide() * x.wide()
 }
 
 impl Stats {

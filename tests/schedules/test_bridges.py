@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lrcore import _optional
 from lrcore.schedules import (
     WSD,
     Constant,
@@ -28,7 +29,6 @@ from lrcore.schedules import (
     ReduceOnPlateau,
     Step,
     Table,
-    bridges,
     from_torch,
     to_keras,
     to_optax,
@@ -785,7 +785,7 @@ def test_a_framework_that_is_missing_is_named(monkeypatch, module, call, package
     def nowhere(name):
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    monkeypatch.setattr(bridges, "import_module", nowhere)
+    monkeypatch.setattr(_optional, "import_module", nowhere)
     with pytest.raises(ImportError, match=f"needs {module}, which is not installed: python -m pip install {packages}$"):
         call()
 

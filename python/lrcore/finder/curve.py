@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from lrcore._running_average import RunningAverage
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -27,28 +29,10 @@ class Suggestion(NamedTuple):
     reason: str
 
 
-class Smoother:
-    """An exponential average of losses, debiased exactly: after one loss it is that loss.
-
-    ``m ← β m + (1 − β) x``, and the average is ``m / (1 − βᵏ)`` after ``k`` losses.
-    """
-
-    def __init__(self, beta: float) -> None:
-        self._beta = beta
-        self._sum = 0.0
-        self._weight = 0.0
-
-    def add(self, loss: float) -> float:
-        """Add a loss and return the average."""
-        self._sum = self._beta * self._sum + (1.0 - self._beta) * loss
-        self._weight = self._beta * self._weight + (1.0 - self._beta)
-        return self._sum / self._weight
-
-
 def smooth(losses: Sequence[float], beta: float) -> Floats:
     """Return the running averages."""
-    smoother = Smoother(beta)
-    return np.array([smoother.add(loss) for loss in losses])
+    average = RunningAverage(beta)
+    return np.array([average.add(loss) for loss in losses])
 
 
 def centered(losses: Floats, beta: float) -> Floats:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lrcore._optional import matplotlib
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -15,11 +17,7 @@ if TYPE_CHECKING:
 def draw(result: RangeTest, ax: Axes | None) -> Axes:
     """Draw the losses over the rates, and mark the suggestions."""
     if ax is None:
-        try:
-            from matplotlib import pyplot as plt
-        except ImportError as error:
-            raise ImportError("plots need matplotlib: pip install matplotlib") from error
-        _, ax = plt.subplots(figsize=(8, 4.5), layout="constrained")
+        ax = matplotlib("matplotlib.pyplot").subplots(figsize=(8, 4.5), layout="constrained")[1]
     lrs, losses = result._finite
     ax.plot(lrs, losses, color="0.75", linewidth=1, label="loss")
     ax.plot(lrs, result._centered, color="C0", linewidth=2, label="smoothed")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrcore._ranges import POSITIVE, Range, check_count
-from lrcore.finder.curve import Smoother
+from lrcore._ranges import FRACTION, POSITIVE, Range, check_count
+from lrcore._running_average import RunningAverage
 from lrcore.finder.preserving import preserved
 from lrcore.finder.result import RangeTest
 from lrcore.schedules import Schedule
@@ -67,13 +67,13 @@ class Finder:
         steps = check_count("steps", steps, least=2)
         if mode not in MODES:
             raise ValueError(f"mode must be 'exp' or 'linear', got {mode!r}")
-        self._smoothing = Range(0.0, 1.0).check("smoothing", smoothing)
+        self._smoothing = FRACTION.check("smoothing", smoothing)
         self._stop = Range(1.0, math.inf, opened=True, closed=True).check("stop", stop)
         rates = np.geomspace(start, end, steps) if mode == "exp" else np.linspace(start, end, steps)
         self._rates: list[float] = rates.tolist()
         self._lrs: list[float] = []
         self._losses: list[float] = []
-        self._smoother = Smoother(self._smoothing)
+        self._average = RunningAverage(self._smoothing)
         self._best = math.inf
         self._stopped: str | None = None
 
@@ -101,7 +101,7 @@ class Finder:
         if not math.isfinite(number):
             self._stopped = "nan"
             return False
-        average = self._smoother.add(number)
+        average = self._average.add(number)
         self._best = min(self._best, average)
         # Measured from the best one, so that it means the same for losses below 0.
         if len(self._losses) > 1 and average - self._best > (self._stop - 1.0) * abs(self._best):
@@ -195,15 +195,12 @@ def find_lr(
         one rate into every group, here groups keep their ratios. torch-lr-finder does not stop at NaN.
     """
     accumulate, repeats = check_count("accumulate", accumulate, least=1), check_count("repeats", repeats, least=1)
-    Finder(start, end, steps, mode, smoothing=smoothing, stop=stop)  # so that arguments are checked first
+    finders = [Finder(start, end, steps, mode, smoothing=smoothing, stop=stop) for _ in range(repeats)]
     feed = _Feed(batches)
     results = []
-    for number in range(repeats):
-        finder = Finder(start, end, steps, mode, smoothing=smoothing, stop=stop)
+    for number, finder in enumerate(finders, start=1):
         with preserved(opt, generators):
-            rates = _shown(
-                finder, steps, f"range test {number + 1}/{repeats}" if repeats > 1 else "range test", progress
-            )
+            rates = _shown(finder, steps, f"range test {number}/{repeats}" if repeats > 1 else "range test", progress)
             _run(opt, loss_and_grads, feed, rates, finder, validation, accumulate)
         results.append(finder.result(_momentum(opt)))
     return results[0] if repeats == 1 else _together(results)

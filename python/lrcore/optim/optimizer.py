@@ -197,8 +197,7 @@ class Optimizer(Savable):
         noise = self._common.noise_scale
         assert noise is not None  # noqa: S101 (for the type checker)
         noise.update(small, noise.batch, large, noise.batch * count)
-        listeners = [listener for group in self._groups for listener in group.listeners()]
-        if self._reports.observe(noise, noise.batch * count, listeners):
+        if self._reports.observe(noise, noise.batch * count, self._listeners()):
             self._follow(self._reports)
 
     def _skip(self, parameter: int, place: tuple[list[int], float] | None) -> None:

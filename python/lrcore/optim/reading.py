@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lrcore.optim.options import Common
     from lrcore.optim.param_group import ParamGroup
     from lrcore.optim.reports import Reports
+    from lrcore.schedules.feedback import Feedback
 
 
 class Readable:
@@ -155,15 +156,19 @@ class Readable:
             ValueError: If no hyperparameter follows reports.
         """
         with self._lock:
-            listeners = [listener for group in self._groups for listener in group.listeners()]
-            if isinstance(self._common.clip_norm, Schedule):
-                from lrcore.schedules.feedback import listeners as within
-
-                listeners += within(self._common.clip_norm)
-            changed = self._reports.report(value, listeners)
+            changed = self._reports.report(value, self._listeners())
             if changed:
                 self._follow(self._reports)
             return changed
+
+    def _listeners(self) -> list[Feedback]:
+        """Return the schedules that follow reports, or the noise of the gradient."""
+        listeners = [listener for group in self._groups for listener in group.listeners()]
+        if isinstance(self._common.clip_norm, Schedule):
+            from lrcore.schedules.feedback import listeners as within
+
+            listeners += within(self._common.clip_norm)
+        return listeners
 
     def _follow(self, reports: Reports) -> None:
         self._reports = reports

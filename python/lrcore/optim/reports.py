@@ -43,22 +43,19 @@ class Reports:
             raise ValueError(
                 "report: no hyperparameter follows reports; give one such as lr=schedule * schedules.ReduceOnPlateau()"
             )
-        changed = False
-        for listener in told:
-            if listener not in self._trackers:
-                self._trackers[listener] = listener.tracker()
-            changed |= self._trackers[listener].report(number)
-        return changed
+        return self._tell(told, number)
 
     def observe(self, noise: NoiseScale, batch: int, listeners: Iterable[Feedback]) -> bool:
         """Tell listeners that follow the noise of the gradient what it is; return whether a factor changed."""
-        changed = False
-        for listener in set(listeners):
-            if not listener._hears_reports:
-                if listener not in self._trackers:
-                    self._trackers[listener] = listener.tracker()
-                changed |= self._trackers[listener].report(noise.gain(batch))
-        return changed
+        told = {listener for listener in listeners if not listener._hears_reports}
+        return bool(told) and self._tell(told, noise.gain(batch))
+
+    def _tell(self, told: set[Feedback], value: float) -> bool:
+        """Tell each of them; return whether a factor changed."""
+        for listener in told - self._trackers.keys():
+            self._trackers[listener] = listener.tracker()
+        changed = [self._trackers[listener].report(value) for listener in told]
+        return any(changed)
 
     def state(self) -> list[dict[str, Any]]:
         """Return what there is to save: each schedule, and the numbers of its tracker."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from typing import TYPE_CHECKING
 
+from lrcore._optional import matplotlib
 from lrcore.schedules.expression import evaluate
-from lrcore.schedules.pictures import imported, phases, plot, preview, to_csv
+from lrcore.schedules.pictures import STEPS, phases, plot, preview, span, to_csv
 
 if TYPE_CHECKING:
     import argparse
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
     from lrcore.schedules.schedule import Schedule
 
-# How many steps are shown of a schedule without a length, and at most.
-_STEPS = 1000
+# How many steps are shown at most.
 _MOST_STEPS = 10**7
 _MOST_ROWS = 24
 
@@ -36,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--steps",
         metavar="N",
         type=int,
-        help=f"how many steps are shown: the length and a tenth more, or {_STEPS}, by default; at most {_MOST_STEPS:,}",
+        help=f"how many steps are shown: the length and a tenth more, or {STEPS}, by default; at most {_MOST_STEPS:,}",
     )
 
 
@@ -46,9 +45,6 @@ def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         parser.error(f"argument --steps: must be in [1, {_MOST_STEPS}], got {given.steps}")
     if given.csv and len(given.expressions) > 1:
         parser.error(f"argument --csv: is for one schedule, got {len(given.expressions)}")
-    # What is piped into another program may meet an encoding without blocks.
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
     try:
         schedules = [evaluate(text) for text in given.expressions]
         steps = given.steps or _default_steps(schedules)
@@ -69,12 +65,11 @@ def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
 
 def _default_steps(schedules: Sequence[Schedule]) -> int:
-    length = max(schedule.length or 0 for schedule in schedules)
-    return min(length + -(-length // 10), _MOST_STEPS) or _STEPS
+    return min(span("schedule", schedules, None), _MOST_STEPS)
 
 
 def _draw(schedules: Sequence[Schedule], steps: int, path: str) -> None:
-    figure = imported("matplotlib.figure").Figure(figsize=(8.0, 4.5), layout="constrained")
+    figure = matplotlib("matplotlib.figure").Figure(figsize=(8.0, 4.5), layout="constrained")
     axes = plot(*schedules, steps=steps, ax=figure.subplots())
     if len(schedules) == 1:
         axes.set_title(repr(schedules[0]), fontsize="small", wrap=True)

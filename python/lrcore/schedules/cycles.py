@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrcore._ranges import Range
+from lrcore._ranges import SHARE, Range
 from lrcore.schedules import functions as fn
 from lrcore.schedules.checks import MOST_STEPS, check_counts, check_flags, check_numbers, check_word, put
-from lrcore.schedules.schedule import Schedule
+from lrcore.schedules.schedule import Composed, Schedule
 from lrcore.schedules.stairs import Piecewise
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 _AT_LEAST_ONE = Range(1.0)
 _FAR = 2**1000
-_SHARE = Range(0.0, 1.0, closed=True)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -70,7 +69,7 @@ class CosineRestarts(Schedule):
     def __post_init__(self) -> None:
         check_numbers(self, "start", "end")
         check_numbers(self, "period", "factor", allowed=_AT_LEAST_ONE)
-        check_numbers(self, "decay", allowed=_SHARE)
+        check_numbers(self, "decay", allowed=SHARE)
         check_counts(self, "warmup_steps")
         if self.warmup_steps >= self.period:
             raise ValueError(
@@ -180,7 +179,7 @@ class Cyclic(Schedule):
         if self.down is not None:
             check_counts(self, "down", least=1)
         check_word(self, "mode", _MODES)
-        check_numbers(self, "gamma", allowed=_SHARE)
+        check_numbers(self, "gamma", allowed=SHARE)
         if self.low > self.high:
             raise ValueError(f"Cyclic: low must be in [0, {self.high!r}], the high value, got {self.low!r}")
 
@@ -212,7 +211,7 @@ class Cyclic(Schedule):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class OneCycle(Schedule):
+class OneCycle(Composed):
     """One cycle: from a low value up to the peak, and down to a far lower one.
 
     The rise, from ``peak / div_factor`` to ``peak``, ends at step ``pct_start · steps − 1``; the fall, to
@@ -263,7 +262,7 @@ class OneCycle(Schedule):
     def __post_init__(self) -> None:
         check_numbers(self, "peak")
         check_counts(self, "steps", least=1, most=MOST_STEPS)
-        check_numbers(self, "pct_start", allowed=_SHARE)
+        check_numbers(self, "pct_start", allowed=SHARE)
         check_word(self, "shape", ("cosine", "linear"))
         check_numbers(self, "div_factor", "final_div_factor", allowed=_AT_LEAST_ONE)
         check_flags(self, "three_phase")
@@ -290,17 +289,6 @@ class OneCycle(Schedule):
         # A phase without a length is left out; of the last one that is the value at the end.
         end = self.steps - 1.0
         return Piecewise((*points, (end, last)) if end > points[-1][0] else tuple(points), self.shape)
-
-    @property
-    def length(self) -> int:
-        """The number of steps."""
-        return self.steps
-
-    def _value(self, step: float) -> float:
-        return self._course._value(step)
-
-    def _values(self, steps: Any) -> Floats:
-        return self._course._values(steps)
 
     def _maximum(self) -> float:
         return self._course.maximum

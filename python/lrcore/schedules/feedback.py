@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from lrcore._ranges import FRACTION, NON_NEGATIVE, Range, check_count
+from lrcore._ranges import FRACTION, NON_NEGATIVE, SHARE, check_count
 from lrcore.schedules.checks import check_counts, check_flags, check_numbers, check_word
 from lrcore.schedules.decays import Constant
 from lrcore.schedules.schedule import Schedule
@@ -130,7 +130,7 @@ class ReduceOnPlateau(Feedback):
         check_word(self, "mode", ("min", "max"))
         check_numbers(self, "threshold")
         check_flags(self, "relative")
-        check_numbers(self, "floor", allowed=Range(0.0, 1.0, closed=True))
+        check_numbers(self, "floor", allowed=SHARE)
         check_word(self, "convention", ("torch", "keras"))
 
     def tracker(self) -> PlateauTracker:

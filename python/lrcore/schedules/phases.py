@@ -13,7 +13,7 @@ from lrcore.schedules import functions as fn
 from lrcore.schedules.checks import check_counts, check_numbers, check_schedules, check_word, put
 from lrcore.schedules.decays import Constant
 from lrcore.schedules.ramps import Cosine, Linear, Ramp, Sqrt
-from lrcore.schedules.schedule import Schedule, as_schedule, largest, phases_of, settled, steps_of, wrapped
+from lrcore.schedules.schedule import Composed, Schedule, as_schedule, largest, phases_of, settled, steps_of, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -223,7 +223,7 @@ class CooledDown(Schedule):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class WSD(Schedule):
+class WSD(Composed):
     """Warm-up, stable, decay: a trapezoid, whose decay may begin whenever the training is to end.
 
     ``value(t) = peak · (t + 1) / warmup_steps`` for ``t < warmup_steps``, then ``peak``, and over the last
@@ -313,17 +313,6 @@ class WSD(Schedule):
         decay_steps = check_count("branch: decay_steps", decay_steps)
         changes = {"end": self.end if end is None else end, "shape": self.shape if shape is None else shape}
         return replace(self, steps=at + decay_steps, decay_steps=decay_steps, **changes)  # type: ignore[arg-type]
-
-    @property
-    def length(self) -> int:
-        """The number of steps."""
-        return self.steps
-
-    def _value(self, step: float) -> float:
-        return self._course._value(step)
-
-    def _values(self, steps: Any) -> Floats:
-        return self._course._values(steps)
 
     def _maximum(self) -> float:
         return max(self.peak if self.steps > self.decay_steps else 0.0, self._value(0), self._value(self.steps))

@@ -6,13 +6,13 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex
 
 import numpy as np
 
+from lrcore._optional import matplotlib
 from lrcore._ranges import check_count
 from lrcore.schedules.functions import EXACT
 from lrcore.schedules.schedule import Schedule, as_schedule
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 BLOCKS = "▁▂▃▄▅▆▇█"
 
 # How many steps are shown where no schedule has a length.
-_STEPS = 1000
+STEPS = 1000
 # The most steps that are looked at, and the parts that a curve of more points is drawn in.
 _LOOKED_AT = 2**16
 _DRAWN = 1000
@@ -93,9 +93,9 @@ def plot(
         if isinstance(labels, str) or len(labels) != len(named):
             raise ValueError(f"plot: labels must be one for each of {len(named)} schedules, got {labels!r}")
         named = [(label, schedule) for label, (_, schedule) in zip(labels, named, strict=True)]
-    count = _span("plot", [schedule for _, schedule in named], steps)
+    count = span("plot", [schedule for _, schedule in named], steps)
     if ax is None:
-        ax = imported("matplotlib.pyplot").subplots(layout="constrained")[1]
+        ax = matplotlib("matplotlib.pyplot").subplots(layout="constrained")[1]
     if log:
         ax.set_yscale("log", nonpositive="mask")
     for label, schedule in named:
@@ -131,7 +131,7 @@ def preview(schedule: Schedule, steps: SupportsIndex | None = None, width: Suppo
         ▁▂▃▄▅▆▇█▅▅▅▅  0 … 11: 0 → 0.5, largest 0.875
     """
     width = check_count("preview: width", width, least=1, most=_WIDEST)
-    count = _span("preview", [schedule], steps)
+    count = span("preview", [schedule], steps)
     at, values = _looked_at(schedule, count)
     values = np.nan_to_num(values, posinf=sys.float_info.max)
     heights = np.zeros(min(width, count))
@@ -186,16 +186,6 @@ def phases(schedule: Schedule, steps: int) -> list[tuple[str, int]]:
     return [(first[at], at) for at in sorted(first) if kinds[first[at].rstrip(" 0123456789")] <= _MARKED]
 
 
-def imported(module: str) -> Any:
-    """Return a module of matplotlib, or raise an ImportError that says what to install."""
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "matplotlib":
-            raise
-        raise ImportError("plots need matplotlib, which is not installed: pip install matplotlib") from None
-
-
 def _named(given: Iterable[Any]) -> Iterator[tuple[str, Schedule]]:
     for value in given:
         if isinstance(value, Mapping):
@@ -204,12 +194,12 @@ def _named(given: Iterable[Any]) -> Iterator[tuple[str, Schedule]]:
             yield "", as_schedule("plot", value)
 
 
-def _span(where: str, schedules: Sequence[Schedule], steps: SupportsIndex | None) -> int:
+def span(where: str, schedules: Sequence[Schedule], steps: SupportsIndex | None) -> int:
     """Return how many steps are shown."""
     if steps is not None:
         return check_count(f"{where}: steps", steps, least=1, most=EXACT)
     length = max(schedule.length or 0 for schedule in schedules)
-    return min(length + -(-length // 10), EXACT) or _STEPS
+    return min(length + -(-length // 10), EXACT) or STEPS
 
 
 def _looked_at(schedule: Schedule, steps: int) -> tuple[Steps, Floats]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, SupportsIndex
 import numpy as np
 
 from lrcore._ranges import check_count
+from lrcore.schedules.functions import EXACT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,7 +84,7 @@ class Schedule(ABC):
         array = _as_steps(steps)
         flat = array.ravel()
         # Beyond, steps are not numbers of float64, and the arithmetic of arrays is not that of whole numbers.
-        evaluate = self._values if flat.size == 0 or flat.max() < 2**53 else partial(Schedule._values, self)
+        evaluate = self._values if flat.size == 0 or flat.max() < EXACT else partial(Schedule._values, self)
         values = np.empty(flat.shape)
         with np.errstate(all="ignore"):
             for k in range(0, flat.size, _TILE):
@@ -422,6 +423,27 @@ class Schedule(ABC):
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
+class Composed(Schedule):
+    """A schedule of ``steps`` steps that another one, ``_course``, computes; a dataclass with these fields."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+        steps: int
+        _course: Schedule
+
+    @property
+    def length(self) -> int:
+        """The number of steps."""
+        return self.steps
+
+    def _value(self, step: float) -> float:
+        return self._course._value(step)
+
+    def _values(self, steps: Any) -> Floats:
+        return self._course._values(steps)
+
+
 def wrapped(schedule: Schedule) -> str:
     """Return the schedule as it is printed, in parentheses where a method could not follow."""
     return f"({schedule!r})" if schedule._is_sum_or_product else repr(schedule)
@@ -473,7 +495,7 @@ def steps_of(where: str, given: Any, length: int | None, *, least: int = 0) -> i
         if not 0.0 <= given <= 1.0:
             raise ValueError(f"{where} must be a whole number, or a share in [0, 1] of the length, got {given!r}")
         numerator, denominator = float(given).as_integer_ratio()
-        given = round(float(given) * length) if length < 2**53 else length * numerator // denominator
+        given = round(float(given) * length) if length < EXACT else length * numerator // denominator
     return check_count(where, given, least=least)
 
 

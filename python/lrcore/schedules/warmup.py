@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from lrcore._ranges import FRACTION, Range
+from lrcore._ranges import FRACTION, SHARE
 from lrcore.schedules import functions as fn
 from lrcore.schedules.checks import check_counts, check_numbers, check_schedules, check_word, put
 from lrcore.schedules.schedule import Schedule, phases_of, steps_of, wrapped
@@ -85,7 +85,7 @@ class Warmup(Schedule):
 
     def __post_init__(self) -> None:
         check_counts(self, "steps")
-        check_numbers(self, "start", allowed=Range(0.0, 1.0, closed=True))
+        check_numbers(self, "start", allowed=SHARE)
         check_word(self, "shape", SHAPES)
 
     @classmethod

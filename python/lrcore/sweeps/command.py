@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import io
 import json
 import re
 import sys
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
     from lrcore.sweeps.objective import Train
 
-INTERRUPTED = 130  # what shells report of a process that Ctrl-C has ended
 _RANGES = {"log": (logspace, 3), "loguniform": (loguniform, 2), "uniform": (uniform, 2)}
 
 
@@ -59,8 +57,6 @@ def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             space[name] = _values(values)
         except (TypeError, ValueError) as error:
             parser.error(f"argument --space: {name}: {error}")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # what is piped may meet an encoding without ×
     try:
         found = sweep(
             _function(given.function), space, given.seeds,
@@ -69,7 +65,7 @@ def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         )  # fmt: skip
     except Interrupted as interrupted:
         print(interrupted.results)  # noqa: T201
-        return INTERRUPTED
+        raise
     except (ImportError, OSError, TypeError, ValueError) as error:
         parser.error(str(error))
     except RuntimeError as error:

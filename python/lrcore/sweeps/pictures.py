@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrcore.schedules.pictures import imported
+from lrcore._optional import matplotlib
 from lrcore.sweeps.progress import shown
 from lrcore.sweeps.sensitivity import Sensitivity, best_of, by_value
 
@@ -28,7 +28,7 @@ _WIDE = 20.0
 
 def draw_sensitivity(found: Sensitivity, log: bool | None, ax: Axes | None) -> Axes:  # noqa: FBT001  # of Results
     """Draw what each value of a setting is worth."""
-    ax = ax if ax is not None else imported("matplotlib.pyplot").subplots(layout="constrained")[1]
+    ax = ax if ax is not None else matplotlib("matplotlib.pyplot").subplots(layout="constrained")[1]
     numeric = found.is_numeric
     values = [point.value if numeric else i for i, point in enumerate(found.points)]
     if log is None:
@@ -105,7 +105,7 @@ def draw_heatmap(settings: Sequence[Best], x: str, y: str, ax: Axes | None, *, m
         raise ValueError(f"{x}, {y}: no setting has finished with all its seeds")
     if ax is None:
         size = (max(4.8, 0.75 * len(columns) + 2.0), max(3.2, 0.5 * len(rows) + 1.6))
-        ax = imported("matplotlib.pyplot").subplots(figsize=size, layout="constrained")[1]
+        ax = matplotlib("matplotlib.pyplot").subplots(figsize=size, layout="constrained")[1]
     mesh = _mesh(ax, means, minimize=minimize)
     for axis, values in ((ax.xaxis, columns), (ax.yaxis, [value for value, _ in rows])):
         every = -(-len(values) // _LABELS)
@@ -121,11 +121,11 @@ def draw_heatmap(settings: Sequence[Best], x: str, y: str, ax: Axes | None, *, m
 
 def _mesh(ax: Axes, means: np.ndarray[Any, Any], *, minimize: bool) -> Any:
     """Draw cells of one size with their numbers; those in which not all has finished are crossed out."""
-    colors = imported("matplotlib.colors")
+    colors = matplotlib("matplotlib.colors")
     low, high = float(np.nanmin(means)), float(np.nanmax(means))
     norm = colors.LogNorm(low, high) if low > 0 and high > _WIDE * low else colors.Normalize(low, high)
     # What is better is lighter.
-    colormap = imported("matplotlib").colormaps["viridis_r" if minimize else "viridis"].with_extremes(bad="0.85")
+    colormap = matplotlib("matplotlib").colormaps["viridis_r" if minimize else "viridis"].with_extremes(bad="0.85")
     mesh = ax.imshow(np.ma.masked_invalid(means), cmap=colormap, norm=norm, origin="lower", aspect="auto")
     if means.size <= _WRITTEN:
         for (i, j), mean in np.ndenumerate(means):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, overload
 
+from lrcore._optional import imported
 from lrcore.sweeps.progress import shown
 from lrcore.sweeps.store import Row, Store
 from lrcore.sweeps.summary import Best, summaries
@@ -146,12 +146,8 @@ class Results(Sequence[dict[str, Any]]):
         Raises:
             ImportError: If pandas is not installed.
         """
-        try:
-            pandas = import_module("pandas")
-        except ModuleNotFoundError as error:
-            if error.name != "pandas":
-                raise
-            raise ImportError("to_dataframe needs pandas, which is not installed: pip install pandas") from None
+        message = "to_dataframe needs pandas, which is not installed: pip install pandas"
+        pandas = imported("pandas", message)
         return pandas.DataFrame(self.rows)
 
     def __str__(self) -> str:

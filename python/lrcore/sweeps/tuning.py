@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import os
 import statistics
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
+from lrcore._optional import imported
 from lrcore._ranges import check_count
+from lrcore.sweeps import objective as runs
 from lrcore.sweeps.objective import DivergedError, Train, check_train, name_of, read
 from lrcore.sweeps.space import LogUniform, Uniform, canonical, check_space, seed_of
 
@@ -78,7 +79,7 @@ def tune(
     seed = check_count("seed", seed)
     extra = {} if budget is None else {"budget": check_count("budget", budget, least=1)}
     takes_report = check_train(train, checked, budget=bool(extra))
-    optuna = _optuna()
+    optuna = imported("optuna", "tune needs Optuna, which is not installed: pip install optuna")
     study = optuna.create_study(
         storage=_storage(storage),
         study_name=study_name or name_of(train),
@@ -112,15 +113,6 @@ def tune(
     return study
 
 
-def _optuna() -> Any:
-    try:
-        return import_module("optuna")
-    except ModuleNotFoundError as error:
-        if error.name != "optuna":
-            raise
-        raise ImportError("tune needs Optuna, which is not installed: pip install optuna") from None
-
-
 def _storage(given: Any) -> Any:
     """Return what Optuna takes as a storage: a path becomes the URL of an SQLite file."""
     if isinstance(given, os.PathLike) or (isinstance(given, str) and "://" not in given):
@@ -144,8 +136,7 @@ def _reporter(optuna: Any, trial: Any) -> Callable[[float, int], None]:
     """Return the function that a training reports to, which ends it where it has diverged or is to be pruned."""
 
     def report(value: float, step: int) -> None:
-        if not math.isfinite(value):
-            raise DivergedError(f"{float(value)} was reported at step {step}")
+        runs.report(value, step)
         if trial is not None:
             trial.report(float(value), step)
             if trial.should_prune():

@@ -5,9 +5,9 @@ A framework is imported by the first call that needs it.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
+from lrcore import _optional
 from lrcore._ranges import check_count
 from lrcore.schedules.feedback import listeners
 from lrcore.schedules.schedule import as_schedule, settled
@@ -218,14 +218,8 @@ def to_keras(schedule: Schedule | float, *, steps: SupportsIndex | None = None) 
 
 def imported(module: str, needed_by: str, packages: str) -> Any:
     """Return a module of a framework, or say how to install it."""
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name != module:
-            raise
-        raise ImportError(
-            f"{needed_by} needs {module}, which is not installed: python -m pip install {packages}"
-        ) from None
+    message = f"{needed_by} needs {module}, which is not installed: python -m pip install {packages}"
+    return _optional.imported(module, message)
 
 
 def bridged(where: str, schedule: Any) -> Schedule:

@@ -6,8 +6,10 @@ own; it counts in the length, unless ``warmup_prefix`` puts it before.
 
 from __future__ import annotations
 
+import inspect
 import math
-from functools import partial
+from functools import partial, wraps
+from inspect import Parameter
 from typing import TYPE_CHECKING, Any
 
 from lrcore.schedules import (
@@ -29,8 +31,36 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from lrcore.schedules import Schedule
+    from lrcore.schedules.elsewhere import Maker
 
 
+def _without_noise(name: str, **silent: Any) -> Callable[[Maker], Maker]:
+    """Let a function take the arguments of noise too, of which the first must be None, and others that do nothing.
+
+    Args:
+        name: The first.
+        silent: The others, with their defaults.
+    """
+    silent = {"noise_pct": 0.67, "noise_std": 1.0, "noise_seed": 42, **silent}
+
+    def taking(maker: Maker) -> Maker:
+        @wraps(maker)
+        def made(**given: Any) -> Schedule:
+            if (noise := given.pop(name, None)) is not None:
+                raise ValueError(f"noise must be None, got {noise!r}: it comes from a generator of torch")
+            return maker(**{key: value for key, value in given.items() if key not in silent})
+
+        signature = inspect.signature(maker)
+        more = [Parameter(key, Parameter.KEYWORD_ONLY, default=value) for key, value in {name: None, **silent}.items()]
+        made.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[*signature.parameters.values(), *more]
+        )
+        return made
+
+    return taking
+
+
+@_without_noise("noise_range_t", t_in_epochs=True, initialize=True)
 def cosine_lr_scheduler(
     *,
     lr: float,
@@ -42,17 +72,9 @@ def cosine_lr_scheduler(
     warmup_t: int = 0,
     warmup_lr_init: float = 0.0,
     warmup_prefix: bool = False,
-    t_in_epochs: bool = True,
-    noise_range_t: Any = None,
-    noise_pct: float = 0.67,
-    noise_std: float = 1.0,
-    noise_seed: int = 42,
     k_decay: float = 1.0,
-    initialize: bool = True,
 ) -> Schedule:
     """Return a Cosine, or a Piecewise of them, and ``lr_min`` after them."""
-    del t_in_epochs, noise_pct, noise_std, noise_seed, initialize
-    _check_no_noise(noise_range_t)
     if k_decay == 1.0 and cycle_limit > 1:
         course = _cosines(lr, lr_min, t_initial, cycle_mul, cycle_decay, cycle_limit)
     else:
@@ -61,6 +83,7 @@ def cosine_lr_scheduler(
     return _warmed_up(course, lr, warmup_t, warmup_lr_init, prefix=warmup_prefix)
 
 
+@_without_noise("noise_range_t", t_in_epochs=True, initialize=True)
 def tanh_lr_scheduler(
     *,
     lr: float,
@@ -74,16 +97,8 @@ def tanh_lr_scheduler(
     warmup_t: int = 0,
     warmup_lr_init: float = 0.0,
     warmup_prefix: bool = False,
-    t_in_epochs: bool = True,
-    noise_range_t: Any = None,
-    noise_pct: float = 0.67,
-    noise_std: float = 1.0,
-    noise_seed: int = 42,
-    initialize: bool = True,
 ) -> Schedule:
     """Return a Tanh for each cycle, and ``lr_min`` after them."""
-    del t_in_epochs, noise_pct, noise_std, noise_seed, initialize
-    _check_no_noise(noise_range_t)
     if not lb < ub:
         raise ValueError(f"lb must be less than ub, got {lb!r} and {ub!r}")
     shape = partial(_tanh, lr_min, lb, ub)
@@ -93,6 +108,7 @@ def tanh_lr_scheduler(
     return _warmed_up(course, lr, warmup_t, warmup_lr_init, prefix=warmup_prefix, target=target)
 
 
+@_without_noise("noise_range_t", t_in_epochs=True, initialize=True)
 def poly_lr_scheduler(
     *,
     lr: float,
@@ -105,22 +121,15 @@ def poly_lr_scheduler(
     warmup_t: int = 0,
     warmup_lr_init: float = 0.0,
     warmup_prefix: bool = False,
-    t_in_epochs: bool = True,
-    noise_range_t: Any = None,
-    noise_pct: float = 0.67,
-    noise_std: float = 1.0,
-    noise_seed: int = 42,
     k_decay: float = 1.0,
-    initialize: bool = True,
 ) -> Schedule:
     """Return a Polynomial for each cycle, and ``lr_min`` after them; with ``k_decay`` a Table."""
-    del t_in_epochs, noise_pct, noise_std, noise_seed, initialize
-    _check_no_noise(noise_range_t)
     shape = partial(_poly, lr_min, power, k_decay)
     course = _cycles(shape, lr, lr_min, t_initial, cycle_mul, cycle_decay, cycle_limit)
     return _warmed_up(course, lr, warmup_t, warmup_lr_init, prefix=warmup_prefix)
 
 
+@_without_noise("noise_range_t", t_in_epochs=True, initialize=True)
 def step_lr_scheduler(
     *,
     lr: float,
@@ -129,16 +138,8 @@ def step_lr_scheduler(
     warmup_t: int = 0,
     warmup_lr_init: float = 0.0,
     warmup_prefix: bool = True,
-    t_in_epochs: bool = True,
-    noise_range_t: Any = None,
-    noise_pct: float = 0.67,
-    noise_std: float = 1.0,
-    noise_seed: int = 42,
-    initialize: bool = True,
 ) -> Schedule:
     """Return a Step, whose length need not be whole."""
-    del t_in_epochs, noise_pct, noise_std, noise_seed, initialize
-    _check_no_noise(noise_range_t)
     if not decay_t > 0:
         raise ValueError(f"decay_t must be > 0, got {decay_t!r}")
     is_whole = decay_t % 1 == 0
@@ -146,6 +147,7 @@ def step_lr_scheduler(
     return _warmed_up(course, lr, warmup_t, warmup_lr_init, prefix=warmup_prefix)
 
 
+@_without_noise("noise_range_t", t_in_epochs=True, initialize=True)
 def multi_step_lr_scheduler(
     *,
     lr: float,
@@ -154,22 +156,15 @@ def multi_step_lr_scheduler(
     warmup_t: int = 0,
     warmup_lr_init: float = 0.0,
     warmup_prefix: bool = True,
-    t_in_epochs: bool = True,
-    noise_range_t: Any = None,
-    noise_pct: float = 0.67,
-    noise_std: float = 1.0,
-    noise_seed: int = 42,
-    initialize: bool = True,
 ) -> Schedule:
     """Return a MultiStep, whose milestones are one step earlier."""
-    del t_in_epochs, noise_pct, noise_std, noise_seed, initialize
-    _check_no_noise(noise_range_t)
     if list(decay_t) != sorted(decay_t):
         raise ValueError(f"decay_t must be sorted, got {list(decay_t)}: timm searches it by halves")
     course = MultiStep(lr, tuple(max(math.ceil(at) - 1, 0) for at in decay_t), decay_rate)
     return _warmed_up(course, lr, warmup_t, warmup_lr_init, prefix=warmup_prefix)
 
 
+@_without_noise("noise_range_t", noise_type="normal", initialize=True)
 def plateau_lr_scheduler(
     *,
     lr: float,
@@ -181,16 +176,8 @@ def plateau_lr_scheduler(
     warmup_lr_init: float = 0.0,
     lr_min: float = 0.0,
     mode: str = "max",
-    noise_range_t: Any = None,
-    noise_type: str = "normal",
-    noise_pct: float = 0.67,
-    noise_std: float = 1.0,
-    noise_seed: int | None = None,
-    initialize: bool = True,
 ) -> Schedule:
     """Return torch's, after a Linear. timm passes by what is reported in the warm-up: report after it."""
-    del noise_type, noise_pct, noise_std, noise_seed, initialize
-    _check_no_noise(noise_range_t)
     course = torch.reduce_lr_on_plateau(
         lr=lr,
         mode=mode,
@@ -203,6 +190,7 @@ def plateau_lr_scheduler(
     return _warmed_up(course, lr, warmup_t, warmup_lr_init, prefix=True)
 
 
+@_without_noise("noise_range_t", t_in_epochs=True, initialize=True)
 def wsd_lr_scheduler(
     *,
     lr: float,
@@ -217,16 +205,8 @@ def wsd_lr_scheduler(
     decay_ratio: float = 0.1,
     warmup_t: int = 0,
     warmup_lr_init: float = 0.0,
-    t_in_epochs: bool = True,
-    noise_range_t: Any = None,
-    noise_pct: float = 0.67,
-    noise_std: float = 1.0,
-    noise_seed: int = 42,
-    initialize: bool = True,
 ) -> Schedule:
     """Return a Linear, a Constant or InverseSqrt, and a fall; a Table where a shape has no other name."""
-    del t_in_epochs, noise_pct, noise_std, noise_seed, initialize
-    _check_no_noise(noise_range_t)
     steps, decay = whole("t_initial", t_initial), whole("decay_t", decay_t)
     if not 0 < decay <= steps:
         raise ValueError(f"decay_t must be in [1, {t_initial}], t_initial, got {decay_t!r}")
@@ -249,6 +229,7 @@ def wsd_lr_scheduler(
     return _warmed_up(course, lr, warmup_t, warmup_lr_init, prefix=True)
 
 
+@_without_noise("noise")
 def create_scheduler_v2(
     *,
     lr: float,
@@ -263,10 +244,6 @@ def create_scheduler_v2(
     warmup_lr: float = 1e-5,
     warmup_epochs: int = 0,
     warmup_prefix: bool = False,
-    noise: Any = None,
-    noise_pct: float = 0.67,
-    noise_std: float = 1.0,
-    noise_seed: int = 42,
     cycle_mul: float = 1.0,
     cycle_decay: float = 0.1,
     cycle_limit: int = 1,
@@ -278,8 +255,7 @@ def create_scheduler_v2(
     updates_per_epoch: int = 0,
 ) -> Schedule:
     """Return what the class does that ``sched`` stands for, with the arguments that it has."""
-    del cooldown_epochs, noise_pct, noise_std, noise_seed
-    _check_no_noise(noise)
+    del cooldown_epochs
     if not step_on_epochs and not updates_per_epoch > 0:
         raise ValueError(f"updates_per_epoch must be > 0 where step_on_epochs is false, got {updates_per_epoch!r}")
     unit = 1 if step_on_epochs else whole("updates_per_epoch", updates_per_epoch)
@@ -419,11 +395,6 @@ def _fall(steps: int, shape: str, power: float, ratio: float, start: float, end:
     done = [t / steps for t in range(steps + 1)]
     left = [1.0 - p**power if shape == "power" else (ratio**p - ratio) / (1.0 - ratio) for p in done]
     return Table(tuple(end + (start - end) * share for share in left))
-
-
-def _check_no_noise(noise: Any) -> None:
-    if noise is not None:
-        raise ValueError(f"noise must be None, got {noise!r}: it comes from a generator of torch")
 
 
 _SHORT = ("cosine", "tanh", "step", "multistep", "poly", "plateau", "wsd", "rsqrt", "constant")

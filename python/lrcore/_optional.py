@@ -1,0 +1,24 @@
+"""Packages that lrcore needs for some things only, and says so where they are missing."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+
+def imported(module: str, message: str) -> Any:
+    """Return a module, or raise an ImportError with the message if its package is not installed.
+
+    An error within a package that is installed stays what it is.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != module.partition(".")[0]:
+            raise
+        raise ImportError(message) from None
+
+
+def matplotlib(module: str) -> Any:
+    """Return a module of matplotlib, or raise an ImportError that says what to install."""
+    return imported(module, "plots need matplotlib, which is not installed: pip install matplotlib")
