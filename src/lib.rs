@@ -18,7 +18,8 @@ mod python;
 mod _lrcore {
     #[pymodule_export]
     use super::python::{
-        Stepper, get_num_threads, get_simd_level, map_, rules, set_num_threads, set_simd_level, simd_levels,
+        Stepper, get_num_threads, get_simd_level, map_, rules, same_objects, set_num_threads, set_simd_level,
+        simd_levels,
     };
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "Python's name for it")]

@@ -3,6 +3,7 @@
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
+use super::buffers::Source;
 use super::gradients::{Form, Found};
 use super::parameter::{Parameter, Recipe, State};
 use super::step::{Step, Task};
@@ -54,7 +55,7 @@ impl Accumulator {
     ) -> PyResult<u64> {
         if self.recipes.is_empty() {
             let sum = rules::find(SUM, Make(&[])).flatten();
-            self.recipes.push(Recipe(sum.map(|sum| (sum, Stages::NONE))));
+            self.recipes.push(Recipe { update: sum.map(|sum| (sum, Stages::NONE)), keys: Vec::new() });
         }
         for Parameter { place, .. } in &parameters[self.summed.len()..] {
             self.summed.push(Parameter { place: place.clone(), group: 0, state: State::NONE, decays: false });
@@ -69,7 +70,8 @@ impl Accumulator {
             one.weight = sum.into_bound(py);
         }
         let (parameters, recipes) = (&*self.summed, &*self.recipes);
-        let task = Task { form, parameters, recipes, average: None, number: 1, zero_grads: false };
+        let source = Source::NumPy;
+        let task = Task { form, source, parameters, recipes, average: None, number: 1, zero_grads: false };
         self.step.ready(&mut found, task, make_state)?;
         self.step.fold(task, 1.0);
         if squares {

@@ -1,97 +1,166 @@
-//! NumPy arrays, read from their headers: addresses, shapes, strides and flags, afresh at every step.
+//! Where arrays lie: addresses, shapes, strides and flags, read afresh at every step.
 //!
-//! An array's header is read directly, since any of it may have changed since the last step, and asking NumPy costs more than
+//! NumPy's headers are read directly, since any of it may have changed since the last step, and asking NumPy costs more than
 //! the step of a small array. No reference to an array's memory outlives the step.
 
 use std::hash::{BuildHasher, RandomState};
-use std::slice;
 use std::sync::OnceLock;
+use std::{iter, ptr, slice};
 
-use numpy::npyffi::{self, NPY_TYPES, PyArrayObject};
+use numpy::npyffi::{self, NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_F_CONTIGUOUS, NPY_TYPES, PyArrayObject};
 use pyo3::prelude::*;
 
+use super::dlpack::{Description, Exchange};
 use crate::engine::{Dtype, Span};
 
-/// The header of an array, for as long as the interpreter is held and no Python code runs.
+/// What the arrays of an optimizer are.
 #[derive(Clone, Copy)]
-pub(super) struct Header<'a>(&'a PyArrayObject);
+pub(super) enum Source {
+    NumPy,
+    Tensors(&'static Exchange),
+}
+
+/// An array as it is now, for as long as the interpreter is held and no Python code runs.
+#[derive(Clone, Copy)]
+pub(super) struct Header<'a> {
+    address: *mut u8,
+    dtype: Option<Dtype>,
+    shape: &'a [isize],
+    strides: &'a [isize],
+    /// What strides count, in bytes.
+    unit: isize,
+    /// Whether each element is two numbers, side by side, as complex ones are.
+    paired: bool,
+    is_writeable: bool,
+    order: i32,
+}
 
 impl<'a> Header<'a> {
     /// The header of an object, if it is an array.
     #[inline]
-    pub(super) fn of(object: &'a Bound<'_, PyAny>) -> Option<Self> {
+    pub(super) fn of(object: &'a Bound<'_, PyAny>, source: Source) -> Option<Self> {
+        match source {
+            Source::NumPy => Self::of_array(object),
+            Source::Tensors(exchange) => match exchange.describe(object) {
+                Some(description) => Some(Self::of_tensor(&description)),
+                None => exchange.is_tensor(object).then_some(Self::NOWHERE),
+            },
+        }
+    }
+
+    #[inline]
+    fn of_array(object: &'a Bound<'_, PyAny>) -> Option<Self> {
         // SAFETY: the object is alive; the check reads its type alone.
         let is_array = unsafe { npyffi::PyArray_Check(object.py(), object.as_ptr()) } != 0;
+        if !is_array {
+            return None;
+        }
         // SAFETY: it is an array, so its header is a `PyArrayObject`, and it lives as long as the borrowed reference.
-        is_array.then(|| Self(unsafe { &*object.as_ptr().cast::<PyArrayObject>() }))
+        let fields = unsafe { &(*object.as_ptr().cast::<PyArrayObject>()).fields };
+        // SAFETY: an array always has a descriptor.
+        let descr = unsafe { &(*fields.descr).fields };
+        let native = if cfg!(target_endian = "little") { b'<' } else { b'>' };
+        let byteorder = descr.byteorder.cast_unsigned();
+        let dtype = match descr.type_num {
+            _ if byteorder != b'=' && byteorder != native => None,
+            n if n == NPY_TYPES::NPY_FLOAT as i32 => Some(Dtype::F32),
+            n if n == NPY_TYPES::NPY_DOUBLE as i32 => Some(Dtype::F64),
+            _ => None,
+        };
+        // SAFETY: NumPy keeps `nd` numbers there.
+        let axes = |first: *const isize| unsafe { numbers(first, fields.nd) };
+        Some(Self {
+            address: fields.data.cast(),
+            dtype,
+            shape: axes(fields.dimensions),
+            strides: axes(fields.strides),
+            unit: 1,
+            paired: false,
+            is_writeable: fields.flags & npyffi::NPY_ARRAY_WRITEABLE != 0,
+            order: fields.flags & (NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_F_CONTIGUOUS),
+        })
+    }
+
+    /// The header of what has no memory.
+    const NOWHERE: Self = Self {
+        address: ptr::null_mut(),
+        dtype: None,
+        shape: &[],
+        strides: &[],
+        unit: 1,
+        paired: false,
+        is_writeable: false,
+        order: 0,
+    };
+
+    /// The header of a tensor; without a format if it has no memory here.
+    #[inline]
+    fn of_tensor(description: &Description) -> Self {
+        // SAFETY: the description has `axes` numbers there, which the tensor owns; on 64 bits they are of the same type.
+        let axes = |first: *const i64| unsafe { numbers(first.cast::<isize>(), description.axes) };
+        let (shape, strides) = (axes(description.shape), axes(description.strides));
+        let (Some(address), Some((dtype, paired))) = (description.address(), description.dtype()) else {
+            return Self { shape, strides, ..Self::NOWHERE };
+        };
+        let unit = dtype.size().cast_signed() << u8::from(paired);
+        let is_here = !address.is_null() || shape.contains(&0);
+        Self {
+            address,
+            dtype: Some(dtype).filter(|_| is_here),
+            shape,
+            strides,
+            unit,
+            paired,
+            is_writeable: true,
+            order: order_of(shape, strides),
+        }
     }
 
     #[inline]
     pub(super) fn dtype(self) -> Option<Dtype> {
-        // SAFETY: an array always has a descriptor.
-        let descr = unsafe { &(*self.0.fields.descr).fields };
-        let native = if cfg!(target_endian = "little") { b'<' } else { b'>' };
-        let byteorder = descr.byteorder.cast_unsigned();
-        if byteorder != b'=' && byteorder != native {
-            return None;
-        }
-        match descr.type_num {
-            n if n == NPY_TYPES::NPY_FLOAT as i32 => Some(Dtype::F32),
-            n if n == NPY_TYPES::NPY_DOUBLE as i32 => Some(Dtype::F64),
-            _ => None,
-        }
+        self.dtype
     }
 
     #[inline]
-    pub(super) fn shape(self) -> &'a [isize] {
-        self.axes(self.0.fields.dimensions)
+    pub(super) fn is_scalar(self) -> bool {
+        self.shape.is_empty()
     }
 
+    /// The length of each axis and its stride in bytes. Elements that are two numbers have an axis more.
     #[inline]
-    pub(super) fn strides(self) -> &'a [isize] {
-        self.axes(self.0.fields.strides)
-    }
-
-    #[inline]
-    fn axes(self, first: *const isize) -> &'a [isize] {
-        match usize::try_from(self.0.fields.nd) {
-            // SAFETY: NumPy keeps `nd` numbers there; the pointer may be null only where there are none.
-            Ok(axes) if axes > 0 => unsafe { slice::from_raw_parts(first, axes) },
-            _ => &[],
-        }
+    pub(super) fn axes(self) -> impl Iterator<Item = (isize, isize)> + Clone {
+        let outer = self.shape.iter().zip(self.strides).map(move |(&len, &stride)| (len, stride * self.unit));
+        outer.chain(self.paired.then_some((2, self.unit / 2)))
     }
 
     #[inline]
     pub(super) fn len(self) -> usize {
-        self.shape().iter().map(|len| len.unsigned_abs()).product()
+        let elements: usize = self.shape.iter().map(|len| len.unsigned_abs()).product();
+        elements << u8::from(self.paired)
     }
 
     #[inline]
     pub(super) fn is_shaped_like(self, other: Self) -> bool {
         // One by one: axes are few, and comparing slices is a call.
-        let (shape, others) = (self.shape(), other.shape());
-        shape.len() == others.len() && shape.iter().zip(others).all(|(len, other)| len == other)
+        self.paired == other.paired
+            && self.shape.len() == other.shape.len()
+            && self.shape.iter().zip(other.shape).all(|(len, other)| len == other)
     }
 
     #[inline]
     pub(super) fn address(self) -> *mut u8 {
-        self.0.fields.data.cast()
-    }
-
-    #[inline]
-    fn has(self, flag: i32) -> bool {
-        self.0.fields.flags & flag != 0
+        self.address
     }
 
     #[inline]
     pub(super) fn is_writeable(self) -> bool {
-        self.has(npyffi::NPY_ARRAY_WRITEABLE)
+        self.is_writeable
     }
 
     /// The orders in which the elements follow each other without gaps, C and Fortran, a bit for each.
     #[inline]
     pub(super) fn order(self) -> i32 {
-        self.0.fields.flags & (npyffi::NPY_ARRAY_C_CONTIGUOUS | npyffi::NPY_ARRAY_F_CONTIGUOUS)
+        self.order
     }
 
     /// The bytes from the first that an element touches to one past the last; `None` without elements.
@@ -104,7 +173,7 @@ impl<'a> Header<'a> {
             return (len > 0).then(|| Span { start, end: start + len * size, pattern: 0 });
         }
         let mut span = Span { start, end: start + size, pattern: self.pattern() };
-        for (&len, &stride) in self.shape().iter().zip(self.strides()) {
+        for (len, stride) in self.axes() {
             if len == 0 {
                 return None;
             }
@@ -121,13 +190,13 @@ impl<'a> Header<'a> {
     /// A number for the shape and strides, keyed so that nobody can find two alike.
     fn pattern(self) -> u64 {
         static KEYS: OnceLock<RandomState> = OnceLock::new();
-        KEYS.get_or_init(RandomState::new).hash_one((self.shape(), self.strides()))
+        KEYS.get_or_init(RandomState::new).hash_one((self.shape, self.strides, self.unit, self.paired))
     }
 
     /// Whether the elements fill their span, each once, with no axis running backwards.
     pub(super) fn is_dense(self, dtype: Dtype) -> bool {
         self.order() != 0
-            || (self.strides().iter().zip(self.shape()).all(|(&stride, &len)| stride > 0 || len == 1)
+            || (self.axes().all(|(len, stride)| stride > 0 || len == 1)
                 && self.span(dtype).is_none_or(|span| span.end - span.start == self.len() * dtype.size())
                 && !self.overlaps_itself(dtype))
     }
@@ -136,7 +205,7 @@ impl<'a> Header<'a> {
     #[inline]
     pub(super) fn is_ordered_like(self, other: Self) -> bool {
         self.order() & other.order() != 0
-            || (self.strides().iter().zip(other.strides()).zip(self.shape())).all(|((a, b), &len)| a == b || len == 1)
+            || iter::zip(self.axes(), other.axes()).all(|((len, a), (_, b))| a == b || len == 1)
     }
 
     /// Whether two elements may be the same memory. From the fastest axis to the slowest, each must step over all that the
@@ -145,8 +214,8 @@ impl<'a> Header<'a> {
         if self.order() != 0 || self.len() == 0 {
             return false;
         }
-        let axes = self.shape().iter().zip(self.strides()).filter(|(len, _)| **len > 1);
-        let mut axes: Vec<_> = axes.map(|(&len, &stride)| (stride.unsigned_abs(), len.unsigned_abs())).collect();
+        let axes = self.axes().filter(|&(len, _)| len > 1);
+        let mut axes: Vec<_> = axes.map(|(len, stride)| (stride.unsigned_abs(), len.unsigned_abs())).collect();
         axes.sort_unstable();
         let mut reach = dtype.size();
         axes.into_iter().any(|(stride, len)| {
@@ -155,4 +224,73 @@ impl<'a> Header<'a> {
             overlaps
         })
     }
+
+    /// The number that a scalar of this format holds.
+    pub(super) fn number(self) -> Option<f64> {
+        if !self.is_one_number() {
+            return None;
+        }
+        match self.dtype? {
+            // SAFETY: the array is alive and has one element there, of this format.
+            Dtype::F32 => Some(f64::from(unsafe { self.address.cast::<f32>().read_unaligned() })),
+            // SAFETY: as above.
+            Dtype::F64 => Some(unsafe { self.address.cast::<f64>().read_unaligned() }),
+        }
+    }
+
+    /// Sets the number that a scalar holds.
+    #[expect(clippy::cast_possible_truncation, reason = "the format has no more digits")]
+    pub(super) fn set_number(self, number: f64) {
+        if !self.is_one_number() || !self.is_writeable {
+            return;
+        }
+        match self.dtype {
+            // SAFETY: the array is alive and has one element there, of this format, which may be written; the interpreter is
+            // held, so nobody reads it meanwhile.
+            Some(Dtype::F32) => unsafe { self.address.cast::<f32>().write_unaligned(number as f32) },
+            // SAFETY: as above.
+            Some(Dtype::F64) => unsafe { self.address.cast::<f64>().write_unaligned(number) },
+            None => {}
+        }
+    }
+
+    fn is_one_number(self) -> bool {
+        self.is_scalar() && !self.paired
+    }
+}
+
+/// So many numbers from an address on.
+///
+/// # Safety
+/// They are there, for as long as the slice is used. The address may be null where there are none.
+#[inline]
+unsafe fn numbers<'a>(first: *const isize, count: i32) -> &'a [isize] {
+    match usize::try_from(count) {
+        // SAFETY: the caller's promise.
+        Ok(count) if count > 0 => unsafe { slice::from_raw_parts(first, count) },
+        _ => &[],
+    }
+}
+
+/// [`Header::order`] of an array with these axes, its strides in elements.
+#[inline]
+fn order_of(shape: &[isize], strides: &[isize]) -> i32 {
+    if shape.contains(&0) {
+        return NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_F_CONTIGUOUS;
+    }
+    let axes = || iter::zip(shape, strides);
+    let c = if follow_each_other(axes().rev()) { NPY_ARRAY_C_CONTIGUOUS } else { 0 };
+    let f = if follow_each_other(axes()) { NPY_ARRAY_F_CONTIGUOUS } else { 0 };
+    c | f
+}
+
+/// Whether elements lie without gaps along axes from the fastest to the slowest.
+#[inline]
+fn follow_each_other<'a>(mut axes: impl Iterator<Item = (&'a isize, &'a isize)>) -> bool {
+    let mut reach = 1;
+    axes.all(|(&len, &stride)| {
+        let fits = len == 1 || stride == reach;
+        reach *= len;
+        fits
+    })
 }

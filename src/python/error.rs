@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyInt;
+use pyo3::types::{PyInt, PyType};
 
 use crate::engine::Decay;
 use crate::engine::parallel::MAX_THREADS;
@@ -50,13 +50,38 @@ pub(super) fn not_a_structure(place: &str, given: &Bound<'_, PyAny>, kind: &str)
 }
 
 pub(super) fn bad_dtype(place: &str, array: &Bound<'_, PyAny>) -> PyErr {
+    if let Some(error) = elsewhere(place, array) {
+        return error;
+    }
     let dtype =
         array.getattr("dtype").and_then(|dtype| dtype.repr()).map_or_else(|_| "?".into(), |text| text.to_string());
     type_error(format!("{place} has {dtype}; allowed are float32 and float64 in native byte order"))
 }
 
 pub(super) fn other_dtype(place: &str, array: &Bound<'_, PyAny>, of: (&str, &Bound<'_, PyAny>)) -> PyErr {
-    type_error(differs("dtype", place, array, of))
+    elsewhere(place, array).unwrap_or_else(|| type_error(differs("dtype", place, array, of)))
+}
+
+/// What is wrong with a tensor that has no memory here, or not that of a dense one.
+fn elsewhere(place: &str, array: &Bound<'_, PyAny>) -> Option<PyErr> {
+    let of = |name: &str| array.getattr(name).ok();
+    let layout = of("layout")?.to_string();
+    if layout != "torch.strided" {
+        return Some(PyRuntimeError::new_err(format!(
+            "{place} is sparse, {layout}; allowed are dense tensors: nn.Embedding(sparse=False) has dense gradients, and \
+             torch.optim.SparseAdam, torch.optim.SGD and torch.optim.Adagrad take sparse ones"
+        )));
+    }
+    let device = of("device")?;
+    if device.getattr("type").is_ok_and(|kind| kind.to_string() != "cpu") {
+        return Some(value(format!(
+            "{place} is on the device {device}; allowed is the CPU, and torch.optim has optimizers for it"
+        )));
+    }
+    let known =
+        of("dtype").is_some_and(|dtype| ["float", "complex"].iter().any(|kind| dtype.to_string().contains(kind)));
+    let narrow = of("dtype").is_some_and(|dtype| dtype.to_string().ends_with("16"));
+    (known && !narrow).then(|| type_error(format!("{place} is a {} without memory of its own", type_of(array))))
 }
 
 pub(super) fn other_shape(place: &str, array: &Bound<'_, PyAny>, of: (&str, &Bound<'_, PyAny>)) -> PyErr {
@@ -157,4 +182,11 @@ pub(super) fn bad_thread_count(given: &Bound<'_, PyAny>) -> PyErr {
 
 pub(super) fn busy() -> PyErr {
     PyRuntimeError::new_err("this optimizer is in use by another thread, or in the middle of a step")
+}
+
+pub(super) fn no_exchange(kind: &Bound<'_, PyType>) -> PyErr {
+    let name = kind.qualname().map_or_else(|_| "?".into(), |name| name.to_string());
+    type_error(format!(
+        "{name} has no C functions for the exchange of tensors by DLPack 1.3; PyTorch has them from 2.10 on"
+    ))
 }

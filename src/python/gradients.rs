@@ -1,11 +1,12 @@
 //! Gradients, matched with the parameters that they belong to.
 
 use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{IntoPyDict, PyString};
+use pyo3::types::{IntoPyDict, PyList, PyString};
 
-use super::buffers::Header;
+use super::buffers::{Header, Source};
 use super::error;
 use super::parameter::State;
 use super::structure::{self, Entry, Node};
@@ -23,6 +24,8 @@ pub(super) struct Found<'py> {
 pub(super) struct Groups {
     /// Whether gradients come in groups, and not in the one structure that the parameters have.
     grouped: bool,
+    /// Whether gradients are attributes of their parameters.
+    attached: bool,
     all: Vec<Group>,
     /// An entry that two groups have, if there is one: then one mapping can't hold the gradients of all.
     shared_entry: Option<String>,
@@ -43,6 +46,8 @@ pub(super) enum Form {
     Groups,
     /// One mapping with the entries of all groups.
     Merged,
+    /// Each as an attribute of its parameter.
+    Attached,
 }
 
 impl Form {
@@ -51,14 +56,16 @@ impl Form {
         match self {
             Self::Single => "params".into(),
             Self::Groups | Self::Merged => format!("params[{group}][\"params\"]"),
+            Self::Attached => format!("param_groups[{group}][\"params\"]"),
         }
     }
 
-    /// What the structure of a group's gradients is called.
-    pub(super) fn grads(self, group: usize) -> String {
+    /// What the gradient of a parameter of a group is called, which has this place in the group.
+    pub(super) fn grad(self, group: usize, path: &str) -> String {
         match self {
-            Self::Single | Self::Merged => "grads".into(),
-            Self::Groups => format!("grads[{group}]"),
+            Self::Single | Self::Merged => format!("grads{path}"),
+            Self::Groups => format!("grads[{group}]{path}"),
+            Self::Attached => format!("{}{path}.grad", self.params(group)),
         }
     }
 }
@@ -68,8 +75,8 @@ trait Visit<'py>: FnMut(usize, Bound<'py, PyAny>, Bound<'py, PyAny>) {}
 impl<'py, F: FnMut(usize, Bound<'py, PyAny>, Bound<'py, PyAny>)> Visit<'py> for F {}
 
 impl Groups {
-    pub(super) fn new(grouped: bool) -> Self {
-        Self { grouped, all: Vec::new(), shared_entry: None }
+    pub(super) fn new(grouped: bool, attached: bool) -> Self {
+        Self { grouped, attached, all: Vec::new(), shared_entry: None }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -78,12 +85,19 @@ impl Groups {
 
     /// How gradients are given, unless in one mapping.
     pub(super) fn form(&self) -> Form {
-        if self.grouped { Form::Groups } else { Form::Single }
+        match (self.attached, self.grouped) {
+            (true, _) => Form::Attached,
+            (false, true) => Form::Groups,
+            (false, false) => Form::Single,
+        }
     }
 
     /// How gradients are given when there is one group more.
     pub(super) fn form_with_another(&self) -> Form {
-        if self.grouped || !self.all.is_empty() { Form::Groups } else { Form::Single }
+        match self.form() {
+            Form::Single if !self.all.is_empty() => Form::Groups,
+            form => form,
+        }
     }
 
     pub(super) fn push(&mut self, params: &Bound<'_, PyAny>, node: Node) -> PyResult<()> {
@@ -136,6 +150,25 @@ impl Groups {
         Ok((found, form))
     }
 
+    /// Those of `count` parameters that have a gradient as an attribute, with it.
+    pub(super) fn find_attached<'py>(&self, py: Python<'py>, count: usize) -> PyResult<Vec<Found<'py>>> {
+        let name = intern!(py, "grad");
+        let mut found = Vec::with_capacity(count);
+        let mut raised = None;
+        for (i, group) in self.all.iter().enumerate() {
+            let place = Form::Attached.params(i);
+            let params = group.params.bind(py).clone();
+            walk(group, params, &place, &place, &mut |parameter, weight: Bound<'py, PyAny>, _| match weight
+                .getattr(name)
+            {
+                Ok(grad) if grad.is_none() => {}
+                Ok(grad) => found.push(Found { parameter, weight, grad, made: None }),
+                Err(error) => raised = Some(error),
+            })?;
+        }
+        raised.map_or(Ok(found), Err)
+    }
+
     /// Gradients group by group: each a structure, or a mapping with the entry "params", as groups are given.
     fn walk_groups<'py>(&self, grads: &Bound<'py, PyAny>, visit: &mut impl Visit<'py>) -> PyResult<()> {
         if !structure::is_sequence(grads) {
@@ -147,7 +180,7 @@ impl Groups {
         let key = PyString::intern(grads.py(), "params").into_any();
         for (i, group) in self.all.iter().enumerate() {
             let mut given = grads.get_item(i)?;
-            let mut place = Form::Groups.grads(i);
+            let mut place = Form::Groups.grad(i, "");
             if structure::is_mapping(&given) && given.contains(&key)? && !group.has_entry(&key)? {
                 given = given.get_item(&key)?;
                 place += "[\"params\"]";
@@ -226,7 +259,7 @@ pub(super) fn scalar_as_array<'py>(
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
     static NUMPY: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
     let py = grad.py();
-    let is_0d = Header::of(weight).is_some_and(|weight| weight.shape().is_empty());
+    let is_0d = Header::of(weight, Source::NumPy).is_some_and(Header::is_scalar);
     if !is_0d {
         return Ok(None);
     }
@@ -240,4 +273,21 @@ pub(super) fn scalar_as_array<'py>(
     } else {
         Ok(None)
     }
+}
+
+/// Whether two lists hold lists of the same objects.
+#[pyfunction]
+pub(crate) fn same_objects(first: &Bound<'_, PyList>, second: &Bound<'_, PyList>) -> bool {
+    same_items(first, second, |one, other| match (one.cast::<PyList>(), other.cast::<PyList>()) {
+        (Ok(one), Ok(other)) => same_items(one, other, |one, other| one.is(other)),
+        _ => false,
+    })
+}
+
+fn same_items<'py>(
+    first: &Bound<'py, PyList>,
+    second: &Bound<'py, PyList>,
+    same: impl Fn(&Bound<'py, PyAny>, &Bound<'py, PyAny>) -> bool,
+) -> bool {
+    first.len() == second.len() && first.iter().zip(second.iter()).all(|(one, other)| same(&one, &other))
 }

@@ -3,9 +3,11 @@
 
 mod accumulator;
 mod buffers;
+mod dlpack;
 mod error;
 mod functions;
 mod gradients;
+mod home;
 mod operands;
 mod parameter;
 mod step;
@@ -15,6 +17,7 @@ mod structure;
 use pyo3::prelude::*;
 
 pub(crate) use functions::map_;
+pub(crate) use gradients::same_objects;
 pub(crate) use stepper::Stepper;
 
 use crate::engine::simd::{self, Level};

@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 
-use super::buffers::Header;
+use super::buffers::{Header, Source};
 use super::error;
 use super::parameter::State;
 use crate::engine::{AVERAGE, Access, Axis, Dtype, GRAD, Layout, OPERANDS, STATE, Span, Tensor, WEIGHT};
@@ -25,16 +25,18 @@ impl<'a> Operands<'a> {
     /// gradient is to be set to zero.
     #[inline]
     pub(super) fn read<'py: 'a>(
+        source: Source,
         arrays: &(impl Iterator<Item = (usize, &'a Bound<'py, PyAny>)> + Clone),
         zeroed: bool,
         places: &impl Places,
     ) -> PyResult<Self> {
         let mut headers = [None; OPERANDS];
         for (operand, array) in arrays.clone() {
-            let Some(header) = Header::of(array) else { return Err(not_an_array(operand, array, places)) };
+            let Some(header) = Header::of(array, source) else { return Err(not_an_array(operand, array, places)) };
             headers[operand] = Some(header);
         }
-        Self::checked(headers, zeroed).map_err(|(operand, problem)| {
+        let checked = Self::check(&headers, zeroed).map(|dtype| Self { dtype, zeroed, headers });
+        checked.map_err(|(operand, problem)| {
             let array = |wanted| arrays.clone().find(|(operand, _)| *operand == wanted);
             match (array(operand), array(WEIGHT)) {
                 (Some((_, array)), Some((_, weight))) => problem.into_error(operand, array, weight, places),
@@ -44,7 +46,7 @@ impl<'a> Operands<'a> {
     }
 
     #[inline]
-    fn checked(headers: [Option<Header<'a>>; OPERANDS], zeroed: bool) -> Result<Self, (usize, Problem)> {
+    fn check(headers: &[Option<Header<'a>>; OPERANDS], zeroed: bool) -> Result<Dtype, (usize, Problem)> {
         let Some(weight) = headers[WEIGHT] else { return Err((WEIGHT, Problem::Dtype)) };
         let Some(dtype) = weight.dtype() else { return Err((WEIGHT, Problem::Dtype)) };
         for (operand, header) in headers.iter().enumerate() {
@@ -65,7 +67,7 @@ impl<'a> Operands<'a> {
                 return Err((operand, Problem::SharesWithItself));
             }
         }
-        Ok(Self { dtype, zeroed, headers })
+        Ok(dtype)
     }
 
     fn present(&self) -> impl Iterator<Item = (usize, Header<'a>)> {
@@ -107,14 +109,14 @@ impl<'a> Operands<'a> {
         if weight.is_dense(self.dtype) && self.present().all(|(_, header)| header.is_ordered_like(weight)) {
             return None;
         }
-        let axes = weight.shape().iter().enumerate().map(|(axis, len)| {
-            let mut strides = [0; OPERANDS];
-            for (operand, header) in self.present() {
-                strides[operand] = header.strides()[axis];
+        let mut axes: Vec<_> =
+            weight.axes().map(|(len, _)| Axis { len: len.unsigned_abs(), strides: [0; OPERANDS] }).collect();
+        for (operand, header) in self.present() {
+            for (axis, (_, stride)) in axes.iter_mut().zip(header.axes()) {
+                axis.strides[operand] = stride;
             }
-            Axis { len: len.unsigned_abs(), strides }
-        });
-        Some(Box::new(Layout::new(axes.collect())))
+        }
+        Some(Box::new(Layout::new(axes)))
     }
 }
 
@@ -133,14 +135,14 @@ pub(super) enum Unmoved {
 #[inline]
 pub(super) fn unmoved(
     tensor: &Tensor<'_>,
-    weight: &Bound<'_, PyAny>,
-    grad: &Bound<'_, PyAny>,
+    source: Source,
+    [weight, grad]: [&Bound<'_, PyAny>; 2],
     state: &State,
 ) -> Unmoved {
     let py = weight.py();
     let Access { dtype, average, zero_grads, .. } = tensor.access();
     let Some([weight_address, grad_address, state_addresses @ ..]) = tensor.addresses() else { return Unmoved::No };
-    let (Some(weight), Some(grad)) = (Header::of(weight), Header::of(grad)) else { return Unmoved::No };
+    let (Some(weight), Some(grad)) = (Header::of(weight, source), Header::of(grad, source)) else { return Unmoved::No };
     let fits = |header: Header<'_>| header.dtype() == Some(dtype) && header.is_shaped_like(weight);
     let stays = |header: Header<'_>, address: *mut u8| header.address() == address && header.is_writeable();
     let same = weight.len() == tensor.len() && state.arrays.len() == state_addresses.len();
@@ -151,7 +153,7 @@ pub(super) fn unmoved(
     let mut order = weight.order() & grad.order();
     let averages = state.average.iter().filter(|_| average).map(|array| (array, tensor.average()));
     for (array, address) in state.arrays.iter().zip(state_addresses.iter().copied()).chain(averages) {
-        match Header::of(array.bind(py)) {
+        match Header::of(array.bind(py), source) {
             Some(array) if fits(array) && stays(array, address) => order &= array.order(),
             _ => return Unmoved::No,
         }

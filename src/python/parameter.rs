@@ -3,10 +3,11 @@
 use std::ptr;
 
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyString};
 
 use super::error;
 use super::gradients::Form;
+use super::home::Home;
 use super::operands::Places;
 use super::structure::Place;
 use crate::engine::{AVERAGE, Describe, GRAD, STATE, Stages, Update, WEIGHT};
@@ -24,19 +25,21 @@ pub(super) struct Parameter {
 /// The state of a parameter: how many steps it has seen, and its arrays, in the order of the rule that they are of.
 pub(super) struct State {
     pub(super) t: u64,
-    names: &'static [&'static str],
+    pub(super) names: &'static [&'static str],
     pub(super) arrays: Vec<Py<PyAny>>,
     /// The average of the weight.
     pub(super) average: Option<Py<PyAny>>,
     /// How many weights the average has seen.
     pub(super) averaged: u64,
+    /// Where its owner keeps it, if that is not here alone.
+    pub(super) home: Option<Box<Home>>,
 }
 
 /// What a state dict calls the average, beside the names of a rule's arrays.
-const AVERAGE_NAME: &str = "average";
+pub(super) const AVERAGE_NAME: &str = "average";
 
 impl State {
-    pub(super) const NONE: Self = Self { t: 0, names: &[], arrays: Vec::new(), average: None, averaged: 0 };
+    pub(super) const NONE: Self = Self { t: 0, names: &[], arrays: Vec::new(), average: None, averaged: 0, home: None };
 
     /// This state made into that of another rule, with an average if that is wanted. Arrays that both have stay;
     /// `make(initial)` gives the others. One that is wholly new has seen no step.
@@ -51,15 +54,26 @@ impl State {
         let mut arrays = Vec::with_capacity(names.len());
         let mut kept = names.is_empty();
         for (name, initial) in names.iter().zip(update.initial()) {
-            let known = self.names.iter().position(|other| other == name).and_then(|at| self.arrays.get(at));
+            let known = self.array(py, name);
             kept |= known.is_some();
-            arrays.push(known.map_or_else(|| make(initial), |array| Ok(array.clone_ref(py)))?);
+            arrays.push(known.map_or_else(|| make(initial), Ok)?);
         }
         let average = match &self.average {
             Some(array) => Some(array.clone_ref(py)),
             None => averages.then(|| make(0.0)).transpose()?,
         };
-        Ok(Self { t: if kept { self.t } else { 0 }, names, arrays, average, averaged: self.averaged })
+        Ok(Self { t: if kept { self.t } else { 0 }, names, arrays, average, averaged: self.averaged, home: None })
+    }
+
+    fn array(&self, py: Python<'_>, name: &str) -> Option<Py<PyAny>> {
+        let held = self.names.iter().position(|other| *other == name).and_then(|at| self.arrays.get(at));
+        held.map(|array| array.clone_ref(py)).or_else(|| self.at_home(py, name))
+    }
+
+    /// Becomes what a step made of it.
+    pub(super) fn becomes(&mut self, made: Self) {
+        let home = self.home.take();
+        *self = Self { home, ..made };
     }
 
     /// The state that a mapping of names to arrays holds, if these are the states of some rule, with or without an average.
@@ -73,7 +87,7 @@ impl State {
         let names = names.ok_or_else(|| error::state_of_no_rule(parameter, &given))?;
         let array = |name: &&str| Ok(arrays.as_any().get_item(name)?.unbind());
         let average = arrays.get_item(AVERAGE_NAME)?.map(Bound::unbind);
-        Ok(Self { t, names, arrays: names.iter().map(array).collect::<PyResult<_>>()?, average, averaged })
+        Ok(Self { t, names, arrays: names.iter().map(array).collect::<PyResult<_>>()?, average, averaged, home: None })
     }
 
     /// Whether the arrays are those of a rule with these states.
@@ -97,7 +111,11 @@ impl State {
 
 /// How the parameters of a group move; nothing before it is first set.
 #[derive(Default)]
-pub(super) struct Recipe(pub(super) Option<(Box<dyn Update>, Stages)>);
+pub(super) struct Recipe {
+    pub(super) update: Option<(Box<dyn Update>, Stages)>,
+    /// The names of the rule's arrays, as keys of a mapping.
+    pub(super) keys: Vec<Py<PyString>>,
+}
 
 /// A parameter with the state that it has or is to have, and the form that the structure around it is in.
 #[derive(Clone, Copy)]
@@ -112,7 +130,7 @@ impl Places for Located<'_> {
         let Parameter { place: Place { name, path }, group, .. } = self.parameter;
         match operand {
             WEIGHT => format!("{}{path}", self.form.params(*group)),
-            GRAD => format!("{}{path}", self.form.grads(*group)),
+            GRAD => self.form.grad(*group, path),
             AVERAGE => format!("state[{name:?}][{AVERAGE_NAME:?}]"),
             state => format!("state[{name:?}][{:?}]", self.state.names[state - STATE]),
         }

@@ -4,7 +4,7 @@ use std::iter;
 
 use pyo3::prelude::*;
 
-use super::buffers::Header;
+use super::buffers::{Header, Source};
 use super::error;
 use super::gradients::{self, Form, Found};
 use super::operands::{self, Operands, Places, Unmoved};
@@ -17,6 +17,7 @@ use crate::engine::{
 #[derive(Clone, Copy)]
 pub(super) struct Task<'a> {
     pub(super) form: Form,
+    pub(super) source: Source,
     pub(super) parameters: &'a [Parameter],
     pub(super) recipes: &'a [Recipe],
     /// The average that the step moves, if there is one.
@@ -72,13 +73,14 @@ impl Task<'_> {
         self.average.is_some_and(|average| average.share(self.number, state.averaged).is_some())
     }
 
-    fn zeroes(&self, group: usize) -> bool {
-        self.zero_grads || self.recipes[group].0.as_ref().is_some_and(|(_, stages)| stages.zero_grads)
+    /// Whether gradients of a group are set to zero.
+    pub(super) fn zeroes(&self, group: usize) -> bool {
+        self.zero_grads || self.recipes[group].update.as_ref().is_some_and(|(_, stages)| stages.zero_grads)
     }
 
     /// The kernel that moves tensors of a kind, with gradients multiplied by a factor; `None` if their group has no rule.
     fn kernel(&self, kind: Kind, grad_scale: f64) -> Option<Box<dyn Kernel>> {
-        let (update, stages) = self.recipes[kind.group].0.as_ref()?;
+        let (update, stages) = self.recipes[kind.group].update.as_ref()?;
         let stages = Stages {
             grad_scale,
             average: self
@@ -101,7 +103,7 @@ impl Step {
             return Ok(());
         }
         for Found { weight, grad, .. } in &mut *found {
-            if Header::of(grad).is_none()
+            if Header::of(grad, task.source).is_none()
                 && let Some(array) = gradients::scalar_as_array(grad, weight)?
             {
                 *grad = array;
@@ -113,7 +115,7 @@ impl Step {
         }
         for found in &mut *found {
             let Parameter { group, state, .. } = &task.parameters[found.parameter];
-            let Some((update, _)) = &task.recipes[*group].0 else { return Err(error::unknown_rule("")) };
+            let Some((update, _)) = &task.recipes[*group].update else { return Err(error::unknown_rule("")) };
             let averages = task.averages(state);
             if !state.is_of(update.state()) || (averages && state.average.is_none()) {
                 let py = found.weight.py();
@@ -139,7 +141,7 @@ impl Step {
         {
             let parameter = &task.parameters[number];
             let state = &parameter.state;
-            let recipe = &task.recipes[parameter.group].0;
+            let recipe = &task.recipes[parameter.group].update;
             if one.parameter != number || !recipe.as_ref().is_some_and(|(update, _)| state.is_of(update.state())) {
                 return Ok(false);
             }
@@ -154,7 +156,7 @@ impl Step {
             } else if self.kinds[slot] != kind {
                 return Ok(false);
             }
-            match operands::unmoved(tensor, &one.weight, &one.grad, state) {
+            match operands::unmoved(tensor, task.source, [&one.weight, &one.grad], state) {
                 Unmoved::All => {}
                 // The spans of gradients are in order unless some have none, or are written.
                 Unmoved::AllButGrad(address) if self.read.len() == found.len() => {
@@ -236,7 +238,7 @@ impl Step {
             let state = one.state(parameter);
             let zeroed = task.zeroes(parameter.group);
             let averages = task.averages(state);
-            let operands = one.read(Located { parameter, state, form: task.form }, averages, zeroed)?;
+            let operands = one.read(task.source, Located { parameter, state, form: task.form }, averages, zeroed)?;
             for (operand, span) in operands.spans() {
                 if operand == GRAD && !zeroed {
                     self.read.push(span);
@@ -247,7 +249,7 @@ impl Step {
                 }
             }
             let access = operands.access();
-            let Some((update, _)) = &task.recipes[parameter.group].0 else { continue };
+            let Some((update, _)) = &task.recipes[parameter.group].update else { continue };
             if !state.is_of(update.state()) || averages != access.average {
                 continue;
             }
@@ -298,14 +300,20 @@ impl<'py> Found<'py> {
     }
 
     #[inline]
-    fn read<'a>(&'a self, located: Located<'a>, averages: bool, zeroed: bool) -> PyResult<Operands<'a>> {
+    fn read<'a>(
+        &'a self,
+        source: Source,
+        located: Located<'a>,
+        averages: bool,
+        zeroed: bool,
+    ) -> PyResult<Operands<'a>> {
         let py = self.weight.py();
         let states = located.state.arrays.iter().enumerate().map(move |(k, state)| (STATE + k, state.bind(py)));
         let average =
             located.state.average.iter().filter(move |_| averages).map(move |array| (AVERAGE, array.bind(py)));
         let arrays =
             iter::once((WEIGHT, &self.weight)).chain(iter::once((GRAD, &self.grad))).chain(states).chain(average);
-        Operands::read(&arrays, zeroed, &located)
+        Operands::read(source, &arrays, zeroed, &located)
     }
 
     fn operand(&self, located: Located<'_>, operand: usize) -> Option<Bound<'py, PyAny>> {
@@ -341,7 +349,7 @@ pub(super) fn check_weights<'a, 'py: 'a>(
     let none = State::NONE;
     for (parameter, array) in weights {
         let located = Located { parameter, state: &none, form };
-        for (_, span) in Operands::read(&iter::once((WEIGHT, array)), false, &located)?.spans() {
+        for (_, span) in Operands::read(Source::NumPy, &iter::once((WEIGHT, array)), false, &located)?.spans() {
             spans.push(span);
             owners.push((located, array));
         }
@@ -364,11 +372,19 @@ fn check_apart(
     let numpy = first.py().import("numpy")?;
     // As plain arrays: a subclass could answer for itself.
     let ndarray = numpy.getattr("ndarray")?;
-    let plain = |array| ndarray.call_method1("view", (array, &ndarray));
+    let plain = |array| ndarray.call_method1("view", (as_numpy(array)?, &ndarray));
     let shared = numpy.call_method1("shares_memory", (plain(first)?, plain(second)?, MAX_WORK));
     if shared.and_then(|shared| shared.extract::<bool>()).unwrap_or(true) {
         let (first, second) = places();
         return Err(error::share_memory(&first, &second));
     }
     Ok(())
+}
+
+/// An array of NumPy, or such a view of a tensor.
+pub(super) fn as_numpy<'py>(array: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    match Header::of(array, Source::NumPy) {
+        Some(_) => Ok(array.clone()),
+        None => array.call_method0("detach")?.call_method0("numpy"),
+    }
 }

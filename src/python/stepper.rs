@@ -5,15 +5,17 @@ use std::mem;
 
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyMapping, PyTuple};
+use pyo3::types::{PyDict, PyList, PyMapping, PyString, PyTuple, PyType};
 
 use super::accumulator::Accumulator;
-use super::buffers::Header;
+use super::buffers::{Header, Source};
+use super::dlpack::Exchange;
 use super::error;
 use super::gradients::{Form, Found, Groups};
+use super::home::{Home, Terms};
 use super::operands::Places;
 use super::parameter::{Located, Parameter, Recipe, State};
-use super::step::{Step, Task, check_weights};
+use super::step::{Step, Task, as_numpy, check_weights};
 use super::structure::{Node, Place};
 use crate::engine::{Average, Decay, Describe, Make, Norm, Stages, Stats, WEIGHT};
 use crate::rules;
@@ -28,10 +30,21 @@ pub(crate) struct Stepper {
     taken: u64,
     /// `make_state(weight, initial)` gives a new state array.
     make_state: Py<PyAny>,
+    source: Source,
+    /// What has to be asked and told, where the arrays are another library's.
+    library: Option<Library>,
     options: Options,
     step: Step,
     accumulator: Accumulator,
     report: Report,
+}
+
+/// A library of tensors, each of which has its gradient as an attribute.
+struct Library {
+    /// `make_count(value)` gives a tensor of one number.
+    make_count: Py<PyAny>,
+    /// `written(tensors)` is told what a step has written.
+    written: Py<PyAny>,
 }
 
 /// What all groups have in common.
@@ -56,23 +69,39 @@ struct Report {
     /// The reason why the step was left out, if it was.
     fault: Option<Fault>,
     stats: Vec<(usize, usize, Stats)>,
+    /// Parameters whose state is new.
+    made: Vec<usize>,
 }
 
 #[pymethods]
 impl Stepper {
+    /// `tensors` are their type, `make_count` and `written`: then these are the parameters, and not arrays of NumPy.
     #[new]
-    fn new(grouped: bool, make_state: Py<PyAny>) -> Self {
-        Self {
-            groups: Groups::new(grouped),
+    #[pyo3(signature = (grouped, make_state, *, tensors=None))]
+    fn new(
+        grouped: bool,
+        make_state: Py<PyAny>,
+        tensors: Option<(Bound<'_, PyType>, Py<PyAny>, Py<PyAny>)>,
+    ) -> PyResult<Self> {
+        let (source, library) = match tensors {
+            None => (Source::NumPy, None),
+            Some((kind, make_count, written)) => {
+                (Source::Tensors(Exchange::of(&kind)?), Some(Library { make_count, written }))
+            }
+        };
+        Ok(Self {
+            groups: Groups::new(grouped, library.is_some()),
             recipes: Vec::new(),
             parameters: Vec::new(),
             taken: 0,
             make_state,
+            source,
+            library,
             options: Options::default(),
             step: Step::default(),
             accumulator: Accumulator::default(),
             report: Report::default(),
-        }
+        })
     }
 
     /// Adds a group: a structure of parameters, and a name to tell them from those of other groups. Returns their names. With
@@ -85,20 +114,23 @@ impl Stepper {
         let mut places = Vec::new();
         let mut arrays = Vec::new();
         let first = stepper.parameters.len();
-        let node = Node::build(params, &root, &mut |place, array| {
+        let node = Node::build(params, stepper.source, &root, &mut |place, array| {
             arrays.push(array.clone());
             places.push(place);
             first + places.len() - 1
         })?;
-        if places.is_empty() {
+        if places.is_empty() && stepper.library.is_none() {
             return Err(error::empty(&root));
         }
         let prefix = (form != Form::Single).then_some(name);
         stepper.name(&mut places, prefix, params.cast::<PyMapping>().is_ok(), &root)?;
         let parameter = |place| Parameter { place, group, state: State::NONE, decays: true };
         let parameters: Vec<_> = places.into_iter().map(parameter).collect();
-        let known = stepper.present_weights(params.py())?;
-        check_weights(stepper.parameters.iter().zip(&known).chain(parameters.iter().zip(&arrays)), form)?;
+        // Of tensors only those that get a gradient need to be fit for a step.
+        if stepper.library.is_none() {
+            let known = stepper.present_weights(params.py())?;
+            check_weights(stepper.parameters.iter().zip(&known).chain(parameters.iter().zip(&arrays)), form)?;
+        }
         let names = parameters.iter().map(|parameter| parameter.place.name.clone()).collect();
         stepper.groups.push(params, node)?;
         stepper.parameters.extend(parameters);
@@ -128,11 +160,12 @@ impl Stepper {
             let expected = rules::find(rule, Describe).map_or(&[][..], |signature| signature.hyperparameters);
             error::wrong_count(rule, expected, values.len())
         })?;
+        let keys = update.state().iter().map(|name| PyString::intern(slf.py(), name).unbind()).collect();
         let decay = Decay::named(decay).ok_or_else(|| error::unknown_decay(decay))?;
         let stages = Stages { maximize, decay, decay_rate, clip_value, bounds, zero_grads, ..Stages::NONE };
         let mut stepper = Self::change(slf)?;
         let recipe = stepper.recipes.get_mut(group).ok_or_else(|| error::bad_index(group))?;
-        *recipe = Recipe(Some((update, stages)));
+        *recipe = Recipe { update: Some((update, stages)), keys };
         Ok(())
     }
 
@@ -173,6 +206,23 @@ impl Stepper {
         let parameter = stepper.parameters.get_mut(parameter).ok_or_else(|| error::bad_index(parameter))?;
         parameter.state = State::from_mapping(t, averaged, arrays, &parameter.place.name)?;
         Ok(())
+    }
+
+    /// Keeps the state of each parameter in a mapping of its own, from names to arrays and counts. They are read before each
+    /// step. Without `counts_steps` it is only known whether a parameter has seen any.
+    #[expect(clippy::needless_pass_by_value, reason = "PyO3 gives no slice of objects")]
+    fn keep_state_in(slf: &Bound<'_, Self>, mappings: Vec<Bound<'_, PyDict>>, counts_steps: bool) -> PyResult<()> {
+        let mut stepper = Self::change(slf)?;
+        for (parameter, mapping) in stepper.parameters.iter_mut().zip(&mappings) {
+            parameter.state = State { home: Some(Box::new(Home::new(mapping, counts_steps))), ..State::NONE };
+        }
+        Ok(())
+    }
+
+    /// Of the last step: the numbers of parameters whose state is new.
+    #[getter]
+    fn made(slf: &Bound<'_, Self>) -> PyResult<Vec<usize>> {
+        Ok(Self::look(slf)?.report.made.clone())
     }
 
     /// The state arrays of each parameter, by name.
@@ -222,16 +272,38 @@ impl Stepper {
     fn step(slf: &Bound<'_, Self>, grads: &Bound<'_, PyAny>, scale: f64) -> PyResult<u64> {
         let py = slf.py();
         let mut stepper = Self::change(slf)?;
-        let Self { groups, recipes, parameters, taken, make_state, options, step, accumulator, report } = &mut *stepper;
+        let Self {
+            groups,
+            recipes,
+            parameters,
+            taken,
+            make_state,
+            source,
+            library,
+            options,
+            step,
+            accumulator,
+            report,
+        } = &mut *stepper;
         let own = grads.is_none() && accumulator.count > 0;
         let (mut found, form) = if own {
             (accumulator.found(&groups.weights(py, parameters.len())?), groups.form())
+        } else if grads.is_none() && library.is_some() {
+            (groups.find_attached(py, parameters.len())?, groups.form())
         } else {
             groups.find(grads, parameters.len())?
         };
+        if let Some(Library { make_count, .. }) = library {
+            let terms = Terms { source: *source, make_count, averages: options.average.is_some() };
+            for one in &found {
+                let Parameter { group, state, .. } = &mut parameters[one.parameter];
+                let Recipe { update: Some((update, _)), keys } = &recipes[*group] else { continue };
+                state.fetch(py, update.state(), keys, terms)?;
+            }
+        }
         let scale = if own { scale / accumulator.divisor() } else { scale };
         let (average, number) = (options.average, *taken + 1);
-        let task = Task { form, parameters, recipes, average, number, zero_grads: own };
+        let task = Task { form, source: *source, parameters, recipes, average, number, zero_grads: own };
         step.ready(&mut found, task, make_state)?;
         *report = Report::default();
         let factor = match options.norm {
@@ -249,6 +321,10 @@ impl Stepper {
                     // Python code ran, so all is read again before anything is written.
                     step.ready(&mut found, task, make_state)?;
                     step.batch.zero_grads();
+                    if let Some(Library { written, .. }) = library {
+                        let grads = zeroed(&found, task);
+                        written.call1(py, (PyList::new(py, grads)?,))?;
+                    }
                     accumulator.forget(own);
                     return Ok(*taken);
                 }
@@ -266,18 +342,30 @@ impl Stepper {
         } else {
             step.run(py);
         }
+        let touched = library.as_ref().map(|library| {
+            let weights = found.iter().map(|one| one.weight.clone());
+            (library, weights.chain(zeroed(&found, task)).collect::<Vec<_>>())
+        });
         for found in found {
             let state = &mut parameters[found.parameter].state;
+            let is_new = found.made.is_some() || state.home.as_ref().is_some_and(|home| home.is_fresh());
+            if is_new {
+                report.made.push(found.parameter);
+            }
             if let Some(made) = found.made {
-                *state = *made;
+                state.becomes(*made);
             }
             state.t += 1;
             if average.is_some_and(|average| average.share(number, state.averaged).is_some()) {
                 state.averaged += 1;
             }
+            state.keep(py, is_new, *source)?;
         }
         accumulator.forget(own);
         *taken += 1;
+        if let Some((Library { written, .. }, tensors)) = touched {
+            written.call1(py, (PyList::new(py, tensors)?,))?;
+        }
         Ok(*taken)
     }
 
@@ -333,6 +421,12 @@ impl Stepper {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.make_state)?;
+        if let Some(Library { make_count, written }) = &self.library {
+            visit.call(make_count)?;
+            visit.call(written)?;
+        }
+        let homes = self.parameters.iter().filter_map(|parameter| parameter.state.home.as_ref());
+        homes.into_iter().try_for_each(|home| home.traverse(&visit))?;
         self.groups.traverse(&visit)?;
         self.accumulator.traverse(&visit)?;
         let states = self.parameters.iter().map(|parameter| &parameter.state);
@@ -363,6 +457,7 @@ type Fault = (usize, Option<(Vec<usize>, f64)>);
 
 /// Finds the first element of an array that is not finite.
 fn locate(array: &Bound<'_, PyAny>) -> PyResult<Option<(Vec<usize>, f64)>> {
+    let array = &as_numpy(array)?;
     let numpy = array.py().import("numpy")?;
     let bad = numpy.call_method1("logical_not", (numpy.call_method1("isfinite", (array,))?,))?;
     let places = numpy.call_method1("argwhere", (bad,))?;
@@ -372,6 +467,12 @@ fn locate(array: &Bound<'_, PyAny>) -> PyResult<Option<(Vec<usize>, f64)>> {
     let place: Vec<usize> = places.get_item(0)?.extract()?;
     let value = array.get_item(PyTuple::new(array.py(), &place)?)?.extract()?;
     Ok(Some((place, value)))
+}
+
+/// The gradients that a step sets to zero.
+fn zeroed<'a, 'py>(found: &'a [Found<'py>], task: Task<'a>) -> impl Iterator<Item = Bound<'py, PyAny>> + 'a {
+    let is_zeroed = move |one: &&Found<'_>| task.zeroes(task.parameters[one.parameter].group);
+    found.iter().filter(is_zeroed).map(|one| one.grad.clone())
 }
 
 impl Stepper {
@@ -387,7 +488,7 @@ impl Stepper {
     fn present_weights<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let weights = self.groups.weights(py, self.parameters.len())?;
         for (parameter, weight) in self.parameters.iter().zip(&weights) {
-            if Header::of(weight).is_none() {
+            if Header::of(weight, self.source).is_none() {
                 let located = Located { parameter, state: &parameter.state, form: self.groups.form() };
                 return Err(error::not_an_array(&located.place(WEIGHT), weight));
             }

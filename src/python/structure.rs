@@ -8,7 +8,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyMapping, PySequence, PyString, PyTuple};
 
-use super::buffers::Header;
+use super::buffers::{Header, Source};
 use super::error;
 
 /// No structure of parameters is nested as deep as this; one that contains itself is.
@@ -49,14 +49,16 @@ impl Node {
     /// Reads a structure, called `root` in messages, and calls `leaf(place, array)`, which numbers it, for each array.
     pub(super) fn build<'py>(
         object: &Bound<'py, PyAny>,
+        source: Source,
         root: &str,
         leaf: &mut impl FnMut(Place, &Bound<'py, PyAny>) -> usize,
     ) -> PyResult<Self> {
-        Self::build_at(object, root, &Place { name: String::new(), path: String::new() }, 0, leaf)
+        Self::build_at(object, source, root, &Place { name: String::new(), path: String::new() }, 0, leaf)
     }
 
     fn build_at<'py>(
         object: &Bound<'py, PyAny>,
+        source: Source,
         root: &str,
         place: &Place,
         depth: usize,
@@ -65,7 +67,7 @@ impl Node {
         if depth > MAX_DEPTH {
             return Err(error::too_deep(root, MAX_DEPTH));
         }
-        if Header::of(object).is_some() {
+        if Header::of(object, source).is_some() {
             return Ok(Self::Leaf(leaf(place.clone(), object)));
         }
         if let Ok(mapping) = object.cast::<PyMapping>() {
@@ -73,7 +75,7 @@ impl Node {
             for item in mapping.items()?.iter() {
                 let (key, value): (Bound<'py, PyAny>, Bound<'py, PyAny>) = item.extract()?;
                 let child = place.child(&key.str()?.to_string_lossy(), &index_of(&key));
-                entries.push((key.unbind(), Self::build_at(&value, root, &child, depth + 1, leaf)?));
+                entries.push((key.unbind(), Self::build_at(&value, source, root, &child, depth + 1, leaf)?));
             }
             return Ok(Self::Mapping(entries));
         }
@@ -81,7 +83,7 @@ impl Node {
             let mut items = Vec::new();
             for (i, item) in object.try_iter()?.enumerate() {
                 let child = place.child(&i.to_string(), &i.to_string());
-                items.push(Self::build_at(&item?, root, &child, depth + 1, leaf)?);
+                items.push(Self::build_at(&item?, source, root, &child, depth + 1, leaf)?);
             }
             return Ok(Self::Sequence(items));
         }

@@ -124,8 +124,11 @@ class Optimizer(Savable):
         self._skipped = self._skipped_in_a_row = 0
         self._swapped = False
         self._reports = Reports()
-        self._stepper = _lrcore.Stepper(grouped, make_state)
+        self._stepper = self._new_stepper(grouped)
         self._stepper.set_options(**self._common.for_stepper(0, {}))
+
+    def _new_stepper(self, grouped: bool) -> _lrcore.Stepper:  # noqa: FBT001
+        return _lrcore.Stepper(grouped, make_state)
 
     # The step
 

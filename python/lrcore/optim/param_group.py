@@ -93,7 +93,7 @@ class ParamGroup(MutableMapping[str, Any]):
         """Tell the hyperparameters that stay from those that change with the step."""
         self.edited = True
         self._highest_lr: float | None = None
-        scheduled = [name for name, value in self._values.items() if _is_scheduled(value)]
+        scheduled = [name for name, value in self._values.items() if is_scheduled(value)]
         constant: dict[str, float] = {}
         for name in self._values.keys() - scheduled:
             constant |= self._kinds[name].at(name, self._values[name], 0)
@@ -134,12 +134,13 @@ class ParamGroup(MutableMapping[str, Any]):
         share: float = lr(step) / self._highest_lr if self._highest_lr else 0.0
         return share
 
+    def value(self, name: str, step: int) -> Any:
+        """Return the value that a hyperparameter has at a step."""
+        return value_at(self._numbers[1].get(name, self._values[name]), step)
+
     def present(self, step: int) -> dict[str, Any]:
         """Return the hyperparameters with the values that they have at a step, and the rate with its scale."""
-        values = {**self._values, **self._numbers[1]}
-        for name, value in values.items():
-            parts = [part(step) if isinstance(part, Schedule) else part for part in _parts(value)]
-            values[name] = tuple(parts) if isinstance(value, tuple) else parts[0]
+        values = {name: self.value(name, step) for name in self._values}
         values["lr"] *= values["lr_scale"]
         return values
 
@@ -205,5 +206,12 @@ def _parts(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
-def _is_scheduled(value: Any) -> bool:
+def is_scheduled(value: Any) -> bool:
+    """Return whether a hyperparameter is a schedule, or has one as a part."""
     return any(isinstance(part, Schedule) for part in _parts(value))
+
+
+def value_at(value: Any, step: int) -> Any:
+    """Return a hyperparameter with the values of its schedules at a step."""
+    parts = tuple(part(step) if isinstance(part, Schedule) else part for part in _parts(value))
+    return parts if isinstance(value, tuple) else parts[0]

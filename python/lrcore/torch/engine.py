@@ -1,0 +1,136 @@
+"""lrcore's optimizers over PyTorch's tensors: what steps them, under the classes that PyTorch's users see."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lrcore import _lrcore, optim
+from lrcore.optim.allocation import LARGE, PAGE, next_offset
+from lrcore.optim.optimizer import Optimizer
+from lrcore.optim.options import GROUP_OPTIONS, split
+from lrcore.optim.param_group import ParamGroup
+from lrcore.optim.reports import Reports
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+# Counts up to this have a number of float32 each.
+_FLOAT32_COUNTS = 2.0**24
+
+
+def make_state(weight: torch.Tensor, initial: float) -> torch.Tensor:
+    """Return a new state tensor, in the memory order of its weight."""
+    # Also within inference mode, whose tensors could not be used outside of it.
+    with torch.inference_mode(False):
+        tensor = _empty_like(weight.detach())
+        (torch.view_as_real(tensor) if tensor.is_complex() else tensor).fill_(initial)
+    return tensor
+
+
+def _empty_like(weight: torch.Tensor) -> torch.Tensor:
+    nbytes = weight.numel() * weight.element_size()
+    if nbytes < LARGE or not _is_dense(weight):
+        return torch.empty_like(weight, memory_format=torch.preserve_format)
+    storage = torch.empty(nbytes + PAGE, dtype=torch.uint8).untyped_storage()
+    start = next_offset(storage.data_ptr()) // weight.element_size()
+    return torch.empty(0, dtype=weight.dtype).set_(storage, start, weight.size(), weight.stride())
+
+
+def _is_dense(tensor: torch.Tensor) -> bool:
+    """Return whether the elements fill their memory without gaps, in whatever order of the axes."""
+    reach = 1
+    for stride, length in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if length > 1:
+            if stride != reach:
+                return False
+            reach *= length
+    return True
+
+
+def make_count(value: float) -> torch.Tensor:
+    """Return a count of steps as PyTorch's optimizers have it, but one that goes on beyond 2²⁴."""
+    wide = value >= _FLOAT32_COUNTS or torch.get_default_dtype() == torch.float64
+    with torch.inference_mode(False):
+        return torch.tensor(value, dtype=torch.float64 if wide else torch.float32)
+
+
+def written(tensors: list[torch.Tensor]) -> None:
+    """Let autograd know that tensors have changed."""
+    torch.autograd.graph.increment_version(tensors)
+
+
+class Engine(Optimizer):
+    """An optimizer of tensors, whose gradients are their ``grad`` and whose state its owner keeps."""
+
+    def _new_stepper(self, grouped: bool) -> _lrcore.Stepper:  # noqa: FBT001
+        return _lrcore.Stepper(grouped, make_state, tensors=(torch.Tensor, make_count, written))
+
+    @classmethod
+    def hyperparameter_names(cls) -> list[str]:
+        """Return the names of the hyperparameters, which PyTorch has too."""
+        return [name for name in cls._kinds() if name not in GROUP_OPTIONS]
+
+    @classmethod
+    def check_group(cls, values: Mapping[str, Any]) -> None:
+        """Raise if hyperparameters of a group are wrong."""
+        defaults, _ = split({}, cls._decay, cls.__name__)
+        ParamGroup(None, None, cls._kinds(), {**defaults, **values}, cls._check)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the parameters, in their order."""
+        return self._names
+
+    def keep_state_in(self, mappings: list[dict[str, Any]], *, counts_steps: bool) -> None:
+        """Keep the state of each parameter in a mapping, with counts of its steps or without."""
+        self._stepper.keep_state_in(mappings, counts_steps)
+
+    @property
+    def made(self) -> list[int]:
+        """The numbers of the parameters whose state the last step made."""
+        return self._stepper.made
+
+    def set_steps(self, steps: int) -> None:
+        """Set how many steps have been taken."""
+        self._stepper.taken = steps
+
+    def progress(self) -> dict[str, Any]:
+        """Return what there is to go on from that is not in the mappings: counts of skipped steps, and reports."""
+        return {"skipped": (self._skipped, self._skipped_in_a_row), "reports": self._reports.state()}
+
+    def go_on_from(self, progress: Mapping[str, Any]) -> None:
+        """Take over what :meth:`progress` returned."""
+        self._skipped, self._skipped_in_a_row = progress["skipped"]
+        self._follow(Reports.of(progress["reports"]))
+
+    @contextmanager
+    def while_swapped(self) -> Iterator[None]:
+        """Refuse steps within a ``with`` block, in which the weights are averages."""
+        if self._common.average is None:
+            raise ValueError("this optimizer was made without an average; give average=EMA(…) or SWA(…)")
+        with self._lock:
+            self._refuse_if_swapped()
+            self._swapped = True
+        try:
+            yield
+        finally:
+            self._swapped = False
+
+
+class SGDEngine(Engine, optim.SGD):
+    """SGD of tensors."""
+
+
+class AdamEngine(Engine, optim.Adam):
+    """Adam and AdamW of tensors; groups say which."""
+
+
+class RMSpropEngine(Engine, optim.RMSprop):
+    """RMSprop of tensors."""
+
+
+class AdagradEngine(Engine, optim.Adagrad):
+    """Adagrad of tensors."""

@@ -1,0 +1,166 @@
+//! State that its owner keeps in a mapping of its own: arrays and counts under their names, as PyTorch's optimizers do.
+//!
+//! The mapping is what holds. It is read before each step, since anything in it may have been replaced, and what a step makes
+//! is put into it when the step has been taken.
+
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+
+use super::buffers::{Header, Source};
+use super::parameter::{AVERAGE_NAME, State};
+use crate::engine::Dtype;
+
+/// Where the state of a parameter is kept.
+pub(super) struct Home {
+    mapping: Py<PyDict>,
+    /// How many steps the parameter has seen, if that is kept; otherwise it is only known whether there were any.
+    steps: Option<Counter>,
+    averaged: Counter,
+}
+
+/// A count in a mapping: an array of one number.
+#[derive(Default)]
+struct Counter {
+    array: Option<Py<PyAny>>,
+    /// Whether it is not in the mapping yet.
+    fresh: bool,
+}
+
+/// What a home has to know to be read.
+#[derive(Clone, Copy)]
+pub(super) struct Terms<'a> {
+    pub(super) source: Source,
+    /// `make_count(value)` gives an array of one number.
+    pub(super) make_count: &'a Py<PyAny>,
+    pub(super) averages: bool,
+}
+
+impl Home {
+    pub(super) fn new(mapping: &Bound<'_, PyDict>, counts_steps: bool) -> Self {
+        let steps = counts_steps.then(Counter::default);
+        Self { mapping: mapping.clone().unbind(), steps, averaged: Counter::default() }
+    }
+
+    /// Whether what a step has made is still to be put into the mapping.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.averaged.fresh || self.steps.as_ref().is_some_and(|steps| steps.fresh)
+    }
+
+    pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.mapping)?;
+        visit.call(&self.averaged.array)?;
+        self.steps.as_ref().map_or(Ok(()), |steps| visit.call(&steps.array))
+    }
+}
+
+impl State {
+    /// Reads the state from its home, for a rule with arrays of these names.
+    pub(super) fn fetch(
+        &mut self,
+        py: Python<'_>,
+        names: &'static [&'static str],
+        keys: &[Py<PyString>],
+        terms: Terms<'_>,
+    ) -> PyResult<()> {
+        let Some(home) = &mut self.home else { return Ok(()) };
+        let mapping = home.mapping.bind(py);
+        let mut held = self.names == names;
+        for (k, key) in keys.iter().enumerate() {
+            held = held && array_in(mapping, key.bind(py))?.is_some_and(|array| array.is(&self.arrays[k]));
+        }
+        if !held {
+            let found = keys.iter().map(|key| array_in(mapping, key.bind(py))).collect::<PyResult<Option<Vec<_>>>>()?;
+            self.names = if found.is_some() { names } else { &[] };
+            self.arrays = found.unwrap_or_default().into_iter().map(Bound::unbind).collect();
+        }
+        self.t = match &mut home.steps {
+            Some(steps) => steps.load(mapping, intern!(py, "step"), terms)?,
+            None => u64::from(!self.arrays.is_empty()),
+        };
+        if terms.averages {
+            self.average = array_in(mapping, intern!(py, AVERAGE_NAME))?.map(Bound::unbind);
+            self.averaged = home.averaged.load(mapping, intern!(py, "averaged"), terms)?;
+        }
+        Ok(())
+    }
+
+    /// Looks for an array in the home.
+    pub(super) fn at_home(&self, py: Python<'_>, name: &str) -> Option<Py<PyAny>> {
+        let array = self.home.as_ref()?.mapping.bind(py).get_item(name).ok()??;
+        (!array.is_none()).then(|| array.unbind())
+    }
+
+    /// Puts what a step has made, and its counts, into the home.
+    pub(super) fn keep(&mut self, py: Python<'_>, made: bool, source: Source) -> PyResult<()> {
+        let Some(home) = &mut self.home else { return Ok(()) };
+        let mapping = home.mapping.bind(py);
+        if made {
+            for (name, array) in self.names.iter().zip(&self.arrays) {
+                mapping.set_item(name, array)?;
+            }
+            if let Some(average) = &self.average {
+                mapping.set_item(intern!(py, AVERAGE_NAME), average)?;
+            }
+        }
+        if let Some(steps) = &mut home.steps {
+            steps.store(mapping, intern!(py, "step"), self.t, source)?;
+        }
+        if self.average.is_some() {
+            home.averaged.store(mapping, intern!(py, "averaged"), self.averaged, source)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a mapping has under a key, unless that is nothing.
+fn array_in<'py>(mapping: &Bound<'py, PyDict>, key: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    Ok(mapping.get_item(key)?.filter(|array| !array.is_none()))
+}
+
+/// Counts up to this have a number of `float32` each.
+const FLOAT32_COUNTS: f64 = 16_777_216.0;
+
+impl Counter {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count; what is none becomes one")]
+    fn load(&mut self, mapping: &Bound<'_, PyDict>, key: &Bound<'_, PyString>, terms: Terms<'_>) -> PyResult<u64> {
+        let py = mapping.py();
+        let given = mapping.get_item(key)?;
+        if let Some(array) = &given
+            && let Some(header) = Header::of(array, terms.source)
+            && let Some(count) = header.number()
+            && (header.dtype() == Some(Dtype::F64) || count < FLOAT32_COUNTS)
+        {
+            if !self.array.as_ref().is_some_and(|held| held.is(array)) {
+                self.array = Some(array.clone().unbind());
+            }
+            self.fresh = false;
+            return Ok(count as u64);
+        }
+        let count = given.map_or(Ok(0.0), |number| number.extract::<f64>())?;
+        self.array = Some(terms.make_count.call1(py, (count,))?);
+        self.fresh = true;
+        Ok(count as u64)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "nobody counts to 2⁵³")]
+    fn store(
+        &mut self,
+        mapping: &Bound<'_, PyDict>,
+        key: &Bound<'_, PyString>,
+        count: u64,
+        source: Source,
+    ) -> PyResult<()> {
+        let Some(array) = &self.array else { return Ok(()) };
+        let array = array.bind(mapping.py());
+        if self.fresh {
+            mapping.set_item(key, array)?;
+            self.fresh = false;
+        }
+        if let Some(header) = Header::of(array, source) {
+            header.set_number(count as f64);
+        }
+        Ok(())
+    }
+}
