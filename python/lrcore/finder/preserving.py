@@ -22,12 +22,22 @@ def preserved(opt: Optimizer, generators: Iterable[Any] = ()) -> Iterator[None]:
 
     It takes a copy of weights and state meanwhile. Generators are those of NumPy, Python or PyTorch.
     """
-    restores = [_of_generator(generator) for generator in generators]
     with opt._lock:
         opt._refuse_if_swapped()
         if opt._stepper.waiting:
             raise RuntimeError("micro-batches are waiting for a step; take it first")
-        restores.append(_of_optimizer(opt))
+        restore = _of_optimizer(opt)
+    with generators_preserved(generators):
+        try:
+            yield
+        finally:
+            restore()
+
+
+@contextmanager
+def generators_preserved(generators: Iterable[Any]) -> Iterator[None]:
+    """Put random generators back at the end of a ``with`` block."""
+    restores = [_of_generator(generator) for generator in generators]
     try:
         yield
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -16,7 +16,9 @@ from lrcore.finder.result import RangeTest
 from lrcore.schedules import Schedule
 
 if TYPE_CHECKING:
-    from lrcore.optim import Optimizer, ParamGroup
+    from contextlib import AbstractContextManager
+
+    from lrcore.optim import Optimizer
 
 MODES = ("exp", "linear")
 
@@ -76,6 +78,10 @@ class Finder:
         self._average = RunningAverage(self._smoothing)
         self._best = math.inf
         self._stopped: str | None = None
+
+    def __len__(self) -> int:
+        """Return how many rates there are."""
+        return len(self._rates)
 
     def __iter__(self) -> Iterator[float]:
         """Yield the rates, until the loss diverges."""
@@ -196,26 +202,47 @@ def find_lr(
     """
     accumulate, repeats = check_count("accumulate", accumulate, least=1), check_count("repeats", repeats, least=1)
     finders = [Finder(start, end, steps, mode, smoothing=smoothing, stop=stop) for _ in range(repeats)]
+    trial = _Trial(opt, loss_and_grads, validation, whole=accumulate == 1)
+    return search(
+        finders, trial, lambda: preserved(opt, generators), batches, accumulate, _momentum(opt), progress=progress
+    )
+
+
+class Trial(Protocol):
+    """A training in which rates are tried."""
+
+    def loss(self, batch: Sequence[Any]) -> float:
+        """Return the loss of a batch, and keep its gradients for the step."""
+
+    def validation(self) -> float | None:
+        """Return the loss to look at in the place of the batches', if there is one."""
+
+    def step(self, lr: float) -> None:
+        """Take a step with the gradients of the batches since the last one, at a rate of the first group."""
+
+
+def search(
+    finders: list[Finder],
+    trial: Trial,
+    preserved: Callable[[], AbstractContextManager[None]],
+    batches: Iterable[Any],
+    accumulate: int,
+    momentum: float,
+    *,
+    progress: bool,
+) -> RangeTest:
+    """Run a range test with each finder, everything put back after each, and return the mean of them."""
     feed = _Feed(batches)
     results = []
     for number, finder in enumerate(finders, start=1):
-        with preserved(opt, generators):
-            rates = _shown(finder, steps, f"range test {number}/{repeats}" if repeats > 1 else "range test", progress)
-            _run(opt, loss_and_grads, feed, rates, finder, validation, accumulate)
-        results.append(finder.result(_momentum(opt)))
-    return results[0] if repeats == 1 else _together(results)
+        with preserved():
+            title = f"range test {number}/{len(finders)}" if len(finders) > 1 else "range test"
+            _run(trial, feed, _shown(finder, title, progress), finder, accumulate)
+        results.append(finder.result(momentum))
+    return results[0] if len(results) == 1 else _together(results)
 
 
-def _run(
-    opt: Optimizer,
-    loss_and_grads: Callable[..., tuple[float, Any]],
-    feed: _Feed,
-    rates: Iterable[float],
-    finder: Finder,
-    validation: Callable[[Any], float] | None,
-    accumulate: int,
-) -> None:
-    present = [_height(group, opt.steps) for group in opt.param_groups]
+def _run(trial: Trial, feed: _Feed, rates: Iterable[float], finder: Finder, accumulate: int) -> None:
     for lr in rates:
         losses = []
         for _ in range(accumulate):
@@ -223,21 +250,50 @@ def _run(
             if batch is None:
                 finder.end("batches")
                 return
-            loss, grads = loss_and_grads(opt.params, *batch)
-            losses.append(float(loss))
-            if accumulate > 1 and math.isfinite(losses[-1]):
-                opt.accumulate(grads)
-        loss = sum(losses) / len(losses) if validation is None else float(validation(opt.params))
-        if not finder.report(loss if math.isfinite(sum(losses)) else math.nan):
+            losses.append(trial.loss(batch))
+        loss = sum(losses) / len(losses)
+        # A loss that is no number ends the test, whatever the validation says.
+        instead = trial.validation() if math.isfinite(loss) else None
+        if not finder.report(loss if instead is None else instead):
             return
-        for group, base in zip(opt.param_groups, present, strict=True):
-            group["lr"] = lr * (base / present[0])
-        opt.step(grads if accumulate == 1 else None)
+        trial.step(lr)
 
 
-def _height(group: ParamGroup, step: int) -> float:
-    """Return the rate of a group without its scale; where that is 0, as at the end of a schedule, its highest."""
-    lr = group["lr"]
+class _Trial:
+    """The training of an optimizer of lrcore."""
+
+    def __init__(
+        self,
+        opt: Optimizer,
+        loss_and_grads: Callable[..., tuple[float, Any]],
+        validation: Callable[[Any], float] | None,
+        *,
+        whole: bool,
+    ) -> None:
+        self._opt, self._loss_and_grads, self._validation, self._whole = opt, loss_and_grads, validation, whole
+        self._heights = [height_of(group["lr"], opt.steps) for group in opt.param_groups]
+        self._grads: Any = None
+
+    def loss(self, batch: Sequence[Any]) -> float:
+        loss, grads = self._loss_and_grads(self._opt.params, *batch)
+        number = float(loss)
+        if self._whole:
+            self._grads = grads
+        elif math.isfinite(number):
+            self._opt.accumulate(grads)
+        return number
+
+    def validation(self) -> float | None:
+        return None if self._validation is None else float(self._validation(self._opt.params))
+
+    def step(self, lr: float) -> None:
+        for group, height in zip(self._opt.param_groups, self._heights, strict=True):
+            group["lr"] = lr * (height / self._heights[0])
+        self._opt.step(self._grads if self._whole else None)
+
+
+def height_of(lr: float | Schedule, step: int) -> float:
+    """Return the rate at a step; where that is 0, the highest of the schedule, or 1."""
     if not isinstance(lr, Schedule):
         return float(lr) or 1.0
     return lr(step) or lr.maximum or 1.0
@@ -266,14 +322,14 @@ class _Feed:
         return (batch,)
 
 
-def _shown(finder: Finder, steps: int, title: str, progress: bool) -> Iterable[float]:  # noqa: FBT001
+def _shown(finder: Finder, title: str, progress: bool) -> Iterable[float]:  # noqa: FBT001
     if not progress:
         return finder
     try:
         from tqdm import tqdm
     except ImportError:
         return finder
-    bar: Iterable[float] = tqdm(finder, total=steps, desc=title, unit="rate", leave=False, disable=None)
+    bar: Iterable[float] = tqdm(finder, total=len(finder), desc=title, unit="rate", leave=False, disable=None)
     return bar
 
 

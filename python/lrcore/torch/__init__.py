@@ -1,5 +1,68 @@
-"""PyTorch's optimizers on the CPU, with lrcore's step."""
+"""PyTorch's optimizers on the CPU, with lrcore's step.
 
-from lrcore.torch.classes import SGD, Adagrad, Adam, AdamW, RMSprop
+``import lrcore.torch; opt = lrcore.torch.AdamW(model.parameters(), lr=1e-3)`` in the place of ``torch.optim.AdamW`` is
+all that changes: numbers, state, hooks, schedulers and checkpoints are PyTorch's.
+"""
 
-__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "RMSprop"]
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Unpack
+
+from lrcore._optional import imported
+
+imported("torch", "lrcore.torch needs PyTorch 2.10 or later, which is not installed: pip install torch")
+
+import torch  # noqa: E402
+
+from lrcore.torch.classes import SGD, Adagrad, Adam, AdamW, RMSprop  # noqa: E402
+from lrcore.torch.finding import find_lr  # noqa: E402
+
+if TYPE_CHECKING:
+    from lrcore.optim.options import Options
+    from lrcore.torch.optimizer import DropIn
+
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "RMSprop", "find_lr", "from_torch"]
+
+_CLASSES: dict[type[torch.optim.Optimizer], type[DropIn]] = {
+    torch.optim.SGD: SGD,
+    torch.optim.Adam: Adam,
+    torch.optim.AdamW: AdamW,
+    torch.optim.RMSprop: RMSprop,
+    torch.optim.Adagrad: Adagrad,
+}
+
+
+def from_torch(optimizer: torch.optim.Optimizer, **options: Unpack[Options]) -> DropIn:
+    """Turn a live optimizer of PyTorch into lrcore's: with its groups, its state and its hooks, without a copy.
+
+    Both share groups and state: schedulers that were made for the one go on to move the rates of the other, and either
+    may take the next step.
+
+    Args:
+        optimizer: One of SGD, Adam, AdamW, RMSprop and Adagrad of :mod:`torch.optim`.
+        options: Those of every optimizer, by name: clipping, averages, statistics. See
+            :class:`Options <lrcore.optim.options.Options>`.
+
+    Returns:
+        The optimizer of the same name.
+
+    Raises:
+        TypeError: If there is none of that name here, or a parameter has another dtype.
+        ValueError: If a parameter is on another device; for ``capturable`` and ``differentiable``.
+
+    Examples:
+        >>> import torch, lrcore.torch
+        >>> weight = torch.nn.Parameter(torch.ones(2))
+        >>> before = torch.optim.Adam([weight], lr=0.1)
+        >>> weight.grad = torch.ones(2)
+        >>> before.step()
+        >>> opt = lrcore.torch.from_torch(before, clip_norm=1.0)
+        >>> opt.step()
+        >>> opt.info.step, opt.state[weight]["step"].item()
+        (2, 2.0)
+    """
+    found = _CLASSES.get(type(optimizer))
+    if found is None:
+        known = ", ".join(f"torch.optim.{kind.__name__}" for kind in _CLASSES)
+        raise TypeError(f"from_torch takes {known}, got {type(optimizer).__module__}.{type(optimizer).__name__}")
+    return found.taking_over(optimizer, options)

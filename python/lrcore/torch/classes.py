@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, Unpack
 
 import torch
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from lrcore.optim.options import Options
     from lrcore.schedules import Schedule
 
-    Rate = float | torch.Tensor | Schedule
+    Rate: TypeAlias = float | torch.Tensor | Schedule
 
 
-class SGD(DropIn, torch.optim.SGD):  # type: ignore[misc,unused-ignore]
+class SGD(DropIn, torch.optim.SGD):
     """:class:`torch.optim.SGD`, with lrcore's step: the same arguments, state and numbers.
 
     Args:
@@ -75,7 +75,7 @@ class SGD(DropIn, torch.optim.SGD):  # type: ignore[misc,unused-ignore]
         )
 
 
-class Adam(DropIn, torch.optim.Adam):  # type: ignore[misc,unused-ignore]
+class Adam(DropIn, torch.optim.Adam):
     """:class:`torch.optim.Adam`, with lrcore's step: the same arguments, state and numbers.
 
     Args:
@@ -138,7 +138,7 @@ class Adam(DropIn, torch.optim.Adam):  # type: ignore[misc,unused-ignore]
         )
 
 
-class AdamW(DropIn, torch.optim.AdamW):  # type: ignore[misc,unused-ignore]
+class AdamW(DropIn, torch.optim.AdamW):
     """:class:`torch.optim.AdamW`, with lrcore's step: the same arguments, state and numbers, in a fraction of the time.
 
     Tensors are stepped where they lie, without a copy, and their version counters go up, so that autograd still notices
@@ -217,7 +217,7 @@ class AdamW(DropIn, torch.optim.AdamW):  # type: ignore[misc,unused-ignore]
         )
 
 
-class RMSprop(DropIn, torch.optim.RMSprop):  # type: ignore[misc,unused-ignore]
+class RMSprop(DropIn, torch.optim.RMSprop):
     """:class:`torch.optim.RMSprop`, with lrcore's step: the same arguments, state and numbers.
 
     Args:
@@ -276,7 +276,7 @@ class RMSprop(DropIn, torch.optim.RMSprop):  # type: ignore[misc,unused-ignore]
         )
 
 
-class Adagrad(DropIn, torch.optim.Adagrad):  # type: ignore[misc,unused-ignore]
+class Adagrad(DropIn, torch.optim.Adagrad):
     """:class:`torch.optim.Adagrad`, with lrcore's step: the same arguments, state and numbers.
 
     Args:

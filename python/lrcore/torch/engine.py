@@ -24,7 +24,7 @@ _FLOAT32_COUNTS = 2.0**24
 def make_state(weight: torch.Tensor, initial: float) -> torch.Tensor:
     """Return a new state tensor, in the memory order of its weight."""
     # Also within inference mode, whose tensors could not be used outside of it.
-    with torch.inference_mode(False):
+    with torch.inference_mode(mode=False):
         tensor = _empty_like(weight.detach())
         (torch.view_as_real(tensor) if tensor.is_complex() else tensor).fill_(initial)
     return tensor
@@ -53,7 +53,7 @@ def _is_dense(tensor: torch.Tensor) -> bool:
 def make_count(value: float) -> torch.Tensor:
     """Return a count of steps as PyTorch's optimizers have it, but one that goes on beyond 2²⁴."""
     wide = value >= _FLOAT32_COUNTS or torch.get_default_dtype() == torch.float64
-    with torch.inference_mode(False):
+    with torch.inference_mode(mode=False):
         return torch.tensor(value, dtype=torch.float64 if wide else torch.float32)
 
 

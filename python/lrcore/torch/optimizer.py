@@ -65,7 +65,7 @@ class States(defaultdict[Any, Any]):
         self.changed = True
         return super().setdefault(key, default)
 
-    def __ior__(self, other: Any) -> Self:  # type: ignore[override,misc]
+    def __ior__(self, other: Any) -> Self:  # type: ignore[misc]
         self.update(other)
         return self
 
@@ -86,7 +86,7 @@ class _Record:
         self.varies = False
 
 
-class DropIn(torch.optim.Optimizer):  # type: ignore[misc,unused-ignore]
+class DropIn(torch.optim.Optimizer):
     """An optimizer of PyTorch whose step is lrcore's. Use one of its subclasses."""
 
     _engine_class: ClassVar[type[Engine]]
@@ -95,19 +95,24 @@ class DropIn(torch.optim.Optimizer):  # type: ignore[misc,unused-ignore]
     # GradScaler leaves the scale and what it found to the step.
     _step_supports_amp_scaling = True
 
+    state: Any
+    param_groups: list[dict[str, Any]]
+
     _engine: Engine | None = None
     _info: StepInfo | None = None
     _steps = 0
 
     def _start(self, options: Mapping[str, Any], **values: Any) -> dict[str, Any]:
-        """Take what is beyond PyTorch: options, and schedules. PyTorch's constructor comes after it and adds the groups.
+        """Take what is beyond PyTorch, options and schedules. PyTorch's constructor comes after it and adds groups.
 
         Returns:
             The values, with those at the first step in the places of schedules.
         """
         name = type(self).__name__
         if options.get("noise_scale") is not None:
-            raise ValueError(f"{name} has no noise_scale: gradients are added up in .grad; see lrcore.NoiseScale.update")
+            raise ValueError(
+                f"{name} has no noise_scale: gradients are added up in .grad; see lrcore.NoiseScale.update"
+            )
         split(options, "coupled", name)
         self._of_groups = {key: value for key, value in options.items() if key in GROUP_OPTIONS}
         self._of_all = {key: value for key, value in options.items() if key not in GROUP_OPTIONS}
@@ -148,9 +153,7 @@ class DropIn(torch.optim.Optimizer):  # type: ignore[misc,unused-ignore]
                 continue
             place = f'param_groups[{index}]["params"][{i}]'
             if param.device.type != "cpu":
-                raise ValueError(
-                    f"{place} is on the device {param.device}; allowed is the CPU, and torch.optim has optimizers for it"
-                )
+                raise ValueError(f"{place} is on the device {param.device}; allowed is the CPU, torch.optim has others")
             if param.dtype not in _DTYPES:
                 raise TypeError(f"{place} has {param.dtype}; allowed are float32 and float64, and complex of these")
         if self._of_all.get("no_decay") and "param_names" not in group:
@@ -289,8 +292,8 @@ class DropIn(torch.optim.Optimizer):  # type: ignore[misc,unused-ignore]
         for name, schedule in record.schedules.items():
             if record.seen is not None and not is_scheduled(group[name]) and group[name] != record.seen[name]:
                 raise ValueError(
-                    f"param_groups: {name} follows {schedule!r}, and was set to {group[name]!r}, by hand or by a scheduler"
-                    f" of PyTorch; give one of both, or schedules.Constant({group[name]!r})"
+                    f"param_groups: {name} follows {schedule!r}, and was set to {group[name]!r}, by hand or by a"
+                    f" scheduler of PyTorch; give one of both, or schedules.Constant({group[name]!r})"
                 )
 
     def _follow_schedules(self, engine: Engine, index: int, group: dict[str, Any], record: _Record) -> None:
@@ -298,6 +301,43 @@ class DropIn(torch.optim.Optimizer):  # type: ignore[misc,unused-ignore]
         for name in record.schedules:
             group[name] = engine.param_groups[index].value(name, engine.steps)
         record.seen = dict(group)
+
+    @contextmanager
+    def without_schedules(self, name: str) -> Iterator[list[Any]]:
+        """Let a hyperparameter be a plain number for a while, and return its schedules and numbers, group by group."""
+        kept = [record.schedules.get(name) for record in self._records]
+        present = [group[name] for group in self.param_groups]
+        for record in self._records:
+            record.schedules.pop(name, None)
+        try:
+            yield [number if schedule is None else schedule for schedule, number in zip(kept, present, strict=True)]
+        finally:
+            for group, record, schedule, number in zip(self.param_groups, self._records, kept, present, strict=True):
+                if schedule is not None:
+                    record.schedules[name] = schedule
+                    group[name] = number
+                record.seen = None
+
+    @classmethod
+    def taking_over(cls, optimizer: torch.optim.Optimizer, options: Mapping[str, Any]) -> Self:
+        """Return an optimizer with the groups, the state and the hooks of another one."""
+        self = cls.__new__(cls)
+        self._start(options)
+        attributes = {name: value for name, value in vars(optimizer).items() if name.startswith("_optimizer_")}
+        groups = [{**self._of_groups, **group} for group in optimizer.param_groups]
+        torch.optim.Optimizer.__setstate__(
+            self, {**attributes, "defaults": {**optimizer.defaults, **self._of_groups}, "param_groups": groups}
+        )
+        for index in range(len(groups)):
+            self._check_group(index)
+        # Whoever edits the groups of the other one, as its schedulers do, edits these.
+        for group, merged in zip(optimizer.param_groups, groups, strict=True):
+            group.update(merged)
+        self.param_groups = optimizer.param_groups
+        self.state = optimizer.state = States(dict, optimizer.state)
+        self._records = [_Record() for _ in groups]
+        self.steps = _largest_count(self.state)
+        return self
 
     # What the step tells
 
@@ -378,8 +418,7 @@ class DropIn(torch.optim.Optimizer):  # type: ignore[misc,unused-ignore]
         Where the state does not say how many steps were taken, it is the largest count of a parameter.
         """
         super().load_state_dict(state_dict)
-        counts = [state["step"] for state in self.state.values() if isinstance(state, dict) and "step" in state]
-        self.steps = int(state_dict.get("steps", max(map(float, counts), default=0)))
+        self.steps = int(state_dict.get("steps", _largest_count(self.state)))
 
     def __getstate__(self) -> dict[str, Any]:
         engine = self._engine
@@ -409,6 +448,12 @@ class DropIn(torch.optim.Optimizer):  # type: ignore[misc,unused-ignore]
 
 
 _hooked = torch.optim.Optimizer.profile_hook_step(DropIn._take)
+
+
+def _largest_count(states: Mapping[Any, Any]) -> int:
+    """Return the largest count of a parameter's steps, or 0 where none are counted."""
+    counts = [state["step"] for state in states.values() if isinstance(state, dict) and "step" in state]
+    return int(max(map(float, counts), default=0.0))
 
 
 def _parts(value: Any) -> tuple[Any, ...]:

@@ -1,0 +1,215 @@
+"""The range test for a model and a loader of PyTorch."""
+
+from __future__ import annotations
+
+import random
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from lrcore._ranges import check_count
+from lrcore.finder.preserving import generators_preserved
+from lrcore.finder.search import Finder, height_of, search
+from lrcore.torch.optimizer import DropIn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from lrcore.finder import RangeTest
+
+
+def find_lr(
+    model: torch.nn.Module,
+    opt: torch.optim.Optimizer,
+    loss: Callable[[Any, Any], torch.Tensor] | None,
+    loader: Iterable[Any],
+    start: float = 1e-7,
+    end: float = 10.0,
+    steps: int = 100,
+    mode: str = "exp",
+    *,
+    smoothing: float = 0.9,
+    stop: float = 4.0,
+    validation: Callable[[torch.nn.Module], float] | None = None,
+    accumulate: int = 1,
+    repeats: int = 1,
+    generators: Iterable[Any] = (),
+    progress: bool = True,
+) -> RangeTest:
+    """Find a learning rate by a range test: train at rates that rise from step to step, and look at the loss.
+
+    It is :func:`lrcore.find_lr` for a model of PyTorch and any of its optimizers. Afterwards parameters, buffers,
+    gradients, the optimizer's state and groups, and the generators are as they were, bit for bit, also after an
+    exception or Ctrl-C; meanwhile there is a copy of them.
+
+    Args:
+        model: The model, in the mode, training or evaluation, that it is to be in.
+        opt: Its optimizer, of PyTorch or lrcore. Groups keep their ratios.
+        loss: ``loss(model(inputs), targets)`` returns the loss of a batch ``(inputs, targets)``; a batch that is a
+            mapping is given as ``loss(model(**batch), batch)``. None: the model returns it, as those of transformers
+            do, as ``model(**batch).loss``, or is given all of a batch and returns it.
+        loader: The batches. A loader or a list is begun again when it is over; an iterator ends the test.
+        start: The first rate, of the first group, in (0, inf).
+        end: The last rate, above ``start``.
+        steps: How many rates, at least 2.
+        mode: ``"exp"``, the same factor between two rates, or ``"linear"``, the same difference.
+        smoothing: The share of the running average of losses that is kept at each, in [0, 1).
+        stop: The test stops when the average is more than this many times the best one, or a loss is no number.
+        validation: ``validation(model)`` returns the loss to look at in the place of the batches'.
+        accumulate: How many batches make a step; gradients are their mean.
+        repeats: How often the test is run, on the batches that follow; the result has the mean and its spread.
+        generators: Random generators to be put back, beside the global ones of PyTorch, NumPy and Python and that of
+            the loader.
+        progress: Whether to show a progress bar on a terminal, where tqdm is installed.
+
+    Returns:
+        The losses, with ``result.suggest()``, ``result.table()`` and ``result.plot()``.
+
+    Raises:
+        TypeError: If an argument is of a wrong type.
+        ValueError: If a number is out of range, or there is no batch.
+
+    Examples:
+        >>> import torch, lrcore.torch
+        >>> model = torch.nn.Linear(2, 1, bias=False)
+        >>> opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> batch = torch.eye(2), torch.zeros(2, 1)  # a mean of squares: of curvature 1, stable below 2
+        >>> result = lrcore.torch.find_lr(model, opt, torch.nn.functional.mse_loss, [batch], start=1e-4)
+        >>> 2 / 3 < result.suggestions["safe"].lr < 2, opt.param_groups[0]["lr"]
+        (True, 0.1)
+
+    References:
+        Smith, *Cyclical Learning Rates for Training Neural Networks* (2017), section 3.3.
+
+    Note:
+        torch-lr-finder and Lightning's ``lr_find`` write one rate into every group, and take slopes by the rate; here
+        groups keep their ratios, and slopes are by its logarithm. A batch norm's buffers, too, are put back.
+    """
+    accumulate, repeats = check_count("accumulate", accumulate, least=1), check_count("repeats", repeats, least=1)
+    if not isinstance(opt, torch.optim.Optimizer):
+        raise TypeError(f"opt must be an optimizer of PyTorch, got {type(opt).__name__}")
+    finders = [Finder(start, end, steps, mode, smoothing=smoothing, stop=stop) for _ in range(repeats)]
+    drawn = [torch.default_generator, random._inst, np.random.mtrand._rand, *generators]
+    of_loader = getattr(loader, "generator", None)
+    if of_loader is not None:
+        drawn.append(of_loader)
+    with ExitStack() as stack:
+        if isinstance(opt, DropIn):
+            heights = stack.enter_context(opt.without_schedules("lr"))
+        else:
+            heights = [group["lr"] for group in opt.param_groups]
+        trial = _Trial(model, opt, loss, validation, accumulate, [height_of(lr, _steps(opt)) for lr in heights])
+        return search(
+            finders, trial, lambda: _preserved(model, opt, drawn), loader, accumulate, _momentum(opt), progress=progress
+        )
+
+
+def _steps(opt: torch.optim.Optimizer) -> int:
+    return opt.steps if isinstance(opt, DropIn) else 0
+
+
+class _Trial:
+    """The training of a model."""
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        opt: torch.optim.Optimizer,
+        loss: Callable[[Any, Any], torch.Tensor] | None,
+        validation: Callable[[torch.nn.Module], float] | None,
+        accumulate: int,
+        heights: list[float],
+    ) -> None:
+        self._model, self._opt, self._loss, self._validation = model, opt, loss, validation
+        self._accumulate, self._heights = accumulate, heights
+        self._begun = False
+
+    def loss(self, batch: Sequence[Any]) -> float:
+        if not self._begun:
+            self._opt.zero_grad()
+            self._begun = True
+        with torch.enable_grad():
+            loss = self._of(batch)
+        number: float = loss.item()
+        # A loss that is no number ends the test, and has no gradients that anyone needs.
+        if np.isfinite(number):
+            (loss / self._accumulate if self._accumulate > 1 else loss).backward()
+        return number
+
+    def _of(self, batch: Sequence[Any]) -> torch.Tensor:
+        mapping: Mapping[str, Any] | None = batch[0] if len(batch) == 1 and hasattr(batch[0], "keys") else None
+        if mapping is not None:
+            output = self._model(**mapping)
+            loss = output.loss if self._loss is None else self._loss(output, mapping)
+        elif self._loss is None:
+            loss = self._model(*batch)
+        elif len(batch) == 2:
+            loss = self._loss(self._model(batch[0]), batch[1])
+        else:
+            raise ValueError(
+                f"a batch must be (inputs, targets) or a mapping, got {len(batch)} parts; or give loss=None"
+            )
+        if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+            raise TypeError(f"the loss must be a tensor of one number, got {type(loss).__name__}")
+        return loss
+
+    def validation(self) -> float | None:
+        return None if self._validation is None else float(self._validation(self._model))
+
+    def step(self, lr: float) -> None:
+        for group, height in zip(self._opt.param_groups, self._heights, strict=True):
+            rate = lr * (height / self._heights[0])
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+        self._opt.step()
+        self._begun = False
+
+
+@contextmanager
+def _preserved(model: torch.nn.Module, opt: torch.optim.Optimizer, generators: Iterable[Any]) -> Iterator[None]:
+    """Put model, optimizer and generators back at the end of a ``with`` block."""
+    held = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    held |= {id(param): param for group in opt.param_groups for param in group["params"]}
+    tensors = [(tensor, tensor.detach().clone()) for tensor in held.values()]
+    grads = [(tensor, tensor.grad, None if tensor.grad is None else tensor.grad.clone()) for tensor in held.values()]
+    state = {param: {name: _held(value) for name, value in own.items()} for param, own in opt.state.items()}
+    groups = [(group, {name: _held(value) for name, value in group.items()}) for group in opt.param_groups]
+    steps = _steps(opt)
+    with generators_preserved(generators):
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for tensor, copy in tensors:
+                    tensor.copy_(copy)
+                for tensor, grad, copy in grads:
+                    tensor.grad = grad
+                    if grad is not None:
+                        grad.copy_(copy)
+                opt.state.clear()
+                for param, own in state.items():
+                    opt.state[param] = {name: _restored(value, copy) for name, (value, copy) in own.items()}
+                for group, values in groups:
+                    group.clear()
+                    group.update({name: _restored(value, copy) for name, (value, copy) in values.items()})
+            if isinstance(opt, DropIn):
+                opt.steps = steps
+
+
+def _held(value: Any) -> tuple[Any, Any]:
+    return value, value.clone() if isinstance(value, torch.Tensor) else value
+
+
+def _restored(value: Any, copy: Any) -> Any:
+    return value.copy_(copy) if isinstance(value, torch.Tensor) else value
+
+
+def _momentum(opt: torch.optim.Optimizer) -> float:
+    """Return the momentum of the first group, if it is without Nesterov's correction."""
+    group = opt.param_groups[0]
+    plain = isinstance(opt, torch.optim.SGD) and not group.get("nesterov")
+    return float(group.get("momentum", 0.0)) if plain else 0.0
