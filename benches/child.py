@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import courses
+import dropin
 import goals
 import loops
 import lrcore
@@ -50,6 +51,12 @@ def run(options: argparse.Namespace, sizes: list[int]) -> None:
     bench.results.missing = found.missing
     bench.save = lambda: bench.results.save(options.json)
     for section in options.only:
-        own = {"courses": courses.courses, "goals": goals.goals, "loops": loops.loops, "stages": stages.stages}
+        own = {
+            "courses": courses.courses,
+            "dropin": dropin.dropin,
+            "goals": goals.goals,
+            "loops": loops.loops,
+            "stages": stages.stages,
+        }
         {**SECTIONS, **own}[section](bench)
         bench.save()

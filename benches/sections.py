@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import sys
 import time
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from models import Shapes
 
     Wrap = Callable[[Peer, Contestant], dict[str, Entrant]]
+    # Given values for weights and gradients, a call.
+    Make = Callable[[list[np.ndarray[Any, Any]]], Callable[[], object]]
 
 KI, MI = 1 << 10, 1 << 20
 DTYPES = ("float32", "float64")
@@ -150,6 +153,32 @@ def progress(text: str) -> None:
 
 def named(length: int) -> str:
     return f"{length // MI} Mi" if length >= MI else f"{length // KI} Ki" if length >= KI else str(length)
+
+
+def compare(
+    bench: Bench, name: str, shapes: Shapes, pair: tuple[Make, Make], most: float, case: str = "stages"
+) -> None:
+    """Time two calls on equal arrays in turns, and print their ratio beside what it may be."""
+    progress(f"{case}: {name}")
+    values = random_arrays(shapes, np.dtype(np.float32))
+    try:
+        make = [partial(_entrant, key, one, values) for key, one in zip(("lrcore", "other"), pair, strict=True)]
+        times = in_sittings(make, sum(array.nbytes for array in values), bench.plan.seconds, bench.plan.rounds)
+    except ImportError as error:
+        print(f"  {name:22} not measured: {error}")
+        return
+    ours, theirs = times["lrcore"], times["other"]
+    ratio = ours.over(theirs)
+    progress("")
+    goal = "" if most == math.inf else f"  ≤ {most}{'' if ratio.median <= most else '  missed'}"
+    print(f"  {name:34} {ours.median * 1e3:9.3f} {theirs.median * 1e3:9.3f}   {ratio!s:22}{goal}", flush=True)
+    found = {"work": f"AdamW, {name}", "case": case, "goal": None if most == math.inf else most, "seconds": ours.median}
+    found |= {"peer_seconds": theirs.median, "ratio": ratio.median, "ratio_quartiles": ratio.quartiles}
+    bench.results.goals.append(found)
+
+
+def _entrant(key: str, make: Make, values: list[np.ndarray[Any, Any]]) -> dict[str, Entrant]:
+    return {key: Entrant(make(values))}
 
 
 def new_row(bench: Bench, section: str, work: Work, case: str, dtype: str, shapes: Shapes) -> Row:

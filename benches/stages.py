@@ -5,19 +5,17 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 import loops
 import lrcore
-from lrcore.bench.timing import Entrant
 from models import MODELS
-from sections import MI, Bench, in_sittings, progress, random_arrays
+from sections import MI, Bench, compare
 from works import LR, copies
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Make = Callable[[list[np.ndarray[Any, Any]]], Callable[[], object]]
+    import numpy as np
+
 
 CLIP = 1.0
 DECAY = 0.9
@@ -39,28 +37,28 @@ LISTS = [("MLP", 0.08), ("actor-critic", 0.15), ("GPT-2 small", 0.68)]
 
 def stages(bench: Bench) -> None:
     """Print each option's cost, beside what it may be."""
-    print(f"\nAdamW, float32, 32 Mi\n  {'':22} {'ms':>8} {'plain':>8}   ratio [middle half]     goal")
+    print(f"\nAdamW, float32, 32 Mi\n  {'':34} {'ms':>9} {'plain':>9}   ratio [middle half]     goal")
     size = min(32 * MI, max(bench.plan.sizes))
     for name, options, most, divisor in OPTIONS:
-        _compare(bench, name, [(size,)], (partial(_ours, options, divisor), partial(_ours, {}, 1.0)), most)
-    print(f"\nclip_norm and step\n  {'':22} {'ms':>8} {'torch':>8}   ratio [middle half]     goal")
+        compare(bench, name, [(size,)], (partial(_ours, options, divisor), partial(_ours, {}, 1.0)), most)
+    print(f"\nclip_norm and step\n  {'':34} {'ms':>9} {'torch':>9}   ratio [middle half]     goal")
     for model, most in LISTS:
         if model in bench.plan.models:
             pair = (partial(_ours, {"clip_norm": CLIP}, 1.0), _torch_clip_and_step)
-            _compare(bench, model, MODELS[model], pair, most)
+            compare(bench, model, MODELS[model], pair, most)
     _noise(bench)
 
 
 def _noise(bench: Bench) -> None:
     """Print what the noise scale costs, of a step with its four micro-batches."""
     print(
-        f"\nfour micro-batches and step, with the noise scale\n  {'':22} {'ms':>8} {'without':>8}   ratio [middle half]"
+        f"\nfour micro-batches and step, with the noise scale\n  {'':34} {'ms':>9} {'without':>9}   ratio [middle half]"
     )
     size = min(32 * MI, max(bench.plan.sizes))
     pair = (partial(_accumulated, {"noise_scale": lrcore.NoiseScale(batch=1)}), partial(_accumulated, {}))
     for name, shapes in (("AdamW 1 Mi", [(1 * MI,)]), ("AdamW 32 Mi", [(size,)]), ("MLP", MODELS["MLP"])):
-        _compare(bench, name, shapes, pair, 1.02)
-    _compare(
+        compare(bench, name, shapes, pair, 1.02)
+    compare(
         bench, "training on digits", [(1,)], (partial(_trained, measures=True), partial(_trained, measures=False)), 1.02
     )
 
@@ -91,31 +89,6 @@ def _trained(values: list[np.ndarray[Any, Any]], *, measures: bool) -> Callable[
         optimizer.step()
 
     return step
-
-
-def _compare(bench: Bench, name: str, shapes: Any, pair: tuple[Make, Make], most: float) -> None:
-    progress(f"stages: {name}")
-    values = random_arrays(shapes, np.dtype(np.float32))
-    try:
-        make = [partial(_named, key, one, values) for key, one in zip(("lrcore", "other"), pair, strict=True)]
-        times = in_sittings(make, sum(array.nbytes for array in values), bench.plan.seconds, bench.plan.rounds)
-    except ImportError as error:
-        print(f"  {name:22} not measured: {error}")
-        return
-    ours, theirs = times["lrcore"], times["other"]
-    ratio = ours.over(theirs)
-    progress("")
-    missed = "" if ratio.median <= most else "  missed"
-    print(
-        f"  {name:22} {ours.median * 1e3:8.3f} {theirs.median * 1e3:8.3f}   {ratio!s:22}  ≤ {most}{missed}", flush=True
-    )
-    found = {"work": f"AdamW, {name}", "case": "stages", "goal": most, "seconds": ours.median}
-    found |= {"peer_seconds": theirs.median, "ratio": ratio.median, "ratio_quartiles": ratio.quartiles}
-    bench.results.goals.append(found)
-
-
-def _named(key: str, make: Make, values: list[np.ndarray[Any, Any]]) -> dict[str, Entrant]:
-    return {key: Entrant(make(values))}
 
 
 def _ours(options: dict[str, Any], divisor: float, values: list[np.ndarray[Any, Any]]) -> Callable[[], object]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from lrcore._ranges import FRACTION, POSITIVE, Range, check_count
 from lrcore._running_average import RunningAverage
-from lrcore.finder.preserving import preserved
+from lrcore.finder.preserving import generators_preserved, preserved
 from lrcore.finder.result import RangeTest
 from lrcore.schedules import Schedule
 
@@ -203,9 +203,11 @@ def find_lr(
     accumulate, repeats = check_count("accumulate", accumulate, least=1), check_count("repeats", repeats, least=1)
     finders = [Finder(start, end, steps, mode, smoothing=smoothing, stop=stop) for _ in range(repeats)]
     trial = _Trial(opt, loss_and_grads, validation, whole=accumulate == 1)
-    return search(
-        finders, trial, lambda: preserved(opt, generators), batches, accumulate, _momentum(opt), progress=progress
-    )
+    drawn = list(generators)
+    with generators_preserved(drawn):  # beginning with the batches may draw, too
+        return search(
+            finders, trial, lambda: preserved(opt, drawn), batches, accumulate, _momentum(opt), progress=progress
+        )
 
 
 class Trial(Protocol):

@@ -96,6 +96,7 @@ def find_lr(
     if of_loader is not None:
         drawn.append(of_loader)
     with ExitStack() as stack:
+        stack.enter_context(generators_preserved(drawn))  # a loader draws when it is begun
         if isinstance(opt, DropIn):
             heights = stack.enter_context(opt.without_schedules("lr"))
         else:
