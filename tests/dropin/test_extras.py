@@ -212,6 +212,11 @@ def test_reports_reach_the_schedules():
     assert [opt.report(loss) for loss in (1.0, 2.0)] == [False, True]
     opt.step()
     assert opt.info.lr == 0.05
+    again = lrcore.torch.SGD([weight], rate)
+    again.load_state_dict(opt.state_dict())
+    again.step()
+    assert again.info.lr == 0.05
+    assert again.report(3.0)
 
 
 class Counted(torch.utils.data.Dataset):

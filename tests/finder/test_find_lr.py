@@ -58,6 +58,23 @@ MAKERS = {
 }  # fmt: skip
 
 
+class Shuffled:
+    """Batches that are in another order each time that they are begun."""
+
+    def __init__(self, rng):
+        self.rng = rng
+
+    def __iter__(self):
+        return iter([(float(noise),) for noise in 1e-3 * self.rng.permutation(4)])
+
+
+def test_beginning_with_the_batches_may_draw_too():
+    params, loss_and_grads = quadratic()
+    rng = np.random.default_rng(1)
+    find_lr(lrcore.SGD(params), loss_and_grads, Shuffled(rng), repeats=2, generators=[rng], progress=False)
+    assert rng.random() == np.random.default_rng(1).random()
+
+
 def interrupted(at, error):
     """A loss that fails at its n-th call."""
     calls = [0]

@@ -401,8 +401,9 @@ class DropIn(torch.optim.Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """Return the state in PyTorch's form; see :meth:`torch.optim.Optimizer.state_dict`.
 
-        An optimizer with schedules or an average adds ``"steps"``, how many were taken. PyTorch passes over it.
-        Schedules are not part of it: the program makes them anew.
+        An optimizer with schedules or an average adds ``"steps"``, how many were taken, and ``"reports"``, where a
+        schedule follows what was reported. PyTorch passes over both. Schedules themselves are not part of it: the
+        program makes them anew.
         """
         saved: dict[str, Any] = super().state_dict()
         scheduled = any(record.schedules for record in self._records) or isinstance(
@@ -410,6 +411,9 @@ class DropIn(torch.optim.Optimizer):
         )
         if scheduled or self._of_all.get("average") is not None:
             saved["steps"] = self.steps
+        reports = [] if self._engine is None else self._engine.progress()["reports"]
+        if reports:
+            saved["reports"] = [{**report, "schedule": report["schedule"].to_json()} for report in reports]
         return saved
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -419,6 +423,12 @@ class DropIn(torch.optim.Optimizer):
         """
         super().load_state_dict(state_dict)
         self.steps = int(state_dict.get("steps", _largest_count(self.state)))
+        if "reports" in state_dict:
+            reports = [
+                {**report, "schedule": Schedule.from_json(report["schedule"])} for report in state_dict["reports"]
+            ]
+            engine = self._ready()
+            engine.go_on_from({**engine.progress(), "reports": reports})
 
     def __getstate__(self) -> dict[str, Any]:
         engine = self._engine
