@@ -34,8 +34,9 @@ OPTIMIZERS = {
 def make(work: Work, weights: list[Array], grads: list[Array]) -> Contestant:
     optimizer = OPTIMIZERS[work.name]()
     # A copy: jax may keep a NumPy array's memory, and a donated one must be jax's own.
-    params = [jnp.array(weight, copy=True) for weight in weights]
-    gradients = [jnp.array(grad, copy=True) for grad in grads]
+    # JAX may copy later than it returns.
+    params = jax.block_until_ready([jnp.array(weight, copy=True) for weight in weights])
+    gradients = jax.block_until_ready([jnp.array(grad, copy=True) for grad in grads])
     state = optimizer.init(params)
 
     @partial(jax.jit, donate_argnums=(0, 1))
@@ -48,7 +49,7 @@ def make(work: Work, weights: list[Array], grads: list[Array]) -> Contestant:
         params, state = jax.block_until_ready(update(params, state, gradients))
 
     def load(values: list[Array]) -> None:
-        gradients[:] = [jnp.array(value, copy=True) for value in values]
+        gradients[:] = jax.block_until_ready([jnp.array(value, copy=True) for value in values])
 
     return Contestant(step, lambda: [np.asarray(p) for p in params], load)
 

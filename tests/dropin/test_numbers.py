@@ -58,7 +58,7 @@ def test_tensors_move_as_arrays_do_to_the_bit(name, arguments, dtype):
 
 @cases
 def test_a_checkpoint_goes_from_torch_to_lrcore_and_back(name, arguments):
-    """Ten steps each, as a program would go on: saved, loaded with ``weights_only``, and taken up by another optimizer."""
+    """Ten steps each, as a program would go on: saved, loaded with ``weights_only``, taken up by another optimizer."""
 
     def saved(optimizer):
         file = io.BytesIO()

@@ -231,7 +231,7 @@ SCHEDULERS = {
     "LambdaLR": lambda lr, opt: lr.LambdaLR(opt, lambda epoch: 0.9**epoch),
     "CosineAnnealingWarmRestarts": lambda lr, opt: lr.CosineAnnealingWarmRestarts(opt, 4),
     "ReduceLROnPlateau": lambda lr, opt: lr.ReduceLROnPlateau(opt, patience=1),
-    "SWALR": lambda lr, opt: torch.optim.swa_utils.SWALR(opt, swa_lr=0.05, anneal_epochs=4),
+    "SWALR": lambda _, opt: torch.optim.swa_utils.SWALR(opt, swa_lr=0.05, anneal_epochs=4),
 }
 
 
@@ -288,10 +288,10 @@ def test_copies_and_pickles_go_on_alike(name, arguments):
 
 @optimizers
 def test_from_torch_goes_on_with_groups_state_and_schedulers(name, arguments):
-    def act(model, opt, turn=False):
+    def act(model, opt, turns_at=None):
         scheduler = torch.optim.lr_scheduler.ExponentialLR(opt, 0.9)
         for number in range(6):
-            if number == 3 and turn:
+            if number == turns_at:
                 opt = lrcore.torch.from_torch(opt)
             train(model, opt, 1)
             scheduler.step()
@@ -300,7 +300,7 @@ def test_from_torch_goes_on_with_groups_state_and_schedulers(name, arguments):
     expected, model = network(), network()
     act(expected, getattr(torch.optim, name)(expected.parameters(), **arguments, foreach=False))
     before = getattr(torch.optim, name)(model.parameters(), **arguments, foreach=False)
-    after = act(model, before, turn=True)
+    after = act(model, before, turns_at=3)
     assert type(after) is getattr(lrcore.torch, name)
     assert isinstance(after, type(before))
     assert_same(expected, model)
