@@ -1,7 +1,7 @@
 """A thousand steps of a real training under lrcore.torch, with all that goes on around it; prints the memory as JSON.
 
-Run with ``-W error``: a DataLoader of two workers, a scheduler of PyTorch, a GradScaler, clipping, an average, and twice
-a checkpoint, from which a new model and a new optimizer go on.
+Run with ``-W error``: a DataLoader of two workers, a scheduler of PyTorch, a GradScaler, clipping, an average, and
+twice a checkpoint, from which a new model and a new optimizer go on.
 """
 
 import io
