@@ -32,6 +32,7 @@ pub(super) struct Header<'a> {
     /// Whether each element is two numbers, side by side, as complex ones are.
     paired: bool,
     is_writeable: bool,
+    is_tensor: bool,
     order: i32,
 }
 
@@ -77,6 +78,7 @@ impl<'a> Header<'a> {
             unit: 1,
             paired: false,
             is_writeable: fields.flags & npyffi::NPY_ARRAY_WRITEABLE != 0,
+            is_tensor: false,
             order: fields.flags & (NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_F_CONTIGUOUS),
         })
     }
@@ -90,6 +92,7 @@ impl<'a> Header<'a> {
         unit: 1,
         paired: false,
         is_writeable: false,
+        is_tensor: true,
         order: 0,
     };
 
@@ -112,8 +115,16 @@ impl<'a> Header<'a> {
             unit,
             paired,
             is_writeable: true,
+            is_tensor: true,
             order: order_of(shape, strides),
         }
+    }
+
+    /// Whether it may be a view that conjugates or negates what its memory holds, which the memory does not say. Views that
+    /// negate are imaginary parts, which are strided unless they are of one element.
+    #[inline]
+    pub(super) fn may_be_lazy(self) -> bool {
+        self.paired || (self.is_tensor && (self.order == 0 || self.len() == 1))
     }
 
     #[inline]

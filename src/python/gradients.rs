@@ -20,6 +20,22 @@ pub(super) struct Found<'py> {
     pub(super) made: Option<Box<State>>,
 }
 
+impl Found<'_> {
+    /// Puts a gradient that is to be read as the conjugates, or the negatives, of what its memory holds in memory of its own.
+    pub(super) fn resolve(&mut self, source: Source) -> PyResult<()> {
+        if !Header::of(&self.grad, source).is_some_and(Header::may_be_lazy) {
+            return Ok(());
+        }
+        let is = |name| self.grad.call_method0(name)?.is_truthy();
+        let py = self.grad.py();
+        if is(intern!(py, "is_conj"))? || is(intern!(py, "is_neg"))? {
+            self.grad = self.grad.call_method0("resolve_conj")?.call_method0("resolve_neg")?;
+            self.weight.setattr(intern!(py, "grad"), &self.grad)?;
+        }
+        Ok(())
+    }
+}
+
 /// The groups of an optimizer.
 pub(super) struct Groups {
     /// Whether gradients come in groups, and not in the one structure that the parameters have.

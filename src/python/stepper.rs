@@ -294,6 +294,10 @@ impl Stepper {
             groups.find(grads, parameters.len())?
         };
         if let Some(Library { make_count, .. }) = library {
+            // Python code may run in this, so it comes before anything is read that must not change.
+            for one in &mut found {
+                one.resolve(*source)?;
+            }
             let terms = Terms { source: *source, make_count, averages: options.average.is_some() };
             for one in &found {
                 let Parameter { group, state, .. } = &mut parameters[one.parameter];

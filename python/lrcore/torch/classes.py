@@ -10,6 +10,8 @@ from lrcore.torch.engine import AdagradEngine, AdamEngine, RMSpropEngine, SGDEng
 from lrcore.torch.optimizer import DropIn
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lrcore.optim.options import Options
     from lrcore.schedules import Schedule
 
@@ -331,3 +333,7 @@ class Adagrad(DropIn, torch.optim.Adagrad):
             fused=fused,
             **given,
         )
+
+    def _values(self, group: Mapping[str, Any]) -> dict[str, Any]:
+        # PyTorch's accumulators start from the constructor's value, whatever a group says.
+        return super()._values(group) | {"initial_accumulator_value": self.defaults["initial_accumulator_value"]}

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from torch.nn.parameter import is_lazy
 from torch.optim import optimizer as torch_optimizer
 
 from lrcore import _lrcore
@@ -145,9 +146,7 @@ class DropIn(torch.optim.Optimizer):
 
     def _check_group(self, index: int) -> None:
         group = self.param_groups[index]
-        for name in ("differentiable", "capturable"):
-            if group.get(name):
-                raise ValueError(f"{type(self).__name__}: {name}=True is not offered here; torch.optim has it")
+        self._refuse_flags(group)
         for i, param in enumerate(group["params"]):
             if not param.requires_grad:
                 continue
@@ -156,9 +155,17 @@ class DropIn(torch.optim.Optimizer):
                 raise ValueError(f"{place} is on the device {param.device}; allowed is the CPU, torch.optim has others")
             if param.dtype not in _DTYPES:
                 raise TypeError(f"{place} has {param.dtype}; allowed are float32 and float64, and complex of these")
+            if not is_lazy(param) and (param.is_conj() or param.is_neg()):
+                kind = "conjugated" if param.is_conj() else "negated"
+                raise ValueError(f"{place} is a lazily {kind} view; give a copy, .resolve_conj().resolve_neg()")
         if self._of_all.get("no_decay") and "param_names" not in group:
             raise ValueError("no_decay matches names: give model.named_parameters(), or groups of such pairs")
         self._engine_class.check_group(self._values(group))
+
+    def _refuse_flags(self, group: Mapping[str, Any]) -> None:
+        for name in ("differentiable", "capturable"):
+            if group.get(name):
+                raise ValueError(f"{type(self).__name__}: {name}=True is not offered here; torch.optim has it")
 
     def _values(self, group: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the engine is to know of a group."""
@@ -213,8 +220,8 @@ class DropIn(torch.optim.Optimizer):
                 loss = closure()
         engine = self._ready()
         attributes = self.__dict__
-        if "grad_scale" in attributes:
-            scale, found_inf = attributes["grad_scale"], attributes["found_inf"]
+        if "grad_scale" in attributes or "found_inf" in attributes:
+            scale, found_inf = attributes.get("grad_scale"), attributes.get("found_inf")
             if found_inf is not None and found_inf.item():
                 return loss
             self._info = engine.step(None, grad_scale=1.0 if scale is None else scale.item())
@@ -252,6 +259,7 @@ class DropIn(torch.optim.Optimizer):
             self.state = States(dict, self.state)
         groups, lists, params = [], [], []
         for group, record in zip(self.param_groups, self._records, strict=True):
+            self._refuse_flags(group)
             self._refuse_two_sources(group, record)
             self._note_schedules(group, record)
             # A parameter that is there twice, as tied weights may be, moves once.
@@ -274,13 +282,14 @@ class DropIn(torch.optim.Optimizer):
         self._mappings = [mapping if isinstance(mapping, dict) else {} for mapping in self._mappings]
         engine.keep_state_in(self._mappings, counts_steps=self._counts_steps)
         self._lists = lists
-        self._has_inference = any(param.is_inference() for param in self._params)
+        self._has_inference = any(not is_lazy(param) and param.is_inference() for param in self._params)
         self.state.changed = False
         self._engine = engine
         return engine
 
     def _tell(self, engine: Engine, index: int, group: dict[str, Any], record: _Record) -> None:
         """Tell the engine the hyperparameters of a group, some of which have changed."""
+        self._refuse_flags(group)
         self._refuse_two_sources(group, record)
         self._note_schedules(group, record)
         engine.param_groups[index].update(self._values({**group, **record.schedules}))
@@ -421,7 +430,22 @@ class DropIn(torch.optim.Optimizer):
 
         Where the state does not say how many steps were taken, it is the largest count of a parameter.
         """
-        super().load_state_dict(state_dict)
+
+        def note(_: Any, given: dict[str, Any]) -> None:
+            nonlocal state_dict
+            state_dict = given
+
+        # Hooks of the user may replace the state before it is loaded, and look at what came of it afterwards.
+        before = self.register_load_state_dict_pre_hook(note)
+        after = self.register_load_state_dict_post_hook(lambda _: self._load_own(state_dict), prepend=True)
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            before.remove()
+            after.remove()
+
+    def _load_own(self, state_dict: Mapping[str, Any]) -> None:
+        """Load what a state has beyond PyTorch's."""
         self.steps = int(state_dict.get("steps", _largest_count(self.state)))
         if "reports" in state_dict:
             reports = [
@@ -443,6 +467,7 @@ class DropIn(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         own = state.pop("_own", None)
+        before = self.__dict__.get("param_groups", [])
         super().__setstate__(state)
         if own is not None:
             self._of_groups, self._of_all, self._steps = own["of_groups"], own["of_all"], own["steps"]
@@ -452,8 +477,9 @@ class DropIn(torch.optim.Optimizer):
             if own["progress"] is not None:
                 self._prepare().go_on_from(own["progress"])
         else:
-            # This is how PyTorch loads a state: what groups were before does not matter.
-            for record in self._records:
+            # This is how PyTorch loads a state: what groups were before does not matter, but for options that it lacks.
+            for group, old, record in zip(self.param_groups, before, self._records, strict=True):
+                group.update({name: old[name] for name in GROUP_OPTIONS if name in old and name not in group})
                 record.seen = None
 
 
