@@ -58,7 +58,13 @@ impl Accumulator {
             self.recipes.push(Recipe { update: sum.map(|sum| (sum, Stages::NONE)), keys: Vec::new() });
         }
         for Parameter { place, .. } in &parameters[self.summed.len()..] {
-            self.summed.push(Parameter { place: place.clone(), group: 0, state: State::NONE, decays: false });
+            self.summed.push(Parameter {
+                place: place.clone(),
+                group: 0,
+                state: State::NONE,
+                decays: false,
+                may_be_lazy: false,
+            });
             self.sums.push(None);
         }
         // New sums belong to the parameters when the gradients were found good.

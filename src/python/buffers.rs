@@ -236,37 +236,47 @@ impl<'a> Header<'a> {
         })
     }
 
-    /// The number that a scalar of this format holds.
+    /// The number that a scalar holds.
     pub(super) fn number(self) -> Option<f64> {
-        if !self.is_one_number() {
-            return None;
-        }
-        match self.dtype? {
-            // SAFETY: the array is alive and has one element there, of this format.
-            Dtype::F32 => Some(f64::from(unsafe { self.address.cast::<f32>().read_unaligned() })),
-            // SAFETY: as above.
-            Dtype::F64 => Some(unsafe { self.address.cast::<f64>().read_unaligned() }),
-        }
+        // SAFETY: the array is as its header says.
+        self.place().map(|place| unsafe { place.get() })
     }
 
-    /// Sets the number that a scalar holds.
-    #[expect(clippy::cast_possible_truncation, reason = "the format has no more digits")]
-    pub(super) fn set_number(self, number: f64) {
-        if !self.is_one_number() || !self.is_writeable {
-            return;
-        }
+    /// Where the number of a scalar lies, if it may be written.
+    pub(super) fn place(self) -> Option<Place> {
+        let dtype = self.dtype.filter(|_| self.is_scalar() && !self.paired && self.is_writeable)?;
+        Some(Place { address: self.address as usize, dtype })
+    }
+}
+
+/// Where one number lies.
+pub(super) struct Place {
+    address: usize,
+    dtype: Dtype,
+}
+
+impl Place {
+    /// # Safety
+    /// The array is where it was when this was read of its header, and nobody writes it.
+    unsafe fn get(&self) -> f64 {
         match self.dtype {
-            // SAFETY: the array is alive and has one element there, of this format, which may be written; the interpreter is
-            // held, so nobody reads it meanwhile.
-            Some(Dtype::F32) => unsafe { self.address.cast::<f32>().write_unaligned(number as f32) },
+            // SAFETY: the caller's promise.
+            Dtype::F32 => f64::from(unsafe { (self.address as *const f32).read_unaligned() }),
             // SAFETY: as above.
-            Some(Dtype::F64) => unsafe { self.address.cast::<f64>().write_unaligned(number) },
-            None => {}
+            Dtype::F64 => unsafe { (self.address as *const f64).read_unaligned() },
         }
     }
 
-    fn is_one_number(self) -> bool {
-        self.is_scalar() && !self.paired
+    /// # Safety
+    /// The array is where it was when this was read of its header, and nobody else uses it.
+    #[expect(clippy::cast_possible_truncation, reason = "the format has no more digits")]
+    pub(super) unsafe fn set(&self, number: f64) {
+        match self.dtype {
+            // SAFETY: the caller's promise.
+            Dtype::F32 => unsafe { (self.address as *mut f32).write_unaligned(number as f32) },
+            // SAFETY: as above.
+            Dtype::F64 => unsafe { (self.address as *mut f64).write_unaligned(number) },
+        }
     }
 }
 

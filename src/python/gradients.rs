@@ -22,9 +22,10 @@ pub(super) struct Found<'py> {
 
 impl Found<'_> {
     /// Puts a gradient that is to be read as the conjugates, or the negatives, of what its memory holds in memory of its own.
-    pub(super) fn resolve(&mut self, source: Source) -> PyResult<()> {
+    /// Returns whether it looks as if it might be such a one.
+    pub(super) fn resolve(&mut self, source: Source) -> PyResult<bool> {
         if !Header::of(&self.grad, source).is_some_and(Header::may_be_lazy) {
-            return Ok(());
+            return Ok(false);
         }
         let is = |name| self.grad.call_method0(name)?.is_truthy();
         let py = self.grad.py();
@@ -32,7 +33,7 @@ impl Found<'_> {
             self.grad = self.grad.call_method0("resolve_conj")?.call_method0("resolve_neg")?;
             self.weight.setattr(intern!(py, "grad"), &self.grad)?;
         }
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -8,7 +8,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
-use super::buffers::{Header, Source};
+use super::buffers::{Header, Place, Source};
 use super::parameter::{AVERAGE_NAME, State};
 use crate::engine::Dtype;
 
@@ -26,6 +26,7 @@ struct Counter {
     array: Option<Py<PyAny>>,
     /// Whether it is not in the mapping yet.
     fresh: bool,
+    place: Option<Place>,
 }
 
 /// What a home has to know to be read.
@@ -92,8 +93,9 @@ impl State {
         (!array.is_none()).then(|| array.unbind())
     }
 
-    /// Puts what a step has made, and its counts, into the home.
-    pub(super) fn keep(&mut self, py: Python<'_>, made: bool, source: Source) -> PyResult<()> {
+    /// Puts what a step has made, and its counts, into the home. Without a source the interpreter was held, and no Python code
+    /// ran, since it was read.
+    pub(super) fn keep(&mut self, py: Python<'_>, made: bool, source: Option<Source>) -> PyResult<()> {
         let Some(home) = &mut self.home else { return Ok(()) };
         let mapping = home.mapping.bind(py);
         if made {
@@ -136,11 +138,13 @@ impl Counter {
                 self.array = Some(array.clone().unbind());
             }
             self.fresh = false;
+            self.place = header.place();
             return Ok(count as u64);
         }
         let count = given.map_or(Ok(0.0), |number| number.extract::<f64>())?;
         self.array = Some(terms.make_count.call1(py, (count,))?);
         self.fresh = true;
+        self.place = None;
         Ok(count as u64)
     }
 
@@ -150,7 +154,7 @@ impl Counter {
         mapping: &Bound<'_, PyDict>,
         key: &Bound<'_, PyString>,
         count: u64,
-        source: Source,
+        source: Option<Source>,
     ) -> PyResult<()> {
         let Some(array) = &self.array else { return Ok(()) };
         let array = array.bind(mapping.py());
@@ -158,8 +162,12 @@ impl Counter {
             mapping.set_item(key, array)?;
             self.fresh = false;
         }
-        if let Some(header) = Header::of(array, source) {
-            header.set_number(count as f64);
+        if let Some(source) = source {
+            self.place = Header::of(array, source).and_then(Header::place);
+        }
+        if let Some(place) = &self.place {
+            // SAFETY: it was read from the array just now, or since then no code ran that could have moved it, as `keep` is told.
+            unsafe { place.set(count as f64) };
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use pyo3::prelude::*;
 
 use super::buffers::{Header, Source};
 use super::error;
-use super::parameter::State;
+use super::parameter::Parameter;
 use crate::engine::{AVERAGE, Access, Axis, Dtype, GRAD, Layout, OPERANDS, STATE, Span, Tensor, WEIGHT};
 
 /// What the arrays are called in messages.
@@ -137,7 +137,7 @@ pub(super) fn unmoved(
     tensor: &Tensor<'_>,
     source: Source,
     [weight, grad]: [&Bound<'_, PyAny>; 2],
-    state: &State,
+    Parameter { state, may_be_lazy, .. }: &Parameter,
 ) -> Unmoved {
     let py = weight.py();
     let Access { dtype, average, zero_grads, .. } = tensor.access();
@@ -146,8 +146,8 @@ pub(super) fn unmoved(
     let fits = |header: Header<'_>| header.dtype() == Some(dtype) && header.is_shaped_like(weight);
     let stays = |header: Header<'_>, address: *mut u8| header.address() == address && header.is_writeable();
     let same = weight.len() == tensor.len() && state.arrays.len() == state_addresses.len();
-    if !same || !fits(weight) || !fits(grad) || !stays(weight, *weight_address) || (zero_grads && !grad.is_writeable())
-    {
+    let fit = fits(weight) && fits(grad) && (!grad.may_be_lazy() || *may_be_lazy);
+    if !same || !fit || !stays(weight, *weight_address) || (zero_grads && !grad.is_writeable()) {
         return Unmoved::No;
     }
     let mut order = weight.order() & grad.order();

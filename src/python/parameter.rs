@@ -20,6 +20,8 @@ pub(super) struct Parameter {
     pub(super) state: State,
     /// Whether weight decay acts on it.
     pub(super) decays: bool,
+    /// Whether its gradients [may be lazy](super::buffers::Header::may_be_lazy), as far as is known.
+    pub(super) may_be_lazy: bool,
 }
 
 /// The state of a parameter: how many steps it has seen, and its arrays, in the order of the rule that they are of.

@@ -98,20 +98,23 @@ impl Task<'_> {
 impl Step {
     /// Makes the batch of a step ready: as before if it can be [renewed](Self::renew), else [prepared](Self::prepare), with
     /// state made where a parameter has none. That belongs to the parameter when the step has been taken.
-    pub(super) fn ready(&mut self, found: &mut [Found<'_>], task: Task<'_>, make_state: &Py<PyAny>) -> PyResult<()> {
+    ///
+    /// Returns whether nothing has moved, and no Python code ran.
+    pub(super) fn ready(&mut self, found: &mut [Found<'_>], task: Task<'_>, make_state: &Py<PyAny>) -> PyResult<bool> {
         if self.renew(found, task)? {
-            return Ok(());
+            return Ok(true);
         }
-        for Found { weight, grad, .. } in &mut *found {
-            if Header::of(grad, task.source).is_none()
-                && let Some(array) = gradients::scalar_as_array(grad, weight)?
+        for one in &mut *found {
+            if Header::of(&one.grad, task.source).is_none()
+                && let Some(array) = gradients::scalar_as_array(&one.grad, &one.weight)?
             {
-                *grad = array;
+                one.grad = array;
             }
+            one.resolve(task.source)?;
         }
         self.prepare(found, task)?;
         if self.batch.len() == found.len() {
-            return Ok(());
+            return Ok(false);
         }
         for found in &mut *found {
             let Parameter { group, state, .. } = &task.parameters[found.parameter];
@@ -123,7 +126,13 @@ impl Step {
                 found.made = Some(Box::new(state.turned_into(py, &**update, averages, make)?));
             }
         }
-        self.prepare(found, task)
+        self.prepare(found, task)?;
+        Ok(false)
+    }
+
+    /// Whether the step is so short that the interpreter is kept through it.
+    pub(super) fn is_short(&self) -> bool {
+        self.batch.total() < DETACH
     }
 
     /// Makes the batch of the step before that of this one, if it is of the same parameters and their arrays are plain and lie
@@ -156,7 +165,7 @@ impl Step {
             } else if self.kinds[slot] != kind {
                 return Ok(false);
             }
-            match operands::unmoved(tensor, task.source, [&one.weight, &one.grad], state) {
+            match operands::unmoved(tensor, task.source, [&one.weight, &one.grad], parameter) {
                 Unmoved::All => {}
                 // The spans of gradients are in order unless some have none, or are written.
                 Unmoved::AllButGrad(address) if self.read.len() == found.len() => {

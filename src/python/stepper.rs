@@ -124,7 +124,7 @@ impl Stepper {
         }
         let prefix = (form != Form::Single).then_some(name);
         stepper.name(&mut places, prefix, params.cast::<PyMapping>().is_ok(), &root)?;
-        let parameter = |place| Parameter { place, group, state: State::NONE, decays: true };
+        let parameter = |place| Parameter { place, group, state: State::NONE, decays: true, may_be_lazy: true };
         let parameters: Vec<_> = places.into_iter().map(parameter).collect();
         // Of tensors only those that get a gradient need to be fit for a step.
         if stepper.library.is_none() {
@@ -296,7 +296,8 @@ impl Stepper {
         if let Some(Library { make_count, .. }) = library {
             // Python code may run in this, so it comes before anything is read that must not change.
             for one in &mut found {
-                one.resolve(*source)?;
+                let known = &mut parameters[one.parameter].may_be_lazy;
+                *known = *known && one.resolve(*source)?;
             }
             let terms = Terms { source: *source, make_count, averages: options.average.is_some() };
             for one in &found {
@@ -308,7 +309,7 @@ impl Stepper {
         let scale = if own { scale / accumulator.divisor() } else { scale };
         let (average, number) = (options.average, *taken + 1);
         let task = Task { form, source: *source, parameters, recipes, average, number, zero_grads: own };
-        step.ready(&mut found, task, make_state)?;
+        let held = step.ready(&mut found, task, make_state)? && step.is_short();
         *report = Report::default();
         let factor = match options.norm {
             None => scale,
@@ -363,7 +364,7 @@ impl Stepper {
             if average.is_some_and(|average| average.share(number, state.averaged).is_some()) {
                 state.averaged += 1;
             }
-            state.keep(py, is_new, *source)?;
+            state.keep(py, is_new, (is_new || !held).then_some(*source))?;
         }
         accumulator.forget(own);
         *taken += 1;
