@@ -102,22 +102,26 @@ impl<'a> Header<'a> {
         // SAFETY: the description has `axes` numbers there, which the tensor owns; on 64 bits they are of the same type.
         let axes = |first: *const i64| unsafe { numbers(first.cast::<isize>(), description.axes) };
         let (shape, strides) = (axes(description.shape), axes(description.strides));
-        let (Some(address), Some((dtype, paired))) = (description.address(), description.dtype()) else {
-            return Self { shape, strides, ..Self::NOWHERE };
-        };
-        let unit = dtype.size().cast_signed() << u8::from(paired);
-        let is_here = !address.is_null() || shape.contains(&0);
+        let here = Self { shape, strides, ..Self::NOWHERE };
+        // What has no elements needs no memory.
+        let empty = shape.contains(&0);
+        let Some(address) = description.address().or(empty.then(ptr::dangling_mut)) else { return here };
+        let Some((dtype, paired)) = description.dtype() else { return Self { address, ..here } };
         Self {
             address,
-            dtype: Some(dtype).filter(|_| is_here),
-            shape,
-            strides,
-            unit,
+            dtype: Some(dtype),
+            unit: dtype.size().cast_signed() << u8::from(paired),
             paired,
             is_writeable: true,
-            is_tensor: true,
             order: order_of(shape, strides),
+            ..here
         }
+    }
+
+    /// Whether it has no memory here.
+    #[inline]
+    pub(super) fn is_nowhere(self) -> bool {
+        self.is_tensor && self.address.is_null()
     }
 
     /// Whether it may be a view that conjugates or negates what its memory holds, which the memory does not say. Views that

@@ -3,7 +3,11 @@
 
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
+use pyo3::ffi::PyTypeObject;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyCapsule, PyType};
@@ -15,6 +19,11 @@ use crate::engine::Dtype;
 pub(super) struct Exchange {
     kind: Py<PyType>,
     read: Read,
+    /// What the type has where a subclass may say that operations on it are its own.
+    dispatch: Option<Py<PyAny>>,
+    /// Subclasses that don't, and the one of them that was asked for last.
+    plain: Mutex<Vec<Py<PyType>>>,
+    last: AtomicPtr<PyTypeObject>,
 }
 
 /// `DLPackDLTensorFromPyObjectNoSync`: fills in a description of a tensor, whose library goes on to own all that it points to.
@@ -67,7 +76,9 @@ impl Exchange {
             let functions = unsafe { functions.cast::<Functions>().as_ref() };
             match functions.read {
                 Some(read) if functions.major == VERSION && usize::BITS == i64::BITS => {
-                    Ok(Self { kind: kind.clone().unbind(), read })
+                    let dispatch = kind.getattr(intern!(py, "__torch_dispatch__")).ok().map(Bound::unbind);
+                    let (plain, last) = (Mutex::default(), AtomicPtr::default());
+                    Ok(Self { kind: kind.clone().unbind(), read, dispatch, plain, last })
                 }
                 _ => Err(error::no_exchange(kind)),
             }
@@ -81,10 +92,40 @@ impl Exchange {
         unsafe { pyo3::ffi::PyObject_TypeCheck(object.as_ptr(), self.kind.as_ptr().cast()) != 0 }
     }
 
-    /// The description of a tensor; `None` if it has no memory to describe.
+    /// Whether it is a tensor of which a description can be had without running Python code.
+    #[inline]
+    fn is_plain(&self, object: &Bound<'_, PyAny>) -> bool {
+        let kind = object.get_type_ptr();
+        kind.cast() == self.kind.as_ptr() || kind == self.last.load(Ordering::Relaxed) || self.is_plain_subclass(object)
+    }
+
+    #[cold]
+    fn is_plain_subclass(&self, object: &Bound<'_, PyAny>) -> bool {
+        if !self.is_tensor(object) {
+            return false;
+        }
+        let (py, kind) = (object.py(), object.get_type());
+        let Ok(mut plain) = self.plain.lock() else { return false };
+        if !plain.iter().any(|known| known.is(&kind)) {
+            let dispatch = kind.getattr(intern!(py, "__torch_dispatch__")).ok();
+            let same = match (&dispatch, &self.dispatch) {
+                (Some(own), Some(plain)) => own.is(plain),
+                (own, plain) => own.is_none() && plain.is_none(),
+            };
+            if !same {
+                return false;
+            }
+            // It is kept, so that no other type can come to lie where it lies.
+            plain.push(kind.unbind());
+        }
+        self.last.store(object.get_type_ptr(), Ordering::Relaxed);
+        true
+    }
+
+    /// The description of a tensor; `None` if it has no memory to describe, or only its own code could say which.
     #[inline]
     pub(super) fn describe(&self, object: &Bound<'_, PyAny>) -> Option<Description> {
-        if !self.is_tensor(object) {
+        if !self.is_plain(object) {
             return None;
         }
         let mut description = MaybeUninit::uninit();
@@ -99,11 +140,14 @@ impl Exchange {
 }
 
 impl Description {
-    /// Where the first element lies, if that is in the memory of this process.
+    /// Where the first element lies, if that is in the memory of this process. A tensor whose memory was freed lies where its
+    /// offset is, counted from null.
     #[inline]
     pub(super) fn address(&self) -> Option<*mut u8> {
+        const NULL_PAGE: usize = 4096;
         let offset = usize::try_from(self.byte_offset).ok()?;
-        (self.device == CPU).then(|| self.data.wrapping_add(offset))
+        let address = self.data.wrapping_add(offset);
+        (self.device == CPU && address as usize >= NULL_PAGE).then_some(address)
     }
 
     /// The format of the numbers, and whether each element is two of them.

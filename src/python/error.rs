@@ -50,38 +50,31 @@ pub(super) fn not_a_structure(place: &str, given: &Bound<'_, PyAny>, kind: &str)
 }
 
 pub(super) fn bad_dtype(place: &str, array: &Bound<'_, PyAny>) -> PyErr {
-    if let Some(error) = elsewhere(place, array) {
-        return error;
-    }
     let dtype =
         array.getattr("dtype").and_then(|dtype| dtype.repr()).map_or_else(|_| "?".into(), |text| text.to_string());
     type_error(format!("{place} has {dtype}; allowed are float32 and float64 in native byte order"))
 }
 
 pub(super) fn other_dtype(place: &str, array: &Bound<'_, PyAny>, of: (&str, &Bound<'_, PyAny>)) -> PyErr {
-    elsewhere(place, array).unwrap_or_else(|| type_error(differs("dtype", place, array, of)))
+    type_error(differs("dtype", place, array, of))
 }
 
-/// What is wrong with a tensor that has no memory here, or not that of a dense one.
-fn elsewhere(place: &str, array: &Bound<'_, PyAny>) -> Option<PyErr> {
-    let of = |name: &str| array.getattr(name).ok();
-    let layout = of("layout")?.to_string();
+/// A tensor that has no memory here, or not that of a dense one.
+pub(super) fn nowhere(place: &str, tensor: &Bound<'_, PyAny>) -> PyErr {
+    let layout = attribute(tensor, "layout");
     if layout != "torch.strided" {
-        return Some(PyRuntimeError::new_err(format!(
+        return PyRuntimeError::new_err(format!(
             "{place} is sparse, {layout}; allowed are dense tensors: nn.Embedding(sparse=False) has dense gradients, and \
              torch.optim.SparseAdam, torch.optim.SGD and torch.optim.Adagrad take sparse ones"
-        )));
+        ));
     }
-    let device = of("device")?;
-    if device.getattr("type").is_ok_and(|kind| kind.to_string() != "cpu") {
-        return Some(value(format!(
+    let device = attribute(tensor, "device");
+    if device != "cpu" {
+        return value(format!(
             "{place} is on the device {device}; allowed is the CPU, and torch.optim has optimizers for it"
-        )));
+        ));
     }
-    let known =
-        of("dtype").is_some_and(|dtype| ["float", "complex"].iter().any(|kind| dtype.to_string().contains(kind)));
-    let narrow = of("dtype").is_some_and(|dtype| dtype.to_string().ends_with("16"));
-    (known && !narrow).then(|| type_error(format!("{place} is a {} without memory of its own", type_of(array))))
+    type_error(format!("{place} is a {} without plain memory of its own", type_of(tensor)))
 }
 
 pub(super) fn other_shape(place: &str, array: &Bound<'_, PyAny>, of: (&str, &Bound<'_, PyAny>)) -> PyErr {

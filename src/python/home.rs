@@ -124,8 +124,13 @@ fn array_in<'py>(mapping: &Bound<'py, PyDict>, key: &Bound<'py, PyString>) -> Py
 /// Counts up to this have a number of `float32` each.
 const FLOAT32_COUNTS: f64 = 16_777_216.0;
 
+/// A count that someone gave as any number; nobody counts to 2⁵³.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is clamped, and NaN becomes 0")]
+fn whole(number: f64) -> u64 {
+    number.clamp(0.0, 9_007_199_254_740_992.0) as u64
+}
+
 impl Counter {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count; what is none becomes one")]
     fn load(&mut self, mapping: &Bound<'_, PyDict>, key: &Bound<'_, PyString>, terms: Terms<'_>) -> PyResult<u64> {
         let py = mapping.py();
         let given = mapping.get_item(key)?;
@@ -139,13 +144,13 @@ impl Counter {
             }
             self.fresh = false;
             self.place = header.place();
-            return Ok(count as u64);
+            return Ok(whole(count));
         }
         let count = given.map_or(Ok(0.0), |number| number.extract::<f64>())?;
         self.array = Some(terms.make_count.call1(py, (count,))?);
         self.fresh = true;
         self.place = None;
-        Ok(count as u64)
+        Ok(whole(count))
     }
 
     #[expect(clippy::cast_precision_loss, reason = "nobody counts to 2⁵³")]

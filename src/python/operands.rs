@@ -48,6 +48,9 @@ impl<'a> Operands<'a> {
     #[inline]
     fn check(headers: &[Option<Header<'a>>; OPERANDS], zeroed: bool) -> Result<Dtype, (usize, Problem)> {
         let Some(weight) = headers[WEIGHT] else { return Err((WEIGHT, Problem::Dtype)) };
+        if let Some(operand) = headers.iter().position(|header| header.is_some_and(Header::is_nowhere)) {
+            return Err((operand, Problem::Nowhere));
+        }
         let Some(dtype) = weight.dtype() else { return Err((WEIGHT, Problem::Dtype)) };
         for (operand, header) in headers.iter().enumerate() {
             let Some(header) = header else { continue };
@@ -168,6 +171,7 @@ pub(super) fn unmoved(
 /// What can be wrong with an operand.
 #[derive(Clone, Copy)]
 enum Problem {
+    Nowhere,
     Dtype,
     OtherDtype,
     OtherShape,
@@ -186,6 +190,7 @@ impl Problem {
     ) -> PyErr {
         let place = places.place(operand);
         match self {
+            Self::Nowhere => error::nowhere(&place, array),
             Self::Dtype => error::bad_dtype(&place, array),
             Self::OtherDtype => error::other_dtype(&place, array, (&places.place(WEIGHT), weight)),
             Self::OtherShape => error::other_shape(&place, array, (&places.place(WEIGHT), weight)),

@@ -234,3 +234,21 @@ def test_an_edit_is_not_lost_if_a_step_reads_the_group_at_that_moment():
     run(opt, 1)
     assert opt.lr == 0.25
     assert opt.step(np.ones(50)).lr == 0.25
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("clip_value", [0.5, None, schedules.Constant(0.25), None, 1.0, schedules.Constant(0.5), 0.5]),
+        ("betas", [(0.5, 0.9), (schedules.Constant(0.5), 0.99), (0.9, schedules.Constant(0.9)), (0.9, 0.999)]),
+        ("lr", [0.5, schedules.Constant(0.1), 0.25, schedules.Linear(0.1, 0.0, steps=9), 1.0]),
+    ],
+)
+def test_a_group_that_was_edited_is_one_that_was_made_so(name, values):
+    array, other = np.ones(3), np.ones(3)
+    opt = lrcore.Adam([array])
+    for value in values:
+        opt.param_groups[0][name] = value
+        made = lrcore.Adam([other], **{name: value})
+        for step in (0, 5):
+            assert opt.param_groups[0].at(step) == made.param_groups[0].at(step)

@@ -399,7 +399,7 @@ def freed(weight):
     [
         (half, TypeError, r'param_groups\[0\]\["params"\]\[1\] has torch.float16; allowed are'),
         (sparse, RuntimeError, r'param_groups\[0\]\["params"\]\[1\].grad is sparse.*SparseAdam'),
-        (freed, TypeError, "without memory of its own"),
+        (freed, TypeError, "without plain memory of its own"),
     ],
 )
 @optimizers

@@ -9,7 +9,7 @@ from lrcore._ranges import FRACTION, check_count
 from lrcore.optim.hyperparameter import FLAG
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Self
 
     import numpy as np
@@ -119,26 +119,38 @@ class SWA(_SWA):
 Average = EMA | SWA
 
 
+def _copied(array: _Array) -> _Array:
+    return array.copy(order="K")
+
+
+def _fill(array: _Array, values: _Array) -> None:
+    array[...] = values
+
+
 @contextmanager
-def swapped(pairs: list[tuple[_Array, _Array]]) -> Iterator[None]:
+def swapped(
+    pairs: list[tuple[Any, Any]],
+    copied: Callable[[Any], Any] = _copied,
+    fill: Callable[[Any, Any], None] = _fill,
+) -> Iterator[None]:
     """Give weights the values of their averages for a while. Each weight gets its own back, whatever happens."""
-    kept = [weight.copy(order="K") for weight, _ in pairs]
+    kept = [copied(weight) for weight, _ in pairs]
     try:
         for weight, average in pairs:
-            weight[...] = average
+            fill(weight, average)
         yield
     finally:
-        _put_back([weight for weight, _ in pairs], kept)
+        _put_back([weight for weight, _ in pairs], kept, fill)
 
 
-def _put_back(weights: list[_Array], kept: list[_Array]) -> None:
+def _put_back(weights: list[Any], kept: list[Any], fill: Callable[[Any, Any], None]) -> None:
     """Restore all weights, and only then let an interrupt through that came meanwhile."""
     left = list(zip(weights, kept, strict=True))
     try:
         while left:
             weight, own = left[-1]
-            weight[...] = own
+            fill(weight, own)
             left.pop()
     except KeyboardInterrupt:
-        _put_back([weight for weight, _ in left], [own for _, own in left])
+        _put_back([weight for weight, _ in left], [own for _, own in left], fill)
         raise

@@ -97,13 +97,17 @@ class ParamGroup(MutableMapping[str, Any]):
         constant: dict[str, float] = {}
         for name in self._values.keys() - scheduled:
             constant |= self._kinds[name].at(name, self._values[name], 0)
-        changing = {name: self._values[name] for name in scheduled}
-        if self._factors:
-            from lrcore.schedules.feedback import resolved
-
-            changing = {name: resolved(value, self._factors) for name, value in changing.items()}
+        changing = {name: self._resolved(self._values[name]) for name in scheduled}
         # Together, since another thread may be reading them.
         self._numbers = constant, changing
+
+    def _resolved(self, schedule: Any) -> Any:
+        """Return a schedule with the factors of those in it that follow reports."""
+        if not self._factors:
+            return schedule
+        from lrcore.schedules.feedback import resolved
+
+        return resolved(schedule, self._factors)
 
     @property
     def needs_resolving(self) -> bool:
@@ -168,7 +172,23 @@ class ParamGroup(MutableMapping[str, Any]):
         given = dict(*args, **values)
         for name in given:
             self._require_settable(name)
-        self.replace({**self._values, **given})
+        # Only these are looked at: a scheduler may set the rate at every step.
+        checked = {name: self._kinds[name].check(name, value) for name, value in given.items()}
+        before, merged = self._values, {**self._values, **checked}
+        self._check(merged)
+        self._values = merged
+        constant, changing = map(dict, self._numbers)
+        for name, value in checked.items():
+            if changing.pop(name, None) is None:
+                for number in self._kinds[name].at(name, before[name], 0):
+                    del constant[number]
+            if is_scheduled(value):
+                changing[name] = self._resolved(value)
+            else:
+                constant |= self._kinds[name].at(name, value, 0)
+        self.edited = True
+        self._highest_lr = None
+        self._numbers = constant, changing
 
     def __delitem__(self, key: str) -> None:
         raise ValueError(f"{key!r} can't be removed from a group")

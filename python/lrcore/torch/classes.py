@@ -10,8 +10,6 @@ from lrcore.torch.engine import AdagradEngine, AdamEngine, RMSpropEngine, SGDEng
 from lrcore.torch.optimizer import DropIn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from lrcore.optim.options import Options
     from lrcore.schedules import Schedule
 
@@ -334,6 +332,6 @@ class Adagrad(DropIn, torch.optim.Adagrad):
             **given,
         )
 
-    def _values(self, group: Mapping[str, Any]) -> dict[str, Any]:
+    def _own(self, values: dict[str, Any]) -> dict[str, Any]:
         # PyTorch's accumulators start from the constructor's value, whatever a group says.
-        return super()._values(group) | {"initial_accumulator_value": self.defaults["initial_accumulator_value"]}
+        return values | {"initial_accumulator_value": self.defaults["initial_accumulator_value"]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +14,7 @@ from lrcore.optim.param_group import ParamGroup
 from lrcore.optim.reports import Reports
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 # Counts up to this have a number of float32 each.
 _FLOAT32_COUNTS = 2.0**24
@@ -34,9 +33,9 @@ def _empty_like(weight: torch.Tensor) -> torch.Tensor:
     nbytes = weight.numel() * weight.element_size()
     if nbytes < LARGE or not _is_dense(weight):
         return torch.empty_like(weight, memory_format=torch.preserve_format)
-    storage = torch.empty(nbytes + PAGE, dtype=torch.uint8).untyped_storage()
+    storage = torch.empty(nbytes + PAGE, dtype=torch.uint8, device="cpu").untyped_storage()
     start = next_offset(storage.data_ptr()) // weight.element_size()
-    return torch.empty(0, dtype=weight.dtype).set_(storage, start, weight.size(), weight.stride())
+    return torch.empty(0, dtype=weight.dtype, device="cpu").set_(storage, start, weight.size(), weight.stride())
 
 
 def _is_dense(tensor: torch.Tensor) -> bool:
@@ -54,13 +53,11 @@ def make_count(value: float) -> torch.Tensor:
     """Return a count of steps as PyTorch's optimizers have it, but one that goes on beyond 2²⁴."""
     wide = value >= _FLOAT32_COUNTS or torch.get_default_dtype() == torch.float64
     with torch.inference_mode(mode=False):
-        return torch.tensor(value, dtype=torch.float64 if wide else torch.float32)
+        return torch.tensor(value, dtype=torch.float64 if wide else torch.float32, device="cpu")
 
 
-def written(tensors: list[torch.Tensor]) -> None:
-    """Let autograd know that tensors have changed."""
-    # What torch.autograd.graph.increment_version calls, without asking whether a list is a tensor.
-    torch._C._increment_version(tensors)
+# Lets autograd know that tensors have changed. A function of Python would be a place for an interrupt to come in.
+written = torch._C._increment_version
 
 
 class Engine(Optimizer):
@@ -106,19 +103,6 @@ class Engine(Optimizer):
         """Take over what :meth:`progress` returned."""
         self._skipped, self._skipped_in_a_row = progress["skipped"]
         self._follow(Reports.of(progress["reports"]))
-
-    @contextmanager
-    def while_swapped(self) -> Iterator[None]:
-        """Refuse steps within a ``with`` block, in which the weights are averages."""
-        if self._common.average is None:
-            raise ValueError("this optimizer was made without an average; give average=EMA(…) or SWA(…)")
-        with self._lock:
-            self._refuse_if_swapped()
-            self._swapped = True
-        try:
-            yield
-        finally:
-            self._swapped = False
 
 
 class SGDEngine(Engine, optim.SGD):

@@ -172,41 +172,69 @@ class _Trial:
 
 @contextmanager
 def _preserved(model: torch.nn.Module, opt: torch.optim.Optimizer, generators: Iterable[Any]) -> Iterator[None]:
-    """Put model, optimizer and generators back at the end of a ``with`` block."""
-    held = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    held |= {id(param): param for group in opt.param_groups for param in group["params"]}
-    tensors = [(tensor, tensor.detach().clone()) for tensor in held.values()]
-    grads = [(tensor, tensor.grad, None if tensor.grad is None else tensor.grad.clone()) for tensor in held.values()]
-    state = {param: {name: _held(value) for name, value in own.items()} for param, own in opt.state.items()}
-    groups = [(group, {name: _held(value) for name, value in group.items()}) for group in opt.param_groups]
-    steps = _steps(opt)
-    with generators_preserved(generators):
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for tensor, copy in tensors:
-                    tensor.copy_(copy)
-                for tensor, grad, copy in grads:
-                    tensor.grad = grad
-                    if grad is not None:
-                        grad.copy_(copy)
-                opt.state.clear()
-                for param, own in state.items():
-                    opt.state[param] = {name: _restored(value, copy) for name, (value, copy) in own.items()}
-                for group, values in groups:
-                    group.clear()
-                    group.update({name: _restored(value, copy) for name, (value, copy) in values.items()})
-            if isinstance(opt, DropIn):
-                opt.steps = steps
+    """Put model, optimizer and generators back at the end of a ``with`` block: each of them, whatever another says."""
+    with ExitStack() as stack:
+        stack.enter_context(generators_preserved(generators))
+        for module in model.modules():
+            # A forward pass may put other tensors in the place of buffers.
+            stack.callback(_restore_entries, module._buffers, dict(module._buffers))
+            stack.callback(_restore_entries, module._parameters, dict(module._parameters))
+        held = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+        held |= {id(param): param for group in opt.param_groups for param in group["params"]}
+        for tensor in held.values():
+            stack.callback(_restore_grad, tensor, tensor.grad, _copy(tensor.grad))
+            stack.callback(_restore, tensor, _copy(tensor))
+        stack.callback(_restore_state, opt, {param: _held(own) for param, own in opt.state.items()})
+        for group in opt.param_groups:
+            stack.callback(_restore_group, group, _held(group))
+        if isinstance(opt, DropIn):
+            stack.callback(opt.restore_progress, opt.progress())
+        yield
 
 
-def _held(value: Any) -> tuple[Any, Any]:
-    return value, value.clone() if isinstance(value, torch.Tensor) else value
+def _copy(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, torch.Tensor) else value
 
 
-def _restored(value: Any, copy: Any) -> Any:
-    return value.copy_(copy) if isinstance(value, torch.Tensor) else value
+def _held(entries: Any) -> Any:
+    """Return a dictionary with a copy beside each entry; what is none stays what it is."""
+    return {name: (value, _copy(value)) for name, value in entries.items()} if isinstance(entries, dict) else entries
+
+
+def _restore(tensor: torch.Tensor, copy: torch.Tensor) -> torch.Tensor:
+    # What has not changed may be what could not be written to, such as an expanded buffer.
+    if not torch.equal(tensor, copy):
+        with torch.no_grad():
+            tensor.copy_(copy)
+    return tensor
+
+
+def _restore_grad(tensor: torch.Tensor, grad: torch.Tensor | None, copy: torch.Tensor | None) -> None:
+    tensor.grad = grad
+    if grad is not None and copy is not None:
+        _restore(grad, copy)
+
+
+def _restored(held: Any) -> Any:
+    """Return entries as they were before, with the values that they had."""
+    if not isinstance(held, dict):
+        return held
+    pairs = held.items()
+    return {name: _restore(one, copy) if isinstance(one, torch.Tensor) else one for name, (one, copy) in pairs}
+
+
+def _restore_state(opt: torch.optim.Optimizer, held: dict[Any, Any]) -> None:
+    opt.state.clear()
+    opt.state.update({param: _restored(own) for param, own in held.items()})
+
+
+def _restore_entries(entries: dict[str, Any], held: dict[str, Any]) -> None:
+    entries.clear()
+    entries.update(held)
+
+
+def _restore_group(group: dict[str, Any], held: dict[str, Any]) -> None:
+    _restore_entries(group, _restored(held))
 
 
 def _momentum(opt: torch.optim.Optimizer) -> float:

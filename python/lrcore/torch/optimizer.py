@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,79 +11,21 @@ from torch.optim import optimizer as torch_optimizer
 
 from lrcore import _lrcore
 from lrcore._ranges import check_count
+from lrcore.optim import StepInfo
 from lrcore.optim.averages import swapped
 from lrcore.optim.options import GROUP_OPTIONS, split
 from lrcore.optim.param_group import is_scheduled, value_at
 from lrcore.schedules import Schedule
-from lrcore.torch.engine import written
+from lrcore.torch.groups import Group
+from lrcore.torch.states import States
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import Self
 
-    from lrcore.optim import StepInfo
     from lrcore.torch.engine import Engine
 
 _DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
-
-
-class States(defaultdict[Any, Any]):
-    """The state of an optimizer, a dictionary for each parameter, that notes when an entry is put in or taken out."""
-
-    changed = True
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self.changed = True
-        super().__setitem__(key, value)
-
-    def __delitem__(self, key: Any) -> None:
-        self.changed = True
-        super().__delitem__(key)
-
-    def clear(self) -> None:
-        """Take out all entries."""
-        self.changed = True
-        super().clear()
-
-    def pop(self, *args: Any) -> Any:
-        """Take out an entry."""
-        self.changed = True
-        return super().pop(*args)
-
-    def popitem(self) -> tuple[Any, Any]:
-        """Take out the last entry."""
-        self.changed = True
-        return super().popitem()
-
-    def update(self, *args: Any, **entries: Any) -> None:
-        """Put in several entries."""
-        self.changed = True
-        super().update(*args, **entries)
-
-    def setdefault(self, key: Any, default: Any = None) -> Any:
-        """Put in an entry if there is none."""
-        self.changed = True
-        return super().setdefault(key, default)
-
-    def __ior__(self, other: Any) -> Self:  # type: ignore[misc]
-        self.update(other)
-        return self
-
-    def hold(self, key: Any, value: dict[str, Any]) -> None:
-        """Put in an entry that the step knows of."""
-        super().__setitem__(key, value)
-
-
-class _Record:
-    """A group as it was at the last step."""
-
-    __slots__ = ("schedules", "seen", "varies")
-
-    def __init__(self) -> None:
-        self.schedules: dict[str, Any] = {}
-        self.seen: dict[str, Any] | None = None
-        # Whether a hyperparameter is a tensor, whose value may have changed unseen.
-        self.varies = False
 
 
 class DropIn(torch.optim.Optimizer):
@@ -96,12 +37,13 @@ class DropIn(torch.optim.Optimizer):
     # GradScaler leaves the scale and what it found to the step.
     _step_supports_amp_scaling = True
 
-    state: Any
     param_groups: list[dict[str, Any]]
 
-    _engine: Engine | None = None
-    _info: StepInfo | None = None
-    _steps = 0
+    if TYPE_CHECKING:
+        _engine: Engine | None
+        _info: StepInfo | None
+        _steps: int
+        _is_averaged: bool
 
     def _start(self, options: Mapping[str, Any], **values: Any) -> dict[str, Any]:
         """Take what is beyond PyTorch, options and schedules. PyTorch's constructor comes after it and adds groups.
@@ -118,8 +60,14 @@ class DropIn(torch.optim.Optimizer):
         self._of_groups = {key: value for key, value in options.items() if key in GROUP_OPTIONS}
         self._of_all = {key: value for key, value in options.items() if key not in GROUP_OPTIONS}
         self._scheduled = {key: value for key, value in values.items() if is_scheduled(value)}
-        self._records: list[_Record] = []
+        self._begin()
         return {key: value_at(value, 0) for key, value in values.items()}
+
+    def _begin(self) -> None:
+        # Attributes of the instance: a wrapper of a subclass, as Lightning's, would find those of the class first.
+        self._engine = self._info = None
+        self._steps, self._is_averaged = 0, False
+        self._groups: list[Group] = []
 
     # Groups
 
@@ -137,17 +85,16 @@ class DropIn(torch.optim.Optimizer):
                 param_group.setdefault(name, value)
         super().add_param_group(param_group)
         try:
-            self._check_group(len(self.param_groups) - 1)
+            group = self._watched(len(self.param_groups) - 1)
         except BaseException:
             self.param_groups.pop()
             raise
-        self._records.append(_Record())
-        self._note_schedules(param_group, self._records[-1])
+        self._groups.append(group)
 
-    def _check_group(self, index: int) -> None:
-        group = self.param_groups[index]
-        self._refuse_flags(group)
-        for i, param in enumerate(group["params"]):
+    def _watched(self, index: int) -> Group:
+        """Check a group, and return what watches it."""
+        given = self.param_groups[index]
+        for i, param in enumerate(given["params"]):
             if not param.requires_grad:
                 continue
             place = f'param_groups[{index}]["params"][{i}]'
@@ -158,29 +105,30 @@ class DropIn(torch.optim.Optimizer):
             if not is_lazy(param) and (param.is_conj() or param.is_neg()):
                 kind = "conjugated" if param.is_conj() else "negated"
                 raise ValueError(f"{place} is a lazily {kind} view; give a copy, .resolve_conj().resolve_neg()")
-        if self._of_all.get("no_decay") and "param_names" not in group:
+        if self._of_all.get("no_decay") and "param_names" not in given:
             raise ValueError("no_decay matches names: give model.named_parameters(), or groups of such pairs")
-        self._engine_class.check_group(self._values(group))
+        group = Group(given, self._engine_class.hyperparameter_names())
+        self._engine_class.check_group(self._own(group.values()))
+        group.take(self.steps)
+        return group
 
-    def _refuse_flags(self, group: Mapping[str, Any]) -> None:
-        for name in ("differentiable", "capturable"):
-            if group.get(name):
-                raise ValueError(f"{type(self).__name__}: {name}=True is not offered here; torch.optim has it")
-
-    def _values(self, group: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what the engine is to know of a group."""
-        values = {name: _plain(group[name]) for name in self._engine_class.hyperparameter_names()}
-        values |= {name: group[name] for name in GROUP_OPTIONS if name in group}
-        values.setdefault("decay", "decoupled" if group.get("decoupled_weight_decay") else "coupled")
+    def _own(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Return values of a group as the engine is to know them."""
         return values
 
-    def _note_schedules(self, group: dict[str, Any], record: _Record) -> None:
-        """Keep the schedules of a group, and put the values of the next step in their places."""
-        for name, value in group.items():
-            if is_scheduled(value):
-                record.schedules[name] = value
-                group[name] = value_at(value, self.steps)
-        record.varies = any(isinstance(value, torch.Tensor) for name in group for value in _parts(group[name]))
+    @property
+    def state(self) -> States:
+        """The state of each parameter, a dictionary of tensors by name, as in PyTorch."""
+        if "state" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__} has no state yet")
+        held: States = self.__dict__["state"]
+        if held.__class__ is not States:  # PyTorch sets it so where it loads and unpickles
+            held = self.__dict__["state"] = States.of(held)
+        return held
+
+    @state.setter
+    def state(self, given: Mapping[Any, Any]) -> None:
+        self.__dict__["state"] = States.of(given)
 
     # The step
 
@@ -200,13 +148,17 @@ class DropIn(torch.optim.Optimizer):
                 hyperparameter is out of range. After an error weights and state are as they were.
             FloatingPointError: If gradients were not finite ``max_skips`` times in a row, with ``skip_nonfinite``.
         """
-        if (
+        if torch.compiler.is_compiling():
+            return _compiled_around(self, closure)
+        hooked = (
             self._optimizer_step_pre_hooks
             or self._optimizer_step_post_hooks
             or torch_optimizer._global_optimizer_pre_hooks
             or torch_optimizer._global_optimizer_post_hooks
             or torch.autograd._profiler_enabled()
-        ):
+        )
+        # PyTorch calls hooks around the step of a subclass, which calls this.
+        if hooked and type(self).step is DropIn.step:
             return _hooked(self) if closure is None else _hooked(self, closure)
         return self._take(closure)
 
@@ -219,113 +171,95 @@ class DropIn(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         engine = self._ready()
-        attributes = self.__dict__
-        if "grad_scale" in attributes or "found_inf" in attributes:
-            scale, found_inf = attributes.get("grad_scale"), attributes.get("found_inf")
-            if found_inf is not None and found_inf.item():
-                return loss
-            self._info = engine.step(None, grad_scale=1.0 if scale is None else scale.item())
-        else:
-            self._info = engine.step(None)
-        made = engine.made
-        if made:
-            for number in made:
-                self.state.hold(self._params[number], self._mappings[number])
+        if self._is_averaged:
+            raise RuntimeError("the weights are averages now; leave the with block of averaged() first")
+        scale = self._scale()
+        if scale is None:
+            self._info = StepInfo(applied=False, step=engine.steps, lr=engine.lr, grad_norm=None)
+            return loss
+        try:
+            self._info = engine.step(None, grad_scale=scale)
+        finally:
+            # Also if an interrupt came after the step was taken.
+            made = engine.made
+            if made:
+                states = self.state
+                states.update((self._params[number], self._mappings[number]) for number in made)
+                self._changes = states.changes
         return loss
+
+    def _scale(self) -> float | None:
+        """Return what a GradScaler has the gradients divided by, 1 without one, or None if it found them not finite."""
+        attributes = self.__dict__
+        found_inf, scale = attributes.get("found_inf"), attributes.get("grad_scale")
+        if found_inf is not None and found_inf.item():
+            return None
+        return 1.0 if scale is None else float(scale)
 
     def _ready(self) -> Engine:
         """Return the engine, which knows the groups and the state as they are now."""
-        groups, engine, state = self.param_groups, self._engine, self.state
+        given, engine, states = self.param_groups, self._engine, self.__dict__["state"]
         if (
             engine is None
-            or state.__class__ is not States
-            or state.changed
-            or not _lrcore.same_objects([group["params"] for group in groups], self._lists)
+            or states is not self._states
+            or states.changes != self._changes
+            or not _lrcore.same_objects([group["params"] for group in given], self._lists)
+            or any(group.given is not one for group, one in zip(self._groups, given, strict=True))
         ):
             engine = self._prepare()
-        for index, record in enumerate(self._records):
-            group = groups[index]
-            if record.varies or group != record.seen:
-                self._tell(engine, index, group, record)
-            elif record.schedules:
-                self._follow_schedules(engine, index, group, record)
+        for index, group in enumerate(self._groups):
+            changes = group.changes(engine.steps)
+            if changes:
+                engine.param_groups[index].update(self._own(changes))
+            if group.schedules:
+                group.follow(engine.param_groups[index], engine.steps)
         if self._has_inference and not torch.is_inference_mode_enabled():
             raise RuntimeError("a parameter was made in inference mode; it can be stepped within inference mode alone")
         return engine
 
     def _prepare(self) -> Engine:
         """Make an engine of the groups, with the state that there is."""
-        if self.state.__class__ is not States:
-            self.state = States(dict, self.state)
-        groups, lists, params = [], [], []
-        for group, record in zip(self.param_groups, self._records, strict=True):
-            self._refuse_flags(group)
-            self._refuse_two_sources(group, record)
-            self._note_schedules(group, record)
-            # A parameter that is there twice, as tied weights may be, moves once.
-            own = {id(param): i for i, param in reversed(list(enumerate(group["params"])))}
-            places = sorted(own.values())
-            names = group.get("param_names")
-            structure: Any = [group["params"][i] for i in places]
-            params += structure
-            if names:
-                structure = dict(zip((names[i] for i in places), structure, strict=True))
-            groups.append({"params": structure, **self._values({**group, **record.schedules})})
-            lists.append(list(group["params"]))
-            record.seen = dict(group)
-        engine = self._engine_class(groups, **self._of_all)
+        known = {id(group.given): group for group in self._groups}
+        self._groups = [
+            known[id(given)] if id(given) in known else self._watched(index)
+            for index, given in enumerate(self.param_groups)
+        ]
+        params: list[Any] = []
+        for group in self._groups:
+            group.take(self.steps)
+        structures = [_structure(group.given, params) for group in self._groups]
+        engine = self._engine_class(
+            [{"params": one, **self._own(group.values())} for one, group in zip(structures, self._groups, strict=True)],
+            **self._of_all,
+        )
         if self._engine is not None:
             engine.go_on_from(self._engine.progress())
         engine.set_steps(self.steps)
-        self._params = params
-        self._mappings = [self.state.get(param, {}) for param in self._params]
-        self._mappings = [mapping if isinstance(mapping, dict) else {} for mapping in self._mappings]
+        states = self.state
+        mappings = [states.get(param) for param in params]
+        self._params, self._mappings = params, [one if isinstance(one, dict) else {} for one in mappings]
         engine.keep_state_in(self._mappings, counts_steps=self._counts_steps)
-        self._lists = lists
-        self._has_inference = any(not is_lazy(param) and param.is_inference() for param in self._params)
-        self.state.changed = False
+        self._lists = [list(group["params"]) for group in self.param_groups]
+        self._has_inference = any(not is_lazy(param) and param.is_inference() for param in params)
+        self._states, self._changes = states, states.changes
         self._engine = engine
         return engine
-
-    def _tell(self, engine: Engine, index: int, group: dict[str, Any], record: _Record) -> None:
-        """Tell the engine the hyperparameters of a group, some of which have changed."""
-        self._refuse_flags(group)
-        self._refuse_two_sources(group, record)
-        self._note_schedules(group, record)
-        engine.param_groups[index].update(self._values({**group, **record.schedules}))
-        self._follow_schedules(engine, index, group, record)
-        record.seen = dict(group)
-
-    def _refuse_two_sources(self, group: dict[str, Any], record: _Record) -> None:
-        """Raise if something else has set what follows a schedule."""
-        for name, schedule in record.schedules.items():
-            if record.seen is not None and not is_scheduled(group[name]) and group[name] != record.seen[name]:
-                raise ValueError(
-                    f"param_groups: {name} follows {schedule!r}, and was set to {group[name]!r}, by hand or by a"
-                    f" scheduler of PyTorch; give one of both, or schedules.Constant({group[name]!r})"
-                )
-
-    def _follow_schedules(self, engine: Engine, index: int, group: dict[str, Any], record: _Record) -> None:
-        """Put the values of the next step in the places of schedules, where PyTorch's users look for them."""
-        for name in record.schedules:
-            group[name] = engine.param_groups[index].value(name, engine.steps)
-        record.seen = dict(group)
 
     @contextmanager
     def without_schedules(self, name: str) -> Iterator[list[Any]]:
         """Let a hyperparameter be a plain number for a while, and return its schedules and numbers, group by group."""
-        kept = [record.schedules.get(name) for record in self._records]
-        present = [group[name] for group in self.param_groups]
-        for record in self._records:
-            record.schedules.pop(name, None)
+        before = [dict(given) for given in self.param_groups]
+        self._ready()
+        kept = [group.schedules.pop(name, None) for group in self._groups]
+        present = [given[name] for given in before]
         try:
             yield [number if schedule is None else schedule for schedule, number in zip(kept, present, strict=True)]
         finally:
-            for group, record, schedule, number in zip(self.param_groups, self._records, kept, present, strict=True):
+            for group, schedule, values in zip(self._groups, kept, before, strict=True):
                 if schedule is not None:
-                    record.schedules[name] = schedule
-                    group[name] = number
-                record.seen = None
+                    group.schedules[name] = schedule
+                group.given.update(values)
+                group.accept()
 
     @classmethod
     def taking_over(cls, optimizer: torch.optim.Optimizer, options: Mapping[str, Any]) -> Self:
@@ -333,19 +267,22 @@ class DropIn(torch.optim.Optimizer):
         self = cls.__new__(cls)
         self._start(options)
         attributes = {name: value for name, value in vars(optimizer).items() if name.startswith("_optimizer_")}
-        groups = [{**self._of_groups, **group} for group in optimizer.param_groups]
-        torch.optim.Optimizer.__setstate__(
-            self, {**attributes, "defaults": {**optimizer.defaults, **self._of_groups}, "param_groups": groups}
-        )
-        for index in range(len(groups)):
-            self._check_group(index)
-        # Whoever edits the groups of the other one, as its schedulers do, edits these.
-        for group, merged in zip(optimizer.param_groups, groups, strict=True):
-            group.update(merged)
+        attributes["defaults"] = {**optimizer.defaults, **self._of_groups}
+        attributes["param_groups"] = [{**self._of_groups, **group} for group in optimizer.param_groups]
+        attributes["state"] = optimizer.state
+        torch.optim.Optimizer.__setstate__(self, attributes)
+        for index in range(len(self.param_groups)):
+            self._watched(index)
+        # All is well. Whoever edits the groups of the other one, as its schedulers do, edits these.
+        for given in optimizer.param_groups:
+            for name, value in self._of_groups.items():
+                given.setdefault(name, value)
         self.param_groups = optimizer.param_groups
-        self.state = optimizer.state = States(dict, optimizer.state)
-        self._records = [_Record() for _ in groups]
-        self.steps = _largest_count(self.state)
+        optimizer.state = self.state
+        # Its schedulers ask it whether a step was taken.
+        optimizer._opt_called = True
+        self._groups = [self._watched(index) for index in range(len(self.param_groups))]
+        self.steps = self.state.largest_count()
         return self
 
     # What the step tells
@@ -393,17 +330,31 @@ class DropIn(torch.optim.Optimizer):
             ValueError: If the optimizer has no ``average``.
             RuntimeError: If the averages are in place already.
         """
-        engine = self._ready()
+        if self._of_all.get("average") is None:
+            raise ValueError("this optimizer was made without an average; give average=EMA(…) or SWA(…)")
+        if self._is_averaged:
+            raise RuntimeError("the weights are averages now; leave the with block of averaged() first")
+        self._ready()
         states = [(param, self.state.get(param, {})) for param in self._params]
         pairs = [(param, state["average"]) for param, state in states if "average" in state]
-        weights = [param for param, _ in pairs]
-        with engine.while_swapped():
-            try:
-                with swapped([(_as_numpy(param), _as_numpy(average)) for param, average in pairs]):
-                    written(weights)
-                    yield self
-            finally:
-                written(weights)
+        self._is_averaged = True
+        try:
+            with swapped(pairs, _copied, _fill):
+                yield self
+        finally:
+            self._is_averaged = False
+
+    def progress(self) -> tuple[Any, ...]:
+        """Return what there is to go on from, beside groups and state."""
+        return self.steps, self._info, None if self._engine is None else self._engine.progress()
+
+    def restore_progress(self, progress: tuple[Any, ...]) -> None:
+        """Go on from what :meth:`progress` returned."""
+        self.steps, self._info, of_engine = progress
+        if of_engine is not None:
+            self._ready().go_on_from(of_engine)
+        else:
+            self._engine = None
 
     # How it is saved
 
@@ -415,7 +366,7 @@ class DropIn(torch.optim.Optimizer):
         program makes them anew.
         """
         saved: dict[str, Any] = super().state_dict()
-        scheduled = any(record.schedules for record in self._records) or isinstance(
+        scheduled = any(group.schedules for group in self._groups) or isinstance(
             self._of_all.get("clip_norm"), Schedule
         )
         if scheduled or self._of_all.get("average") is not None:
@@ -433,6 +384,7 @@ class DropIn(torch.optim.Optimizer):
 
         def note(_: Any, given: dict[str, Any]) -> None:
             nonlocal state_dict
+            check_count("state_dict['steps']", given.get("steps", 0), least=0)
             state_dict = given
 
         # Hooks of the user may replace the state before it is loaded, and look at what came of it afterwards.
@@ -446,7 +398,7 @@ class DropIn(torch.optim.Optimizer):
 
     def _load_own(self, state_dict: Mapping[str, Any]) -> None:
         """Load what a state has beyond PyTorch's."""
-        self.steps = int(state_dict.get("steps", _largest_count(self.state)))
+        self.steps = state_dict.get("steps", self.state.largest_count())
         if "reports" in state_dict:
             reports = [
                 {**report, "schedule": Schedule.from_json(report["schedule"])} for report in state_dict["reports"]
@@ -459,7 +411,8 @@ class DropIn(torch.optim.Optimizer):
         own = {
             "of_groups": self._of_groups,
             "of_all": self._of_all,
-            "schedules": [record.schedules for record in self._records],
+            "scheduled": self._scheduled,
+            "schedules": [group.schedules for group in self._groups],
             "steps": self.steps,
             "progress": None if engine is None else engine.progress(),
         }
@@ -468,40 +421,58 @@ class DropIn(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         own = state.pop("_own", None)
         before = self.__dict__.get("param_groups", [])
-        super().__setstate__(state)
         if own is not None:
-            self._of_groups, self._of_all, self._steps = own["of_groups"], own["of_all"], own["steps"]
-            self._records = [_Record() for _ in own["schedules"]]
-            for record, schedules in zip(self._records, own["schedules"], strict=True):
-                record.schedules = schedules
-            if own["progress"] is not None:
-                self._prepare().go_on_from(own["progress"])
-        else:
-            # This is how PyTorch loads a state: what groups were before does not matter, but for options that it lacks.
-            for group, old, record in zip(self.param_groups, before, self._records, strict=True):
-                group.update({name: old[name] for name in GROUP_OPTIONS if name in old and name not in group})
-                record.seen = None
+            self._begin()
+        super().__setstate__(state)
+        names = self._engine_class.hyperparameter_names()
+        if own is None:
+            # This is how PyTorch loads a state. What groups were before does not matter, but for options that it lacks.
+            for given, old in zip(self.param_groups, before, strict=True):
+                given.update({name: old[name] for name in GROUP_OPTIONS if name in old and name not in given})
+                # Whoever holds the groups, as an optimizer does that shares them, sees what was loaded.
+                old.clear()
+                old.update(given)
+            self.param_groups = before
+            for group in self._groups:
+                group.accept()
+            return
+        self._of_groups, self._of_all, self._scheduled = own["of_groups"], own["of_all"], own["scheduled"]
+        self._steps = own["steps"]
+        self._groups = [Group(given, names) for given in self.param_groups]
+        for group, schedules in zip(self._groups, own["schedules"], strict=True):
+            group.schedules = schedules
+            group.accept()
+        if own["progress"] is not None:
+            self._prepare().go_on_from(own["progress"])
 
 
 _hooked = torch.optim.Optimizer.profile_hook_step(DropIn._take)
+# A compiled program leaves its code to take a step. A function that were so in itself would take a microsecond more.
+_compiled_around = torch._disable_dynamo(DropIn.step)
 
 
-def _largest_count(states: Mapping[Any, Any]) -> int:
-    """Return the largest count of a parameter's steps, or 0 where none are counted."""
-    counts = [state["step"] for state in states.values() if isinstance(state, dict) and "step" in state]
-    return int(max(map(float, counts), default=0.0))
+def _structure(given: Mapping[str, Any], params: list[Any]) -> Any:
+    """Return the parameters of a group as the engine takes them, by name if they have names, and add them to a list."""
+    # A parameter that is there twice, as tied weights may be, moves once.
+    first = {id(param): i for i, param in reversed(list(enumerate(given["params"])))}
+    places = sorted(first.values())
+    own = [given["params"][i] for i in places]
+    params += own
+    names = given.get("param_names")
+    if not names:
+        return own
+    # Names may be too few, or not their own: nobody keeps programs from editing lists.
+    named: dict[str, Any] = {}
+    for i, param in zip(places, own, strict=True):
+        name = names[i] if i < len(names) else str(i)
+        named[name if name not in named else f"{i}.{name}"] = param
+    return named
 
 
-def _parts(value: Any) -> tuple[Any, ...]:
-    return value if isinstance(value, tuple) else (value,)
+def _copied(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().clone()
 
 
-def _plain(value: Any) -> Any:
-    """Return a hyperparameter with numbers in the place of tensors."""
-    if isinstance(value, tuple | list):
-        return tuple(map(_plain, value))
-    return value.item() if isinstance(value, torch.Tensor) else value
-
-
-def _as_numpy(tensor: torch.Tensor) -> Any:
-    return tensor.detach().numpy()
+def _fill(tensor: torch.Tensor, values: torch.Tensor) -> None:
+    with torch.no_grad():
+        tensor.copy_(values)
