@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from lrcore.bench.timing import Entrant, interleave
 from models import MODELS
-from sections import Bench, compare
+from sections import Bench, compare, progress
 from works import LR
 
 if TYPE_CHECKING:
@@ -44,6 +45,39 @@ def dropin(bench: Bench) -> None:
         for form, flags in FORMS.items():
             pair = (_training(make, "lrcore", {}), _training(make, "torch", flags))
             compare(bench, f"{name}, torch {form}", [(1,)], pair, math.inf, "dropin")
+
+    _threads(bench)
+
+
+def _threads(bench: Bench) -> None:
+    """Print what threads of each library take off a training step of the CNN."""
+    import torch
+
+    import lrcore
+
+    everything = bench.plan.threads
+    counts = sorted({1, everything})
+    progress("dropin: threads")
+    step = _training(_cnn, "lrcore", {})([])
+    fused = _training(_cnn, "torch", {"fused": True})([])
+
+    def enter(torchs: int, ours: int) -> Callable[[], object]:
+        return lambda: (torch.set_num_threads(torchs), lrcore.set_num_threads(ours))
+
+    entrants = {}
+    for torchs in counts:
+        for ours in counts:
+            entrants[f"{torchs} of PyTorch, {ours} of lrcore"] = Entrant(step, enter(torchs, ours))
+        entrants[f"{torchs} of PyTorch, fused"] = Entrant(fused, enter(torchs, everything))
+    times = interleave(entrants, bench.plan.seconds * 2, bench.plan.rounds)
+    enter(everything, everything)()
+    progress("")
+    print(f"\nthreads: a whole training step of the CNN\n  {'':34} {'ms':>9}   [middle half]")
+    for name, of_name in times.items():
+        low, high = (1e3 * quartile for quartile in of_name.quartiles)
+        print(f"  {name:34} {1e3 * of_name.median:9.3f}   [{low:.3f}, {high:.3f}]")
+        found = {"work": name, "case": "dropin threads", "seconds": of_name.median, "quartiles": of_name.quartiles}
+        bench.results.goals.append(found)
 
 
 def _optimizer(library: str, parameters: list[Any], options: dict[str, Any]) -> Any:
