@@ -12,7 +12,7 @@ from lrcore.optim.options import GROUP_OPTIONS
 from lrcore.optim.param_group import ParamGroup, is_scheduled, value_at
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 # Arguments of PyTorch that are flags, where its programs may give 1 for True.
 _FLAGS = ("amsgrad", "nesterov", "centered", "maximize")
@@ -120,6 +120,24 @@ class Group:
         self._seen = tuple(list(value) if isinstance(value, list) else value for value in values)
         self._varies = any(isinstance(part, torch.Tensor | np.ndarray) for value in values for part in _parts(value))
         self._size = len(self.given)
+
+
+def structure_of(given: Mapping[str, Any], params: list[Any]) -> Any:
+    """Return the parameters of a group as the engine takes them, by name if they have names, and add them to a list."""
+    # A parameter that is there twice, as tied weights may be, moves once.
+    first = {id(param): i for i, param in reversed(list(enumerate(given["params"])))}
+    places = sorted(first.values())
+    own = [given["params"][i] for i in places]
+    params += own
+    names = given.get("param_names")
+    if not names:
+        return own
+    # Names may be too few, or not their own: nobody keeps programs from editing lists.
+    named: dict[str, Any] = {}
+    for i, param in zip(places, own, strict=True):
+        name = names[i] if i < len(names) else str(i)
+        named[name if name not in named else f"{i}.{name}"] = param
+    return named
 
 
 def _parts(value: Any) -> Sequence[Any]:

@@ -10,14 +10,12 @@ from torch.nn.parameter import is_lazy
 from torch.optim import optimizer as torch_optimizer
 
 from lrcore import _lrcore
-from lrcore._ranges import check_count
 from lrcore.optim import StepInfo
 from lrcore.optim.averages import swapped
 from lrcore.optim.options import GROUP_OPTIONS, split
 from lrcore.optim.param_group import is_scheduled, value_at
-from lrcore.schedules import Schedule
-from lrcore.torch.groups import Group
-from lrcore.torch.states import States
+from lrcore.torch.groups import Group, structure_of
+from lrcore.torch.saving import Savable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -28,22 +26,13 @@ if TYPE_CHECKING:
 _DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 
 
-class DropIn(torch.optim.Optimizer):
+class DropIn(Savable):
     """An optimizer of PyTorch whose step is lrcore's. Use one of its subclasses."""
 
-    _engine_class: ClassVar[type[Engine]]
     _counts_steps: ClassVar = True
 
     # GradScaler leaves the scale and what it found to the step.
     _step_supports_amp_scaling = True
-
-    param_groups: list[dict[str, Any]]
-
-    if TYPE_CHECKING:
-        _engine: Engine | None
-        _info: StepInfo | None
-        _steps: int
-        _is_averaged: bool
 
     def _start(self, options: Mapping[str, Any], **values: Any) -> dict[str, Any]:
         """Take what is beyond PyTorch, options and schedules. PyTorch's constructor comes after it and adds groups.
@@ -62,12 +51,6 @@ class DropIn(torch.optim.Optimizer):
         self._scheduled = {key: value for key, value in values.items() if is_scheduled(value)}
         self._begin()
         return {key: value_at(value, 0) for key, value in values.items()}
-
-    def _begin(self) -> None:
-        # Attributes of the instance: a wrapper of a subclass, as Lightning's, would find those of the class first.
-        self._engine = self._info = None
-        self._steps, self._is_averaged = 0, False
-        self._groups: list[Group] = []
 
     # Groups
 
@@ -115,20 +98,6 @@ class DropIn(torch.optim.Optimizer):
     def _own(self, values: dict[str, Any]) -> dict[str, Any]:
         """Return values of a group as the engine is to know them."""
         return values
-
-    @property
-    def state(self) -> States:
-        """The state of each parameter, a dictionary of tensors by name, as in PyTorch."""
-        if "state" not in self.__dict__:
-            raise AttributeError(f"{type(self).__name__} has no state yet")
-        held: States = self.__dict__["state"]
-        if held.__class__ is not States:  # PyTorch sets it so where it loads and unpickles
-            held = self.__dict__["state"] = States.of(held)
-        return held
-
-    @state.setter
-    def state(self, given: Mapping[Any, Any]) -> None:
-        self.__dict__["state"] = States.of(given)
 
     # The step
 
@@ -227,7 +196,7 @@ class DropIn(torch.optim.Optimizer):
         params: list[Any] = []
         for group in self._groups:
             group.take(self.steps)
-        structures = [_structure(group.given, params) for group in self._groups]
+        structures = [structure_of(group.given, params) for group in self._groups]
         engine = self._engine_class(
             [{"params": one, **self._own(group.values())} for one, group in zip(structures, self._groups, strict=True)],
             **self._of_all,
@@ -293,17 +262,6 @@ class DropIn(torch.optim.Optimizer):
         return self._info
 
     @property
-    def steps(self) -> int:
-        """How many steps have been taken: what schedules are asked for. It can be set."""
-        return self._steps if self._engine is None else self._engine.steps
-
-    @steps.setter
-    def steps(self, steps: int) -> None:
-        self._steps = check_count("steps", steps, least=0)
-        if self._engine is not None:
-            self._engine.set_steps(self._steps)
-
-    @property
     def skipped(self) -> int:
         """How many steps were left out, since gradients were not finite."""
         return 0 if self._engine is None else self._engine.skipped
@@ -344,129 +302,10 @@ class DropIn(torch.optim.Optimizer):
         finally:
             self._is_averaged = False
 
-    def progress(self) -> tuple[Any, ...]:
-        """Return what there is to go on from, beside groups and state."""
-        return self.steps, self._info, None if self._engine is None else self._engine.progress()
-
-    def restore_progress(self, progress: tuple[Any, ...]) -> None:
-        """Go on from what :meth:`progress` returned."""
-        self.steps, self._info, of_engine = progress
-        if of_engine is not None:
-            self._ready().go_on_from(of_engine)
-        else:
-            self._engine = None
-
-    # How it is saved
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state in PyTorch's form; see :meth:`torch.optim.Optimizer.state_dict`.
-
-        An optimizer with schedules or an average adds ``"steps"``, how many were taken, and ``"reports"``, where a
-        schedule follows what was reported. PyTorch passes over both. Schedules themselves are not part of it: the
-        program makes them anew.
-        """
-        saved: dict[str, Any] = super().state_dict()
-        scheduled = any(group.schedules for group in self._groups) or isinstance(
-            self._of_all.get("clip_norm"), Schedule
-        )
-        if scheduled or self._of_all.get("average") is not None:
-            saved["steps"] = self.steps
-        reports = [] if self._engine is None else self._engine.progress()["reports"]
-        if reports:
-            saved["reports"] = [{**report, "schedule": report["schedule"].to_json()} for report in reports]
-        return saved
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a state of this optimizer or of PyTorch's; see :meth:`torch.optim.Optimizer.load_state_dict`.
-
-        Where the state does not say how many steps were taken, it is the largest count of a parameter.
-        """
-
-        def note(_: Any, given: dict[str, Any]) -> None:
-            nonlocal state_dict
-            check_count("state_dict['steps']", given.get("steps", 0), least=0)
-            state_dict = given
-
-        # Hooks of the user may replace the state before it is loaded, and look at what came of it afterwards.
-        before = self.register_load_state_dict_pre_hook(note)
-        after = self.register_load_state_dict_post_hook(lambda _: self._load_own(state_dict), prepend=True)
-        try:
-            super().load_state_dict(state_dict)
-        finally:
-            before.remove()
-            after.remove()
-
-    def _load_own(self, state_dict: Mapping[str, Any]) -> None:
-        """Load what a state has beyond PyTorch's."""
-        self.steps = state_dict.get("steps", self.state.largest_count())
-        if "reports" in state_dict:
-            reports = [
-                {**report, "schedule": Schedule.from_json(report["schedule"])} for report in state_dict["reports"]
-            ]
-            engine = self._ready()
-            engine.go_on_from({**engine.progress(), "reports": reports})
-
-    def __getstate__(self) -> dict[str, Any]:
-        engine = self._engine
-        own = {
-            "of_groups": self._of_groups,
-            "of_all": self._of_all,
-            "scheduled": self._scheduled,
-            "schedules": [group.schedules for group in self._groups],
-            "steps": self.steps,
-            "progress": None if engine is None else engine.progress(),
-        }
-        return {**super().__getstate__(), "_own": own}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        own = state.pop("_own", None)
-        before = self.__dict__.get("param_groups", [])
-        if own is not None:
-            self._begin()
-        super().__setstate__(state)
-        names = self._engine_class.hyperparameter_names()
-        if own is None:
-            # This is how PyTorch loads a state. What groups were before does not matter, but for options that it lacks.
-            for given, old in zip(self.param_groups, before, strict=True):
-                given.update({name: old[name] for name in GROUP_OPTIONS if name in old and name not in given})
-                # Whoever holds the groups, as an optimizer does that shares them, sees what was loaded.
-                old.clear()
-                old.update(given)
-            self.param_groups = before
-            for group in self._groups:
-                group.accept()
-            return
-        self._of_groups, self._of_all, self._scheduled = own["of_groups"], own["of_all"], own["scheduled"]
-        self._steps = own["steps"]
-        self._groups = [Group(given, names) for given in self.param_groups]
-        for group, schedules in zip(self._groups, own["schedules"], strict=True):
-            group.schedules = schedules
-            group.accept()
-        if own["progress"] is not None:
-            self._prepare().go_on_from(own["progress"])
-
 
 _hooked = torch.optim.Optimizer.profile_hook_step(DropIn._take)
 # A compiled program leaves its code to take a step. A function that were so in itself would take a microsecond more.
 _compiled_around = torch._disable_dynamo(DropIn.step)
-
-
-def _structure(given: Mapping[str, Any], params: list[Any]) -> Any:
-    """Return the parameters of a group as the engine takes them, by name if they have names, and add them to a list."""
-    # A parameter that is there twice, as tied weights may be, moves once.
-    first = {id(param): i for i, param in reversed(list(enumerate(given["params"])))}
-    places = sorted(first.values())
-    own = [given["params"][i] for i in places]
-    params += own
-    names = given.get("param_names")
-    if not names:
-        return own
-    # Names may be too few, or not their own: nobody keeps programs from editing lists.
-    named: dict[str, Any] = {}
-    for i, param in zip(places, own, strict=True):
-        name = names[i] if i < len(names) else str(i)
-        named[name if name not in named else f"{i}.{name}"] = param
-    return named
 
 
 def _copied(tensor: torch.Tensor) -> torch.Tensor:

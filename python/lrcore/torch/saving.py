@@ -1,0 +1,170 @@
+"""How a drop-in is saved, and goes on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from lrcore._ranges import check_count
+from lrcore.optim.options import GROUP_OPTIONS
+from lrcore.schedules import Schedule
+from lrcore.torch.groups import Group
+from lrcore.torch.states import States
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lrcore.optim import StepInfo
+    from lrcore.torch.engine import Engine
+
+
+class Savable(torch.optim.Optimizer):
+    """What a drop-in holds, as a state dict in PyTorch's form, a pickle or a copy."""
+
+    _engine_class: ClassVar[type[Engine]]
+
+    param_groups: list[dict[str, Any]]
+
+    if TYPE_CHECKING:
+        _of_groups: dict[str, Any]
+        _of_all: dict[str, Any]
+        _scheduled: dict[str, Any]
+        _engine: Engine | None
+        _info: StepInfo | None
+        _steps: int
+        _is_averaged: bool
+
+        def _ready(self) -> Engine: ...
+
+        def _prepare(self) -> Engine: ...
+
+    def _begin(self) -> None:
+        # Attributes of the instance: a wrapper of a subclass, as Lightning's, would find those of the class first.
+        self._engine = self._info = None
+        self._steps, self._is_averaged = 0, False
+        self._groups: list[Group] = []
+
+    @property
+    def state(self) -> States:
+        """The state of each parameter, a dictionary of tensors by name, as in PyTorch."""
+        if "state" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__} has no state yet")
+        held: States = self.__dict__["state"]
+        if held.__class__ is not States:  # PyTorch sets it so where it loads and unpickles
+            held = self.__dict__["state"] = States.of(held)
+        return held
+
+    @state.setter
+    def state(self, given: Mapping[Any, Any]) -> None:
+        self.__dict__["state"] = States.of(given)
+
+    @property
+    def steps(self) -> int:
+        """How many steps have been taken: what schedules are asked for. It can be set."""
+        return self._steps if self._engine is None else self._engine.steps
+
+    @steps.setter
+    def steps(self, steps: int) -> None:
+        self._steps = check_count("steps", steps, least=0)
+        if self._engine is not None:
+            self._engine.set_steps(self._steps)
+
+    def progress(self) -> tuple[Any, ...]:
+        """Return what there is to go on from, beside groups and state."""
+        return self.steps, self._info, None if self._engine is None else self._engine.progress()
+
+    def restore_progress(self, progress: tuple[Any, ...]) -> None:
+        """Go on from what :meth:`progress` returned."""
+        self.steps, self._info, of_engine = progress
+        if of_engine is not None:
+            self._ready().go_on_from(of_engine)
+        else:
+            self._engine = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state in PyTorch's form; see :meth:`torch.optim.Optimizer.state_dict`.
+
+        An optimizer with schedules or an average adds ``"steps"``, how many were taken, and ``"reports"``, where a
+        schedule follows what was reported. PyTorch passes over both. Schedules themselves are not part of it: the
+        program makes them anew.
+        """
+        saved: dict[str, Any] = super().state_dict()
+        scheduled = any(group.schedules for group in self._groups) or isinstance(
+            self._of_all.get("clip_norm"), Schedule
+        )
+        if scheduled or self._of_all.get("average") is not None:
+            saved["steps"] = self.steps
+        reports = [] if self._engine is None else self._engine.progress()["reports"]
+        if reports:
+            saved["reports"] = [{**report, "schedule": report["schedule"].to_json()} for report in reports]
+        return saved
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a state of this optimizer or of PyTorch's; see :meth:`torch.optim.Optimizer.load_state_dict`.
+
+        Where the state does not say how many steps were taken, it is the largest count of a parameter.
+        """
+
+        def note(_: Any, given: dict[str, Any]) -> None:
+            nonlocal state_dict
+            check_count("state_dict['steps']", given.get("steps", 0), least=0)
+            state_dict = given
+
+        # Hooks of the user may replace the state before it is loaded, and look at what came of it afterwards.
+        before = self.register_load_state_dict_pre_hook(note)
+        after = self.register_load_state_dict_post_hook(lambda _: self._load_own(state_dict), prepend=True)
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            before.remove()
+            after.remove()
+
+    def _load_own(self, state_dict: Mapping[str, Any]) -> None:
+        """Load what a state has beyond PyTorch's."""
+        self.steps = state_dict.get("steps", self.state.largest_count())
+        if "reports" in state_dict:
+            reports = [
+                {**report, "schedule": Schedule.from_json(report["schedule"])} for report in state_dict["reports"]
+            ]
+            engine = self._ready()
+            engine.go_on_from({**engine.progress(), "reports": reports})
+
+    def __getstate__(self) -> dict[str, Any]:
+        engine = self._engine
+        own = {
+            "of_groups": self._of_groups,
+            "of_all": self._of_all,
+            "scheduled": self._scheduled,
+            "schedules": [group.schedules for group in self._groups],
+            "steps": self.steps,
+            "progress": None if engine is None else engine.progress(),
+        }
+        return {**super().__getstate__(), "_own": own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        own = state.pop("_own", None)
+        before = self.__dict__.get("param_groups", [])
+        if own is not None:
+            self._begin()
+        super().__setstate__(state)
+        names = self._engine_class.hyperparameter_names()
+        if own is None:
+            # This is how PyTorch loads a state. What groups were before does not matter, but for options that it lacks.
+            for given, old in zip(self.param_groups, before, strict=True):
+                given.update({name: old[name] for name in GROUP_OPTIONS if name in old and name not in given})
+                # Whoever holds the groups, as an optimizer does that shares them, sees what was loaded.
+                old.clear()
+                old.update(given)
+            self.param_groups = before
+            for group in self._groups:
+                group.accept()
+            return
+        self._of_groups, self._of_all, self._scheduled = own["of_groups"], own["of_all"], own["scheduled"]
+        self._steps = own["steps"]
+        self._groups = [Group(given, names) for given in self.param_groups]
+        for group, schedules in zip(self._groups, own["schedules"], strict=True):
+            group.schedules = schedules
+            group.accept()
+        if own["progress"] is not None:
+            self._prepare().go_on_from(own["progress"])
