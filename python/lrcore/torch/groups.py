@@ -38,6 +38,7 @@ class Group:
         self._names = names
         self._written: dict[str, Any] = {}
         self._seen: tuple[Any, ...] = ()
+        self._keys: list[str] = []
         self._varies = True
         self._size = -1
 
@@ -50,29 +51,29 @@ class Group:
         options = {name: given[name] for name in GROUP_OPTIONS if name in given}
         return {"decay": decay, **_NO_OPTIONS, **values, **options}
 
+    def has_changed(self) -> bool:
+        """Return whether the engine is to be told of :meth:`changes`."""
+        if self._varies or len(self.given) != self._size:
+            return True
+        try:
+            changed: bool = self._read(self.given) != self._seen
+        except KeyError:
+            return True
+        return changed
+
     def changes(self, steps: int) -> dict[str, Any]:
         """Return what the engine is to be told since it was told last.
 
         Raises:
             ValueError: As :meth:`take`.
         """
-        if len(self.given) == self._size:
-            try:
-                values = None if self._varies else self._read(self.given)
-            except KeyError:
-                values = None
-            if values == self._seen:
-                return {}
-            if values is not None and not self.schedules:
-                # What schedulers do: a number is another one.
-                changed = [
-                    name for name, one, other in zip(self._keys, values, self._seen, strict=True) if one != other
-                ]
-                if not self._varies and all(
-                    type(self.given[name]) is float and name in self._names for name in changed
-                ):
-                    self._seen = values
-                    return {name: self.given[name] for name in changed}
+        if len(self.given) == self._size and not self._varies and not self.schedules:
+            # What schedulers do: a number is another one.
+            now = [self.given.get(name) for name in self._keys]
+            changed = {name: one for name, one, seen in zip(self._keys, now, self._seen, strict=True) if one != seen}
+            if all(type(value) is float and name in self._names for name, value in changed.items()):
+                self._seen = tuple(now)
+                return changed
         self.take(steps)
         return self.values()
 

@@ -172,14 +172,12 @@ class DropIn(Savable):
             engine is None
             or states is not self._states
             or states.changes != self._changes
-            or not _lrcore.same_objects([group["params"] for group in given], self._lists)
-            or any(group.given is not one for group, one in zip(self._groups, given, strict=True))
+            or not _lrcore.same_objects([given, *[group["params"] for group in given]], self._lists)
         ):
             engine = self._prepare()
         for index, group in enumerate(self._groups):
-            changes = group.changes(engine.steps)
-            if changes:
-                engine.param_groups[index].update(self._own(changes))
+            if group.has_changed():
+                engine.param_groups[index].update(self._own(group.changes(engine.steps)))
             if group.schedules:
                 group.follow(engine.param_groups[index], engine.steps)
         if self._has_inference and not torch.is_inference_mode_enabled():
@@ -208,7 +206,7 @@ class DropIn(Savable):
         mappings = [states.get(param) for param in params]
         self._params, self._mappings = params, [one if isinstance(one, dict) else {} for one in mappings]
         engine.keep_state_in(self._mappings, counts_steps=self._counts_steps)
-        self._lists = [list(group["params"]) for group in self.param_groups]
+        self._lists = [list(self.param_groups), *(list(group["params"]) for group in self.param_groups)]
         self._has_inference = any(not is_lazy(param) and param.is_inference() for param in params)
         self._states, self._changes = states, states.changes
         self._engine = engine
