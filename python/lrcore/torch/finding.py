@@ -46,7 +46,7 @@ def find_lr(
 
     Args:
         model: The model, in the mode, training or evaluation, that it is to be in.
-        opt: Its optimizer, of PyTorch or lrcore. Groups keep their ratios.
+        opt: Its optimizer, of PyTorch or lrcore, one whose step needs no closure. Groups keep their ratios.
         loss: ``loss(model(inputs), targets)`` returns the loss of a batch ``(inputs, targets)``; a batch that is a
             mapping is given as ``loss(model(**batch), batch)``. None: the model returns it, as those of transformers
             do, as ``model(**batch).loss``, or is given all of a batch and returns it.
