@@ -10,8 +10,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-RECIPES = (ROOT / "docs/reference/torch_recipes.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python fragment\n(.*?)^```$", RECIPES, re.MULTILINE | re.DOTALL)
+
+
+def blocks_of(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(r"^```python fragment\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+RECIPES = blocks_of("docs/reference/torch_recipes.md")
+PAGES = blocks_of("docs/reference/torch.md") + blocks_of("README.md")
 
 # What the recipes leave to the reader. The model is one for transformers, too, which calls it by the keys of a batch.
 READERS = """
@@ -122,7 +129,7 @@ def is_there(module):
     return importlib.util.find_spec(module) is not None
 
 
-def test_the_recipes_run(tmp_path):
+def test_the_recipes_and_the_pages_run(tmp_path):
     """Those whose packages are there, one after the other in one process: each of these takes seconds to import."""
     need("torch")
     lines = [
@@ -131,11 +138,11 @@ def test_the_recipes_run(tmp_path):
         "    exec(compile(code, name, 'exec'), {'__name__': '__main__'})",
     ]
     names = []
-    for number, block in enumerate(BLOCKS):
+    for number, block in enumerate([*RECIPES, *PAGES]):
         modules = set(imported(ast.parse(block)))
         if all(map(is_there, modules)):
             names.append(f"recipe {number}")
-            readers = READERS.replace("TRANSFORMERS", str("transformers" in modules))
+            readers = READERS.replace("TRANSFORMERS", str("transformers" in modules)) if number < len(RECIPES) else ""
             lines.append(f"recipe({names[-1]!r}, {readers + block!r})")
     script = tmp_path.parent / "recipes.py"
     script.write_text("\n".join(lines), encoding="utf-8")
