@@ -14,6 +14,9 @@ imported("torch", "lrcore.torch needs PyTorch 2.10 or later, which is not instal
 
 import torch  # noqa: E402
 
+if not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
+    raise ImportError(f"lrcore.torch needs PyTorch 2.10 or later, and {torch.__version__} is installed")
+
 from lrcore.torch.classes import SGD, Adagrad, Adam, AdamW, RMSprop  # noqa: E402
 from lrcore.torch.finding import find_lr  # noqa: E402
 
