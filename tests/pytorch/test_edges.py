@@ -358,3 +358,18 @@ def test_threads_may_step_optimizers_of_their_own():
         thread.join()
     gc.collect()
     assert results == [-20.0] * 4
+
+
+def test_threads_may_take_turns_with_one_optimizer():
+    params = [torch.nn.Parameter(torch.zeros(40_000)) for _ in range(4)]
+    opt = lrcore.torch.SGD(params, lr=1.0, momentum=0.5)
+    for param in params:
+        param.grad = torch.ones(40_000)
+    threads = [threading.Thread(target=lambda: [opt.step() for _ in range(10)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert opt.steps == 40
+    assert len(opt.state) == 4
+    assert all(torch.equal(param, params[0]) for param in params)

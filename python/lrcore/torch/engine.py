@@ -14,6 +14,7 @@ from lrcore.optim.param_group import ParamGroup
 from lrcore.optim.reports import Reports
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Mapping
 
 # Counts up to this have a number of float32 each.
@@ -76,6 +77,11 @@ class Engine(Optimizer):
         """Raise if hyperparameters of a group are wrong."""
         defaults, _ = split({}, cls._decay, cls.__name__)
         ParamGroup(None, None, cls._kinds(), {**defaults, **values}, cls._check)
+
+    @property
+    def lock(self) -> threading.RLock:
+        """What a thread holds while it takes a step."""
+        return self._lock
 
     @property
     def names(self) -> list[str]:

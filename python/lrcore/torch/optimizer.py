@@ -146,15 +146,16 @@ class DropIn(Savable):
         if scale is None:
             self._info = StepInfo(applied=False, step=engine.steps, lr=engine.lr, grad_norm=None)
             return loss
-        try:
-            self._info = engine.step(None, grad_scale=scale)
-        finally:
-            # Also if an interrupt came after the step was taken.
-            made = engine.made
-            if made:
-                states = self.state
-                states.update((self._params[number], self._mappings[number]) for number in made)
-                self._changes = states.changes
+        with engine.lock:  # another thread's step would say what that one has made
+            try:
+                self._info = engine.step(None, grad_scale=scale)
+            finally:
+                # Also if an interrupt came after the step was taken.
+                made = engine.made
+                if made:
+                    states = self.state
+                    states.update((self._params[number], self._mappings[number]) for number in made)
+                    self._changes = states.changes
         return loss
 
     def _scale(self) -> float | None:
