@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrcore import optim
 from lrcore._pytrees import Tree
+from lrcore.optim.averages import require
 from lrcore.optim.hyperparameter import Flag
 
 if TYPE_CHECKING:
@@ -163,8 +164,7 @@ class Optimizer(optim.Optimizer):
         Note:
             Elsewhere in lrcore ``averaged`` is a ``with`` block, in which the weights themselves have these values.
         """
-        if self._common.average is None:
-            raise ValueError(f"{type(self).__name__} was made without an average; give average=EMA(…) or SWA(…)")
+        require(self._common.average, self)
         with self._lock:
             averages = self.average
             weights = zip(self._names, self._stepper.weights(), strict=True)

@@ -187,10 +187,15 @@ def test_a_gradient_that_is_lazily_negated_counts_as_its_values(name, shape):
     for _ in range(3):
         opt.zero_grad()
         (torch.complex(torch.ones_like(weight), weight).conj() * (1 + 2j)).sum().abs().backward()
-        assert weight.grad.is_neg()
-        twin.grad = weight.grad.resolve_neg().clone()
-        opt.step()
-        other.step()
+        step_with_a_negated_gradient(weight, opt, twin, other)
+
+
+def step_with_a_negated_gradient(weight, opt, twin, other):
+    """Take a step with a gradient that is lazily negated, and one of a twin with its values, and compare."""
+    assert weight.grad.is_neg()
+    twin.grad = weight.grad.resolve_neg().clone()
+    opt.step()
+    other.step()
     assert_same(opt, other)
 
 
@@ -200,11 +205,7 @@ def test_a_lazily_negated_gradient_that_a_user_gives_counts_as_its_values(name):
     weight, twin = parameter(3), parameter(3)
     opt, other = (full(getattr(drop_ins, name), [one]) for one in (weight, twin))
     weight.grad = parameter(3, dtype=torch.complex128).detach().conj().imag
-    assert weight.grad.is_neg()
-    twin.grad = weight.grad.resolve_neg().clone()
-    opt.step()
-    other.step()
-    assert_same(opt, other)
+    step_with_a_negated_gradient(weight, opt, twin, other)
 
 
 @named

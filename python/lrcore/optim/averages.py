@@ -118,6 +118,14 @@ class SWA(_SWA):
 
 Average = EMA | SWA
 
+AVERAGES_NOW = "the weights are averages now; leave the with block of averaged() first"
+
+
+def require(average: Average | None, optimizer: object) -> None:
+    """Raise ValueError if an optimizer was made without an average."""
+    if average is None:
+        raise ValueError(f"{type(optimizer).__name__} was made without an average; give average=EMA(…) or SWA(…)")
+
 
 def _copied(array: _Array) -> _Array:
     return array.copy(order="K")

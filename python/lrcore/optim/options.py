@@ -29,6 +29,8 @@ GROUP_OPTIONS: dict[str, Hyperparameter] = {
     "zero_grads": FLAG,
     "lr_scale": RATE,
 }
+# Those with a value that does nothing; without weight decay no form of it does.
+NO_OPTIONS: dict[str, Any] = {"clip_value": None, "bounds": None, "zero_grads": False, "lr_scale": 1.0}
 
 
 class Options(TypedDict, total=False):
@@ -144,5 +146,5 @@ def split(given: Mapping[str, Any], decay: str, where: str) -> tuple[dict[str, A
     for name in given:
         if name not in Options.__annotations__:
             raise TypeError(f"{where} has no argument {name!r}; its options are {', '.join(Options.__annotations__)}")
-    defaults = {"decay": decay, "clip_value": None, "bounds": None, "zero_grads": False, "lr_scale": 1.0}
+    defaults = {"decay": decay, **NO_OPTIONS}
     return {name: given.get(name, default) for name, default in defaults.items()}, Common.of(given)

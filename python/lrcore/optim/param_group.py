@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
+from lrcore.optim.options import NO_OPTIONS
 from lrcore.schedules import Schedule
 
 if TYPE_CHECKING:
@@ -215,10 +216,7 @@ class ParamGroup(MutableMapping[str, Any]):
 # Options with these values go without saying.
 _QUIET: dict[str, tuple[Any, ...]] = {
     "decay": ("coupled", "decoupled"),
-    "clip_value": (None,),
-    "bounds": (None,),
-    "zero_grads": (False,),
-    "lr_scale": (1.0,),
+    **{name: (value,) for name, value in NO_OPTIONS.items()},
 }
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
-from lrcore.optim.averages import swapped
+from lrcore.optim.averages import AVERAGES_NOW, require, swapped
 from lrcore.schedules import Schedule
 
 if TYPE_CHECKING:
@@ -86,8 +86,7 @@ class Readable:
             >>> opt.params["w"]
             array([3.])
         """
-        if self._common.average is None:
-            raise ValueError(f"{type(self).__name__} was made without an average; give average=EMA(…) or SWA(…)")
+        require(self._common.average, self)
         with self._lock:
             self._refuse_if_swapped()
             averages = self.average
@@ -101,7 +100,7 @@ class Readable:
 
     def _refuse_if_swapped(self) -> None:
         if self._swapped:
-            raise RuntimeError("the weights are averages now; leave the with block of averaged() first")
+            raise RuntimeError(AVERAGES_NOW)
 
     @property
     def options(self) -> Mapping[str, Any]:

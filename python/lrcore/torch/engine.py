@@ -9,7 +9,7 @@ import torch
 from lrcore import _lrcore, optim
 from lrcore.optim.allocation import LARGE, PAGE, next_offset
 from lrcore.optim.optimizer import Optimizer
-from lrcore.optim.options import GROUP_OPTIONS, split
+from lrcore.optim.options import GROUP_OPTIONS
 from lrcore.optim.param_group import ParamGroup
 from lrcore.optim.reports import Reports
 
@@ -75,8 +75,7 @@ class Engine(Optimizer):
     @classmethod
     def check_group(cls, values: Mapping[str, Any]) -> None:
         """Raise if hyperparameters of a group are wrong."""
-        defaults, _ = split({}, cls._decay, cls.__name__)
-        ParamGroup(None, None, cls._kinds(), {**defaults, **values}, cls._check)
+        ParamGroup(None, None, cls._kinds(), values, cls._check)
 
     @property
     def lock(self) -> threading.RLock:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from lrcore.optim.options import GROUP_OPTIONS
+from lrcore.optim.options import GROUP_OPTIONS, NO_OPTIONS
 from lrcore.optim.param_group import ParamGroup, is_scheduled, value_at
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 _FLAGS = ("amsgrad", "nesterov", "centered", "maximize")
 _REFUSED = ("differentiable", "capturable")
 _ASKED = (*_REFUSED, "decoupled_weight_decay")
-_NO_OPTIONS: dict[str, Any] = {"clip_value": None, "bounds": None, "zero_grads": False, "lr_scale": 1.0}
 
 
 class Group:
@@ -49,7 +48,7 @@ class Group:
         values |= {name: bool(values[name]) for name in _FLAGS if name in values}
         decay = "decoupled" if given.get("decoupled_weight_decay") else "coupled"
         options = {name: given[name] for name in GROUP_OPTIONS if name in given}
-        return {"decay": decay, **_NO_OPTIONS, **values, **options}
+        return {"decay": decay, **NO_OPTIONS, **values, **options}
 
     def has_changed(self) -> bool:
         """Return whether the engine is to be told of :meth:`changes`."""

@@ -11,7 +11,7 @@ from torch.optim import optimizer as torch_optimizer
 
 from lrcore import _lrcore
 from lrcore.optim import StepInfo
-from lrcore.optim.averages import swapped
+from lrcore.optim.averages import AVERAGES_NOW, require, swapped
 from lrcore.optim.options import GROUP_OPTIONS, split
 from lrcore.optim.param_group import is_scheduled, value_at
 from lrcore.torch.groups import Group, structure_of
@@ -141,7 +141,7 @@ class DropIn(Savable):
                 loss = closure()
         engine = self._ready()
         if self._is_averaged:
-            raise RuntimeError("the weights are averages now; leave the with block of averaged() first")
+            raise RuntimeError(AVERAGES_NOW)
         scale = self._scale()
         if scale is None:
             self._info = StepInfo(applied=False, step=engine.steps, lr=engine.lr, grad_norm=None)
@@ -272,9 +272,15 @@ class DropIn(Savable):
     @property
     def average(self) -> dict[str, torch.Tensor]:
         """The averages of the weights, by parameter name; at first there are none."""
-        names = self._ready().names
-        found = {name: self.state.get(param, {}) for name, param in zip(names, self._params, strict=True)}
-        return {name: state["average"] for name, state in found.items() if "average" in state}
+        return {name: average for name, _, average in self._averages()}
+
+    def _averages(self) -> list[tuple[str, Any, torch.Tensor]]:
+        """Return the name of each parameter that has an average, with both."""
+        states = [
+            (name, param, self.state.get(param, {}))
+            for name, param in zip(self._ready().names, self._params, strict=True)
+        ]
+        return [(name, param, state["average"]) for name, param, state in states if "average" in state]
 
     @contextmanager
     def averaged(self) -> Iterator[Self]:
@@ -287,13 +293,10 @@ class DropIn(Savable):
             ValueError: If the optimizer has no ``average``.
             RuntimeError: If the averages are in place already.
         """
-        if self._of_all.get("average") is None:
-            raise ValueError("this optimizer was made without an average; give average=EMA(…) or SWA(…)")
+        require(self._of_all.get("average"), self)
         if self._is_averaged:
-            raise RuntimeError("the weights are averages now; leave the with block of averaged() first")
-        self._ready()
-        states = [(param, self.state.get(param, {})) for param in self._params]
-        pairs = [(param, state["average"]) for param, state in states if "average" in state]
+            raise RuntimeError(AVERAGES_NOW)
+        pairs = [(param, average) for _, param, average in self._averages()]
         self._is_averaged = True
         try:
             with swapped(pairs, _copied, _fill):
