@@ -201,8 +201,14 @@ def test_a_wrong_edit_is_an_error_at_the_step_and_changes_nothing():
     train(model, opt, 2)
     before = copy.deepcopy((model.state_dict(), opt.state_dict()))
     opt.param_groups[0]["betas"] = (0.9, 1.0)
-    with pytest.raises(ValueError, match=r"betas\[1\] must be in \[0, 1\), got 1.0"):
-        opt.step()
+    for _ in range(2):  # as often as it is tried
+        with pytest.raises(ValueError, match=r"betas\[1\] must be in \[0, 1\), got 1.0"):
+            opt.step()
+    opt.param_groups[0].update(betas=(0.9, 0.999), lr=-1.0)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"lr must be in \[0, inf\), got -1.0"):
+            opt.step()
+    opt.param_groups[0]["lr"] = 1e-3
     opt.param_groups[0]["betas"] = (0.9, 0.999)
     torch.testing.assert_close(model.state_dict(), before[0], rtol=0, atol=0)
     torch.testing.assert_close(opt.state_dict(), before[1], rtol=0, atol=0)

@@ -107,6 +107,10 @@ class Group:
     def accept(self) -> None:
         """Let the values in the place of schedules be others, such as those of a state that was loaded."""
         self._written = {}
+        self.forget()
+
+    def forget(self) -> None:
+        """Have the engine told of the group anew."""
         self._size = -1
 
     def _write(self, name: str, value: Any) -> None:

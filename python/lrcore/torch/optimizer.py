@@ -178,7 +178,11 @@ class DropIn(Savable):
             engine = self._prepare()
         for index, group in enumerate(self._groups):
             if group.has_changed():
-                engine.param_groups[index].update(self._own(group.changes(engine.steps)))
+                try:
+                    engine.param_groups[index].update(self._own(group.changes(engine.steps)))
+                except BaseException:
+                    group.forget()
+                    raise
             if group.schedules:
                 group.follow(engine.param_groups[index], engine.steps)
         if self._has_inference and not torch.is_inference_mode_enabled():
