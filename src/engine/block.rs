@@ -4,57 +4,89 @@
 //! whole blocks of [`LANES`] leave no remainder, and each operand is an argument of its own to the function that enables
 //! the instruction set ([`simd::enter`]), where Rust's rules of borrowing become the compiler's knowledge that none overlaps
 //! another. This is the only caller of [`Rule::apply`].
+//!
+//! Where a tally looks on, the loop goes a block at a time, and the tally sees each block while it lies in registers. As a loop
+//! of its own, over cells that lie in L1 by then, it took as long as memory does, one after the other.
 
 use std::array;
+use std::marker::PhantomData;
 
 use super::format::Cell;
+use super::reduce::{LANES, padded};
 use super::simd::{self, Body, Level};
 use super::stage::{Blend, Scales};
+use super::tally::{NoTally, Tally};
 use super::tensor::MAX_STATE;
 use crate::rule::{Real, Rule};
-
-/// Elements to a block: two 512-bit vectors of `f32`, four of `f64`.
-pub const LANES: usize = 32;
 
 /// Elements to a short block, of which the tail is made: one 256-bit vector of `f32`, two of `f64`.
 const SHORT: usize = 8;
 
-/// Applies the rule to weights, gradients and states of one length, and blends the weights into an average, which is empty if
-/// there is none.
+/// How each element moves.
+#[derive(Clone, Copy)]
+pub(super) struct Motion<F, R, B, const N: usize> {
+    pub(super) rule: R,
+    pub(super) scales: Scales<F>,
+    pub(super) blend: B,
+}
+
+/// Moves weights and states of one length by their gradients, and the average, which is empty if there is none. The tally sees
+/// each block before and after.
 ///
 /// # Panics
 /// If the lengths differ.
 #[inline(always)]
-pub(super) fn apply<C: Cell, R: Rule<C::Real, N>, B: Blend<C::Real>, const N: usize>(
+pub(super) fn apply<C: Cell, R: Rule<C::Real, N>, B: Blend<C::Real>, T: Tally<C>, const N: usize>(
     level: Level,
-    rule: R,
-    scales: Scales<C::Real>,
+    motion: Motion<C::Real, R, B, N>,
     weight: &mut [C],
     grad: &[C],
     state: [&mut [C]; N],
-    (blend, average): (B, &mut [C]),
+    average: &mut [C],
+    tally: &mut T,
 ) {
     assert!(grad.len() == weight.len() && state.iter().all(|state| state.len() == weight.len()));
     assert!(average.len() == if B::USED { weight.len() } else { 0 });
-    let body = Elementwise { rule, scales, blend };
     let (weight, weight_tail) = weight.as_chunks_mut::<LANES>();
-    let (grad, grad_tail) = grad.as_chunks();
+    let (grad_blocks, grad_tail) = grad.as_chunks();
     let (state, state_tail) = split(state);
     let (average, average_tail) = average.as_chunks_mut();
     if !weight.is_empty() {
-        enter(level, body, weight, grad, state, average);
+        if T::LOOKS {
+            enter(level, Watched { motion, tally: PhantomData }, weight, grad_blocks, state, average, tally);
+        } else {
+            enter(level, motion, weight, grad_blocks, state, average, &mut NoTally);
+        }
     }
-    if weight_tail.is_empty() {
-        return;
+    if !weight_tail.is_empty() {
+        let before = if T::LOOKS { padded(weight_tail) } else { [C::ZERO; LANES] };
+        apply_tail(level, motion, weight_tail, grad_tail, state_tail, average_tail);
+        if T::LOOKS {
+            let [before, grad, after] = [before, padded(grad_tail), padded(weight_tail)].map(|row| row.map(C::load));
+            tally.look(&before, &grad, &after);
+        }
     }
+    tally.end(grad);
+}
+
+/// What is left of whole blocks, in short ones.
+#[inline(always)]
+fn apply_tail<C: Cell, R: Rule<C::Real, N>, B: Blend<C::Real>, const N: usize>(
+    level: Level,
+    motion: Motion<C::Real, R, B, N>,
+    weight: &mut [C],
+    grad: &[C],
+    state: [&mut [C]; N],
+    average: &mut [C],
+) {
     // A vector of 512 bits would be longer than a short block.
     let level = if level == Level::Avx512 { Level::Avx2 } else { level };
-    let (weight, weight_tail) = weight_tail.as_chunks_mut::<SHORT>();
-    let (grad, grad_tail) = grad_tail.as_chunks();
-    let (state, mut state_tail) = split(state_tail);
-    let (average, average_tail) = average_tail.as_chunks_mut();
+    let (weight, weight_tail) = weight.as_chunks_mut::<SHORT>();
+    let (grad, grad_tail) = grad.as_chunks();
+    let (state, mut state_tail) = split(state);
+    let (average, average_tail) = average.as_chunks_mut();
     if !weight.is_empty() {
-        enter(level, body, weight, grad, state, average);
+        enter(level, motion, weight, grad, state, average, &mut NoTally);
     }
     if weight_tail.is_empty() {
         return;
@@ -64,7 +96,7 @@ pub(super) fn apply<C: Cell, R: Rule<C::Real, N>, B: Blend<C::Real>, const N: us
     let state = padded_state.each_mut().map(array::from_mut).map(<[_; 1]>::as_mut_slice);
     let mut padded_average = pad(average_tail);
     let average = if B::USED { array::from_mut(&mut padded_average).as_mut_slice() } else { &mut [] };
-    enter(level, body, array::from_mut(&mut padded_weight), &[pad(grad_tail)], state, average);
+    enter(level, motion, array::from_mut(&mut padded_weight), &[pad(grad_tail)], state, average, &mut NoTally);
     unpad(&padded_average, average_tail);
     unpad(&padded_weight, weight_tail);
     for (tail, padded) in state_tail.iter_mut().zip(&padded_state) {
@@ -87,17 +119,18 @@ fn split<C, const L: usize, const N: usize>(state: [&mut [C]; N]) -> ([&mut [[C;
 }
 
 #[inline(always)]
-fn enter<C: Cell, const N: usize, const L: usize>(
+fn enter<C: Cell, B: Body<C>, const N: usize, const L: usize>(
     level: Level,
-    body: impl Body<C>,
+    body: B,
     weight: &mut [[C; L]],
     grad: &[[C; L]],
     state: [&mut [[C; L]]; N],
     average: &mut [[C; L]],
+    tally: &mut B::Tally,
 ) {
     let mut state = state.into_iter();
     let state = array::from_fn(|_| state.next().unwrap_or_default());
-    simd::enter(level, body, weight, grad, state, average);
+    simd::enter(level, body, weight, grad, state, average, tally);
 }
 
 #[inline(always)]
@@ -112,16 +145,26 @@ fn unpad<C: Cell>(block: &[C; SHORT], tail: &mut [C]) {
     tail.copy_from_slice(&block[..tail.len()]);
 }
 
-/// The loop of a rule with `N` states.
-#[derive(Clone, Copy)]
-struct Elementwise<F, R, B, const N: usize> {
-    rule: R,
-    scales: Scales<F>,
-    blend: B,
+impl<F: Real, R: Rule<F, N>, B: Blend<F>, const N: usize> Motion<F, R, B, N> {
+    /// The new weight and states of an element.
+    #[inline(always)]
+    fn of_one(self, weight: F, grad: F, state: [F; N]) -> (F, [F; N]) {
+        let (moved, state) = self.rule.apply(weight * self.scales.weight, grad * self.scales.grad, state);
+        (moved, state.map(F::flush))
+    }
 }
 
-impl<C: Cell, R: Rule<C::Real, N>, B: Blend<C::Real>, const N: usize> Body<C> for Elementwise<C::Real, R, B, N> {
+/// The state arrays that a rule has, of those that a loop may have.
+#[inline(always)]
+fn of_rule<T, const L: usize, const N: usize>(state: [&mut [[T; L]]; MAX_STATE]) -> [&mut [[T; L]]; N] {
+    let mut state = state.into_iter();
+    array::from_fn(|_| state.next().unwrap_or_default())
+}
+
+/// The loop alone, an element at a time.
+impl<C: Cell, R: Rule<C::Real, N>, B: Blend<C::Real>, const N: usize> Body<C> for Motion<C::Real, R, B, N> {
     const DIVIDES: bool = R::DIVIDES;
+    type Tally = NoTally;
 
     #[inline(always)]
     fn run<const L: usize>(
@@ -130,24 +173,73 @@ impl<C: Cell, R: Rule<C::Real, N>, B: Blend<C::Real>, const N: usize> Body<C> fo
         grad: &[[C; L]],
         state: [&mut [[C; L]]; MAX_STATE],
         average: &mut [[C; L]],
+        _: &mut NoTally,
     ) {
         let (weight, grad, average) = (weight.as_flattened_mut(), grad.as_flattened(), average.as_flattened_mut());
-        let mut state = state.into_iter();
-        let state: [&mut [C]; N] = array::from_fn(|_| state.next().unwrap_or_default().as_flattened_mut());
+        let state: [_; N] = of_rule(state).map(<[_]>::as_flattened_mut);
         // `apply` has compared the lengths; here the compiler sees it, and drops every check inside the loop.
         let len = weight.len();
         assert!(grad.len() == len && state.iter().all(|state| state.len() == len));
         assert!(!B::USED || average.len() == len);
         for i in 0..len {
-            let (w, g) = (weight[i].load() * self.scales.weight, grad[i].load() * self.scales.grad);
-            let (moved, after) = self.rule.apply(w, g, array::from_fn(|k| state[k][i].load()));
+            let (moved, after) = self.of_one(weight[i].load(), grad[i].load(), array::from_fn(|k| state[k][i].load()));
             weight[i] = C::store(moved);
             for k in 0..N {
-                state[k][i] = C::store(after[k].flush());
+                state[k][i] = C::store(after[k]);
             }
             if B::USED {
                 average[i] = C::store(self.blend.blend(average[i].load(), moved));
             }
         }
+    }
+}
+
+/// A motion that a tally looks at.
+struct Watched<M, T> {
+    motion: M,
+    tally: PhantomData<T>,
+}
+
+/// The loop a block at a time: weight and gradient are loaded once, for the rule and for the tally.
+impl<C: Cell, R: Rule<C::Real, N>, B: Blend<C::Real>, T: Tally<C>, const N: usize> Body<C>
+    for Watched<Motion<C::Real, R, B, N>, T>
+{
+    const DIVIDES: bool = R::DIVIDES;
+    type Tally = T;
+
+    #[inline(always)]
+    fn run<const L: usize>(
+        self,
+        weight: &mut [[C; L]],
+        grad: &[[C; L]],
+        state: [&mut [[C; L]]; MAX_STATE],
+        average: &mut [[C; L]],
+        tally: &mut T,
+    ) {
+        let Self { motion, .. } = self;
+        let mut state: [_; N] = of_rule(state);
+        let len = weight.len();
+        assert!(grad.len() == len && state.iter().all(|state| state.len() == len));
+        assert!(!B::USED || average.len() == len);
+        // A local, which the compiler keeps in registers.
+        let mut sums = *tally;
+        for i in 0..len {
+            let (before, given) = (weight[i].map(C::load), grad[i].map(C::load));
+            let state = state.each_mut().map(|state| &mut state[i]);
+            let mut after = [C::Real::ZERO; L];
+            for j in 0..L {
+                let (moved, next) = motion.of_one(before[j], given[j], array::from_fn(|k| state[k][j].load()));
+                after[j] = moved;
+                for k in 0..N {
+                    state[k][j] = C::store(next[k]);
+                }
+                if B::USED {
+                    average[i][j] = C::store(motion.blend.blend(average[i][j].load(), moved));
+                }
+            }
+            weight[i] = after.map(C::store);
+            sums.look(&before, &given, &after);
+        }
+        *tally = sums;
     }
 }

@@ -3,14 +3,15 @@
 //! Optimizers of many types meet here in one: [`Update`] is what the bindings hold, a [`Kernel`] is one step of it.
 
 use std::array;
+use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::block;
+use super::block::{self, Motion};
 use super::format::{Cell, Dtype};
 use super::reduce::{LANES, Norm, UNIT, add};
 use super::simd::{self, Job, Level};
 use super::stage::{Folded, NoAverage, Staged, Stages};
-use super::tally::Tally;
+use super::tally::{NoTally, TALLIES, Tally, Watch, WatchSquares, WatchStats};
 use super::tensor::{AVERAGE, Access, GRAD, MAX_STATE, OPERANDS, STATE, Tensor, WEIGHT};
 use crate::rule::{Optimizer, Real, Rule};
 use crate::rules::Visitor;
@@ -30,7 +31,7 @@ pub trait Kernel: Send + Sync {
     /// What a tensor must have to be moved.
     fn access(&self) -> Access;
 
-    /// Moves a range of the tensor; with a tally, one of a unit at most, whose statistics are added to it.
+    /// Moves a range of the tensor. If it is to look, the range is of one unit at most, and the numbers of that are returned.
     ///
     /// # Safety
     /// The tensor [allows](Access::allows) this kernel's access, the range is within it, and nothing else uses those elements.
@@ -40,13 +41,29 @@ pub trait Kernel: Send + Sync {
         tensor: &Tensor<'_>,
         range: Range<usize>,
         scratch: &mut Scratch,
-        tally: Option<&mut Tally>,
-    );
+        look: bool,
+    ) -> [f64; TALLIES];
 }
 
-struct Typed<O, const N: usize>(O);
+/// An optimizer, and what its steps look at when they are to look.
+struct Typed<O, W, const N: usize> {
+    optimizer: O,
+    watched: PhantomData<W>,
+}
 
-impl<const N: usize, O: Optimizer<N>> Update for Typed<O, N> {
+impl<O: Optimizer<N>, W: Watch, const N: usize> Typed<O, W, N> {
+    fn boxed(optimizer: O) -> Box<dyn Update> {
+        Box::new(Self { optimizer, watched: PhantomData })
+    }
+}
+
+/// An optimizer whose steps look at [squares](super::tally::Squares), not at statistics.
+#[must_use]
+pub fn watching_squares<const N: usize>(optimizer: impl Optimizer<N>) -> Box<dyn Update> {
+    Typed::<_, WatchSquares, N>::boxed(optimizer)
+}
+
+impl<const N: usize, O: Optimizer<N>, W: Watch> Update for Typed<O, W, N> {
     fn state(&self) -> &'static [&'static str] {
         const {
             assert!(N <= MAX_STATE);
@@ -55,13 +72,13 @@ impl<const N: usize, O: Optimizer<N>> Update for Typed<O, N> {
     }
 
     fn initial(&self) -> Vec<f64> {
-        self.0.initial().to_vec()
+        self.optimizer.initial().to_vec()
     }
 
     fn at(&self, t: u64, dtype: Dtype, stages: Stages) -> Box<dyn Kernel> {
         match dtype {
-            Dtype::F32 => Step::<[u8; 4], _, N>::boxed(self.0.at::<f32>(t), stages.fold()),
-            Dtype::F64 => Step::<[u8; 8], _, N>::boxed(self.0.at::<f64>(t), stages.fold()),
+            Dtype::F32 => Step::<[u8; 4], _, W::Tally<_>, N>::boxed(self.optimizer.at::<f32>(t), stages.fold()),
+            Dtype::F64 => Step::<[u8; 8], _, W::Tally<_>, N>::boxed(self.optimizer.at::<f64>(t), stages.fold()),
         }
     }
 }
@@ -95,7 +112,7 @@ impl Visitor for Make<'_> {
     type Output = Option<Box<dyn Update>>;
 
     fn visit<const N: usize, O: Optimizer<N>>(self) -> Self::Output {
-        O::from_values(self.0).map(|optimizer| Box::new(Typed(optimizer)) as _)
+        O::from_values(self.0).map(Typed::<O, WatchStats, N>::boxed)
     }
 }
 
@@ -105,45 +122,38 @@ const TILE: usize = 512;
 /// Elements to a tile of what lies dense in memory, and is looked at again when the rule has moved it: it lies in L2.
 const DENSE_TILE: usize = UNIT;
 
-/// Elements to a tile of what lies dense in memory, and whose statistics are taken. Shorter ones stop the streams from memory
-/// more often, longer ones leave L1 with the copy of the weight.
-const TALLIED_TILE: usize = 2048;
-
 /// Bytes to an operand's tile of scratch. More than pages: loads and stores at equal offsets in pages wait for each other.
-const fn tile_bytes(tile: usize) -> usize {
-    tile * 8 + 5 * 64
-}
+const TILE_BYTES: usize = TILE * 8 + 5 * 64;
 
-/// A tile of each operand, for those that a step can't use where they are, and one of the weight before the step.
+/// A tile of each operand, for those that a step can't use where they are.
 #[repr(align(64))]
-pub struct Scratch {
-    operands: [[u8; tile_bytes(TILE)]; OPERANDS],
-    before: [u8; tile_bytes(TALLIED_TILE)],
-}
+pub struct Scratch([[u8; TILE_BYTES]; OPERANDS]);
 
 impl Scratch {
     #[expect(clippy::large_stack_arrays, reason = "made at compile time, for thread-local memory")]
     pub(super) const fn new() -> Self {
-        Self { operands: [[0; tile_bytes(TILE)]; OPERANDS], before: [0; tile_bytes(TALLIED_TILE)] }
+        Self([[0; TILE_BYTES]; OPERANDS])
     }
 }
 
-struct Step<C: Cell, R, const N: usize> {
+struct Step<C: Cell, R, W, const N: usize> {
     rule: R,
     stages: Folded<C::Real>,
+    watched: PhantomData<W>,
 }
 
-impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Step<C, R, N> {
+impl<C: Cell, R: Rule<C::Real, N>, W: Tally<C>, const N: usize> Step<C, R, W, N> {
     /// The step, of the rule alone or with the stages around it.
     fn boxed(rule: R, stages: Folded<C::Real>) -> Box<dyn Kernel> {
+        let watched = PhantomData::<W>;
         match stages.around {
-            None => Box::new(Self { rule, stages }),
-            Some(around) => Box::new(Step::<C, _, N> { rule: Staged { rule, around }, stages }),
+            None => Box::new(Self { rule, stages, watched }),
+            Some(around) => Box::new(Step::<C, _, W, N> { rule: Staged { rule, around }, stages, watched }),
         }
     }
 }
 
-impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Kernel for Step<C, R, N> {
+impl<C: Cell, R: Rule<C::Real, N>, W: Tally<C>, const N: usize> Kernel for Step<C, R, W, N> {
     fn access(&self) -> Access {
         let Folded { average, zero_grads, .. } = self.stages;
         Access { dtype: C::DTYPE, states: N, average: average.is_some(), zero_grads }
@@ -155,44 +165,41 @@ impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Kernel for Step<C, R, N> {
         tensor: &Tensor<'_>,
         range: Range<usize>,
         scratch: &mut Scratch,
-        tally: Option<&mut Tally>,
-    ) {
-        simd::run(level, Piece { step: self, level, tensor, range, scratch, tally });
+        look: bool,
+    ) -> [f64; TALLIES] {
+        if look {
+            self.move_range(level, tensor, range, scratch, W::default()).values()
+        } else {
+            self.move_range(level, tensor, range, scratch, NoTally);
+            [0.0; TALLIES]
+        }
     }
 }
 
-/// A range of one tensor to be moved. Whoever makes one keeps to the contract of [`Kernel::run`].
-struct Piece<'a, C: Cell, R, const N: usize> {
-    step: &'a Step<C, R, N>,
-    level: Level,
-    tensor: &'a Tensor<'a>,
-    range: Range<usize>,
-    scratch: &'a mut Scratch,
-    tally: Option<&'a mut Tally>,
-}
-
-impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Job for Piece<'_, C, R, N> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let Self { step, level, tensor, range, scratch, mut tally } = self;
-        let tile = match (tensor.is_dense(), &tally) {
-            (true, None) if !step.stages.zero_grads => range.len(),
-            (true, None) => DENSE_TILE,
-            (true, Some(_)) => TALLIED_TILE,
+// Whoever calls these keeps to the contract of `Kernel::run`.
+impl<C: Cell, R: Rule<C::Real, N>, W, const N: usize> Step<C, R, W, N> {
+    fn move_range<T: Tally<C>>(
+        &self,
+        level: Level,
+        tensor: &Tensor<'_>,
+        range: Range<usize>,
+        scratch: &mut Scratch,
+        mut tally: T,
+    ) -> T {
+        let tile = match (tensor.is_dense(), self.stages.zero_grads) {
+            (true, false) => range.len(),
+            (true, true) => DENSE_TILE,
             (false, _) => TILE,
         };
         let mut start = range.start;
         while start < range.end {
             let end = range.end.min(start + tile);
-            step.move_tile(level, tensor, start..end, scratch, tally.as_deref_mut());
+            self.move_tile(level, tensor, start..end, scratch, &mut tally);
             start = end;
         }
+        tally
     }
-}
 
-impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Step<C, R, N> {
     /// One tile, or a range of any length where nothing needs scratch.
     #[inline(always)]
     fn move_tile(
@@ -201,17 +208,12 @@ impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Step<C, R, N> {
         tensor: &Tensor<'_>,
         tile: Range<usize>,
         scratch: &mut Scratch,
-        mut tally: Option<&mut Tally>,
+        tally: &mut impl Tally<C>,
     ) {
-        let Scratch { operands: [weight_scratch, grad_scratch, others @ ..], before } = scratch;
+        let Scratch([weight_scratch, grad_scratch, others @ ..]) = scratch;
         let stages = &self.stages;
         // SAFETY: by the contract of `Kernel::run` this piece alone uses the range, and operands don't overlap.
         let weight = unsafe { tensor.open::<C>(WEIGHT, tile.clone(), weight_scratch) };
-        let looks_before = tally.as_ref().is_some_and(|tally| tally.looks_before());
-        let before = &mut C::cells(before)[..if looks_before { weight.len() } else { 0 }];
-        if let Some(tally) = &mut tally {
-            tally.add_before(weight, before);
-        }
         // SAFETY: as above.
         let grad = unsafe { tensor.read::<C>(GRAD, tile.clone(), grad_scratch) };
         let mut state: [&mut [C]; N] = array::from_fn(|_| <&mut [C]>::default());
@@ -221,18 +223,15 @@ impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Step<C, R, N> {
             *slot = unsafe { tensor.open::<C>(STATE + k, tile.clone(), scratch) };
         }
         let states = state.each_mut().map(|state| &mut **state);
-        match (stages.average, others.next()) {
-            (Some(lerp), Some(scratch)) => {
-                // SAFETY: as above; the tensor has an average, as `access` asks.
-                let average = unsafe { tensor.open::<C>(AVERAGE, tile.clone(), scratch) };
-                block::apply(level, self.rule, stages.scales, weight, grad, states, (lerp, &mut *average));
-                // SAFETY: as above; the cells are those that were opened.
-                unsafe { tensor.close(AVERAGE, tile.start, average) };
-            }
-            _ => block::apply(level, self.rule, stages.scales, weight, grad, states, (NoAverage, &mut [])),
-        }
-        if let Some(tally) = tally {
-            tally.add_after(grad, before, weight);
+        let (rule, scales) = (self.rule, stages.scales);
+        if let (Some(blend), Some(scratch)) = (stages.average, others.next()) {
+            // SAFETY: as above; the tensor has an average, as `access` asks.
+            let average = unsafe { tensor.open::<C>(AVERAGE, tile.clone(), scratch) };
+            block::apply(level, Motion { rule, scales, blend }, weight, grad, states, average, tally);
+            // SAFETY: as above; the cells are those that were opened.
+            unsafe { tensor.close(AVERAGE, tile.start, average) };
+        } else {
+            block::apply(level, Motion { rule, scales, blend: NoAverage }, weight, grad, states, &mut [], tally);
         }
         // SAFETY: as above; the cells are those that were opened.
         unsafe { tensor.close(WEIGHT, tile.start, weight) };
@@ -256,9 +255,9 @@ pub(super) unsafe fn zero_grad(tensor: &Tensor<'_>, scratch: &mut Scratch) {
         let tile = start..tensor.len().min(start + TILE);
         match tensor.access().dtype {
             // SAFETY: as promised.
-            Dtype::F32 => unsafe { tensor.zero::<[u8; 4]>(GRAD, tile, &mut scratch.operands[GRAD]) },
+            Dtype::F32 => unsafe { tensor.zero::<[u8; 4]>(GRAD, tile, &mut scratch.0[GRAD]) },
             // SAFETY: as above.
-            Dtype::F64 => unsafe { tensor.zero::<[u8; 8]>(GRAD, tile, &mut scratch.operands[GRAD]) },
+            Dtype::F64 => unsafe { tensor.zero::<[u8; 8]>(GRAD, tile, &mut scratch.0[GRAD]) },
         }
     }
 }
@@ -312,7 +311,7 @@ impl<C: Cell> NormOf<'_, C> {
         for start in self.range.clone().step_by(tile) {
             let tile = start..self.range.end.min(start + tile);
             // SAFETY: as `norm_of_unit` was promised.
-            let grad = unsafe { self.tensor.read::<C>(GRAD, tile, &mut self.scratch.operands[GRAD]) };
+            let grad = unsafe { self.tensor.read::<C>(GRAD, tile, &mut self.scratch.0[GRAD]) };
             add(&mut lanes, grad, |sum, x: C::Real| fold(sum, (x * self.scale).wide()));
         }
         lanes

@@ -20,18 +20,17 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 pub use average::Average;
-pub use block::LANES;
 pub use format::Dtype;
-pub use kernel::{Describe, Kernel, Make, Signature, Update};
+pub use kernel::{Describe, Kernel, Make, Signature, Update, watching_squares};
 pub use overlap::{Meeting, Overlaps, Span};
-pub use reduce::Norm;
+pub use reduce::{LANES, Norm};
 pub use stage::{Decay, Stages};
-pub use tally::{Stats, Tally};
+pub use tally::Stats;
 pub use tensor::{AVERAGE, Access, Axis, GRAD, Layout, MAX_STATE, Native, OPERANDS, STATE, Tensor, WEIGHT};
 
 use kernel::Scratch;
 use reduce::{UNIT, Units};
-use tally::{Squares, Sums, TALLIES};
+use tally::TALLIES;
 
 /// The tensors of one step. Kept from step to step, it allocates nothing.
 #[derive(Default)]
@@ -126,7 +125,7 @@ impl<'a> Batch<'a> {
             SCRATCH.with_borrow_mut(|scratch| {
                 batch.for_each_piece(line, LANES, |Entry { tensor, slot, .. }, piece| {
                     // SAFETY: `check` and `push` saw that kernel and tensor fit, and no two pieces meet.
-                    unsafe { kernels[*slot].run(level, tensor, piece, scratch, None) };
+                    unsafe { kernels[*slot].run(level, tensor, piece, scratch, false) };
                 });
             });
         });
@@ -137,7 +136,7 @@ impl<'a> Batch<'a> {
     /// # Panics
     /// As `run`.
     pub fn run_with_stats(&mut self, kernels: &[Box<dyn Kernel>]) -> Vec<Stats> {
-        self.run_with(kernels, &|_, _| true, || Tally::Stats(Sums::default()));
+        self.run_with(kernels, &|_, _| true);
         self.entries.iter().map(|entry| Stats::of_units(self.tallies_of(entry))).collect()
     }
 
@@ -151,7 +150,7 @@ impl<'a> Batch<'a> {
         kernels: &[Box<dyn Kernel>],
         chosen: &(dyn Fn(usize, usize) -> bool + Sync),
     ) -> Vec<[f64; 2]> {
-        self.run_with(kernels, chosen, || Tally::Squares(Squares::default()));
+        self.run_with(kernels, chosen);
         let sums = |(i, entry)| {
             let units = self.tallies_of(entry).enumerate().filter(|&(unit, _)| chosen(i, unit));
             units.fold([0.0; 2], |sums, (_, unit)| [sums[0] + unit[0], sums[1] + unit[1]])
@@ -159,13 +158,8 @@ impl<'a> Batch<'a> {
         self.entries.iter().enumerate().map(sums).collect()
     }
 
-    /// Takes the step, the chosen units by themselves, each with a new tally.
-    fn run_with(
-        &mut self,
-        kernels: &[Box<dyn Kernel>],
-        chosen: &(dyn Fn(usize, usize) -> bool + Sync),
-        begin: fn() -> Tally,
-    ) {
+    /// Takes the step, and looks at the chosen units.
+    fn run_with(&mut self, kernels: &[Box<dyn Kernel>], chosen: &(dyn Fn(usize, usize) -> bool + Sync)) {
         self.check(kernels);
         self.tallies.resize(self.units);
         let level = simd::current();
@@ -181,11 +175,10 @@ impl<'a> Batch<'a> {
                         while !is_chosen && end < piece.end && !chosen(*number, end / UNIT) {
                             end = piece.end.min(end + UNIT);
                         }
-                        let mut tally = is_chosen.then(begin);
                         // SAFETY: as in `run`.
-                        unsafe { kernels[*slot].run(level, tensor, start..end, scratch, tally.as_mut()) };
-                        if let Some(tally) = tally {
-                            batch.tallies.set(unit + start / UNIT, tally.values());
+                        let values = unsafe { kernels[*slot].run(level, tensor, start..end, scratch, is_chosen) };
+                        if is_chosen {
+                            batch.tallies.set(unit + start / UNIT, values);
                         }
                         start = end;
                     }

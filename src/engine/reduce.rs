@@ -16,8 +16,9 @@ use crate::rule::Real;
 /// Elements to a unit.
 pub(super) const UNIT: usize = 4096;
 
-/// Parallel sums: four 512-bit vectors of `f64`, enough to hide how long an addition takes.
-pub(super) const LANES: usize = 32;
+/// Parallel sums, and elements to a block of the loop that moves them: two 512-bit vectors of `f32`, four of `f64`, enough to
+/// hide how long an addition takes.
+pub const LANES: usize = 32;
 
 /// An element for each lane.
 pub(super) type Row<C> = [C; LANES];

@@ -109,9 +109,11 @@ pub(super) trait Job {
 }
 
 /// A loop over the operands of a tensor, to be compiled for every instruction set.
-pub(super) trait Body<C: Cell>: Copy {
+pub(super) trait Body<C: Cell> {
     /// Whether it divides or takes roots.
     const DIVIDES: bool;
+    /// What it keeps from block to block, and from one run to the next.
+    type Tally;
 
     /// Runs the loop over blocks of `L` elements. Implementations are `#[inline(always)]`, and so is everything that they call.
     fn run<const L: usize>(
@@ -120,6 +122,7 @@ pub(super) trait Body<C: Cell>: Copy {
         grad: &[[C; L]],
         state: [&mut [[C; L]]; MAX_STATE],
         average: &mut [[C; L]],
+        tally: &mut Self::Tally,
     );
 }
 
@@ -172,8 +175,9 @@ macro_rules! entries {
             state2: &mut [[C; L]],
             state3: &mut [[C; L]],
             average: &mut [[C; L]],
+            tally: &mut B::Tally,
         ) {
-            body.run(weight, grad, [state0, state1, state2, state3], average);
+            body.run(weight, grad, [state0, state1, state2, state3], average, tally);
         }
     )*};
 }
@@ -200,6 +204,7 @@ pub(super) fn enter<C: Cell, B: Body<C>, const L: usize>(
     grad: &[[C; L]],
     state: [&mut [[C; L]]; MAX_STATE],
     average: &mut [[C; L]],
+    tally: &mut B::Tally,
 ) {
     let [state0, state1, state2, state3] = state;
     debug_assert!(level.is_available());
@@ -207,14 +212,14 @@ pub(super) fn enter<C: Cell, B: Body<C>, const L: usize>(
         // SAFETY: `set` and `detect` let only available levels through.
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 if !B::DIVIDES || divides_wide() => unsafe {
-            enter_avx512(body, weight, grad, state0, state1, state2, state3, average);
+            enter_avx512(body, weight, grad, state0, state1, state2, state3, average, tally);
         },
         // SAFETY: as above; AVX-512 comes with AVX2.
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 | Level::Avx512 => unsafe {
-            enter_avx2(body, weight, grad, state0, state1, state2, state3, average);
+            enter_avx2(body, weight, grad, state0, state1, state2, state3, average, tally);
         },
-        _ => enter_baseline(body, weight, grad, state0, state1, state2, state3, average),
+        _ => enter_baseline(body, weight, grad, state0, state1, state2, state3, average, tally),
     }
 }
 

@@ -1,7 +1,9 @@
-//! Statistics of a step, taken from the tiles while they lie in L1.
+//! Statistics of a step, taken within the loop that moves the weights.
+//!
+//! A loop of their own, over a tile that lies in L1 already, takes as long as memory does beside it, and lets memory wait.
 
 use super::format::Cell;
-use super::reduce::{self, LANES, Row, padded, reduced};
+use super::reduce::{LANES, reduced};
 use crate::rule::Real;
 
 /// What a step did to one tensor.
@@ -24,137 +26,146 @@ pub struct Stats {
 /// Numbers to a unit.
 pub(super) const TALLIES: usize = 6;
 
-/// What is looked at in a unit, as it adds up in lanes.
-#[derive(Clone, Copy, Debug)]
-#[expect(clippy::large_enum_variant, reason = "one lies on the stack while a unit is moved")]
-pub enum Tally {
-    /// All statistics.
-    Stats(Sums),
-    /// The squares of the gradient, and of the weight after the step.
-    Squares(Squares),
+/// What the steps of an optimizer look at, for any format.
+pub(super) trait Watch: Send + Sync + 'static {
+    /// What adds up.
+    type Tally<C: Cell>: Tally<C>;
 }
 
-/// Two sums of squares.
+/// All of [`Stats`].
+pub(super) struct WatchStats;
+
+impl Watch for WatchStats {
+    type Tally<C: Cell> = Sums<C::Real>;
+}
+
+/// The squares of the gradient, and of the weight after the step.
+pub(super) struct WatchSquares;
+
+impl Watch for WatchSquares {
+    type Tally<C: Cell> = Squares;
+}
+
+/// What adds up in the loop that moves a tensor: the first element of a unit belongs to lane 0.
+pub(super) trait Tally<C: Cell>: Copy + Default + Send + Sync + 'static {
+    /// Whether it looks at anything.
+    const LOOKS: bool;
+
+    /// Looks at a block of the weight before the step, the gradient, and the weight after it.
+    fn look<const L: usize>(&mut self, before: &[C::Real; L], grad: &[C::Real; L], after: &[C::Real; L]);
+
+    /// Looks at a part of a gradient of which each block was seen, and the last one filled up with zeros.
+    fn end(&mut self, grad: &[C]);
+
+    /// The numbers of the unit, with the lanes added up.
+    fn values(&self) -> [f64; TALLIES];
+}
+
+/// Looks at nothing.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Squares {
+pub(super) struct NoTally;
+
+impl<C: Cell> Tally<C> for NoTally {
+    const LOOKS: bool = false;
+
+    #[inline(always)]
+    fn look<const L: usize>(&mut self, _: &[C::Real; L], _: &[C::Real; L], _: &[C::Real; L]) {}
+
+    #[inline(always)]
+    fn end(&mut self, _: &[C]) {}
+
+    fn values(&self) -> [f64; TALLIES] {
+        [0.0; TALLIES]
+    }
+}
+
+/// The sums of squares of the gradient, and of the weight after the step.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Squares {
     grad: [f64; LANES],
     weight: [f64; LANES],
 }
 
+impl<C: Cell> Tally<C> for Squares {
+    const LOOKS: bool = true;
+
+    #[inline(always)]
+    fn look<const L: usize>(&mut self, _: &[C::Real; L], grad: &[C::Real; L], after: &[C::Real; L]) {
+        add_squares(&mut self.grad, grad);
+        add_squares(&mut self.weight, after);
+    }
+
+    #[inline(always)]
+    fn end(&mut self, _: &[C]) {}
+
+    fn values(&self) -> [f64; TALLIES] {
+        [sum(self.grad), sum(self.weight), 0.0, 0.0, 0.0, 0.0]
+    }
+}
+
 /// The sums and counts of all statistics.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Sums {
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sums<F> {
     /// Sums of squares.
     weight: [f64; LANES],
     grad: [f64; LANES],
     update: [f64; LANES],
     /// The largest magnitude.
-    largest: [f64; LANES],
+    largest: [F; LANES],
     /// Counts.
     zeros: [u32; LANES],
     nonfinite: u32,
 }
 
-// In all of these the first element of a tile belongs to lane 0, and sums are locals, which the compiler keeps in registers.
-impl Tally {
-    /// Whether it looks at the weight before the step.
-    pub(super) fn looks_before(&self) -> bool {
-        matches!(self, Self::Stats(_))
-    }
-
-    /// Adds a tile of the weight before the step, and copies it, if it looks at that.
-    #[inline(always)]
-    pub(super) fn add_before<C: Cell>(&mut self, weight: &[C], copy: &mut [C]) {
-        if let Self::Stats(sums) = self {
-            sums.add_before(weight, copy);
-        }
-    }
-
-    /// Adds a tile of the gradient, and of the weight after the step beside what it was before.
-    #[inline(always)]
-    pub(super) fn add_after<C: Cell>(&mut self, grad: &[C], before: &[C], weight: &[C]) {
-        match self {
-            Self::Stats(sums) => sums.add_after(grad, before, weight),
-            Self::Squares(Squares { grad: of_grad, weight: of_weight }) => {
-                reduce::add(of_grad, grad, add_square::<C::Real>);
-                reduce::add(of_weight, weight, add_square::<C::Real>);
-            }
-        }
-    }
-
-    /// The numbers of the unit, with the lanes added up.
-    pub(super) fn values(&self) -> [f64; TALLIES] {
-        let sum = |lanes| reduced(lanes, |a, b| a + b);
-        match self {
-            Self::Stats(sums) => sums.values(),
-            Self::Squares(Squares { grad, weight }) => [sum(*grad), sum(*weight), 0.0, 0.0, 0.0, 0.0],
-        }
+impl<F: Real> Default for Sums<F> {
+    fn default() -> Self {
+        let zeros = [0.0; LANES];
+        Self { weight: zeros, grad: zeros, update: zeros, largest: [F::ZERO; LANES], zeros: [0; LANES], nonfinite: 0 }
     }
 }
 
-impl Sums {
-    #[inline(always)]
-    fn add_before<C: Cell>(&mut self, weight: &[C], copy: &mut [C]) {
-        copy.copy_from_slice(weight);
-        reduce::add(&mut self.weight, copy, add_square::<C::Real>);
-    }
+impl<C: Cell> Tally<C> for Sums<C::Real> {
+    const LOOKS: bool = true;
 
     #[inline(always)]
-    fn add_after<C: Cell>(&mut self, grad: &[C], before: &[C], weight: &[C]) {
-        self.add_grad(grad);
-        let (mut sums, mut largest) = (self.update, [C::Real::ZERO; LANES]);
-        let mut add = |before: &Row<C>, after: &Row<C>| {
-            for (((sum, largest), before), after) in sums.iter_mut().zip(&mut largest).zip(before).zip(after) {
-                let update = after.load() - before.load();
-                *largest = largest.max_or_nan(update.abs());
-                *sum += update.wide() * update.wide();
-            }
-        };
-        let (befores, before_rest) = before.as_chunks();
-        let (afters, after_rest) = weight.as_chunks();
-        for (before, after) in befores.iter().zip(afters) {
-            add(before, after);
+    fn look<const L: usize>(&mut self, before: &[C::Real; L], grad: &[C::Real; L], after: &[C::Real; L]) {
+        // A loop for each: together they would need more registers than there are.
+        add_squares(&mut self.weight, before);
+        add_squares(&mut self.grad, grad);
+        for (zeros, grad) in self.zeros.iter_mut().zip(grad) {
+            *zeros += u32::from(*grad == C::Real::ZERO);
         }
-        add(&padded(before_rest), &padded(after_rest));
-        self.update = sums;
-        for (most, largest) in self.largest.iter_mut().zip(largest) {
-            *most = most.max_or_nan(largest.wide());
+        let mut update = [C::Real::ZERO; L];
+        for ((update, before), after) in update.iter_mut().zip(before).zip(after) {
+            *update = *after - *before;
+        }
+        add_squares(&mut self.update, &update);
+        for (largest, update) in self.largest.iter_mut().zip(&update) {
+            *largest = largest.max_or_nan(update.abs());
         }
     }
 
     #[inline(always)]
-    fn add_grad<C: Cell>(&mut self, grad: &[C]) {
-        let (mut sums, mut zeros) = (self.grad, self.zeros);
-        let mut add = |row: &Row<C>| {
-            for ((sum, zeros), grad) in sums.iter_mut().zip(&mut zeros).zip(row) {
-                let grad = grad.load();
-                *zeros += u32::from(grad == C::Real::ZERO);
-                *sum += grad.wide() * grad.wide();
+    fn end(&mut self, grad: &[C]) {
+        let rest = grad.len() % LANES;
+        if rest > 0 {
+            for padding in &mut self.zeros[rest..] {
+                *padding -= 1;
             }
-        };
-        let (rows, rest) = grad.as_chunks();
-        for row in rows {
-            add(row);
-        }
-        add(&padded(rest));
-        (self.grad, self.zeros) = (sums, zeros);
-        for padding in &mut self.zeros[rest.len()..] {
-            *padding -= 1;
         }
         // Nearly all gradients are finite, and a sum of squares shows it.
-        if sums.iter().any(|sum| !sum.is_finite()) {
+        if self.grad.iter().any(|sum| !sum.is_finite()) {
             let finite = |cell: &C| cell.load() - cell.load() == C::Real::ZERO;
             self.nonfinite += grad.iter().map(|cell| u32::from(!finite(cell))).sum::<u32>();
         }
     }
 
     fn values(&self) -> [f64; TALLIES] {
-        let sum = |lanes| reduced(lanes, |a, b| a + b);
         [
             sum(self.weight),
             sum(self.grad),
             sum(self.update),
-            reduced(self.largest, f64::max_or_nan),
+            reduced(self.largest.map(Real::wide), f64::max_or_nan),
             f64::from(self.zeros.iter().sum::<u32>()),
             f64::from(self.nonfinite),
         ]
@@ -162,8 +173,14 @@ impl Sums {
 }
 
 #[inline(always)]
-fn add_square<F: Real>(sum: f64, x: F) -> f64 {
-    sum + x.wide() * x.wide()
+fn add_squares<F: Real>(sums: &mut [f64; LANES], values: &[F]) {
+    for (sum, value) in sums.iter_mut().zip(values) {
+        *sum += value.wide() * value.wide();
+    }
+}
+
+fn sum(lanes: [f64; LANES]) -> f64 {
+    reduced(lanes, |a, b| a + b)
 }
 
 impl Stats {

@@ -33,9 +33,6 @@ macro_rules! registry {
     };
 }
 
-/// The name of the probe that adds the gradient to the weight, and does nothing else.
-pub const SUM: &str = "roof_0";
-
 registry! {
     rules {
         "sgd" => sgd::Sgd,
