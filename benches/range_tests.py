@@ -208,7 +208,8 @@ def trained(problem: Problem, start: dict[str, Array], make: Callable[..., Any],
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=5, help="how many")
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--problems", nargs="*", default=list(PROBLEMS), choices=list(PROBLEMS))
     parser.add_argument("--all", action="store_true", help="train at each single suggestion too")
     options = parser.parse_args()
@@ -216,7 +217,7 @@ def main() -> int:
     total: dict[tuple[str, str], int] = {}
     for name in options.problems:
         for optimizer, make in OPTIMIZERS.items():
-            for seed in range(options.seeds):
+            for seed in range(options.first, options.first + options.seeds):
                 good = one(name, optimizer, make, seed, every=options.all)
                 total[name, optimizer] = total.get((name, optimizer), 0) + good
     print()

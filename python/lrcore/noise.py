@@ -81,8 +81,11 @@ class NoiseScale:
             ValueError: If one is out of range.
         """
         small, large = NON_NEGATIVE.check("small", small), NON_NEGATIVE.check("large", large)
-        b = check_count("small_batch", small_batch, least=1)
-        big = check_count("large_batch", large_batch, least=b + 1)
+        small_batch = check_count("small_batch", small_batch, least=1)
+        self._learn(small, small_batch, large, check_count("large_batch", large_batch, least=small_batch + 1))
+
+    def _learn(self, small: float, b: int, large: float, big: int) -> None:
+        """Update with numbers that are known to be good."""
         signal = (big * large - b * small) / (big - b)
         noise = (small - large) / (1.0 / b - 1.0 / big)
         found = (noise, signal, noise * noise, signal * signal, noise * signal)

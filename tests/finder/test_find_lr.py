@@ -194,6 +194,38 @@ def test_a_curve_that_says_nothing_gets_no_number(loss, message):
     assert str(advice).startswith("no suggestion: ")
 
 
+@pytest.mark.parametrize(
+    ("make", "momentum"),
+    [
+        (lambda params: lrcore.SGD(params, lr=0.1), 0.0),
+        (lambda params: lrcore.SGD(params, lr=0.1, momentum=0.9), 0.9),
+        (lambda params: lrcore.SGD(params, lr=0.1, momentum=0.9, nesterov=True), 0.0),
+        (lambda params: lrcore.AdamW(params, lr=0.1), None),
+        (lambda params: lrcore.RMSprop(params, lr=0.1, momentum=0.9), None),
+    ],
+    ids=["SGD", "momentum", "nesterov", "AdamW", "RMSprop"],
+)
+def test_the_edge_decides_for_rules_whose_steps_are_as_large_as_gradients(make, momentum):
+    params, loss_and_grads = quadratic()
+    result = find_lr(make(params), loss_and_grads, [()], start=1e-5, end=1e3, progress=False)
+    steepest, safe = (result.suggestions[name].lr for name in ("steepest", "safe"))
+    assert result.momentum == momentum
+    if momentum is None:
+        assert result.suggest().lr == min(math.sqrt(steepest * safe), 1.5 * steepest, safe)
+    else:
+        assert result.suggest().lr == safe
+
+
+def test_a_curve_that_has_levelled_off_is_not_still_falling():
+    finder = Finder(1e-6, 10.0, steps=100)
+    for lr in finder:
+        # It falls around 0.01, and from there on by so little that it is least at the end.
+        finder.report(1.0 / (1.0 + 100.0 * lr) + 1e-3 * math.log10(10.0 / lr))
+    result = finder.result()
+    assert np.argmin(result.losses) == 99
+    assert 1e-3 < result.suggest().lr < 0.1
+
+
 def test_repeats_on_other_batches_give_a_spread():
     params, loss_and_grads = quadratic()
     batches = [(np.full(10, 0.01 * k),) for k in range(7)]

@@ -254,6 +254,7 @@ def test_find_lr_puts_everything_back(make):
     )
     assert result.losses
     assert result.stopped == "diverged"
+    assert result.momentum == (0.9 if isinstance(opt, torch.optim.SGD) else None)
 
     def fails(output, target):
         raise ZeroDivisionError

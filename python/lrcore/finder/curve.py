@@ -151,6 +151,14 @@ def is_flat(losses: Floats, noise: float) -> bool:
     return fall <= max(2.0 * noise, 0.01 * abs(float(losses[0])), 1e-300)
 
 
+def still_falls(losses: Floats, least: int) -> bool:
+    """Return whether a curve is least in its last twentieth, and falls there by a quarter of its steepest slope."""
+    end = max(len(losses) // 20, 1)
+    before = len(losses) - end - 1
+    steepest = float(np.max(-np.gradient(losses)))
+    return least >= before and float(losses[before] - losses[least]) / end >= 0.25 * steepest
+
+
 def noise_of(losses: Floats, smoothed: Floats) -> float:
     """Return how far losses lie from the smooth curve, the middle of all."""
     return float(np.median(np.abs(losses - smoothed))) if len(losses) else math.nan

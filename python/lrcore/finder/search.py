@@ -121,11 +121,12 @@ class Finder:
             self._lrs.pop()
         self._stopped = reason
 
-    def result(self, momentum: float = 0.0) -> RangeTest:
+    def result(self, momentum: float | None = None) -> RangeTest:
         """Return what was found so far.
 
         Args:
-            momentum: That of the training, if it is plain momentum: the edge of stability lies higher with it.
+            momentum: That of the training with SGD, 0 without any: the edge of stability lies higher with it. None for
+                rules that divide by what gradients come to, such as Adam.
         """
         lrs = self._lrs[: len(self._losses)]
         return RangeTest(
@@ -229,7 +230,7 @@ def search(
     preserved: Callable[[], AbstractContextManager[None]],
     batches: Iterable[Any],
     accumulate: int,
-    momentum: float,
+    momentum: float | None,
     *,
     progress: bool,
 ) -> RangeTest:
@@ -335,12 +336,12 @@ def _shown(finder: Finder, title: str, progress: bool) -> Iterable[float]:  # no
     return bar
 
 
-def _momentum(opt: Optimizer) -> float:
-    """Return the momentum of the first group, if it is a plain number and without Nesterov's correction."""
-    group = opt.param_groups[0]
-    values = group.present(opt.steps)
-    momentum = values.get("momentum", 0.0)
-    return float(momentum) if type(opt).__name__ == "SGD" and not values.get("nesterov") else 0.0
+def _momentum(opt: Optimizer) -> float | None:
+    """Return the momentum of the first group of SGD, 0 with Nesterov's correction; None for other rules."""
+    if type(opt).__name__ != "SGD":
+        return None
+    values = opt.param_groups[0].present(opt.steps)
+    return 0.0 if values.get("nesterov") else float(values.get("momentum", 0.0))
 
 
 def _together(results: list[RangeTest]) -> RangeTest:

@@ -199,7 +199,7 @@ class Optimizer(Savable):
     def _learn_noise(self, count: int, small: float, large: float) -> None:
         noise = self._common.noise_scale
         assert noise is not None  # noqa: S101 (for the type checker)
-        noise.update(small, noise.batch, large, noise.batch * count)
+        noise._learn(small, noise.batch, large, noise.batch * count)
         if self._reports.observe(noise, noise.batch * count, self._listeners()):
             self._follow(self._reports)
 

@@ -237,8 +237,9 @@ def _restore_group(group: dict[str, Any], held: dict[str, Any]) -> None:
     _restore_entries(group, _restored(held))
 
 
-def _momentum(opt: torch.optim.Optimizer) -> float:
-    """Return the momentum of the first group, if it is without Nesterov's correction."""
+def _momentum(opt: torch.optim.Optimizer) -> float | None:
+    """Return the momentum of the first group of SGD, 0 with Nesterov's correction; None for other rules."""
+    if not isinstance(opt, torch.optim.SGD):
+        return None
     group = opt.param_groups[0]
-    plain = isinstance(opt, torch.optim.SGD) and not group.get("nesterov")
-    return float(group.get("momentum", 0.0)) if plain else 0.0
+    return 0.0 if group.get("nesterov") else float(group.get("momentum", 0.0))
