@@ -1,41 +1,45 @@
-"""A running average."""
+"""Running averages."""
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
-class RunningAverage:
-    """An exponential average of numbers, debiased exactly: after one number it is that number.
+class RunningAverages:
+    """Exponential averages of numbers that come together, debiased exactly: after one of each they are those numbers.
 
     ``m ← β m + (1 − β) x``, and the average is ``m / (1 − βᵏ)`` after ``k`` numbers.
 
     Attributes:
-        total: ``m``.
+        totals: Each ``m``.
         weight: ``1 − βᵏ``.
     """
 
-    __slots__ = ("_keep", "total", "weight")
+    __slots__ = ("_keep", "totals", "weight")
 
-    def __init__(self, keep: float, total: float = 0.0, weight: float = 0.0) -> None:
-        """Begin, or go on from what it had come to.
+    def __init__(self, keep: float, totals: Iterable[float], weight: float = 0.0) -> None:
+        """Begin, or go on from what they had come to.
 
         Args:
             keep: ``β``, the share that is kept at each number, in [0, 1).
-            total: ``m``.
+            totals: Each ``m``; zeros to begin with.
             weight: ``1 − βᵏ``.
         """
         self._keep = keep
-        self.total = total
+        self.totals = list(totals)
         self.weight = weight
 
-    def add(self, number: float) -> float:
-        """Add a number and return the average."""
-        self.total = self._keep * self.total + (1.0 - self._keep) * number
-        self.weight = self._keep * self.weight + (1.0 - self._keep)
-        return self.value
+    def add(self, *numbers: float) -> None:
+        """Add a number to each."""
+        keep, take = self._keep, 1.0 - self._keep
+        self.totals = [keep * total + take * number for total, number in zip(self.totals, numbers, strict=True)]
+        self.weight = keep * self.weight + take
 
     @property
-    def value(self) -> float:
-        """The average, or NaN before the first number."""
-        return self.total / self.weight if self.weight else math.nan
+    def values(self) -> list[float]:
+        """The averages, NaN before the first numbers."""
+        return [total / self.weight if self.weight else math.nan for total in self.totals]

@@ -6,7 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 from lrcore._ranges import FRACTION, NON_NEGATIVE, POSITIVE, check_count
-from lrcore._running_average import RunningAverage
+from lrcore._running_average import RunningAverages
 
 
 class BatchAdvice(NamedTuple):
@@ -64,7 +64,7 @@ class NoiseScale:
         self.smoothing = FRACTION.check("NoiseScale: smoothing", smoothing)
         self.updates = 0
         # Of S, G², and of their squares and product.
-        self._averages = [RunningAverage(self.smoothing) for _ in range(5)]
+        self._averages = RunningAverages(self.smoothing, [0.0] * 5)
         self._largest = batch
 
     def update(self, small: float, small_batch: int, large: float, large_batch: int) -> None:
@@ -88,14 +88,12 @@ class NoiseScale:
         """Update with numbers that are known to be good."""
         signal = (big * large - b * small) / (big - b)
         noise = (small - large) / (1.0 / b - 1.0 / big)
-        found = (noise, signal, noise * noise, signal * signal, noise * signal)
-        for average, number in zip(self._averages, found, strict=True):
-            average.add(number)
+        self._averages.add(noise, signal, noise * noise, signal * signal, noise * signal)
         self.updates += 1
         self._largest = big
 
     def _means(self) -> list[float]:
-        return [average.value for average in self._averages]
+        return self._averages.values
 
     @property
     def noise(self) -> float:
@@ -157,7 +155,7 @@ class NoiseScale:
         """Return all of it as plain values."""
         return {
             "batch": self.batch, "smoothing": self.smoothing, "updates": self.updates,
-            "weight": self._averages[0].weight, "sums": [average.total for average in self._averages],
+            "weight": self._averages.weight, "sums": self._averages.totals.copy(),
             "largest": self._largest,
         }  # fmt: skip
 
@@ -171,7 +169,7 @@ class NoiseScale:
         if not isinstance(state, dict) or state.keys() != known.keys() or len(state["sums"]) != len(known["sums"]):
             raise ValueError(f"the state of a noise scale has {', '.join(known)}, got {state!r}")
         self.batch, self.smoothing, self.updates = state["batch"], state["smoothing"], state["updates"]
-        self._averages = [RunningAverage(self.smoothing, total, state["weight"]) for total in state["sums"]]
+        self._averages = RunningAverages(self.smoothing, state["sums"], state["weight"])
         self._largest = state["largest"]
 
     def __repr__(self) -> str:

@@ -136,30 +136,29 @@ impl<'a> Batch<'a> {
     /// # Panics
     /// As `run`.
     pub fn run_with_stats(&mut self, kernels: &[Box<dyn Kernel>]) -> Vec<Stats> {
-        self.run_with(kernels, &|_, _| true);
-        self.entries.iter().map(|entry| Stats::of_units(self.tallies_of(entry))).collect()
+        self.run_looking(kernels, 1, &|_| 0);
+        self.entries.iter().map(|entry| Stats::of_units(self.tallies_of(entry, 0, 1))).collect()
     }
 
-    /// [Takes the step](Self::run), and returns the sum of squares of each gradient, and of each weight after the step: of the
-    /// units that are chosen, by the number of the tensor in this batch and that of the unit in the tensor.
+    /// [Takes the step](Self::run), and returns the sum of squares of each gradient, and of each weight after the step, of a
+    /// sample of the units: one of `stride`, beginning with the number that `first` says for the number of a tensor.
     ///
     /// # Panics
-    /// As `run`.
+    /// As `run`, and if `stride` is 0.
     pub fn run_with_squares(
         &mut self,
         kernels: &[Box<dyn Kernel>],
-        chosen: &(dyn Fn(usize, usize) -> bool + Sync),
+        stride: usize,
+        first: &(dyn Fn(usize) -> usize + Sync),
     ) -> Vec<[f64; 2]> {
-        self.run_with(kernels, chosen);
-        let sums = |(i, entry)| {
-            let units = self.tallies_of(entry).enumerate().filter(|&(unit, _)| chosen(i, unit));
-            units.fold([0.0; 2], |sums, (_, unit)| [sums[0] + unit[0], sums[1] + unit[1]])
-        };
-        self.entries.iter().enumerate().map(sums).collect()
+        self.run_looking(kernels, stride, first);
+        let add = |sums: [f64; 2], unit: [f64; TALLIES]| [sums[0] + unit[0], sums[1] + unit[1]];
+        let sums = |entry: &Entry<'_>| self.tallies_of(entry, first(entry.number), stride).fold([0.0; 2], add);
+        self.entries.iter().map(sums).collect()
     }
 
-    /// Takes the step, and looks at the chosen units.
-    fn run_with(&mut self, kernels: &[Box<dyn Kernel>], chosen: &(dyn Fn(usize, usize) -> bool + Sync)) {
+    /// Takes the step, and looks at a sample of the units.
+    fn run_looking(&mut self, kernels: &[Box<dyn Kernel>], stride: usize, first: &(dyn Fn(usize) -> usize + Sync)) {
         self.check(kernels);
         self.tallies.resize(self.units);
         let level = simd::current();
@@ -167,18 +166,18 @@ impl<'a> Batch<'a> {
         parallel::share(batch.total, &|line| {
             SCRATCH.with_borrow_mut(|scratch| {
                 batch.for_each_piece(line, UNIT, |entry, piece| {
-                    let Entry { tensor, number, slot, unit, .. } = entry;
+                    let first = first(entry.number);
                     let mut start = piece.start;
                     while start < piece.end {
-                        let is_chosen = chosen(*number, start / UNIT);
-                        let mut end = piece.end.min(start + UNIT);
-                        while !is_chosen && end < piece.end && !chosen(*number, end / UNIT) {
-                            end = piece.end.min(end + UNIT);
-                        }
+                        let unit = start / UNIT;
+                        let next = first + unit.saturating_sub(first).next_multiple_of(stride);
+                        let looks = next == unit;
+                        let end = piece.end.min(if looks { start + UNIT } else { next * UNIT });
+                        let kernel = &kernels[entry.slot];
                         // SAFETY: as in `run`.
-                        let values = unsafe { kernels[*slot].run(level, tensor, start..end, scratch, is_chosen) };
-                        if is_chosen {
-                            batch.tallies.set(unit + start / UNIT, values);
+                        let values = unsafe { kernel.run(level, &entry.tensor, start..end, scratch, looks) };
+                        if looks {
+                            batch.tallies.set(entry.unit + unit, values);
                         }
                         start = end;
                     }
@@ -187,8 +186,9 @@ impl<'a> Batch<'a> {
         });
     }
 
-    fn tallies_of(&self, entry: &Entry<'_>) -> impl Iterator<Item = [f64; TALLIES]> {
-        (entry.unit..entry.unit + entry.tensor.len.div_ceil(UNIT)).map(|unit| self.tallies.get(unit))
+    fn tallies_of(&self, entry: &Entry<'_>, first: usize, stride: usize) -> impl Iterator<Item = [f64; TALLIES]> {
+        let units = first..entry.tensor.len.div_ceil(UNIT);
+        units.step_by(stride).map(|unit| self.tallies.get(entry.unit + unit))
     }
 
     /// The norm of all gradients together, each element first multiplied by a factor.

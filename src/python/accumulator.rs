@@ -87,8 +87,9 @@ impl Accumulator {
             }
             let Squares { stride, phase, .. } = self.squares;
             let parameters: Vec<_> = found.iter().map(|one| one.parameter).collect();
-            let chosen = |i: usize, unit| (parameters[i] + unit) % stride == phase % stride;
-            for (&parameter, [grad, sum]) in parameters.iter().zip(self.step.run_with_squares(py, &chosen)) {
+            // Parameter and unit together come to the phase, by the stride.
+            let first = |i: usize| (phase % stride + stride - parameters[i] % stride) % stride;
+            for (&parameter, [grad, sum]) in parameters.iter().zip(self.step.run_with_squares(py, stride, &first)) {
                 self.squares.grads += grad;
                 self.squares.sums[parameter] = sum;
             }

@@ -201,15 +201,16 @@ impl Step {
         self.batch.tensors_mut().map(|tensor| tensor.len()).zip(stats).collect()
     }
 
-    /// [Moves the tensors](Self::run), and returns the sums of squares of each gradient and of each weight after it, of the
-    /// chosen units.
+    /// [Moves the tensors](Self::run), and returns the sums of squares of each gradient and of each weight after it, of
+    /// [a sample of the units](Batch::run_with_squares).
     pub(super) fn run_with_squares(
         &mut self,
         py: Python<'_>,
-        chosen: &(dyn Fn(usize, usize) -> bool + Sync),
+        stride: usize,
+        first: &(dyn Fn(usize) -> usize + Sync),
     ) -> Vec<[f64; 2]> {
         let kernels = &self.kernels;
-        detached(py, &mut self.batch, |batch| batch.run_with_squares(kernels, chosen))
+        detached(py, &mut self.batch, |batch| batch.run_with_squares(kernels, stride, first))
     }
 
     /// How many units the tensors have.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lrcore._running_average import RunningAverage
+from lrcore._running_average import RunningAverages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,8 +31,11 @@ class Suggestion(NamedTuple):
 
 def smooth(losses: Sequence[float], beta: float) -> Floats:
     """Return the running averages."""
-    average = RunningAverage(beta)
-    return np.array([average.add(loss) for loss in losses])
+    average, values = RunningAverages(beta, [0.0]), []
+    for loss in losses:
+        average.add(loss)
+        values += average.values
+    return np.array(values)
 
 
 def centered(losses: Floats, beta: float) -> Floats:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from lrcore._ranges import FRACTION, POSITIVE, Range, check_count
-from lrcore._running_average import RunningAverage
+from lrcore._running_average import RunningAverages
 from lrcore.finder.preserving import generators_preserved, preserved
 from lrcore.finder.result import RangeTest
 from lrcore.schedules import Schedule
@@ -75,7 +75,7 @@ class Finder:
         self._rates: list[float] = rates.tolist()
         self._lrs: list[float] = []
         self._losses: list[float] = []
-        self._average = RunningAverage(self._smoothing)
+        self._average = RunningAverages(self._smoothing, [0.0])
         self._best = math.inf
         self._stopped: str | None = None
 
@@ -107,7 +107,8 @@ class Finder:
         if not math.isfinite(number):
             self._stopped = "nan"
             return False
-        average = self._average.add(number)
+        self._average.add(number)
+        (average,) = self._average.values
         self._best = min(self._best, average)
         # Measured from the best one, so that it means the same for losses below 0.
         if len(self._losses) > 1 and average - self._best > (self._stop - 1.0) * abs(self._best):
