@@ -16,7 +16,7 @@ import numpy as np
 import lrcore
 import machine
 import peers
-from lrcore.bench.timing import Entrant, Times, interleave
+from lrcore.bench.timing import FEWEST, REST, Entrant, Times, interleave
 from models import MODELS
 from results import Results, Row, heading
 from works import WORKS, Contestant, Peer, Work
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     Wrap = Callable[[Peer, Contestant], dict[str, Entrant]]
     # Given values for weights and gradients, a call.
     Make = Callable[[list[np.ndarray[Any, Any]]], Callable[[], object]]
+    MakeBoth = Callable[[list[np.ndarray[Any, Any]]], tuple[Callable[[], object], Callable[[], object]]]
 
 KI, MI = 1 << 10, 1 << 20
 DTYPES = ("float32", "float64")
@@ -95,21 +96,28 @@ def entrants(peer: Peer, work: Work, values: list[np.ndarray[Any, Any]], wrap: W
 
 
 def in_sittings(
-    make: list[Callable[[], dict[str, Entrant]]], size: int, seconds: float, rounds: int
+    make: list[Callable[[], dict[str, Entrant]]],
+    size: int,
+    seconds: float,
+    rounds: int,
+    sittings: int | None = None,
+    rest: float = REST,
 ) -> dict[str, Times]:
     """Time competitors that are made anew in each sitting, always by another one first.
 
     Where large arrays lie, on a virtual machine above all, can make a third of the time, and who comes first tends to
     get the same place.
     """
-    sittings = SITTINGS if size > CACHED else 1
+    if sittings is None:
+        sittings = SITTINGS if size > CACHED else 1
+    rounds = max(-(-rounds // sittings), FEWEST)
     found: dict[str, Times] = {}
     for sitting in range(sittings):
         first = sitting * len(make) // sittings
         made = [maker() for maker in make[first:] + make[:first]]
         competitors = {name: entrant for entrants in made for name, entrant in entrants.items()}
         del made
-        for name, times in interleave(competitors, seconds / sittings, -(-rounds // sittings)).items():
+        for name, times in interleave(competitors, seconds / sittings, rounds, rest).items():
             found[name] = Times(found[name].rounds + times.rounds) if name in found else times
         del competitors
         gc.collect()
@@ -156,14 +164,25 @@ def named(length: int) -> str:
 
 
 def compare(
-    bench: Bench, name: str, shapes: Shapes, pair: tuple[Make, Make], most: float, case: str = "stages"
+    bench: Bench,
+    name: str,
+    shapes: Shapes,
+    pair: tuple[Make, Make] | MakeBoth,
+    most: float,
+    case: str = "stages",
+    sittings: int | None = None,
+    rest: float = REST,
 ) -> None:
-    """Time two calls on equal arrays in turns, and print their ratio beside what it may be."""
+    """Time two calls in turns, on equal arrays or on the same ones, and print their ratio beside what it may be."""
     progress(f"{case}: {name}")
     values = random_arrays(shapes, np.dtype(np.float32))
     try:
-        make = [partial(_entrant, key, one, values) for key, one in zip(("lrcore", "other"), pair, strict=True)]
-        times = in_sittings(make, sum(array.nbytes for array in values), bench.plan.seconds, bench.plan.rounds)
+        if isinstance(pair, tuple):
+            make = [partial(_entrant, key, one, values) for key, one in zip(("lrcore", "other"), pair, strict=True)]
+        else:
+            make = [partial(_both, pair, values)]
+        size = sum(array.nbytes for array in values)
+        times = in_sittings(make, size, bench.plan.seconds, bench.plan.rounds, sittings, rest)
     except ImportError as error:
         print(f"  {name:22} not measured: {error}")
         return
@@ -179,6 +198,11 @@ def compare(
 
 def _entrant(key: str, make: Make, values: list[np.ndarray[Any, Any]]) -> dict[str, Entrant]:
     return {key: Entrant(make(values))}
+
+
+def _both(make: MakeBoth, values: list[np.ndarray[Any, Any]]) -> dict[str, Entrant]:
+    ours, other = make(values)
+    return {"lrcore": Entrant(ours), "other": Entrant(other)}
 
 
 def new_row(bench: Bench, section: str, work: Work, case: str, dtype: str, shapes: Shapes) -> Row:

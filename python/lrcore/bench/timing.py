@@ -65,15 +65,18 @@ class Ratio(Times):
 
 
 def interleave(
-    competitors: Mapping[str, Call | Entrant], seconds: float = math.inf, rounds: int = MOST
+    competitors: Mapping[str, Call | Entrant], seconds: float = math.inf, rounds: int = MOST, rest: float = REST
 ) -> dict[str, Times]:
-    """Time calls in turns, in as many rounds, or in fewer (5 at least) if they take longer than ``seconds``."""
+    """Time calls in turns, in as many rounds, or in fewer (5 at least) if they take longer than ``seconds``.
+
+    Before each turn is a rest. One who is alone needs none, nor do those who share threads; after a rest a core is
+    slow for a while.
+    """
     start = time.perf_counter()
     entrants = {name: call if isinstance(call, Entrant) else Entrant(call) for name, call in competitors.items()}
     turns = {name: _calls_a_turn(entrant) for name, entrant in entrants.items()}
     names = list(entrants)
-    # One who is alone needs no rest, after which a core is slow for a while.
-    rest = REST if len(names) > 1 else 0.0
+    rest = rest if len(names) > 1 else 0.0
     times: dict[str, list[float]] = {name: [] for name in names}
     for done in range(rounds):
         if done >= FEWEST and (time.perf_counter() - start) * (done + 1) / done > seconds:

@@ -192,7 +192,7 @@ class Optimizer(Savable):
     def _waiting_squares(self) -> tuple[int, float, float] | None:
         """Return how many micro-batches wait, and the mean of their squares and that of their mean, of two or more."""
         count, squares = self._stepper.waiting, self._stepper.squares
-        if count < 2 or squares is None or not all(map(math.isfinite, squares)):
+        if count < 2 or squares is None or not math.isfinite(squares[0] + squares[1]):
             return None
         return count, squares[0] / count, squares[1] / count**2
 
@@ -200,7 +200,8 @@ class Optimizer(Savable):
         noise = self._common.noise_scale
         assert noise is not None  # noqa: S101 (for the type checker)
         noise._learn(small, noise.batch, large, noise.batch * count)
-        if self._reports.observe(noise, noise.batch * count, self._listeners()):
+        listeners = self._listeners()
+        if listeners and self._reports.observe(noise, noise.batch * count, listeners):
             self._follow(self._reports)
 
     def _skip(self, parameter: int, place: tuple[list[int], float] | None) -> None:
