@@ -9,7 +9,6 @@
 //! of its own, over cells that lie in L1 by then, it took as long as memory does, one after the other.
 
 use std::array;
-use std::marker::PhantomData;
 
 use super::format::Cell;
 use super::reduce::{LANES, padded};
@@ -52,11 +51,7 @@ pub(super) fn apply<C: Cell, R: Rule<C::Real, N>, B: Blend<C::Real>, T: Tally<C>
     let (state, state_tail) = split(state);
     let (average, average_tail) = average.as_chunks_mut();
     if !weight.is_empty() {
-        if T::LOOKS {
-            enter(level, Watched { motion, tally: PhantomData }, weight, grad_blocks, state, average, tally);
-        } else {
-            enter(level, motion, weight, grad_blocks, state, average, &mut NoTally);
-        }
+        enter(level, motion, weight, grad_blocks, state, average, tally);
     }
     if !weight_tail.is_empty() {
         let before = if T::LOOKS { padded(weight_tail) } else { [C::ZERO; LANES] };
@@ -119,14 +114,14 @@ fn split<C, const L: usize, const N: usize>(state: [&mut [C]; N]) -> ([&mut [[C;
 }
 
 #[inline(always)]
-fn enter<C: Cell, B: Body<C>, const N: usize, const L: usize>(
+fn enter<C: Cell, T, const N: usize, const L: usize>(
     level: Level,
-    body: B,
+    body: impl Body<C, T>,
     weight: &mut [[C; L]],
     grad: &[[C; L]],
     state: [&mut [[C; L]]; N],
     average: &mut [[C; L]],
-    tally: &mut B::Tally,
+    tally: &mut T,
 ) {
     let mut state = state.into_iter();
     let state = array::from_fn(|_| state.next().unwrap_or_default());
@@ -154,58 +149,10 @@ impl<F: Real, R: Rule<F, N>, B: Blend<F>, const N: usize> Motion<F, R, B, N> {
     }
 }
 
-/// The state arrays that a rule has, of those that a loop may have.
-#[inline(always)]
-fn of_rule<T, const L: usize, const N: usize>(state: [&mut [[T; L]]; MAX_STATE]) -> [&mut [[T; L]]; N] {
-    let mut state = state.into_iter();
-    array::from_fn(|_| state.next().unwrap_or_default())
-}
-
-/// The loop alone, an element at a time.
-impl<C: Cell, R: Rule<C::Real, N>, B: Blend<C::Real>, const N: usize> Body<C> for Motion<C::Real, R, B, N> {
-    const DIVIDES: bool = R::DIVIDES;
-    type Tally = NoTally;
-
-    #[inline(always)]
-    fn run<const L: usize>(
-        self,
-        weight: &mut [[C; L]],
-        grad: &[[C; L]],
-        state: [&mut [[C; L]]; MAX_STATE],
-        average: &mut [[C; L]],
-        _: &mut NoTally,
-    ) {
-        let (weight, grad, average) = (weight.as_flattened_mut(), grad.as_flattened(), average.as_flattened_mut());
-        let state: [_; N] = of_rule(state).map(<[_]>::as_flattened_mut);
-        // `apply` has compared the lengths; here the compiler sees it, and drops every check inside the loop.
-        let len = weight.len();
-        assert!(grad.len() == len && state.iter().all(|state| state.len() == len));
-        assert!(!B::USED || average.len() == len);
-        for i in 0..len {
-            let (moved, after) = self.of_one(weight[i].load(), grad[i].load(), array::from_fn(|k| state[k][i].load()));
-            weight[i] = C::store(moved);
-            for k in 0..N {
-                state[k][i] = C::store(after[k]);
-            }
-            if B::USED {
-                average[i] = C::store(self.blend.blend(average[i].load(), moved));
-            }
-        }
-    }
-}
-
-/// A motion that a tally looks at.
-struct Watched<M, T> {
-    motion: M,
-    tally: PhantomData<T>,
-}
-
-/// The loop a block at a time: weight and gradient are loaded once, for the rule and for the tally.
-impl<C: Cell, R: Rule<C::Real, N>, B: Blend<C::Real>, T: Tally<C>, const N: usize> Body<C>
-    for Watched<Motion<C::Real, R, B, N>, T>
+impl<C: Cell, R: Rule<C::Real, N>, B: Blend<C::Real>, T: Tally<C>, const N: usize> Body<C, T>
+    for Motion<C::Real, R, B, N>
 {
     const DIVIDES: bool = R::DIVIDES;
-    type Tally = T;
 
     #[inline(always)]
     fn run<const L: usize>(
@@ -216,25 +163,43 @@ impl<C: Cell, R: Rule<C::Real, N>, B: Blend<C::Real>, T: Tally<C>, const N: usiz
         average: &mut [[C; L]],
         tally: &mut T,
     ) {
-        let Self { motion, .. } = self;
-        let mut state: [_; N] = of_rule(state);
-        let len = weight.len();
-        assert!(grad.len() == len && state.iter().all(|state| state.len() == len));
-        assert!(!B::USED || average.len() == len);
+        let mut state = state.into_iter();
+        let mut state: [&mut [[C; L]]; N] = array::from_fn(|_| state.next().unwrap_or_default());
+        // `apply` has compared the lengths; here the compiler sees it, and drops every check inside the loops.
+        let blocks = weight.len();
+        assert!(grad.len() == blocks && state.iter().all(|state| state.len() == blocks));
+        assert!(!B::USED || average.len() == blocks);
+        if !T::LOOKS {
+            let (weight, grad, average) = (weight.as_flattened_mut(), grad.as_flattened(), average.as_flattened_mut());
+            let state = state.map(<[_]>::as_flattened_mut);
+            for i in 0..blocks * L {
+                let (moved, next) =
+                    self.of_one(weight[i].load(), grad[i].load(), array::from_fn(|k| state[k][i].load()));
+                weight[i] = C::store(moved);
+                for k in 0..N {
+                    state[k][i] = C::store(next[k]);
+                }
+                if B::USED {
+                    average[i] = C::store(self.blend.blend(average[i].load(), moved));
+                }
+            }
+            return;
+        }
         // A local, which the compiler keeps in registers.
         let mut sums = *tally;
-        for i in 0..len {
+        for i in 0..blocks {
+            // Weight and gradient are loaded once, for the rule and for the tally.
             let (before, given) = (weight[i].map(C::load), grad[i].map(C::load));
             let state = state.each_mut().map(|state| &mut state[i]);
             let mut after = [C::Real::ZERO; L];
             for j in 0..L {
-                let (moved, next) = motion.of_one(before[j], given[j], array::from_fn(|k| state[k][j].load()));
+                let (moved, next) = self.of_one(before[j], given[j], array::from_fn(|k| state[k][j].load()));
                 after[j] = moved;
                 for k in 0..N {
                     state[k][j] = C::store(next[k]);
                 }
                 if B::USED {
-                    average[i][j] = C::store(motion.blend.blend(average[i][j].load(), moved));
+                    average[i][j] = C::store(self.blend.blend(average[i][j].load(), moved));
                 }
             }
             weight[i] = after.map(C::store);

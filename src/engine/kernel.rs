@@ -168,24 +168,23 @@ impl<C: Cell, R: Rule<C::Real, N>, W: Tally<C>, const N: usize> Kernel for Step<
         look: bool,
     ) -> [f64; TALLIES] {
         if look {
-            self.move_range(level, tensor, range, scratch, W::default()).values()
+            self.move_range(level, tensor, range, scratch, W::default())
         } else {
-            self.move_range(level, tensor, range, scratch, NoTally);
-            [0.0; TALLIES]
+            self.move_range(level, tensor, range, scratch, NoTally)
         }
     }
 }
 
 // Whoever calls these keeps to the contract of `Kernel::run`.
 impl<C: Cell, R: Rule<C::Real, N>, W, const N: usize> Step<C, R, W, N> {
-    fn move_range<T: Tally<C>>(
+    fn move_range(
         &self,
         level: Level,
         tensor: &Tensor<'_>,
         range: Range<usize>,
         scratch: &mut Scratch,
-        mut tally: T,
-    ) -> T {
+        mut tally: impl Tally<C>,
+    ) -> [f64; TALLIES] {
         let tile = match (tensor.is_dense(), self.stages.zero_grads) {
             (true, false) => range.len(),
             (true, true) => DENSE_TILE,
@@ -197,7 +196,7 @@ impl<C: Cell, R: Rule<C::Real, N>, W, const N: usize> Step<C, R, W, N> {
             self.move_tile(level, tensor, start..end, scratch, &mut tally);
             start = end;
         }
-        tally
+        tally.values()
     }
 
     /// One tile, or a range of any length where nothing needs scratch.

@@ -109,20 +109,18 @@ pub(super) trait Job {
 }
 
 /// A loop over the operands of a tensor, to be compiled for every instruction set.
-pub(super) trait Body<C: Cell> {
+pub(super) trait Body<C: Cell, T> {
     /// Whether it divides or takes roots.
     const DIVIDES: bool;
-    /// What it keeps from block to block, and from one run to the next.
-    type Tally;
 
-    /// Runs the loop over blocks of `L` elements. Implementations are `#[inline(always)]`, and so is everything that they call.
+    /// Runs the loop over blocks of `L` elements, and shows them to the tally. Implementations are `#[inline(always)]`, and so is everything that they call.
     fn run<const L: usize>(
         self,
         weight: &mut [[C; L]],
         grad: &[[C; L]],
         state: [&mut [[C; L]]; MAX_STATE],
         average: &mut [[C; L]],
-        tally: &mut Self::Tally,
+        tally: &mut T,
     );
 }
 
@@ -166,7 +164,7 @@ macro_rules! entries {
     ($($(#[$attribute:meta])* $name:ident)*) => {$(
         $(#[$attribute])*
         #[expect(clippy::too_many_arguments, reason = "each operand is one, for the compiler to know that none overlaps another")]
-        fn $name<C: Cell, B: Body<C>, const L: usize>(
+        fn $name<C: Cell, B: Body<C, T>, T, const L: usize>(
             body: B,
             weight: &mut [[C; L]],
             grad: &[[C; L]],
@@ -175,7 +173,7 @@ macro_rules! entries {
             state2: &mut [[C; L]],
             state3: &mut [[C; L]],
             average: &mut [[C; L]],
-            tally: &mut B::Tally,
+            tally: &mut T,
         ) {
             body.run(weight, grad, [state0, state1, state2, state3], average, tally);
         }
@@ -197,14 +195,14 @@ entries! {
 /// Runs the loop, compiled for the level, which must be available. Each operand is an argument of its own, never part of a
 /// struct or an array: that is how the compiler learns that they don't overlap.
 #[inline(always)]
-pub(super) fn enter<C: Cell, B: Body<C>, const L: usize>(
+pub(super) fn enter<C: Cell, B: Body<C, T>, T, const L: usize>(
     level: Level,
     body: B,
     weight: &mut [[C; L]],
     grad: &[[C; L]],
     state: [&mut [[C; L]]; MAX_STATE],
     average: &mut [[C; L]],
-    tally: &mut B::Tally,
+    tally: &mut T,
 ) {
     let [state0, state1, state2, state3] = state;
     debug_assert!(level.is_available());

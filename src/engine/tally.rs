@@ -1,6 +1,4 @@
-//! Statistics of a step, taken within the loop that moves the weights.
-//!
-//! A loop of their own, over a tile that lies in L1 already, takes as long as memory does beside it, and lets memory wait.
+//! Statistics of a step, taken within the [loop](super::block) that moves the weights.
 
 use super::format::Cell;
 use super::reduce::{LANES, reduced};
