@@ -63,9 +63,11 @@ if __name__ == "__main__":
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
         bowl = sweeps.sweep(objectives.bowl, space, executor=client.get_executor(), results="dask.sqlite")
         print(json.dumps(bowl.rows))
-        troubles = {"what": ["fine", "nan", "raise", "kill"]}
+        troubles = {"what": ["fine", "nan", "kill", "raise"]}
         executor = client.get_executor()
-        print(json.dumps(sweeps.sweep(objectives.troubled, troubles, seeds=1, executor=executor).rows))
+        # One at a time: a worker that dies takes what it has not yet told the scheduler with it, and Dask may not try
+        # that again.
+        print(json.dumps(sweeps.sweep(objectives.troubled, troubles, seeds=1, executor=executor, workers=1).rows))
 """
 
 MPI = """
@@ -99,7 +101,7 @@ def test_dask_gives_the_same_table(expected, tmp_path):
     done = run(DASK, tmp_path, sys.executable)
     rows, troubles = check_elsewhere(done, expected)
     assert len({row["process"] for row in rows}) == 2
-    assert troubles[3]["reason"].startswith("KilledWorker: ")
+    assert troubles[2]["reason"].startswith("KilledWorker: ")
     assert len(sweeps.load(tmp_path / "dask.sqlite")) == 24
 
 
