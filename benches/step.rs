@@ -47,7 +47,7 @@ fn bench<F: Real + Native>(criterion: &mut Criterion, name: &str, len: usize, la
     };
     let mut batch = Batch::default();
     let slot = batch.add_slot(tensor.access());
-    batch.push(tensor, slot);
+    batch.push(tensor, slot, 0);
     let kernels = [update.at(STEP, F::DTYPE, Stages::NONE)];
 
     let mut group = criterion.benchmark_group(format!("{name}/{:?}/{label}", F::DTYPE));
@@ -55,7 +55,7 @@ fn bench<F: Real + Native>(criterion: &mut Criterion, name: &str, len: usize, la
     for level in Level::available() {
         group.bench_function(BenchmarkId::from_parameter(level.name()), |bencher| {
             assert!(simd::set(level));
-            bencher.iter(|| batch.run(&kernels));
+            bencher.iter(|| batch.run(&kernels, None));
         });
     }
     group.finish();

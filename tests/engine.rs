@@ -1,7 +1,9 @@
 //! The engine against a naive twin: the rule, element by element, in one loop.
 
+use std::num::NonZeroUsize;
+
 use lrcore::engine::simd::{self, Level};
-use lrcore::engine::{Access, Batch, Decay, Describe, Dtype, LANES, Make, Native, Stages, Tensor, parallel};
+use lrcore::engine::{Access, Batch, Decay, Describe, Dtype, LANES, Make, Native, Sample, Stages, Tensor, parallel};
 use lrcore::rule::{Optimizer, Real, Rule};
 use lrcore::rules::{self, Visitor};
 
@@ -85,7 +87,7 @@ fn engine<F: Real + Native>(name: &str, values: &[f64], tensors: &[(Vec<F>, Vec<
         let mut batch = Batch::default();
         let access = Access { dtype: F::DTYPE, states: initial.len(), average: false, zero_grads: false };
         let slot = batch.add_slot(access);
-        for ((weight, states), (_, grad)) in moved.iter_mut().zip(tensors) {
+        for (number, ((weight, states), (_, grad))) in moved.iter_mut().zip(tensors).enumerate() {
             let tensor = match states.as_mut_slice() {
                 [] => Tensor::from_slices(weight, grad, []),
                 [a] => Tensor::from_slices(weight, grad, [a]),
@@ -94,9 +96,9 @@ fn engine<F: Real + Native>(name: &str, values: &[f64], tensors: &[(Vec<F>, Vec<
                 [a, b, c, d] => Tensor::from_slices(weight, grad, [a, b, c, d]),
                 more => panic!("{} states", more.len()),
             };
-            batch.push(tensor, slot);
+            batch.push(tensor, slot, number);
         }
-        batch.run(&[update.at(t, F::DTYPE, stages)]);
+        batch.run(&[update.at(t, F::DTYPE, stages)], None);
     }
     moved
 }
@@ -148,7 +150,7 @@ const PLAIN: Access = Access { dtype: Dtype::F32, states: 0, average: false, zer
 fn a_tensor_of_another_format_is_refused() {
     let mut batch = Batch::default();
     let slot = batch.add_slot(Access { dtype: Dtype::F64, ..PLAIN });
-    batch.push(Tensor::from_slices(&mut [1.0_f32], &[1.0], []), slot);
+    batch.push(Tensor::from_slices(&mut [1.0_f32], &[1.0], []), slot, 0);
 }
 
 #[test]
@@ -158,8 +160,37 @@ fn a_kernel_that_needs_more_than_tensors_have_is_refused() {
     let (mut weight, grad) = ([1.0_f32], [1.0]);
     let mut batch = Batch::default();
     let slot = batch.add_slot(PLAIN);
-    batch.push(Tensor::from_slices(&mut weight, &grad, []), slot);
-    batch.run(&[update.at(1, Dtype::F32, Stages { zero_grads: true, ..Stages::NONE })]);
+    batch.push(Tensor::from_slices(&mut weight, &grad, []), slot, 0);
+    batch.run(&[update.at(1, Dtype::F32, Stages { zero_grads: true, ..Stages::NONE })], None);
+}
+
+#[test]
+fn the_samples_of_all_phases_are_all_gradients_once() {
+    let update = rules::find("sgd", Make(&[0.1])).flatten().expect("a registered name");
+    let kernels = [update.at(1, Dtype::F32, Stages::NONE)];
+    // Integers, whose sums are exact in any order.
+    let grads: Vec<Vec<f32>> = LENGTHS.iter().map(|&len| (0..len).map(|i| (i % 7) as f32).collect()).collect();
+    let mut weights = grads.clone();
+    let mut batch = Batch::default();
+    let slot = batch.add_slot(PLAIN);
+    // Whoever numbers tensors may leave some out.
+    for (number, (weight, grad)) in weights.iter_mut().zip(&grads).enumerate() {
+        batch.push(Tensor::from_slices(weight, grad, []), slot, 3 * number);
+    }
+    let expected: f32 = grads.iter().flatten().map(|grad| grad * grad).sum();
+    for stride in [1, 2, 7, 100] {
+        let mut sum = 0.0;
+        for phase in 10..10 + stride {
+            let sample = Sample { stride: NonZeroUsize::new(stride).expect("not 0"), phase };
+            if phase % 2 == 0 {
+                batch.run(&kernels, Some(sample));
+            } else {
+                batch.run_with_stats(&kernels, Some(sample));
+            }
+            sum += batch.sampled_squares(sample);
+        }
+        assert_eq!(sum, f64::from(expected), "stride {stride}");
+    }
 }
 
 #[test]

@@ -47,9 +47,8 @@ def test_squares_have_the_bits_of_the_fixed_tree_and_nothing_else_changes(dtype,
         opt = lrcore.AdamW({name: np.ones(size, dtype) for name, size in shapes.items()}, lr=0.1, **options)
         for grad in grads:
             opt.accumulate(grad)
-        squares = opt._stepper.squares
         opt.step()
-        return squares, opt.params
+        return opt._stepper.squares, opt.params
 
     before = lrcore.get_num_threads()
     try:
@@ -78,7 +77,7 @@ def test_squares_have_the_bits_of_the_fixed_tree_and_nothing_else_changes(dtype,
                 expected_grads += sum_of_squares(name, array)
                 sums[name] = sums[name] + array
     expected_sum = sum(sum_of_squares(name, array) for name, array in sums.items())
-    assert squares == (stride * expected_grads, stride * expected_sum)
+    assert squares == (3, stride * expected_grads / 3, stride * expected_sum / 9)
 
 
 def test_every_unit_is_looked_at_in_turn():
@@ -89,13 +88,35 @@ def test_every_unit_is_looked_at_in_turn():
     stride = math.ceil(sum(math.ceil(size / 4096) for size in sizes.values()) / 4)
     found = []
     for _ in range(stride):
-        for _ in range(2):
-            opt.accumulate(grads)
-        found.append(opt._stepper.squares)
+        opt.accumulate(grads)
+        opt.accumulate({name: 3.0 * grad for name, grad in grads.items()})
         opt.step()
+        found.append(opt._stepper.squares)
     truth = sum(float((grad**2).sum()) for grad in grads.values())
-    assert np.mean(found, axis=0) == pytest.approx([2.0 * truth, 4.0 * truth], rel=1e-12)
-    assert len({grad for grad, _ in found}) > 1
+    assert np.mean(found, axis=0) == pytest.approx([2, 5.0 * truth, 4.0 * truth], rel=1e-12)
+    assert len({small for _, small, _ in found}) > 1
+
+
+def test_gradients_are_unscaled_before_they_are_squared():
+    def noise(scale):
+        opt = lrcore.SGD({"w": np.zeros(4)}, noise_scale=lrcore.NoiseScale(batch=8))
+        for value in (1.0, 2.0):
+            opt.accumulate({"w": np.full(4, scale * value)})
+        opt.step(grad_scale=scale)
+        return opt.noise_scale.state()
+
+    assert noise(128.0) == noise(1.0)
+
+
+def test_adascale_follows_a_noise_scale_that_is_updated_by_hand():
+    lr = 0.1 * schedules.Constant(1.0) * schedules.AdaScale()
+    opt = lrcore.SGD({"w": np.zeros(2)}, lr=lr, noise_scale=lrcore.NoiseScale(batch=8))
+    opt.noise_scale.update(10.0, 8, 4.0, 32)
+    opt.step({"w": np.ones(2)})
+    assert opt.lr == 0.1 * opt.noise_scale.gain(32)
+    assert opt.noise_scale.gain(32) == pytest.approx(2.5)
+    opt.step({"w": np.ones(2)})
+    assert opt.lr == 0.1 * opt.noise_scale.gain(32)
 
 
 def optimizer(**options):

@@ -72,6 +72,8 @@ class NoiseScale:
         # Of S, G², and of their squares and product.
         self._averages = RunningAverages(self.smoothing, [0.0] * 5)
         self._largest = batch
+        # Whether an optimizer has yet to tell schedules that follow it.
+        self.is_news = False
 
     def update(self, small: float, small_batch: int, large: float, large_batch: int) -> None:
         """Add the squared norms of gradients at two batch sizes.
@@ -93,6 +95,7 @@ class NoiseScale:
     def _learn(self, small: float, small_batch: int, large: float, large_batch: int) -> None:
         """Update with numbers that are known to be good, now or when somebody asks."""
         self._waiting.append((small, small_batch, large, large_batch))
+        self._largest, self.is_news = large_batch, True
         if len(self._waiting) >= BUNCH:
             self._settle()
 
@@ -102,7 +105,6 @@ class NoiseScale:
             signal = (big * large - b * small) / (big - b)
             noise = (small - large) / (1.0 / b - 1.0 / big)
             self._averages.add(noise, signal, noise * noise, signal * signal, noise * signal)
-            self._largest = big
         self._updates += len(waiting)
 
     @property
@@ -163,8 +165,17 @@ class NoiseScale:
         batch = max(round(scale), 1)
         return BatchAdvice(batch, lr * (1.0 + scale / self._largest) / (1.0 + scale / batch))
 
-    def gain(self, batch: int) -> float:
-        """Return how many steps of a micro-batch one of a larger batch is worth: from 1 to ``batch / micro-batch``."""
+    def gain(self, batch: int | None = None) -> float:
+        """Return how many steps of a micro-batch one of a larger batch is worth: from 1 to ``batch / micro-batch``.
+
+        Args:
+            batch: The larger batch, at least the micro-batch; None is that of the last update.
+
+        Raises:
+            TypeError: If it is no number.
+            ValueError: If it is out of range.
+        """
+        batch = self._largest if batch is None else check_count("gain: batch", batch, least=self.batch)
         noise, signal = self._means()[:2]
         noise, signal = max(noise, 0.0), max(signal, 0.0)
         least = noise / batch + signal

@@ -3,7 +3,6 @@
 //! Optimizers of many types meet here in one: [`Update`] is what the bindings hold, a [`Kernel`] is one step of it.
 
 use std::array;
-use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::block::{self, Motion};
@@ -11,7 +10,7 @@ use super::format::{Cell, Dtype};
 use super::reduce::{LANES, Norm, UNIT, add};
 use super::simd::{self, Job, Level};
 use super::stage::{Folded, NoAverage, Staged, Stages};
-use super::tally::{NoTally, TALLIES, Tally, Watch, WatchSquares, WatchStats};
+use super::tally::{NoTally, Sums, TALLIES, Tally};
 use super::tensor::{AVERAGE, Access, GRAD, MAX_STATE, OPERANDS, STATE, Tensor, WEIGHT};
 use crate::rule::{Optimizer, Real, Rule};
 use crate::rules::Visitor;
@@ -31,39 +30,29 @@ pub trait Kernel: Send + Sync {
     /// What a tensor must have to be moved.
     fn access(&self) -> Access;
 
-    /// Moves a range of the tensor. If it is to look, the range is of one unit at most, and the numbers of that are returned.
+    /// Moves a range of the tensor.
     ///
     /// # Safety
     /// The tensor [allows](Access::allows) this kernel's access, the range is within it, and nothing else uses those elements.
-    unsafe fn run(
+    unsafe fn run(&self, level: Level, tensor: &Tensor<'_>, range: Range<usize>, scratch: &mut Scratch);
+
+    /// Moves a unit of the tensor, and returns what that did.
+    ///
+    /// # Safety
+    /// As [`run`](Self::run).
+    unsafe fn run_unit_with_stats(
         &self,
         level: Level,
         tensor: &Tensor<'_>,
-        range: Range<usize>,
+        unit: Range<usize>,
         scratch: &mut Scratch,
-        look: bool,
     ) -> [f64; TALLIES];
 }
 
-/// An optimizer, and what its steps look at when they are to look.
-struct Typed<O, W, const N: usize> {
-    optimizer: O,
-    watched: PhantomData<W>,
-}
+/// An optimizer of one type.
+struct Typed<O, const N: usize>(O);
 
-impl<O: Optimizer<N>, W: Watch, const N: usize> Typed<O, W, N> {
-    fn boxed(optimizer: O) -> Box<dyn Update> {
-        Box::new(Self { optimizer, watched: PhantomData })
-    }
-}
-
-/// An optimizer whose steps look at [squares](super::tally::Squares), not at statistics.
-#[must_use]
-pub fn watching_squares<const N: usize>(optimizer: impl Optimizer<N>) -> Box<dyn Update> {
-    Typed::<_, WatchSquares, N>::boxed(optimizer)
-}
-
-impl<const N: usize, O: Optimizer<N>, W: Watch> Update for Typed<O, W, N> {
+impl<const N: usize, O: Optimizer<N>> Update for Typed<O, N> {
     fn state(&self) -> &'static [&'static str] {
         const {
             assert!(N <= MAX_STATE);
@@ -72,13 +61,13 @@ impl<const N: usize, O: Optimizer<N>, W: Watch> Update for Typed<O, W, N> {
     }
 
     fn initial(&self) -> Vec<f64> {
-        self.optimizer.initial().to_vec()
+        self.0.initial().to_vec()
     }
 
     fn at(&self, t: u64, dtype: Dtype, stages: Stages) -> Box<dyn Kernel> {
         match dtype {
-            Dtype::F32 => Step::<[u8; 4], _, W::Tally<_>, N>::boxed(self.optimizer.at::<f32>(t), stages.fold()),
-            Dtype::F64 => Step::<[u8; 8], _, W::Tally<_>, N>::boxed(self.optimizer.at::<f64>(t), stages.fold()),
+            Dtype::F32 => Step::<[u8; 4], _, N>::boxed(self.0.at::<f32>(t), stages.fold()),
+            Dtype::F64 => Step::<[u8; 8], _, N>::boxed(self.0.at::<f64>(t), stages.fold()),
         }
     }
 }
@@ -112,8 +101,14 @@ impl Visitor for Make<'_> {
     type Output = Option<Box<dyn Update>>;
 
     fn visit<const N: usize, O: Optimizer<N>>(self) -> Self::Output {
-        O::from_values(self.0).map(Typed::<O, WatchStats, N>::boxed)
+        O::from_values(self.0).map(erased)
     }
+}
+
+/// An optimizer, whatever its type.
+#[must_use]
+pub fn erased<const N: usize>(optimizer: impl Optimizer<N>) -> Box<dyn Update> {
+    Box::new(Typed(optimizer))
 }
 
 /// Elements to a tile of scratch: its operands lie in L1 together.
@@ -136,55 +131,54 @@ impl Scratch {
     }
 }
 
-struct Step<C: Cell, R, W, const N: usize> {
+struct Step<C: Cell, R, const N: usize> {
     rule: R,
     stages: Folded<C::Real>,
-    watched: PhantomData<W>,
 }
 
-impl<C: Cell, R: Rule<C::Real, N>, W: Tally<C>, const N: usize> Step<C, R, W, N> {
+impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Step<C, R, N> {
     /// The step, of the rule alone or with the stages around it.
     fn boxed(rule: R, stages: Folded<C::Real>) -> Box<dyn Kernel> {
-        let watched = PhantomData::<W>;
         match stages.around {
-            None => Box::new(Self { rule, stages, watched }),
-            Some(around) => Box::new(Step::<C, _, W, N> { rule: Staged { rule, around }, stages, watched }),
+            None => Box::new(Self { rule, stages }),
+            Some(around) => Box::new(Step::<C, _, N> { rule: Staged { rule, around }, stages }),
         }
     }
 }
 
-impl<C: Cell, R: Rule<C::Real, N>, W: Tally<C>, const N: usize> Kernel for Step<C, R, W, N> {
+impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Kernel for Step<C, R, N> {
     fn access(&self) -> Access {
         let Folded { average, zero_grads, .. } = self.stages;
         Access { dtype: C::DTYPE, states: N, average: average.is_some(), zero_grads }
     }
 
-    unsafe fn run(
+    unsafe fn run(&self, level: Level, tensor: &Tensor<'_>, range: Range<usize>, scratch: &mut Scratch) {
+        self.move_range(level, tensor, range, scratch, &mut NoTally);
+    }
+
+    unsafe fn run_unit_with_stats(
         &self,
         level: Level,
         tensor: &Tensor<'_>,
-        range: Range<usize>,
+        unit: Range<usize>,
         scratch: &mut Scratch,
-        look: bool,
     ) -> [f64; TALLIES] {
-        if look {
-            self.move_range(level, tensor, range, scratch, W::default())
-        } else {
-            self.move_range(level, tensor, range, scratch, NoTally)
-        }
+        let mut sums = Sums::default();
+        self.move_range(level, tensor, unit, scratch, &mut sums);
+        sums.values()
     }
 }
 
 // Whoever calls these keeps to the contract of `Kernel::run`.
-impl<C: Cell, R: Rule<C::Real, N>, W, const N: usize> Step<C, R, W, N> {
+impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Step<C, R, N> {
     fn move_range(
         &self,
         level: Level,
         tensor: &Tensor<'_>,
         range: Range<usize>,
         scratch: &mut Scratch,
-        mut tally: impl Tally<C>,
-    ) -> [f64; TALLIES] {
+        tally: &mut impl Tally<C>,
+    ) {
         let tile = match (tensor.is_dense(), self.stages.zero_grads) {
             (true, false) => range.len(),
             (true, true) => DENSE_TILE,
@@ -193,10 +187,9 @@ impl<C: Cell, R: Rule<C::Real, N>, W, const N: usize> Step<C, R, W, N> {
         let mut start = range.start;
         while start < range.end {
             let end = range.end.min(start + tile);
-            self.move_tile(level, tensor, start..end, scratch, &mut tally);
+            self.move_tile(level, tensor, start..end, scratch, tally);
             start = end;
         }
-        tally.values()
     }
 
     /// One tile, or a range of any length where nothing needs scratch.

@@ -17,11 +17,12 @@ mod tally;
 mod tensor;
 
 use std::cell::RefCell;
+use std::num::NonZeroUsize;
 use std::ops::Range;
 
 pub use average::Average;
 pub use format::Dtype;
-pub use kernel::{Describe, Kernel, Make, Signature, Update, watching_squares};
+pub use kernel::{Describe, Kernel, Make, Signature, Update, erased};
 pub use overlap::{Meeting, Overlaps, Span};
 pub use reduce::{LANES, Norm};
 pub use stage::{Decay, Stages};
@@ -44,9 +45,28 @@ pub struct Batch<'a> {
     tallies: Units<TALLIES>,
 }
 
+/// Which units of gradients a step looks at: those whose number in the tensor and the tensor's number together come to the
+/// phase, by the stride.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// One unit of so many is in it.
+    pub stride: NonZeroUsize,
+    /// Which one.
+    pub phase: usize,
+}
+
+impl Sample {
+    /// The numbers of those units that begin within a range of a tensor.
+    fn units(self, tensor: usize, range: Range<usize>) -> impl Iterator<Item = usize> {
+        let (stride, units) = (self.stride.get(), range.start.div_ceil(UNIT)..range.end.div_ceil(UNIT));
+        let to_phase = (self.phase % stride + stride - (tensor + units.start) % stride) % stride;
+        (units.start + to_phase..units.end).step_by(stride)
+    }
+}
+
 struct Entry<'a> {
     tensor: Tensor<'a>,
-    /// How many tensors there are before it.
+    /// What the tensor is known by to a sample.
     number: usize,
     /// The number of the kernel that moves it.
     slot: usize,
@@ -71,16 +91,15 @@ impl<'a> Batch<'a> {
         self.slots.len() - 1
     }
 
-    /// Adds a tensor to be moved by the kernel of a slot.
+    /// Adds a tensor to be moved by the kernel of a slot. A [`Sample`] knows it by its number.
     ///
     /// # Panics
     /// If there is no such slot, or it is for another access.
-    pub fn push(&mut self, tensor: Tensor<'a>, slot: usize) {
+    pub fn push(&mut self, tensor: Tensor<'a>, slot: usize, number: usize) {
         assert_eq!(self.slots[slot], tensor.access());
         let (start, unit) = (self.total, self.units);
         self.total += tensor.len;
         self.units += tensor.len.div_ceil(UNIT);
-        let number = self.entries.len();
         self.entries.push(Entry { tensor, number, slot, start, unit });
     }
 
@@ -113,19 +132,25 @@ impl<'a> Batch<'a> {
         self.total
     }
 
-    /// Takes the step: moves every tensor once, by the kernels of the slots.
+    /// Takes the step: moves every tensor once, by the kernels of the slots. The squares of a sample of the gradients can be had
+    /// [afterwards](Self::sampled_squares).
     ///
     /// # Panics
     /// If there is not a kernel for each slot, or one needs more than its tensors have.
-    pub fn run(&mut self, kernels: &[Box<dyn Kernel>]) {
+    pub fn run(&mut self, kernels: &[Box<dyn Kernel>], sample: Option<Sample>) {
         self.check(kernels);
+        if sample.is_some() {
+            self.norms.resize(self.units);
+        }
+        let grain = if sample.is_some() { UNIT } else { LANES };
         let level = simd::current();
         let batch = &*self;
         parallel::share(batch.total, &|line| {
             SCRATCH.with_borrow_mut(|scratch| {
-                batch.for_each_piece(line, LANES, |Entry { tensor, slot, .. }, piece| {
+                batch.for_each_piece(line, grain, |entry, piece| {
+                    batch.look(level, entry, &piece, scratch, sample);
                     // SAFETY: `check` and `push` saw that kernel and tensor fit, and no two pieces meet.
-                    unsafe { kernels[*slot].run(level, tensor, piece, scratch, false) };
+                    unsafe { kernels[entry.slot].run(level, &entry.tensor, piece, scratch) };
                 });
             });
         });
@@ -135,60 +160,30 @@ impl<'a> Batch<'a> {
     ///
     /// # Panics
     /// As `run`.
-    pub fn run_with_stats(&mut self, kernels: &[Box<dyn Kernel>]) -> Vec<Stats> {
-        self.run_looking(kernels, 1, &|_| 0);
-        self.entries.iter().map(|entry| Stats::of_units(self.tallies_of(entry, 0, 1))).collect()
-    }
-
-    /// [Takes the step](Self::run), and returns the sum of squares of each gradient, and of each weight after the step, of a
-    /// sample of the units: one of `stride`, beginning with the number that `first` says for the number of a tensor.
-    ///
-    /// # Panics
-    /// As `run`, and if `stride` is 0.
-    pub fn run_with_squares(
-        &mut self,
-        kernels: &[Box<dyn Kernel>],
-        stride: usize,
-        first: &(dyn Fn(usize) -> usize + Sync),
-    ) -> Vec<[f64; 2]> {
-        self.run_looking(kernels, stride, first);
-        let add = |sums: [f64; 2], unit: [f64; TALLIES]| [sums[0] + unit[0], sums[1] + unit[1]];
-        let sums = |entry: &Entry<'_>| self.tallies_of(entry, first(entry.number), stride).fold([0.0; 2], add);
-        self.entries.iter().map(sums).collect()
-    }
-
-    /// Takes the step, and looks at a sample of the units.
-    fn run_looking(&mut self, kernels: &[Box<dyn Kernel>], stride: usize, first: &(dyn Fn(usize) -> usize + Sync)) {
+    pub fn run_with_stats(&mut self, kernels: &[Box<dyn Kernel>], sample: Option<Sample>) -> Vec<Stats> {
         self.check(kernels);
         self.tallies.resize(self.units);
+        if sample.is_some() {
+            self.norms.resize(self.units);
+        }
         let level = simd::current();
         let batch = &*self;
         parallel::share(batch.total, &|line| {
             SCRATCH.with_borrow_mut(|scratch| {
-                batch.for_each_piece(line, UNIT, |entry, piece| {
-                    let first = first(entry.number);
-                    let mut start = piece.start;
-                    while start < piece.end {
-                        let unit = start / UNIT;
-                        let next = first + unit.saturating_sub(first).next_multiple_of(stride);
-                        let looks = next == unit;
-                        let end = piece.end.min(if looks { start + UNIT } else { next * UNIT });
-                        let kernel = &kernels[entry.slot];
-                        // SAFETY: as in `run`.
-                        let values = unsafe { kernel.run(level, &entry.tensor, start..end, scratch, looks) };
-                        if looks {
-                            batch.tallies.set(entry.unit + unit, values);
-                        }
-                        start = end;
-                    }
+                batch.for_each_unit(line, |entry, unit, piece| {
+                    batch.look(level, entry, &piece, scratch, sample);
+                    let (kernel, tensor) = (&kernels[entry.slot], &entry.tensor);
+                    // SAFETY: as in `run`.
+                    let values = unsafe { kernel.run_unit_with_stats(level, tensor, piece, scratch) };
+                    batch.tallies.set(unit, values);
                 });
             });
         });
-    }
-
-    fn tallies_of(&self, entry: &Entry<'_>, first: usize, stride: usize) -> impl Iterator<Item = [f64; TALLIES]> {
-        let units = first..entry.tensor.len.div_ceil(UNIT);
-        units.step_by(stride).map(|unit| self.tallies.get(entry.unit + unit))
+        let of_units = |entry: &Entry<'_>| {
+            let units = entry.unit..entry.unit + entry.tensor.len.div_ceil(UNIT);
+            Stats::of_units(units.map(|unit| self.tallies.get(unit)))
+        };
+        self.entries.iter().map(of_units).collect()
     }
 
     /// The norm of all gradients together, each element first multiplied by a factor.
@@ -206,6 +201,16 @@ impl<'a> Batch<'a> {
             });
         });
         norm.total((0..self.units).map(|unit| self.norms.get(unit)[0]))
+    }
+
+    /// The sum of squares of the gradients in the units that the last step looked at.
+    #[must_use]
+    pub fn sampled_squares(&self, sample: Sample) -> f64 {
+        let units = |entry: &Entry<'_>| {
+            let first = entry.unit;
+            sample.units(entry.number, 0..entry.tensor.len).map(move |unit| first + unit)
+        };
+        self.entries.iter().flat_map(units).map(|unit| self.norms.get(unit)[0]).sum()
     }
 
     /// The number of the first tensor whose gradient has an element that is infinite or NaN when it is multiplied by a factor.
@@ -239,6 +244,23 @@ impl<'a> Batch<'a> {
                 }
             }
         });
+    }
+
+    /// Looks at the gradient in those units of a piece that are in the sample, before the piece is moved.
+    fn look(
+        &self,
+        level: simd::Level,
+        entry: &Entry<'_>,
+        piece: &Range<usize>,
+        scratch: &mut Scratch,
+        sample: Option<Sample>,
+    ) {
+        for unit in sample.into_iter().flat_map(|sample| sample.units(entry.number, piece.clone())) {
+            let cells = unit * UNIT..piece.end.min((unit + 1) * UNIT);
+            // SAFETY: the thread that the piece belongs to writes it later.
+            let squares = unsafe { kernel::norm_of_unit(level, &entry.tensor, cells, scratch, (Norm::Two, 1.0)) };
+            self.norms.set(entry.unit + unit, [squares]);
+        }
     }
 
     fn check(&self, kernels: &[Box<dyn Kernel>]) {

@@ -24,26 +24,6 @@ pub struct Stats {
 /// Numbers to a unit.
 pub(super) const TALLIES: usize = 6;
 
-/// What the steps of an optimizer look at, for any format.
-pub(super) trait Watch: Send + Sync + 'static {
-    /// What adds up.
-    type Tally<C: Cell>: Tally<C>;
-}
-
-/// All of [`Stats`].
-pub(super) struct WatchStats;
-
-impl Watch for WatchStats {
-    type Tally<C: Cell> = Sums<C::Real>;
-}
-
-/// The squares of the gradient, and of the weight after the step.
-pub(super) struct WatchSquares;
-
-impl Watch for WatchSquares {
-    type Tally<C: Cell> = Squares;
-}
-
 /// What adds up in the loop that moves a tensor: the first element of a unit belongs to lane 0.
 pub(super) trait Tally<C: Cell>: Copy + Default + Send + Sync + 'static {
     /// Whether it looks at anything.
@@ -54,9 +34,6 @@ pub(super) trait Tally<C: Cell>: Copy + Default + Send + Sync + 'static {
 
     /// Looks at a part of a gradient of which each block was seen, and the last one filled up with zeros.
     fn end(&mut self, grad: &[C]);
-
-    /// The numbers of the unit, with the lanes added up.
-    fn values(&self) -> [f64; TALLIES];
 }
 
 /// Looks at nothing.
@@ -71,34 +48,6 @@ impl<C: Cell> Tally<C> for NoTally {
 
     #[inline(always)]
     fn end(&mut self, _: &[C]) {}
-
-    fn values(&self) -> [f64; TALLIES] {
-        [0.0; TALLIES]
-    }
-}
-
-/// The sums of squares of the gradient, and of the weight after the step.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Squares {
-    grad: [f64; LANES],
-    weight: [f64; LANES],
-}
-
-impl<C: Cell> Tally<C> for Squares {
-    const LOOKS: bool = true;
-
-    #[inline(always)]
-    fn look<const L: usize>(&mut self, _: &[C::Real; L], grad: &[C::Real; L], after: &[C::Real; L]) {
-        add_squares(&mut self.grad, grad);
-        add_squares(&mut self.weight, after);
-    }
-
-    #[inline(always)]
-    fn end(&mut self, _: &[C]) {}
-
-    fn values(&self) -> [f64; TALLIES] {
-        [sum(self.grad), sum(self.weight), 0.0, 0.0, 0.0, 0.0]
-    }
 }
 
 /// The sums and counts of all statistics.
@@ -119,6 +68,20 @@ impl<F: Real> Default for Sums<F> {
     fn default() -> Self {
         let zeros = [0.0; LANES];
         Self { weight: zeros, grad: zeros, update: zeros, largest: [F::ZERO; LANES], zeros: [0; LANES], nonfinite: 0 }
+    }
+}
+
+impl<F: Real> Sums<F> {
+    /// The numbers of the unit, with the lanes added up.
+    pub(super) fn values(&self) -> [f64; TALLIES] {
+        [
+            sum(self.weight),
+            sum(self.grad),
+            sum(self.update),
+            reduced(self.largest.map(Real::wide), f64::max_or_nan),
+            f64::from(self.zeros.iter().sum::<u32>()),
+            f64::from(self.nonfinite),
+        ]
     }
 }
 
@@ -156,17 +119,6 @@ impl<C: Cell> Tally<C> for Sums<C::Real> {
             let finite = |cell: &C| cell.load() - cell.load() == C::Real::ZERO;
             self.nonfinite += grad.iter().map(|cell| u32::from(!finite(cell))).sum::<u32>();
         }
-    }
-
-    fn values(&self) -> [f64; TALLIES] {
-        [
-            sum(self.weight),
-            sum(self.grad),
-            sum(self.update),
-            reduced(self.largest.map(Real::wide), f64::max_or_nan),
-            f64::from(self.zeros.iter().sum::<u32>()),
-            f64::from(self.nonfinite),
-        ]
     }
 }
 

@@ -1,5 +1,7 @@
 //! Gradients that are added up over several calls, to be used in one step.
 
+use std::num::NonZeroUsize;
+
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
@@ -7,7 +9,7 @@ use super::buffers::Source;
 use super::gradients::{Form, Found};
 use super::parameter::{Parameter, Recipe, State};
 use super::step::{Step, Task};
-use crate::engine::{Stages, watching_squares};
+use crate::engine::{Sample, Stages, erased};
 use crate::rules::roof::Roof;
 
 /// The gradients that are waiting.
@@ -24,21 +26,19 @@ pub(super) struct Accumulator {
     squares: Squares,
 }
 
-/// How many units are looked at in a step, about: their squares are more work than the sums, which wait for memory.
+/// How many units are looked at in a step, about: so few are read from memory in no time.
 const SAMPLE: usize = 4;
 
-/// What gradients and their sums have come to, where that is asked for: in every so many units, others at each step.
+/// What gradients have come to, where that is asked for.
 #[derive(Default)]
 struct Squares {
-    /// One unit of so many is looked at; 0 before the first gradient of a step.
-    stride: usize,
-    /// Which one.
+    /// The units that are looked at, others at each step; none before the first gradient of one.
+    sample: Option<Sample>,
+    /// Which sample is next.
     phase: usize,
     /// The sum of squares of every gradient since the last step.
     grads: f64,
-    /// That of each parameter's sum.
-    sums: Vec<f64>,
-    /// How many gradients there were to them.
+    /// How many gradients there were to it.
     count: u64,
 }
 
@@ -55,7 +55,7 @@ impl Accumulator {
     ) -> PyResult<u64> {
         if self.recipes.is_empty() {
             // The roof without streams adds the gradient to the weight.
-            self.recipes.push(Recipe { update: Some((watching_squares(Roof::<0>), Stages::NONE)), keys: Vec::new() });
+            self.recipes.push(Recipe { update: Some((erased(Roof::<0>), Stages::NONE)), keys: Vec::new() });
         }
         for Parameter { place, .. } in &parameters[self.summed.len()..] {
             self.summed.push(Parameter {
@@ -81,21 +81,12 @@ impl Accumulator {
         self.step.ready(&mut found, task, make_state)?;
         self.step.fold(task, 1.0);
         if squares {
-            self.squares.sums.resize(self.summed.len(), 0.0);
-            if self.squares.stride == 0 {
-                self.squares.stride = self.step.units().div_ceil(SAMPLE).max(1);
-            }
-            let Squares { stride, phase, .. } = self.squares;
-            let parameters: Vec<_> = found.iter().map(|one| one.parameter).collect();
-            // Parameter and unit together come to the phase, by the stride.
-            let first = |i: usize| (phase % stride + stride - parameters[i] % stride) % stride;
-            for (&parameter, [grad, sum]) in parameters.iter().zip(self.step.run_with_squares(py, stride, &first)) {
-                self.squares.grads += grad;
-                self.squares.sums[parameter] = sum;
-            }
+            let sample = self.sample();
+            self.step.run(py, Some(sample));
+            self.squares.grads += self.step.batch.sampled_squares(sample);
             self.squares.count += 1;
         } else {
-            self.step.run(py);
+            self.step.run(py, None);
         }
         for Found { parameter, weight, .. } in found {
             self.sums[parameter] = Some(weight.unbind());
@@ -127,13 +118,27 @@ impl Accumulator {
         }
     }
 
-    /// The squares of the gradients that are waiting, added up, and those of their sum; if they were asked for each time. They
-    /// are estimates where only some units were looked at.
+    /// The units that are looked at until the next step, of which the batch is the first.
+    fn sample(&mut self) -> Sample {
+        let Self { squares: Squares { sample, phase, .. }, step, .. } = self;
+        *sample.get_or_insert_with(|| {
+            let stride = NonZeroUsize::new(step.batch.units().div_ceil(SAMPLE)).unwrap_or(NonZeroUsize::MIN);
+            Sample { stride, phase: *phase }
+        })
+    }
+
+    /// The units that a step with the sums is to look at, if each gradient was looked at, and there are two or more.
+    pub(super) fn sampled(&self) -> Option<Sample> {
+        self.squares.sample.filter(|_| self.count > 1 && self.squares.count == self.count)
+    }
+
+    /// How many gradients there are, the mean of their squared norms, and that of the norm of their mean, from the squares of
+    /// their sum; if all are finite. They are estimates where only some units are looked at.
     #[expect(clippy::cast_precision_loss, reason = "nobody has 2⁵³ units")]
-    pub(super) fn squares(&self) -> Option<(f64, f64)> {
-        let Squares { stride, grads, sums, count, .. } = &self.squares;
-        let share = *stride as f64;
-        (*count > 0 && *count == self.count).then(|| (share * grads, share * sums.iter().sum::<f64>()))
+    pub(super) fn squares(&self, Sample { stride, .. }: Sample, of_sum: f64) -> Option<(u64, f64, f64)> {
+        let (share, count) = (stride.get() as f64, self.divisor());
+        let (small, large) = (share * self.squares.grads / count, share * of_sum / (count * count));
+        (small + large).is_finite().then_some((self.count, small, large))
     }
 
     pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -10,7 +10,7 @@ use super::gradients::{self, Form, Found};
 use super::operands::{self, Operands, Places, Unmoved};
 use super::parameter::{Located, Parameter, Recipe, State};
 use crate::engine::{
-    AVERAGE, Average, Batch, Dtype, GRAD, Kernel, Meeting, Norm, Overlaps, STATE, Span, Stages, Stats, WEIGHT,
+    AVERAGE, Average, Batch, Dtype, GRAD, Kernel, Meeting, Norm, Overlaps, STATE, Sample, Span, Stages, Stats, WEIGHT,
 };
 
 /// The parameters of a step, and what is to be done with them.
@@ -189,33 +189,16 @@ impl Step {
     }
 
     /// Moves the tensors of the batch by its kernels.
-    pub(super) fn run(&mut self, py: Python<'_>) {
+    pub(super) fn run(&mut self, py: Python<'_>, sample: Option<Sample>) {
         let kernels = &self.kernels;
-        detached(py, &mut self.batch, |batch| batch.run(kernels));
+        detached(py, &mut self.batch, |batch| batch.run(kernels, sample));
     }
 
     /// [Moves the tensors](Self::run), and returns what it did to each, and how many elements that has.
-    pub(super) fn run_with_stats(&mut self, py: Python<'_>) -> Vec<(usize, Stats)> {
+    pub(super) fn run_with_stats(&mut self, py: Python<'_>, sample: Option<Sample>) -> Vec<(usize, Stats)> {
         let kernels = &self.kernels;
-        let stats = detached(py, &mut self.batch, |batch| batch.run_with_stats(kernels));
+        let stats = detached(py, &mut self.batch, |batch| batch.run_with_stats(kernels, sample));
         self.batch.tensors_mut().map(|tensor| tensor.len()).zip(stats).collect()
-    }
-
-    /// [Moves the tensors](Self::run), and returns the sums of squares of each gradient and of each weight after it, of
-    /// [a sample of the units](Batch::run_with_squares).
-    pub(super) fn run_with_squares(
-        &mut self,
-        py: Python<'_>,
-        stride: usize,
-        first: &(dyn Fn(usize) -> usize + Sync),
-    ) -> Vec<[f64; 2]> {
-        let kernels = &self.kernels;
-        detached(py, &mut self.batch, |batch| batch.run_with_squares(kernels, stride, first))
-    }
-
-    /// How many units the tensors have.
-    pub(super) fn units(&self) -> usize {
-        self.batch.units()
     }
 
     /// The norm of the gradients, multiplied by a factor.
@@ -273,7 +256,7 @@ impl Step {
             self.tensors.push((one.parameter, slot));
             // SAFETY: `found` and `parameters` keep the arrays alive, and the step is not taken unless `check_overlaps` finds
             // that nothing overlaps. Other threads must not resize the arrays during a step: the documentation says so.
-            self.batch.push(unsafe { operands.tensor() }, slot);
+            self.batch.push(unsafe { operands.tensor() }, slot, one.parameter);
         }
         self.check_overlaps(found, task)
     }

@@ -58,7 +58,7 @@ struct Options {
     skip_nonfinite: bool,
     average: Option<Average>,
     stats: bool,
-    /// Whether accumulated gradients are squared and added up.
+    /// Whether the squares of accumulated gradients are wanted.
     squares: bool,
 }
 
@@ -69,6 +69,8 @@ struct Report {
     /// The reason why the step was left out, if it was.
     fault: Option<Fault>,
     stats: Vec<(usize, usize, Stats)>,
+    /// Of gradients that were accumulated: how many, the mean of their squared norms, and that of the norm of their mean.
+    squares: Option<(u64, f64, f64)>,
     /// Parameters whose state is new.
     made: Vec<usize>,
 }
@@ -341,12 +343,14 @@ impl Stepper {
             }
         };
         step.fold(task, factor);
+        let sample = if own { accumulator.sampled() } else { None };
         if options.stats {
-            let stats = step.run_with_stats(py);
+            let stats = step.run_with_stats(py, sample);
             report.stats = found.iter().zip(stats).map(|(found, (len, stats))| (found.parameter, len, stats)).collect();
         } else {
-            step.run(py);
+            step.run(py, sample);
         }
+        report.squares = sample.and_then(|sample| accumulator.squares(sample, step.batch.sampled_squares(sample)));
         let touched = library.as_ref().map(|library| {
             let weights = found.iter().map(|one| one.weight.clone());
             (library, weights.chain(zeroed(&found, task)).collect::<Vec<_>>())
@@ -389,10 +393,11 @@ impl Stepper {
         Ok(Self::look(slf)?.accumulator.count)
     }
 
-    /// The squares of the micro-batches that are waiting, added up, and those of their sum; with the option `squares`.
+    /// Of the last step, with the option `squares`: of how many micro-batches it used the mean, if of two or more, the mean of
+    /// their squared norms, and that of the norm of their mean.
     #[getter]
-    fn squares(slf: &Bound<'_, Self>) -> PyResult<Option<(f64, f64)>> {
-        Ok(Self::look(slf)?.accumulator.squares())
+    fn squares(slf: &Bound<'_, Self>) -> PyResult<Option<(u64, f64, f64)>> {
+        Ok(Self::look(slf)?.report.squares)
     }
 
     /// Forgets the gradients that are waiting.

@@ -23,6 +23,8 @@ from lrcore.schedules import Schedule
 if TYPE_CHECKING:
     import numpy as np
 
+    from lrcore.noise import NoiseScale
+
 
 _LIVE: weakref.WeakSet[Optimizer] = weakref.WeakSet()
 
@@ -171,38 +173,34 @@ class Optimizer(Savable):
 
     def _step_with_options(self, grads: Any, grad_scale: float) -> StepInfo:
         self._refuse_if_swapped()
-        scale = 1.0 / POSITIVE.check("grad_scale", grad_scale)
+        scale = 1.0 if grad_scale == 1.0 else 1.0 / POSITIVE.check("grad_scale", grad_scale)
         if isinstance(self._common.clip_norm, Schedule):
             self._stepper.set_options(**self._common.for_stepper(self.steps, self._reports.factors))
-        squares = self._waiting_squares() if grads is None else None
         steps = self._stepper.step(grads, scale)
         fault = self._stepper.fault
         if fault is not None:
             self._skip(*fault)
             return StepInfo(False, steps, self._lr, self._stepper.grad_norm)  # noqa: FBT003
         self._skipped_in_a_row = 0
-        if squares is not None:
-            self._learn_noise(*squares)
+        noise = self._common.noise_scale
+        if noise is not None:
+            self._learn_noise(noise, scale)
         if not self._common.stats:
             return StepInfo(True, steps, self._lr, self._stepper.grad_norm)  # noqa: FBT003
         info = _InfoWithStats(True, steps, self._lr, self._stepper.grad_norm)  # noqa: FBT003
         info._stats = from_step(self._stepper.stats, self._names, scale)
         return info
 
-    def _waiting_squares(self) -> tuple[int, float, float] | None:
-        """Return how many micro-batches wait, and the mean of their squares and that of their mean, of two or more."""
-        count, squares = self._stepper.waiting, self._stepper.squares
-        if count < 2 or squares is None or not math.isfinite(squares[0] + squares[1]):
-            return None
-        return count, squares[0] / count, squares[1] / count**2
-
-    def _learn_noise(self, count: int, small: float, large: float) -> None:
-        noise = self._common.noise_scale
-        assert noise is not None  # noqa: S101 (for the type checker)
-        noise._learn(small, noise.batch, large, noise.batch * count)
-        listeners = self._listeners()
-        if listeners and self._reports.observe(noise, noise.batch * count, listeners):
-            self._follow(self._reports)
+    def _learn_noise(self, noise: NoiseScale, scale: float) -> None:
+        squares = self._stepper.squares
+        if squares is not None:
+            count, small, large = squares
+            noise._learn(small * scale * scale, noise.batch, large * scale * scale, noise.batch * count)
+        if noise.is_news:
+            noise.is_news = False
+            listeners = self._listeners()
+            if listeners and self._reports.observe(noise, listeners):
+                self._follow(self._reports)
 
     def _skip(self, parameter: int, place: tuple[list[int], float] | None) -> None:
         """Count a step that was left out; raise if there were too many in a row."""

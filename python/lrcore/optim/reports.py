@@ -45,10 +45,10 @@ class Reports:
             )
         return self._tell(told, number)
 
-    def observe(self, noise: NoiseScale, batch: int, listeners: Iterable[Feedback]) -> bool:
+    def observe(self, noise: NoiseScale, listeners: Iterable[Feedback]) -> bool:
         """Tell listeners that follow the noise of the gradient what it is; return whether a factor changed."""
         told = {listener for listener in listeners if not listener._hears_reports}
-        return bool(told) and self._tell(told, noise.gain(batch))
+        return bool(told) and self._tell(told, noise.gain())
 
     def _tell(self, told: set[Feedback], value: float) -> bool:
         """Tell each of them; return whether a factor changed."""
