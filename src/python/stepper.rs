@@ -297,16 +297,8 @@ impl Stepper {
         };
         if let Some(Library { make_count, .. }) = library {
             // Python code may run in this, so it comes before anything is read that must not change.
-            for one in &mut found {
-                let known = &mut parameters[one.parameter].may_be_lazy;
-                *known = *known && one.resolve(*source)?;
-            }
             let terms = Terms { source: *source, make_count, averages: options.average.is_some() };
-            for one in &found {
-                let Parameter { group, state, .. } = &mut parameters[one.parameter];
-                let Recipe { update: Some((update, _)), keys } = &recipes[*group] else { continue };
-                state.fetch(py, update.state(), keys, terms)?;
-            }
+            fetch(py, &mut found, parameters, recipes, terms)?;
         }
         let scale = if own { scale / accumulator.divisor() } else { scale };
         let (average, number) = (options.average, *taken + 1);
@@ -477,6 +469,26 @@ fn locate(array: &Bound<'_, PyAny>) -> PyResult<Option<(Vec<usize>, f64)>> {
     let place: Vec<usize> = places.get_item(0)?.extract()?;
     let value = array.get_item(PyTuple::new(array.py(), &place)?)?.extract()?;
     Ok(Some((place, value)))
+}
+
+/// Resolves gradients of a library, and has the state of their parameters where steps read it.
+fn fetch(
+    py: Python<'_>,
+    found: &mut [Found<'_>],
+    parameters: &mut [Parameter],
+    recipes: &[Recipe],
+    terms: Terms<'_>,
+) -> PyResult<()> {
+    for one in &mut *found {
+        let known = &mut parameters[one.parameter].may_be_lazy;
+        *known = *known && one.resolve(terms.source)?;
+    }
+    for one in found {
+        let Parameter { group, state, .. } = &mut parameters[one.parameter];
+        let Recipe { update: Some((update, _)), keys } = &recipes[*group] else { continue };
+        state.fetch(py, update.state(), keys, terms)?;
+    }
+    Ok(())
 }
 
 /// The gradients that a step sets to zero.
