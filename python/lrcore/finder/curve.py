@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -28,6 +27,10 @@ class Suggestion(NamedTuple):
     lr: float
     reason: str
 
+    def __float__(self) -> float:
+        """Return the rate."""
+        return self.lr
+
 
 def smooth(losses: Sequence[float], beta: float) -> Floats:
     """Return the running averages."""
@@ -38,16 +41,29 @@ def smooth(losses: Sequence[float], beta: float) -> Floats:
     return np.array(values)
 
 
+def capped(losses: Floats) -> Floats:
+    """Return losses cut off as high above the first ones as the least one lies below.
+
+    So what explodes at the end hides nothing before it where averages are taken.
+    """
+    first, least = float(np.max(losses[:3])), float(np.min(losses))
+    return np.minimum(losses, first + max(first - least, 1e-300))
+
+
 def centered(losses: Floats, beta: float) -> Floats:
     """Return averages that don't lag: the running ones forward and backward together.
 
-    A running average is late by ``β / (1 − β)`` losses, and with it every rate that is read from it. What explodes at
-    the end is cut off as high above the first losses as the least one lies below, so that it hides nothing before it.
+    A running average is late by ``β / (1 − β)`` losses, and with it every rate that is read from it.
     """
-    first, least = float(np.max(losses[:3])), float(np.min(losses))
-    losses = np.minimum(losses, first + max(first - least, 1e-300))
     forward, backward = smooth(list(losses), beta), smooth(list(losses[::-1]), beta)[::-1]
     return (forward + backward) / 2.0
+
+
+def is_smooth(losses: Floats) -> bool:
+    """Return whether losses have no noise, as on whole batches: while rates move little they lie on a line."""
+    first = losses[: len(losses) // 5]
+    fall = float(first[0] - np.min(losses)) if len(first) else 0.0
+    return len(first) >= 4 and float(np.median(np.abs(np.diff(first, 2)))) <= 1e-3 * fall
 
 
 def steepest(lrs: Floats, losses: Floats, least: int) -> Suggestion | None:
@@ -107,32 +123,46 @@ def minimum_over_ten(lrs: Floats, least: int) -> Suggestion | None:
     return Suggestion("minimum / 10", float(lrs[least]) / 10.0, f"a tenth of {lrs[least]:.2g}, where the loss is least")
 
 
-def edge(lrs: Floats, losses: Floats, at: int, momentum: float = 0.0) -> tuple[float, str] | None:
-    """Return the largest rate that is stable, and how it was found.
+def edge(
+    lrs: Floats, losses: Floats, least: int, momentum: float | None, *, diverged: bool
+) -> tuple[float, str] | None:
+    """Return the largest rate that is stable, and how it was found; None if the test did not come as far.
 
-    The loss is least where the step that overshoots most no longer gains. It may be later than the edge, since what
-    grows there must first outgrow the rest; how fast the loss grows at the end says where growth began: with a rate
-    η a mode of curvature L grows by |1 − ηL| a step, the loss by its square, and so ``2/L = 2η / (1 + √growth)``.
-    With momentum β a mode has ``ηL = (1 + β) + √growth + β/√growth``, and its edge is at ``2(1 + β)/L``.
+    Where the loss is least, the step that overshoots most no longer gains. If the curve has no noise, how fast the loss
+    grows at the end tells more, since what grows there must first outgrow the rest: with a rate η a mode of curvature L
+    grows by |1 − ηL| a step, the loss by its square, and so ``2/L = 2η / (1 + √growth)``. With momentum β a mode has
+    ``ηL = (1 + β) + √growth + β/√growth``, and its edge is at ``2(1 + β)/L``.
 
     Args:
         lrs: The rates.
         losses: The loss at each.
-        at: Where it is least.
-        momentum: That of the training.
+        least: Where it is least, of an average if losses have noise.
+        momentum: That of the training; None for rules that divide by what gradients come to.
+        diverged: Whether that ended the test.
     """
-    if at == len(losses) - 1:
+    smooth = is_smooth(losses)
+    if smooth and momentum:
+        # A loss swings, up to the edge: what counts is where it last fell, before it came above where it began.
+        if losses[-1] <= losses[0]:
+            return None
+        falls = np.flatnonzero(np.diff(losses) <= 0.0)
+        least = int(falls[-1]) + 1 if falls.size else 0
+    rises = len(losses) - 1 - least
+    if smooth and momentum and rises > 1:
+        rises -= 1  # the first is a swing's for a part
+    rises = min(rises, 3)
+    if rises == 0 or (smooth and rises < 3 and not diverged):
         return None
-    least, why = float(lrs[at]), f"the loss is least at {lrs[at]:.2g} and grows beyond"
-    growths = losses[at + 1 :] / np.maximum(losses[at:-1], 1e-300)
-    rising = np.flatnonzero(growths[-3:] > 1.0)
-    if rising.size == min(3, growths.size) and rising.size:
-        roots = np.sqrt(growths[-rising.size :])
-        curvatures = ((1.0 + momentum) + roots + momentum / roots) / lrs[-rising.size - 1 : -1]
-        grown = float(np.median(2.0 * (1.0 + momentum) / curvatures))
-        if grown < least:
+    at, why = float(lrs[least]), f"the loss is least at {lrs[least]:.2g} and grows beyond"
+    growths = losses[-rises:] / np.maximum(losses[-rises - 1 : -1], 1e-300)
+    if smooth and (growths > 1.0).all():
+        beta, roots = momentum or 0.0, np.sqrt(growths)
+        curvatures = ((1.0 + beta) + roots + beta / roots) / lrs[-rises - 1 : -1]
+        grown = float(np.median(2.0 * (1.0 + beta) / curvatures))
+        agree = rises == 3 and np.ptp(curvatures) < 0.3 * np.median(curvatures)
+        if grown < at or (agree and momentum is not None):
             return grown, f"the loss grows at the end as it does beyond {grown:.2g}"
-    return least, why
+    return at, why
 
 
 def safe(found: tuple[float, str] | None, margin: float) -> Suggestion | None:
@@ -148,20 +178,17 @@ def _inner(length: int) -> tuple[int, int]:
     return length // 10, max(length - 5, 0)
 
 
-def is_flat(losses: Floats, noise: float) -> bool:
-    """Return whether a curve falls by no more than its noise, or by a hundredth of itself."""
-    fall = float(losses[0] - losses.min())
-    return fall <= max(2.0 * noise, 0.01 * abs(float(losses[0])), 1e-300)
+def is_flat(losses: Floats, beta: float) -> bool:
+    """Return whether losses fall by no more than their noise, or by a hundredth of themselves."""
+    averages = centered(losses, beta)
+    # The average of those that follow: the centered one rests for half on the first loss alone.
+    first = smooth(list(losses[::-1]), beta)[-1]
+    noise = float(np.median(np.abs(losses - averages)))
+    return float(first - averages.min()) <= max(2.0 * noise, 0.01 * abs(float(first)), 1e-300)
 
 
-def still_falls(losses: Floats, least: int) -> bool:
-    """Return whether a curve is least in its last twentieth, and falls there by a quarter of its steepest slope."""
-    end = max(len(losses) // 20, 1)
-    before = len(losses) - end - 1
-    steepest = float(np.max(-np.gradient(losses)))
-    return least >= before and float(losses[before] - losses[least]) / end >= 0.25 * steepest
-
-
-def noise_of(losses: Floats, smoothed: Floats) -> float:
-    """Return how far losses lie from the smooth curve, the middle of all."""
-    return float(np.median(np.abs(losses - smoothed))) if len(losses) else math.nan
+def still_falls(losses: Floats) -> bool:
+    """Return whether a smooth curve falls at its end by a quarter of its steepest slope, over a fifth of its length."""
+    width = max(len(losses) // 5, 1)
+    falls = losses[:-width] - losses[width:]
+    return bool(falls[-1] >= 0.25 * falls.max() > 0.0)

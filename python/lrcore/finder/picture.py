@@ -16,9 +16,15 @@ if TYPE_CHECKING:
 
 def draw(result: RangeTest, ax: Axes | None) -> Axes:
     """Draw the losses over the rates, and mark the suggestions."""
+    lrs, losses = result._finite
+    if not losses.size:
+        raise ValueError("there is nothing to draw: no loss is finite")
     if ax is None:
         ax = matplotlib("matplotlib.pyplot").subplots(figsize=(8, 4.5), layout="constrained")[1]
-    lrs, losses = result._finite
+    elif not hasattr(ax, "axvline"):
+        raise TypeError(
+            f"ax must be axes of matplotlib, got {ax!r}; to write a file: result.plot().figure.savefig(file)"
+        )
     ax.plot(lrs, losses, color="0.75", linewidth=1, label="loss")
     ax.plot(lrs, result._centered, color="C0", linewidth=2, label="smoothed")
     if result.spreads:

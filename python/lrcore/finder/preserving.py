@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import random
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,38 +12,62 @@ import numpy as np
 from lrcore.optim.reports import Reports
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from lrcore.optim import Optimizer
 
 
+def put_back(restores: Sequence[Callable[[], object]]) -> None:
+    """Call each, the last one first, whatever another raises; and all again if Ctrl-C was pressed meanwhile."""
+    interrupt = None
+    while True:
+        try:
+            with ExitStack() as stack:
+                for restore in restores:
+                    stack.callback(restore)
+        except KeyboardInterrupt as error:
+            interrupt = error
+        else:
+            break
+    if interrupt is not None:
+        raise interrupt
+
+
 @contextmanager
-def preserved(opt: Optimizer, generators: Iterable[Any] = ()) -> Iterator[None]:
+def preserved(opt: Optimizer) -> Iterator[None]:
     """Put the optimizer back at the end of a ``with`` block, bit for bit, also after an exception.
 
-    It takes a copy of weights and state meanwhile. Generators are those of NumPy, Python or PyTorch.
+    It takes a copy of weights and state meanwhile.
     """
     with opt._lock:
         opt._refuse_if_swapped()
         if opt._stepper.waiting:
             raise RuntimeError("micro-batches are waiting for a step; take it first")
         restore = _of_optimizer(opt)
-    with generators_preserved(generators):
-        try:
-            yield
-        finally:
-            restore()
+    try:
+        yield
+    finally:
+        put_back([restore])
+
+
+def all_of(generators: Any) -> list[Any]:
+    """Return generators as a list, also a single one, or none."""
+    if generators is None:
+        return []
+    return list(generators) if isinstance(generators, Iterable) else [generators]
 
 
 @contextmanager
 def generators_preserved(generators: Iterable[Any]) -> Iterator[None]:
-    """Put random generators back at the end of a ``with`` block."""
+    """Put random generators back at the end of a ``with`` block.
+
+    They are those of NumPy, Python or PyTorch, or these modules, which stand for their global ones.
+    """
     restores = [_of_generator(generator) for generator in generators]
     try:
         yield
     finally:
-        for restore in restores:
-            restore()
+        put_back(restores)
 
 
 def _of_optimizer(opt: Optimizer) -> Callable[[], None]:
@@ -76,14 +101,15 @@ def _of_optimizer(opt: Optimizer) -> Callable[[], None]:
     return restore
 
 
+# How generators of Python, NumPy's older ones, those of PyTorch, and PyTorch itself are read and set.
+_METHODS = (("getstate", "setstate"), ("get_state", "set_state"), ("get_rng_state", "set_rng_state"))
+
+
 def _of_generator(generator: Any) -> Callable[[], None]:
     if isinstance(generator, np.random.Generator):
         bits, state = generator.bit_generator, generator.bit_generator.state
         return lambda: setattr(bits, "state", state)
-    if isinstance(generator, random.Random):
-        saved = generator.getstate()
-        return lambda: generator.setstate(saved)
-    if hasattr(generator, "get_state") and hasattr(generator, "set_state"):
-        held = generator.get_state()
-        return lambda: generator.set_state(held)
+    for get, put in _METHODS:
+        if hasattr(generator, get) and hasattr(generator, put):
+            return partial(getattr(generator, put), getattr(generator, get)())
     raise TypeError(f"generators: a generator of NumPy, Python or PyTorch is needed, got {generator!r}")

@@ -37,6 +37,16 @@ class Advice(NamedTuple):
     confidence: str
     reason: str
 
+    def __float__(self) -> float:
+        """Return the rate.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        if self.lr is None:
+            raise ValueError(str(self))
+        return self.lr
+
     def __str__(self) -> str:
         """Return all in a line."""
         if self.lr is None:
@@ -52,7 +62,7 @@ class RangeTest:
         lrs: The rates that were tried, of the first group.
         losses: The loss at each, before the step with that rate; of several repeats the mean.
         spreads: The standard deviation over repeats, empty of a single one.
-        stopped: Why it ended: ``"end"``, ``"diverged"``, ``"nan"`` or ``"batches"``.
+        stopped: Why it ended: ``"end"``, ``"diverged"``, ``"nan"``, ``"batches"``, or ``"left"`` by the loop.
         smoothing: The share of the running average that is kept at each loss.
         momentum: That of the optimizer at the test where its steps are as large as gradients are, 0 without any; None
             for rules that divide by what gradients come to, and where it is not known.
@@ -64,6 +74,11 @@ class RangeTest:
     stopped: str = "end"
     smoothing: float = 0.9
     momentum: float | None = None
+
+    def __post_init__(self) -> None:
+        """Have one NaN for all, so that a result with one is equal to itself read back."""
+        for name in ("losses", "spreads"):
+            object.__setattr__(self, name, tuple(math.nan if x != x else x for x in getattr(self, name)))
 
     # Curves
 
@@ -80,7 +95,7 @@ class RangeTest:
 
     @cached_property
     def _centered(self) -> Floats:
-        return curve.centered(self._finite[1], self.smoothing)
+        return curve.centered(curve.capped(self._finite[1]), self.smoothing)
 
     # Suggestions
 
@@ -90,24 +105,25 @@ class RangeTest:
         lrs, raw = self._finite
         if len(lrs) < 2:
             return {}
-        losses, least = self._centered, int(np.argmin(self._centered))
-        shown, at = (raw, int(np.argmin(raw))) if self._is_smooth else (losses, least)
+        losses, least = self._centered, self._least
         found = [
             curve.steepest(lrs, losses, least),
             curve.valley(lrs, losses),
             curve.slide(lrs, losses),
             curve.minimum_over_ten(lrs, least),
-            curve.safe(curve.edge(lrs, shown, at, self.momentum or 0.0), MARGIN),
+            curve.safe(curve.edge(lrs, raw, least, self.momentum, diverged=self._diverged), MARGIN),
         ]
         return {one.name: one for one in found if one is not None}
 
     @property
-    def _is_smooth(self) -> bool:
-        """Whether losses lie so near to the smooth curve that they need none, as on whole batches."""
+    def _diverged(self) -> bool:
+        return self.stopped in ("diverged", "nan")
+
+    @cached_property
+    def _least(self) -> int:
+        """Where the loss is least."""
         raw = self._finite[1]
-        fall = float(np.max(raw) - np.min(raw))
-        rising = np.diff(raw[: int(np.argmin(raw)) + 1]) > 0.0
-        return bool(fall > 0.0 and not rising.any())
+        return int(np.argmin(raw if curve.is_smooth(raw) else self._centered))
 
     def suggest(self) -> Advice:
         """Return one rate to begin with, how sure that is, and why; or why there is none.
@@ -145,7 +161,7 @@ class RangeTest:
 
     def _confidence(self) -> str:
         factor = self.suggestions["safe"].lr / self.suggestions["steepest"].lr
-        if 1.0 <= factor <= 30.0 and self.stopped in ("diverged", "nan"):
+        if 1.0 <= factor <= 30.0 and self._diverged:
             return "high"
         return "medium" if factor <= 300.0 else "low"
 
@@ -153,21 +169,19 @@ class RangeTest:
         """Return why the curve suggests nothing, or None if it does."""
         lrs, raw = self._finite
         if len(lrs) < 8:
-            if self.stopped in ("nan", "diverged"):
+            if self._diverged:
                 return f"the loss exploded within {len(self.lrs)} steps; try start={self.lrs[0] / 1000.0:.1g}"
             return f"there are {len(lrs)} losses, and a curve needs 8; try steps=100"
-        losses = self._centered
-        least = int(np.argmin(losses))
-        if curve.is_flat(losses, curve.noise_of(raw, losses)):
-            grown = np.flatnonzero(losses > losses[0] + 0.5 * abs(losses[0]))
-            if grown.size:
-                return f"the loss is flat and grows from {lrs[grown[0]]:.2g} on: there is nothing left to fall"
+        lower = f"try start={lrs[0] / 1000.0:.1g}"
+        if curve.is_flat(curve.capped(raw), self.smoothing):
+            if self._diverged or raw[-1] > raw[0] + 0.5 * abs(raw[0]):
+                return f"the loss falls nowhere, and explodes before {lrs[-1]:.2g}; {lower}, unless it is at its least"
             end = f"try end={lrs[-1] * 1000.0:.1g}, or larger batches"
             return f"the loss is flat from {lrs[0]:.2g} to {lrs[-1]:.2g}; {end}"
-        if self.stopped in ("end", "batches") and curve.still_falls(losses, least):
+        if not self._diverged and curve.still_falls(self._centered):
             return f"the loss still falls at {lrs[-1]:.2g}, where the test ended; try end={lrs[-1] * 100.0:.1g}"
-        if least < 3:
-            return f"the loss grows from the first rates on; try start={lrs[0] / 1000.0:.1g}"
+        if self._least < 3:
+            return f"the loss grows from the first rates on; {lower}"
         return None
 
     # Other forms
@@ -179,8 +193,13 @@ class RangeTest:
 
     def __str__(self) -> str:
         """Return the table, and what was tried."""
-        ended = {"end": "it went to the end", "diverged": "the loss had diverged", "nan": "the loss was no number"}
-        why = ended.get(self.stopped, "there were no more batches")
+        if not self.lrs:
+            return f"no rates\n{self.table()}"
+        ended = {
+            "end": "it went to the end", "diverged": "the loss had diverged", "nan": "the loss was no number",
+            "batches": "there were no more batches", "left": "the loop was left",
+        }  # fmt: skip
+        why = ended.get(self.stopped, self.stopped)
         return f"{len(self.lrs)} rates from {self.lrs[0]:.2g} to {self.lrs[-1]:.2g}; {why}\n{self.table()}"
 
     def plot(self, ax: Axes | None = None) -> Axes:
@@ -194,15 +213,18 @@ class RangeTest:
 
         Raises:
             ImportError: If matplotlib is not installed.
+            TypeError: If ``ax`` are no axes.
+            ValueError: If no loss is finite.
         """
         from lrcore.finder.picture import draw
 
         return draw(self, ax)
 
     def to_json(self) -> str:
-        """Return it as JSON, with the version of the format; a loss that is no number is null."""
+        """Return it as JSON, with the version of the format; NaN is null, and an infinity a string."""
         values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        values["losses"] = [loss if math.isfinite(loss) else None for loss in self.losses]
+        for name in ("losses", "spreads"):
+            values[name] = [None if math.isnan(x) else x if math.isfinite(x) else str(x) for x in values[name]]
         return json.dumps({"range_test": VERSION, **values}, allow_nan=False)
 
     @classmethod

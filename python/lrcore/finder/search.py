@@ -11,7 +11,7 @@ import numpy as np
 
 from lrcore._ranges import FRACTION, POSITIVE, Range, check_count
 from lrcore._running_average import RunningAverages
-from lrcore.finder.preserving import generators_preserved, preserved
+from lrcore.finder.preserving import all_of, generators_preserved, preserved
 from lrcore.finder.result import RangeTest
 from lrcore.schedules import Schedule
 
@@ -99,10 +99,11 @@ class Finder:
 
         Raises:
             RuntimeError: If no rate is waiting for its loss.
+            TypeError: If the loss is no number.
         """
         if len(self._losses) >= len(self._lrs):
             raise RuntimeError("report one loss for each rate that the finder yields")
-        number = float(loss)
+        number = as_number("report: loss", loss)
         self._losses.append(number)
         if not math.isfinite(number):
             self._stopped = "nan"
@@ -129,10 +130,9 @@ class Finder:
             momentum: That of the training with SGD, 0 without any: the edge of stability lies higher with it. None for
                 rules that divide by what gradients come to, such as Adam.
         """
-        lrs = self._lrs[: len(self._losses)]
-        return RangeTest(
-            tuple(lrs), tuple(self._losses), (), self._stopped or "end", self._smoothing, momentum=momentum
-        )
+        lrs, losses = self._lrs[: len(self._losses)], self._losses
+        stopped = self._stopped or ("end" if len(losses) == len(self) else "left")
+        return RangeTest(tuple(lrs), tuple(losses), (), stopped, self._smoothing, momentum=momentum)
 
 
 def find_lr(
@@ -149,7 +149,7 @@ def find_lr(
     validation: Callable[[Any], float] | None = None,
     accumulate: int = 1,
     repeats: int = 1,
-    generators: Iterable[Any] = (),
+    generators: Any = (),
     progress: bool = True,
 ) -> RangeTest:
     """Find a learning rate by a range test: train at rates that rise from step to step, and look at the loss.
@@ -164,7 +164,7 @@ def find_lr(
             structure of ``opt.params``.
         batches: The batches, each a tuple of arguments, or a single one. A list or a loader is begun again when it is
             over; an iterator ends the test.
-        start: The first rate, of the first group, in (0, inf).
+        start: The first rate, of the first group whose rate is not 0, in (0, inf).
         end: The last rate, above ``start``.
         steps: How many rates, at least 2.
         mode: ``"exp"``, the same factor between two rates, or ``"linear"``, the same difference.
@@ -172,8 +172,10 @@ def find_lr(
         stop: The test stops when the average is more than this many times the best one, or a loss is no number.
         validation: ``validation(params)`` returns the loss to look at in the place of the batches'.
         accumulate: How many batches make a step.
-        repeats: How often the test is run, on the batches that follow; the result has the mean and its spread.
-        generators: Random generators of NumPy, Python or PyTorch that the training draws from, to be put back.
+        repeats: How often the test is run, on the batches that follow; the result has the mean and its spread. One for
+            which there are not enough batches is left out.
+        generators: Random generators of NumPy, Python or PyTorch that the training draws from, to be put back at the
+            end: one, several, or these modules, for their global ones.
         progress: Whether to show a progress bar on a terminal, where tqdm is installed.
 
     Returns:
@@ -202,14 +204,18 @@ def find_lr(
         Lightning's ``lr_find`` takes slopes by the rate, here they are by its logarithm; it and torch-lr-finder write
         one rate into every group, here groups keep their ratios. torch-lr-finder does not stop at NaN.
     """
+    from lrcore.optim import Optimizer
+
+    if not isinstance(opt, Optimizer):
+        hint = "; for those of PyTorch there is lrcore.torch.find_lr(model, opt, loss, loader)"
+        raise TypeError(f"opt must be an optimizer of lrcore, got {type(opt).__name__}{hint}")
+    check_callable("loss_and_grads", loss_and_grads)
+    check_callable("validation", validation, optional=True)
     accumulate, repeats = check_count("accumulate", accumulate, least=1), check_count("repeats", repeats, least=1)
     finders = [Finder(start, end, steps, mode, smoothing=smoothing, stop=stop) for _ in range(repeats)]
     trial = _Trial(opt, loss_and_grads, validation, whole=accumulate == 1)
-    drawn = list(generators)
-    with generators_preserved(drawn):  # beginning with the batches may draw, too
-        return search(
-            finders, trial, lambda: preserved(opt, drawn), batches, accumulate, _momentum(opt), progress=progress
-        )
+    with generators_preserved(all_of(generators)):
+        return search(finders, trial, lambda: preserved(opt), batches, accumulate, _momentum(opt), progress=progress)
 
 
 class Trial(Protocol):
@@ -237,12 +243,15 @@ def search(
 ) -> RangeTest:
     """Run a range test with each finder, everything put back after each, and return the mean of them."""
     feed = _Feed(batches)
-    results = []
+    results: list[RangeTest] = []
     for number, finder in enumerate(finders, start=1):
         with preserved():
             title = f"range test {number}/{len(finders)}" if len(finders) > 1 else "range test"
             _run(trial, feed, _shown(finder, title, progress), finder, accumulate)
-        results.append(finder.result(momentum))
+        result = finder.result(momentum)
+        if results and result.stopped == "batches":
+            break
+        results.append(result)
     return results[0] if len(results) == 1 else _together(results)
 
 
@@ -275,12 +284,15 @@ class _Trial:
         whole: bool,
     ) -> None:
         self._opt, self._loss_and_grads, self._validation, self._whole = opt, loss_and_grads, validation, whole
-        self._heights = [height_of(group["lr"], opt.steps) for group in opt.param_groups]
+        self._ratios = ratios_of([group["lr"] for group in opt.param_groups], opt.steps)
         self._grads: Any = None
 
     def loss(self, batch: Sequence[Any]) -> float:
-        loss, grads = self._loss_and_grads(self._opt.params, *batch)
-        number = float(loss)
+        returned = self._loss_and_grads(self._opt.params, *batch)
+        if not isinstance(returned, tuple | list) or len(returned) != 2:
+            raise TypeError(f"loss_and_grads must return a pair of the loss and the gradients, got {_called(returned)}")
+        loss, grads = returned
+        number = as_number("loss_and_grads: the loss", loss)
         if self._whole:
             self._grads = grads
         elif math.isfinite(number):
@@ -288,19 +300,44 @@ class _Trial:
         return number
 
     def validation(self) -> float | None:
-        return None if self._validation is None else float(self._validation(self._opt.params))
+        if self._validation is None:
+            return None
+        return as_number("validation: the loss", self._validation(self._opt.params))
 
     def step(self, lr: float) -> None:
-        for group, height in zip(self._opt.param_groups, self._heights, strict=True):
-            group["lr"] = lr * (height / self._heights[0])
+        for group, ratio in zip(self._opt.param_groups, self._ratios, strict=True):
+            group["lr"] = lr * ratio
         self._opt.step(self._grads if self._whole else None)
 
 
-def height_of(lr: float | Schedule, step: int) -> float:
-    """Return the rate at a step; where that is 0, the highest of the schedule, or 1."""
-    if not isinstance(lr, Schedule):
-        return float(lr) or 1.0
-    return lr(step) or lr.maximum or 1.0
+def ratios_of(lrs: Sequence[float | Schedule], step: int) -> list[float]:
+    """Return the ratios of rates at a step to the first one that is not 0; where a schedule is 0, of its highest."""
+    rates = [lr(step) or lr.maximum or 0.0 if isinstance(lr, Schedule) else float(lr) for lr in lrs]
+    first = next((rate for rate in rates if rate), None)
+    return [1.0] * len(rates) if first is None else [rate / first for rate in rates]
+
+
+def as_number(name: str, value: Any) -> float:
+    """Return a number of Python, or one that is all that an array or a tensor has.
+
+    Raises:
+        TypeError: If it is none.
+    """
+    try:
+        return float(value.item() if hasattr(value, "item") else value)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name} must be a number, got {_called(value)}") from None
+
+
+def check_callable(name: str, value: Any, *, optional: bool = False) -> None:
+    """Raise a TypeError unless the value can be called."""
+    if not callable(value) and not (optional and value is None):
+        raise TypeError(f"{name} must be a function{' or None' if optional else ''}, got {value!r}")
+
+
+def _called(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    return f"{type(value).__name__}{'' if shape is None else f' of shape {tuple(shape)}'}"
 
 
 class _Feed:
@@ -350,10 +387,12 @@ def _together(results: list[RangeTest]) -> RangeTest:
     length = min(len(result.losses) for result in results)
     losses = np.array([result.losses[:length] for result in results])
     shortest = min(results, key=lambda result: len(result.losses))
+    with np.errstate(over="ignore", invalid="ignore"):  # the last one may be infinite
+        means, spreads = losses.mean(axis=0), losses.std(axis=0, ddof=1)
     return RangeTest(
         shortest.lrs,
-        tuple(losses.mean(axis=0).tolist()),
-        tuple(losses.std(axis=0, ddof=1).tolist()),
+        tuple(means.tolist()),
+        tuple(spreads.tolist()),
         shortest.stopped,
         shortest.smoothing,
         momentum=shortest.momentum,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import random
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from lrcore._ranges import check_count
-from lrcore.finder.preserving import generators_preserved
-from lrcore.finder.search import Finder, height_of, search
+from lrcore.finder.preserving import all_of, generators_preserved, put_back
+from lrcore.finder.search import Finder, as_number, check_callable, ratios_of, search
 from lrcore.torch.optimizer import DropIn
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def find_lr(
     validation: Callable[[torch.nn.Module], float] | None = None,
     accumulate: int = 1,
     repeats: int = 1,
-    generators: Iterable[Any] = (),
+    generators: Any = (),
     progress: bool = True,
 ) -> RangeTest:
     """Find a learning rate by a range test: train at rates that rise from step to step, and look at the loss.
@@ -51,7 +52,7 @@ def find_lr(
             mapping is given as ``loss(model(**batch), batch)``. None: the model returns it, as those of transformers
             do, as ``model(**batch).loss``, or is given all of a batch and returns it.
         loader: The batches. A loader or a list is begun again when it is over; an iterator ends the test.
-        start: The first rate, of the first group, in (0, inf).
+        start: The first rate, of the first group whose rate is not 0, in (0, inf).
         end: The last rate, above ``start``.
         steps: How many rates, at least 2.
         mode: ``"exp"``, the same factor between two rates, or ``"linear"``, the same difference.
@@ -59,9 +60,10 @@ def find_lr(
         stop: The test stops when the average is more than this many times the best one, or a loss is no number.
         validation: ``validation(model)`` returns the loss to look at in the place of the batches'.
         accumulate: How many batches make a step; gradients are their mean.
-        repeats: How often the test is run, on the batches that follow; the result has the mean and its spread.
-        generators: Random generators to be put back, beside the global ones of PyTorch, NumPy and Python and that of
-            the loader.
+        repeats: How often the test is run, on the batches that follow; the result has the mean and its spread. One for
+            which there are not enough batches is left out.
+        generators: Random generators to be put back at the end, beside the global ones of PyTorch, NumPy and Python and
+            that of the loader.
         progress: Whether to show a progress bar on a terminal, where tqdm is installed.
 
     Returns:
@@ -90,25 +92,24 @@ def find_lr(
     accumulate, repeats = check_count("accumulate", accumulate, least=1), check_count("repeats", repeats, least=1)
     if not isinstance(opt, torch.optim.Optimizer):
         raise TypeError(f"opt must be an optimizer of PyTorch, got {type(opt).__name__}")
+    check_callable("model", model)
+    check_callable("loss", loss, optional=True)
+    check_callable("validation", validation, optional=True)
     finders = [Finder(start, end, steps, mode, smoothing=smoothing, stop=stop) for _ in range(repeats)]
-    drawn = [torch.default_generator, random._inst, np.random.mtrand._rand, *generators]
+    drawn = [torch.default_generator, random._inst, np.random.mtrand._rand, *all_of(generators)]
     of_loader = getattr(loader, "generator", None)
     if of_loader is not None:
         drawn.append(of_loader)
     with ExitStack() as stack:
         stack.enter_context(generators_preserved(drawn))  # a loader draws when it is begun
         if isinstance(opt, DropIn):
-            heights = stack.enter_context(opt.without_schedules("lr"))
+            ratios = ratios_of(stack.enter_context(opt.without_schedules("lr")), opt.steps)
         else:
-            heights = [group["lr"] for group in opt.param_groups]
-        trial = _Trial(model, opt, loss, validation, accumulate, [height_of(lr, _steps(opt)) for lr in heights])
+            ratios = ratios_of([group["lr"] for group in opt.param_groups], 0)
+        trial = _Trial(model, opt, loss, validation, accumulate, ratios)
         return search(
-            finders, trial, lambda: _preserved(model, opt, drawn), loader, accumulate, _momentum(opt), progress=progress
+            finders, trial, lambda: _preserved(model, opt), loader, accumulate, _momentum(opt), progress=progress
         )
-
-
-def _steps(opt: torch.optim.Optimizer) -> int:
-    return opt.steps if isinstance(opt, DropIn) else 0
 
 
 class _Trial:
@@ -121,10 +122,10 @@ class _Trial:
         loss: Callable[[Any, Any], torch.Tensor] | None,
         validation: Callable[[torch.nn.Module], float] | None,
         accumulate: int,
-        heights: list[float],
+        ratios: list[float],
     ) -> None:
         self._model, self._opt, self._loss, self._validation = model, opt, loss, validation
-        self._accumulate, self._heights = accumulate, heights
+        self._accumulate, self._ratios = accumulate, ratios
         self._begun = False
 
     def loss(self, batch: Sequence[Any]) -> float:
@@ -157,11 +158,11 @@ class _Trial:
         return loss
 
     def validation(self) -> float | None:
-        return None if self._validation is None else float(self._validation(self._model))
+        return None if self._validation is None else as_number("validation: the loss", self._validation(self._model))
 
     def step(self, lr: float) -> None:
-        for group, height in zip(self._opt.param_groups, self._heights, strict=True):
-            rate = lr * (height / self._heights[0])
+        for group, ratio in zip(self._opt.param_groups, self._ratios, strict=True):
+            rate = lr * ratio
             if isinstance(group["lr"], torch.Tensor):
                 group["lr"].fill_(rate)
             else:
@@ -171,25 +172,26 @@ class _Trial:
 
 
 @contextmanager
-def _preserved(model: torch.nn.Module, opt: torch.optim.Optimizer, generators: Iterable[Any]) -> Iterator[None]:
-    """Put model, optimizer and generators back at the end of a ``with`` block: each of them, whatever another says."""
-    with ExitStack() as stack:
-        stack.enter_context(generators_preserved(generators))
-        for module in model.modules():
-            # A forward pass may put other tensors in the place of buffers.
-            stack.callback(_restore_entries, module._buffers, dict(module._buffers))
-            stack.callback(_restore_entries, module._parameters, dict(module._parameters))
-        held = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-        held |= {id(param): param for group in opt.param_groups for param in group["params"]}
-        for tensor in held.values():
-            stack.callback(_restore_grad, tensor, tensor.grad, _copy(tensor.grad))
-            stack.callback(_restore, tensor, _copy(tensor))
-        stack.callback(_restore_state, opt, {param: _held(own) for param, own in opt.state.items()})
-        for group in opt.param_groups:
-            stack.callback(_restore_group, group, _held(group))
-        if isinstance(opt, DropIn):
-            stack.callback(opt.restore_progress, opt.progress())
+def _preserved(model: torch.nn.Module, opt: torch.optim.Optimizer) -> Iterator[None]:
+    """Put model and optimizer back at the end of a ``with`` block: each part of them, whatever another says."""
+    restores: list[Callable[[], object]] = []
+    for module in model.modules():
+        # A forward pass may put other tensors in the place of buffers.
+        restores.append(partial(_restore_entries, module._buffers, dict(module._buffers)))
+        restores.append(partial(_restore_entries, module._parameters, dict(module._parameters)))
+    held = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    held |= {id(param): param for group in opt.param_groups for param in group["params"]}
+    for tensor in held.values():
+        restores.append(partial(_restore_grad, tensor, tensor.grad, _copy(tensor.grad)))
+        restores.append(partial(_restore, tensor, _copy(tensor)))
+    restores.append(partial(_restore_state, opt, {param: _held(own) for param, own in opt.state.items()}))
+    restores.extend(partial(_restore_group, group, _held(group)) for group in opt.param_groups)
+    if isinstance(opt, DropIn):
+        restores.append(partial(opt.restore_progress, opt.progress()))
+    try:
         yield
+    finally:
+        put_back(restores)
 
 
 def _copy(value: Any) -> Any:

@@ -1,0 +1,228 @@
+"""What is read off a curve of losses: on problems with known answers, and where there is no answer."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+
+import lrcore
+from finder.problems import quadratic
+from lrcore.finder import Finder, RangeTest, curve, find_lr
+
+
+@pytest.mark.parametrize("largest", [0.1, 4.0, 1000.0])
+@pytest.mark.parametrize(("condition", "size"), [(1, 1), (1, 10), (10, 10), (100, 30), (1e4, 50)])
+def test_the_safe_rate_of_a_quadratic_is_below_its_edge_within_a_factor_of_three(largest, condition, size):
+    params, loss_and_grads = quadratic(largest, condition, size)
+    result = find_lr(lrcore.SGD(params, lr=1.0), loss_and_grads, [()], start=1e-7, end=1e3, progress=False)
+    edge = 2.0 / largest
+    assert result.stopped == "diverged"
+    assert edge / 3.0 < result.suggestions["safe"].lr < edge
+    assert 0.0 < result.suggest().lr < edge
+
+
+def test_the_steepest_slope_is_by_the_logarithm_of_the_rate():
+    lrs = np.geomspace(1e-6, 1.0, 100)
+    losses = 1.0 / (1.0 + np.exp(1.2 * (np.log(lrs) - math.log(1e-3))))
+    assert curve.steepest(lrs, losses, 99).lr == pytest.approx(1e-3, rel=0.15)
+    # By the rate itself the slope would be steepest far to the left.
+    assert lrs[np.argmin(np.gradient(losses, lrs))] < 0.3e-3
+
+
+HONEST = {
+    "still falling": (lambda t: 1.0 - 0.9 * t, "the loss still falls at .*; try end="),
+    "flat": (lambda t: 1.0 + 1e-4 * math.sin(40 * t), "the loss is flat from .*; try end="),
+    "exploding": (lambda t: 10.0 ** (20 * t), r"the loss (exploded|grows).*; try start="),
+}
+
+
+@pytest.mark.parametrize(("loss", "message"), HONEST.values(), ids=HONEST)
+def test_a_curve_that_says_nothing_gets_no_number(loss, message):
+    finder = Finder(1e-5, 1e-1, steps=60)
+    for number, _ in enumerate(finder):
+        finder.report(loss(number / 59))
+    advice = finder.result().suggest()
+    assert advice.lr is None
+    assert advice.confidence == "none"
+    assert re.search(message, advice.reason), advice
+    assert str(advice).startswith("no suggestion: ")
+
+
+@pytest.mark.parametrize(
+    ("make", "momentum"),
+    [
+        (lambda params: lrcore.SGD(params, lr=0.1), 0.0),
+        (lambda params: lrcore.SGD(params, lr=0.1, momentum=0.9), 0.9),
+        (lambda params: lrcore.SGD(params, lr=0.1, momentum=0.9, nesterov=True), 0.0),
+        (lambda params: lrcore.AdamW(params, lr=0.1), None),
+        (lambda params: lrcore.RMSprop(params, lr=0.1, momentum=0.9), None),
+    ],
+    ids=["SGD", "momentum", "nesterov", "AdamW", "RMSprop"],
+)
+def test_the_edge_decides_for_rules_whose_steps_are_as_large_as_gradients(make, momentum):
+    params, loss_and_grads = quadratic()
+    result = find_lr(make(params), loss_and_grads, [()], start=1e-5, end=1e3, progress=False)
+    steepest, safe = (result.suggestions[name].lr for name in ("steepest", "safe"))
+    assert result.momentum == momentum
+    if momentum is None:
+        assert result.suggest().lr == min(math.sqrt(steepest * safe), 1.5 * steepest, safe)
+    else:
+        assert result.suggest().lr == safe
+
+
+def test_a_curve_that_has_levelled_off_is_not_still_falling():
+    finder = Finder(1e-6, 10.0, steps=100)
+    for lr in finder:
+        # It falls around 0.01, and from there on by so little that it is least at the end.
+        finder.report(1.0 / (1.0 + 100.0 * lr) + 1e-3 * math.log10(10.0 / lr))
+    result = finder.result()
+    assert np.argmin(result.losses) == 99
+    assert 1e-3 < result.suggest().lr < 0.1
+
+
+def found():
+    params, loss_and_grads = quadratic()
+    return find_lr(lrcore.SGD(params, lr=1.0), loss_and_grads, [()], start=1e-5, progress=False)
+
+
+def test_a_result_is_written_and_read():
+    last = [RangeTest((1.0, 2.0), (1.0, value), (0.0, value), "nan") for value in (float("nan"), math.inf, -math.inf)]
+    for result in (found(), *last):
+        again = RangeTest.from_json(result.to_json())
+        assert again == result
+        assert str(again.suggestions) == str(result.suggestions)
+    with pytest.raises(ValueError, match="this is no JSON"):
+        RangeTest.from_json("{")
+    with pytest.raises(ValueError, match="another version"):
+        RangeTest.from_json(found().to_json().replace('"range_test": 1', '"range_test": 2'))
+    with pytest.raises(ValueError, match="must be a dict of"):
+        RangeTest.from_json("{}")
+
+
+def test_a_table_says_each_suggestion_and_why():
+    result = found()
+    assert list(result.suggestions) == ["steepest", "valley", "slide", "minimum / 10", "safe"]
+    for one in result.suggestions.values():
+        assert one.name in result.table()
+        assert one.reason in result.table()
+    assert f"suggested: {result.suggest()}" in str(result)
+
+
+def test_a_picture_marks_each_suggestion():
+    pytest.importorskip("matplotlib").use("Agg")
+    from matplotlib import pyplot as plt
+
+    result = found()
+    ax = result.plot()
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert ax.get_xscale() == "log"
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("learning rate", "loss")
+    assert sum(any(label.startswith(name) for label in labels) for name in result.suggestions) == 5
+    plt.close("all")
+
+
+def curve_of(losses, *, start=1e-7, end=10.0, momentum=None):
+    """A result with these losses, one for each of as many rates."""
+    return RangeTest(tuple(np.geomspace(start, end, len(losses)).tolist()), tuple(losses), momentum=momentum)
+
+
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.5, False), (0.9, False), (0.9, True)])
+@pytest.mark.parametrize(("largest", "size"), [(1.0, 1), (4.0, 3), (10.0, 10), (100.0, 100)])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_safe_rate_is_below_the_edge_that_momentum_has(largest, size, seed, momentum, nesterov):
+    params, loss_and_grads = quadratic(largest, 100.0 if size > 1 else 1.0, size, seed)
+    opt = lrcore.SGD(params, lr=1.0, momentum=momentum, nesterov=nesterov)
+    result = find_lr(opt, loss_and_grads, [()], end=1e3, progress=False)
+    # With Nesterov's correction it is 2 (1 + β) / (1 + 2β) / L.
+    edge = 2.0 * (1.0 + momentum) / (1.0 + 2.0 * momentum if nesterov else 1.0) / largest
+    assert edge / 3.0 < result.suggestions["safe"].lr < edge
+    assert result.suggest().lr == result.suggestions["safe"].lr
+
+
+def test_a_loss_that_only_swings_has_no_edge():
+    params, loss_and_grads = quadratic(10.0, 1.0, 1)
+    opt = lrcore.SGD(params, lr=1.0, momentum=0.9)
+    result = find_lr(opt, loss_and_grads, [()], start=1e-7, end=0.1, progress=False)
+    assert "safe" not in result.suggestions
+    assert result.suggest().confidence in ("low", "none")
+
+
+def test_a_test_that_ends_where_the_loss_begins_to_grow_has_no_edge():
+    params, loss_and_grads = quadratic(1.0, 100.0, 10, seed=3)
+    result = find_lr(lrcore.SGD(params, lr=1.0), loss_and_grads, [()], progress=False)
+    assert result.stopped == "end"
+    assert "safe" not in result.suggestions
+
+
+def test_the_least_loss_is_not_moved_by_averages_where_there_is_no_noise():
+    losses = [abs(i - 70) + 1.0 for i in range(100)]
+    result = curve_of(losses)
+    assert result.suggestions["minimum / 10"].lr == result.lrs[70] / 10.0
+
+
+NOISY = {
+    "flat": lambda _, noise: 1.0 + 0.05 * noise,
+    "flat, lognormal": lambda _, noise: math.exp(0.1 * noise),
+    "falling to the end": lambda t, noise: 2.0 - t + 0.1 * noise,
+    "falling at the end": lambda t, noise: 2.0 - 1.0 / (1.0 + math.exp(-12.0 * (t - 0.9))) + 0.1 * noise,
+}
+
+
+@pytest.mark.parametrize("loss", NOISY.values(), ids=NOISY)
+def test_noise_alone_seldom_makes_a_number(loss):
+    numbers = 0
+    for seed in range(60):
+        noise = np.random.default_rng(seed).standard_normal(100)
+        advice = curve_of([loss(i / 99, noise[i]) for i in range(100)]).suggest()
+        numbers += advice.lr is not None and advice.confidence != "low"
+    assert numbers <= 1
+
+
+def test_what_explodes_from_the_first_rate_on_wants_lower_ones():
+    for factor in (1.05, 1.25, 2.0):
+        finder = Finder(1.0, 1e3)
+        for number, _ in enumerate(finder):
+            finder.report(factor**number)
+        assert "; try start=0.001" in str(finder.result().suggest())
+    finder, w = Finder(0.4, 10.0), 1.0
+    for lr in finder:
+        finder.report(2.0 * w * w)
+        w -= lr * 4.0 * w
+    assert "; try start=0.0004" in str(finder.result().suggest())
+
+
+def test_results_without_losses_say_so():
+    empty = Finder().result()
+    assert str(empty).startswith("no rates\n")
+    assert "there are 0 losses" in str(empty.suggest())
+    with pytest.raises(ValueError, match="no suggestion: there are 0 losses"):
+        float(empty.suggest())
+    with pytest.raises(ValueError, match=r"^there is nothing to draw: no loss is finite$"):
+        empty.plot()
+    finder = Finder()
+    for _ in finder:
+        finder.report(math.nan)
+    assert "the loss exploded within 1 steps" in str(finder.result())
+
+
+def test_suggestions_are_numbers():
+    result = found()
+    assert float(result.suggestions["safe"]) == result.suggestions["safe"].lr
+    assert float(result.suggest()) == result.suggest().lr
+
+
+def test_a_loop_that_is_left_has_not_come_to_the_end():
+    finder = Finder(steps=30)
+    for number, _ in enumerate(finder):
+        finder.report(1.0)
+        if number == 11:
+            break
+    assert finder.result().stopped == "left"
+    assert "; the loop was left\n" in str(finder.result())
+
+
+def test_only_axes_are_drawn_on():
+    pytest.importorskip("matplotlib")
+    with pytest.raises(TypeError, match=r"^ax must be axes of matplotlib, got 'x\.png'; to write a file: "):
+        found().plot("x.png")
