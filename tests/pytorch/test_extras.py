@@ -230,6 +230,22 @@ class Counted(torch.utils.data.Dataset):
         return x, torch.stack([x.sum(), x[0] - x[1]])
 
 
+def test_repeats_of_find_lr_are_trained_on_other_batches():
+    order = []
+
+    class Seen(Counted):
+        def __getitem__(self, index):
+            order.append(index)
+            return super().__getitem__(index)
+
+    model = network()
+    loader = torch.utils.data.DataLoader(Seen(), batch_size=16, shuffle=True)
+    opt = torch.optim.SGD(model.parameters(), 0.1)
+    lrcore.torch.find_lr(model, opt, torch.nn.functional.mse_loss, loader, end=1e-3, steps=4, repeats=3)
+    repeats = [tuple(order[64 * k : 64 * (k + 1)]) for k in range(3)]
+    assert len(set(repeats)) == 3
+
+
 @pytest.mark.parametrize(
     "make",
     [
