@@ -25,7 +25,7 @@ pub struct Stats {
 pub(super) const TALLIES: usize = 6;
 
 /// What adds up in the loop that moves a tensor: the first element of a unit belongs to lane 0.
-pub(super) trait Tally<C: Cell>: Copy + Default + Send + Sync + 'static {
+pub(super) trait Tally<C: Cell>: Copy {
     /// Whether it looks at anything.
     const LOOKS: bool;
 
@@ -37,7 +37,7 @@ pub(super) trait Tally<C: Cell>: Copy + Default + Send + Sync + 'static {
 }
 
 /// Looks at nothing.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct NoTally;
 
 impl<C: Cell> Tally<C> for NoTally {
