@@ -1,7 +1,8 @@
 """The range test: which learning rate to begin with."""
 
 from lrcore.finder.curve import Suggestion
+from lrcore.finder.finding import find_lr
+from lrcore.finder.loop import Finder
 from lrcore.finder.result import Advice, RangeTest
-from lrcore.finder.search import Finder, find_lr
 
 __all__ = ["Advice", "Finder", "RangeTest", "Suggestion", "find_lr"]

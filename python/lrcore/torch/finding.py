@@ -11,8 +11,10 @@ import numpy as np
 import torch
 
 from lrcore._ranges import check_count
+from lrcore.finder.given import as_number, check_callable
+from lrcore.finder.loop import Finder
 from lrcore.finder.preserving import all_of, generators_preserved, put_back
-from lrcore.finder.search import Finder, as_number, check_callable, ratios_of, search
+from lrcore.finder.search import ratios_of, search
 from lrcore.torch.optimizer import DropIn
 
 if TYPE_CHECKING:
