@@ -336,7 +336,7 @@ REFUSED = [
      "lrcore.torch.find_lr(model, opt, loss, loader)"),
     ({"loss_and_grads": 3}, TypeError, "loss_and_grads must be a function, got 3"),
     ({"loss_and_grads": lambda _: 3.0}, TypeError,
-     "loss_and_grads must return a pair of the loss and the gradients, got float"),
+     "loss_and_grads must return a pair of loss and gradients, got float"),
     ({"loss_and_grads": lambda _: (np.ones(2), {})}, TypeError,
      "loss_and_grads: the loss must be a number, got ndarray of shape (2,)"),
     ({"validation": 3}, TypeError, "validation must be a function or None, got 3"),

@@ -119,9 +119,7 @@ class _Trial:
     def loss(self, batch: Sequence[Any]) -> float:
         returned = self._loss_and_grads(self._opt.params, *batch)
         if not isinstance(returned, tuple | list) or len(returned) != 2:
-            raise TypeError(
-                f"loss_and_grads must return a pair of the loss and the gradients, got {described(returned)}"
-            )
+            raise TypeError(f"loss_and_grads must return a pair of loss and gradients, got {described(returned)}")
         loss, grads = returned
         number = as_number("loss_and_grads: the loss", loss)
         if self._whole:

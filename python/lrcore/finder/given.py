@@ -24,5 +24,6 @@ def check_callable(name: str, value: Any, *, optional: bool = False) -> None:
 
 
 def described(value: Any) -> str:
+    """Return what a message says in the place of a value that may be long: its type, and the shape of an array."""
     shape = getattr(value, "shape", None)
     return f"{type(value).__name__}{'' if shape is None else f' of shape {tuple(shape)}'}"
