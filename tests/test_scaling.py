@@ -76,3 +76,96 @@ def test_an_optimizer_with_one_bad_group_is_left_alone():
     with pytest.raises(ValueError, match="adam_sde"):
         scaling.adam_sde(opt, 32, 128)
     assert [group.hyperparameters for group in opt.param_groups] == before
+
+
+@pytest.fixture
+def torch():
+    return pytest.importorskip("torch")
+
+
+def two_groups(torch, make, **second):
+    params = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
+    return make([{"params": params[:1]}, {"params": params[1:], **second}])
+
+
+def stepped(opt):
+    for group in opt.param_groups:
+        for param in group["params"]:
+            param.grad = param.detach().clone()
+    opt.step()
+
+
+@pytest.mark.parametrize("home", ["torch.optim", "lrcore.torch"])
+def test_groups_of_pytorch_are_changed_as_lrcores_are(torch, home):
+    adamw = pytest.importorskip(home).AdamW
+    opt = two_groups(torch, lambda groups: adamw(groups, lr=0.1), lr=0.2, betas=[0.8, 0.99])
+    assert scaling.adam_sde(opt, 32, 64) is opt
+    first, second = opt.param_groups
+    assert (first["lr"], second["lr"]) == pytest.approx((0.1 * math.sqrt(2), 0.2 * math.sqrt(2)))
+    assert (first["betas"], second["betas"]) == (pytest.approx((0.8, 0.998)), pytest.approx((0.6, 0.98)))
+    assert first["eps"] == pytest.approx(1e-8 / math.sqrt(2))
+    assert first["weight_decay"] == 0.01
+    stepped(opt)
+    assert scaling.linear(opt, 64, 32).param_groups[0]["lr"] == pytest.approx(0.05 * math.sqrt(2))
+    sgd = two_groups(torch, lambda groups: pytest.importorskip(home).SGD(groups, lr=0.1, momentum=0.9))
+    assert [group["lr"] for group in scaling.sqrt(sgd, 1, 4).param_groups] == [0.2, 0.2]
+    assert sgd.param_groups[0]["momentum"] == 0.9
+
+
+def test_schedules_in_groups_of_lrcore_torch_are_scaled(torch):
+    own = pytest.importorskip("lrcore.torch")
+    rate = schedules.Linear(0.4, 0.0, steps=4)
+    opt = two_groups(torch, lambda groups: own.AdamW(groups, lr=rate), lr=0.5)
+    stepped(opt)
+    scaling.adam_sde(opt, 1, 4)
+    assert [group["lr"] for group in opt.param_groups] == [2 * rate(1), 1.0]
+    stepped(opt)
+    assert opt.info.lr == 2 * rate(1)
+    assert opt.param_groups[0]["betas"] == pytest.approx((0.6, 0.996))
+    stepped(opt)
+    assert opt.info.lr == 2 * rate(2)
+
+
+def test_a_rate_that_is_a_tensor_stays_that_tensor(torch):
+    rate, betas = torch.tensor(0.125), (torch.tensor(0.75), torch.tensor(0.875))
+    opt = two_groups(torch, lambda groups: torch.optim.Adam(groups, lr=rate, betas=betas, foreach=False))
+    scaling.adam_sde(opt, 1, 4 // 2)
+    for group in opt.param_groups:
+        assert isinstance(group["lr"], torch.Tensor)
+        assert float(group["lr"]) == pytest.approx(0.125 * math.sqrt(2))
+        assert list(map(float, group["betas"])) == [0.5, 0.75]
+    assert opt.param_groups[0]["lr"] is rate
+
+
+def test_the_rates_that_schedulers_of_pytorch_keep_in_groups_are_scaled_too(torch):
+    schedulers = torch.optim.lr_scheduler
+    for make, goes_on in [
+        (lambda opt: schedulers.StepLR(opt, 2), 4.0),
+        (lambda opt: schedulers.OneCycleLR(opt, 1.0, total_steps=10), 4.0),
+        (lambda opt: schedulers.LambdaLR(opt, lambda step: 0.5**step), 1.0),  # it has its base_lrs
+    ]:
+        plain, scaled = (two_groups(torch, lambda groups: torch.optim.SGD(groups, lr=0.1)) for _ in range(2))
+        both = [(opt, make(opt)) for opt in (plain, scaled)]
+        for taken in range(4):
+            if taken == 1:
+                scaling.linear(scaled, 1, 4)
+            for opt, scheduler in both:
+                stepped(opt)
+                scheduler.step()
+        assert scaled.param_groups[1]["lr"] == pytest.approx(goes_on * plain.param_groups[1]["lr"])
+        again = schedulers.LambdaLR(scaled, lambda _: 1.0)
+        assert again.base_lrs == pytest.approx([4 * group["initial_lr"] for group in plain.param_groups])
+
+
+@pytest.mark.parametrize("home", ["torch.optim", "lrcore.torch"])
+def test_an_optimizer_of_pytorch_with_one_bad_group_is_left_alone(torch, home):
+    adam = pytest.importorskip(home).Adam
+    opt = two_groups(torch, lambda groups: adam(groups, lr=torch.tensor(0.1), foreach=False), betas=(0.5, 0.9))
+    before = [{**group, "lr": float(group["lr"])} for group in opt.param_groups]
+    with pytest.raises(ValueError, match=re.escape("adam_sde: betas[0] is 0.5, and for 4 times the batch it would be")):
+        scaling.adam_sde(opt, 32, 128)
+    assert [{**group, "lr": float(group["lr"])} for group in opt.param_groups] == before
+    del opt.param_groups[1]["lr"]
+    with pytest.raises(ValueError, match=r"^param_groups\[1\] must have 'lr', got params, betas"):
+        scaling.linear(opt, 32, 128)
+    assert float(opt.param_groups[0]["lr"]) == before[0]["lr"]

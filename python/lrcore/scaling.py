@@ -1,4 +1,8 @@
-"""Hyperparameters for another batch size."""
+"""Hyperparameters for another batch size.
+
+Of an optimizer of PyTorch the rates are scaled that schedulers keep in its groups. What a scheduler keeps in itself,
+its ``base_lrs``, is not known here, and some, such as ``LambdaLR``, put it back at their next step: make them after it.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,10 @@ from lrcore.schedules import Schedule
 __all__ = ["adam_sde", "linear", "sqrt"]
 
 T = TypeVar("T")
+# Of a group of PyTorch: what rules know, and rates that schedulers put beside the present one.
+_KNOWN = ("lr", "betas", "alpha", "eps")
+_RATES = ("initial_lr", "max_lr", "min_lr")
+
 _Rule = Callable[[Mapping[str, Any], float], dict[str, Any]]
 
 
@@ -23,8 +31,8 @@ def linear(hyperparameters: T, old_batch: int, new_batch: int) -> T:
     the gradient changes little over those κ steps: up to about the noise scale of the gradient, and after a warm-up.
 
     Args:
-        hyperparameters: A rate, a number or a schedule; or a mapping with ``"lr"``; or an optimizer, whose groups are
-            changed.
+        hyperparameters: A rate, a number or a schedule; or a mapping with ``"lr"``; or an optimizer, PyTorch's too,
+            whose groups are changed; its schedulers are to be made afterwards, since they keep ``base_lrs``.
         old_batch: The samples of a step for which they were chosen.
         new_batch: The samples of a step from now on.
 
@@ -57,8 +65,8 @@ def sqrt(hyperparameters: T, old_batch: int, new_batch: int) -> T:
     see :func:`adam_sde`.
 
     Args:
-        hyperparameters: A rate, a number or a schedule; or a mapping with ``"lr"``; or an optimizer, whose groups are
-            changed.
+        hyperparameters: A rate, a number or a schedule; or a mapping with ``"lr"``; or an optimizer, PyTorch's too,
+            whose groups are changed; its schedulers are to be made afterwards, since they keep ``base_lrs``.
         old_batch: The samples of a step for which they were chosen.
         new_batch: The samples of a step from now on.
 
@@ -91,7 +99,8 @@ def adam_sde(hyperparameters: T, old_batch: int, new_batch: int) -> T:
 
     Args:
         hyperparameters: A mapping with ``"lr"`` and, as far as the optimizer has them, ``"betas"`` or ``"alpha"`` and
-            ``"eps"``; or an optimizer, whose groups are changed. The rate may be a schedule, the others are numbers.
+            ``"eps"``; or an optimizer, PyTorch's too, whose groups are changed; its schedulers are to be made
+            afterwards, since they keep ``base_lrs``. The rate may be a schedule, the others are numbers.
         old_batch: The samples of a step for which they were chosen.
         new_batch: The samples of a step from now on.
 
@@ -161,6 +170,45 @@ def _scaled(given: Any, old_batch: int, new_batch: int, rule: _Rule) -> Any:
         if "lr" not in given:
             raise ValueError(f"hyperparameters must have 'lr', got {', '.join(map(str, given)) or 'none'}")
         return rule(given, factor)
+    groups = getattr(given, "param_groups", None)
+    if isinstance(groups, list) and all(isinstance(group, dict) for group in groups):
+        _scale_torch(given, factor, rule)
+        return given
     if rule is _adam_sde:
         raise TypeError(f"adam_sde: a mapping or an optimizer is needed, since betas change too, got {given!r}")
     return rule({"lr": given}, factor)["lr"]
+
+
+def _scale_torch(optimizer: Any, factor: float, rule: _Rule) -> None:
+    """Change the groups of an optimizer of PyTorch, or raise and change none."""
+    groups = optimizer.param_groups
+    # Optimizers of lrcore.torch have present values in the places of schedules.
+    take_schedules: Callable[[], list[dict[str, Any]]]
+    take_schedules = getattr(optimizer, "take_schedules", lambda: [{} for _ in groups])
+    changes = []
+    for index, (group, scheduled) in enumerate(zip(groups, take_schedules(), strict=True)):
+        if "lr" not in group:
+            raise ValueError(f"param_groups[{index}] must have 'lr', got {', '.join(map(str, group)) or 'none'}")
+        values = {name: _plain((group | scheduled)[name]) for name in _KNOWN if name in group}
+        rates = {name: rule({**values, "lr": _plain(group[name])}, factor)["lr"] for name in _RATES if name in group}
+        changes.append(rule(values, factor) | rates)
+    for group, new in zip(groups, changes, strict=True):
+        group.update({name: _put(group[name], value) for name, value in new.items()})
+    take_schedules()
+
+
+def _plain(value: Any) -> Any:
+    """Return a hyperparameter with numbers in the place of tensors."""
+    if isinstance(value, tuple | list):
+        return tuple(map(_plain, value))
+    return value.item() if hasattr(value, "item") else value
+
+
+def _put(old: Any, new: Any) -> Any:
+    """Return a new value, in the tensors of the old one if it has such, as schedulers of PyTorch do."""
+    if isinstance(old, tuple | list) and isinstance(new, tuple):
+        return tuple(map(_put, old, new))
+    if hasattr(old, "fill_"):
+        old.detach().fill_(new)
+        return old
+    return new

@@ -53,7 +53,7 @@ def troubled(what, seed):
         case "keys":
             return {"loss": 1.0}
         case "metric":
-            return {"objective": 1.0, "what": 2.0}
+            return {"objective": 2.0, "what": 2.0, "grads": [1.0, 2.0], "good": 3}
     return 1.0
 
 
@@ -87,4 +87,18 @@ def reference(lr, batch, seed):
 def sleepy(lr, seed):
     """Long for large rates."""
     time.sleep(60 if lr > 0.5 else 0.01)
+    return lr
+
+
+def collecting(seen, lr, seed):
+    """How many runs this has seen."""
+    seen.append(lr)
+    return len(seen)
+
+
+def counting(lr, seed, report):
+    """Report without steps, with one, and without, until it diverges."""
+    for value, *step in [(lr,), (lr,), (lr, 7), (float("nan") if lr > 1 else lr,)]:
+        report(value, *step)
+    report(float("nan") if lr > 0.5 else lr)
     return lr

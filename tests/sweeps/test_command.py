@@ -67,6 +67,16 @@ def test_methods_and_kinds_of_values(run):
     assert [line.split()[1] for line in halved.stdout.splitlines()] == ["budget", "9", "3", "3"]
 
 
+def test_values_as_python_writes_them(run):
+    spaces = ["--space", "lr=logspace(1e-3, 1e-1, 3)", "--space", "batch=[32, 64.0]"]
+    drawn = run("training.py:train", *spaces, "--workers", "0")
+    assert (drawn.returncode, drawn.stderr) == (0, "")
+    values = {tuple(line.split()[:2]) for line in drawn.stdout.splitlines()[1:]}
+    assert values == {(lr, batch) for lr in ("0.001", "0.01", "0.1") for batch in ("32", "64")}
+    named = run("training.py:never", "--space", "lr=['a', \"b\", True, None]", "--workers", "0", "--seeds", "1")
+    assert {line.split()[0] for line in named.stdout.splitlines()} == {"lr", "a", "b", "True", "None", "4"}
+
+
 def test_when_nothing_has_finished_the_status_says_so(run):
     done = run("training.py:never", "--space", "lr=true,null,abc,1e-3", "--workers", "0", "--seeds", "1")
     assert (done.returncode, done.stderr) == (1, "")
@@ -81,6 +91,11 @@ def test_when_nothing_has_finished_the_status_says_so(run):
         (["training.py:train", "--space", "lr=1", "--space", "lr=2"], "once for each name, got 'lr=2'"),
         (["training.py:train", "--space", "lr=log:1:2"], "argument --space: lr: log: takes 3 numbers, got 'log:1:2'"),
         (["training.py:train", "--space", "lr=log:0:2:3"], "lr: logspace: first must be in (0, inf), got 0"),
+        (["training.py:train", "--space", "lr=logspace(1,2)"], "lr: logspace: takes 3 numbers, got 'logspace(1,2)'"),
+        (["training.py:train", "--space", "lr=[[1,2]]"], "lr: values must be a,b,c or log:FIRST:LAST:COUNT"),
+        (["training.py:train", "--space", "lr=[0.1"], "without brackets within, got '[0.1'"),
+        (["training.py:train", "--space", "lr=linspace(0,1,3)"], "without brackets within, got 'linspace(0,1,3)'"),
+        (["training.py:train", "--space", "lr={1}"], "without brackets within, got '{1}'"),
         (["training.py:train", "--space", "lr="], "space['lr'] must have at least one value, got []"),
         (["training.py:train", "--space", "lr=1"], "train() needs 'batch'"),
         (["training.py:nothing", "--space", "lr=1"], "'training.py' has no function 'nothing'"),

@@ -33,6 +33,7 @@ LR = {"lr": [0.1]}
 CASES = [
     (train, {}, {}, ValueError, "space must have at least one name"),
     (train, [("lr", [1])], {}, TypeError, "space must be a mapping of names to values"),
+    (train, None, {}, TypeError, r"space must be a mapping of names to values, such as {'lr': .*logspace.*}, got None"),
     (train, {1: [1]}, {}, TypeError, "names in space must be names of arguments, got 1"),
     (train, {"lr rate": [1]}, {}, TypeError, "names in space must be names of arguments, got 'lr rate'"),
     (train, {"seed": [1]}, {}, ValueError, "space: 'seed' has a meaning of its own"),
@@ -64,7 +65,9 @@ CASES = [
     (positional, LR, {}, TypeError, r"takes no \['lr', 'seed'\]; it takes none"),
     ("train", LR, {}, TypeError, "train must be a function, got 'train'"),
     (train, LR, {"workers": -1}, ValueError, "workers must be >= 0, got -1"),
-    (train, LR, {"executor": "dask"}, TypeError, "executor must have submit.*got 'dask'"),
+    (train, LR, {"executor": "dask"}, TypeError, "executor must be an executor, with submit .*got 'dask'"),
+    (train, LR, {"executor": 4}, TypeError, "executor must be an executor, .*or a client of Dask, got 4"),
+    (train, LR, {"executor": ThreadPoolExecutor}, TypeError, "executor must be an executor, .*got <class .*Thread"),
     (train, LR, {"executor": ThreadPoolExecutor(1), "workers": 0}, ValueError, "workers must be >= 1, got 0"),
     (train, LR, {"minimize": 1}, TypeError, "minimize must be True or False, got 1"),
     (train, LR, {"seed": -1}, ValueError, "seed must be >= 0, got -1"),
@@ -102,6 +105,13 @@ def test_what_no_process_can_be_sent_is_refused(monkeypatch):
     monkeypatch.setattr("lrcore.sweeps.processes.find_spec", lambda name: None)
     with pytest.raises(TypeError, match=r"train can't be sent to other processes .*workers=0"):
         sweeps.sweep(lambda lr, seed: lr, LR, progress=False)
+
+
+def test_no_file_is_made_for_what_is_refused(tmp_path):
+    for executor in (ThreadPoolExecutor, 4, "threads"):
+        with pytest.raises(TypeError, match="executor must be an executor"):
+            sweeps.sweep(train, LR, executor=executor, results=tmp_path / "sweep.sqlite", progress=False)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_files_of_others_are_refused_and_left_alone(tmp_path):

@@ -45,7 +45,8 @@ def test_no_best_is_an_error_that_says_why():
 
 
 def test_the_table_is_sorted_and_shortened(results):
-    lines = str(results).splitlines()
+    assert results.table() == str(results)
+    lines = results.table().splitlines()
     assert lines[0].split() == ["lr", "batch", "objective", "std", "seeds", "seconds", "status"]
     assert lines[1].split()[:2] == ["0.01", "32"]
     numbers = [float(line.split()[2]) for line in lines[1:19] if line.endswith("finished") and "diverged" not in line]

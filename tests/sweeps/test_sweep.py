@@ -3,6 +3,7 @@
 
 import math
 import random
+import re
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 import numpy as np
@@ -94,7 +95,7 @@ def test_a_seed_is_the_same_everywhere():
         ("text", "failed", "TypeError: train() must return a number or a mapping with 'objective', got str: '0.5'"),
         ("array", "failed", "TypeError: train() must return a number or a mapping with 'objective', got list: [1.0"),
         ("keys", "failed", "TypeError: train() must return a number or a mapping with 'objective', got the keys"),
-        ("metric", "failed", "ValueError: the metric 'what' has the name of a setting"),
+        ("metric", "finished", "the metric 'what' is left out: it has the name of a setting or of a column; call"),
     ],
 )
 def test_what_becomes_of_a_run_is_recorded_and_the_others_go_on(what, status, reason, troubles):
@@ -116,10 +117,57 @@ def test_troubles_stand_in_the_table(troubles):
     lines = str(troubles).splitlines()
     assert lines[0].split() == ["what", "objective", "std", "seeds", "seconds", "status"]
     assert lines[1].split()[:2] == ["fine", "1"]
-    assert sum("1 failed" in line for line in lines) == 8
+    assert sum("1 failed" in line for line in lines) == 7
     assert sum("1 diverged" in line for line in lines) == 2
     assert "1 ×  its process was killed by SIGKILL" in lines
     assert "and more" not in str(troubles)
+
+
+def test_a_metric_that_can_not_be_kept_is_left_out_and_the_run_has_finished(troubles):
+    row = next(row for row in troubles if row["what"] == "metric")
+    assert (row["objective"], row["good"]) == (2.0, 3.0)
+    assert "grads" not in row
+    assert row["reason"].endswith(
+        "; the metric 'grads' is left out: it must be a number, a string, a bool or None, got list: [1.0, 2.0]"
+    )
+    assert troubles.best.seeds == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        (np.bool_(1), True), (np.int64(3), 3.0), (np.float32(0.5), 0.5), (np.array([0.25]), 0.25),
+        (np.str_("a"), "a"), (True, True), (None, None), ("a", "a"),
+    ],
+)  # fmt: skip
+def test_metrics_of_numpy_are_kept_as_pythons(value, kept):
+    (row,) = here(lambda lr, seed: {"objective": lr, "metric": value}, {"lr": [1]}, seeds=1)
+    assert (row["metric"], type(row["metric"]), row["reason"]) == (kept, type(kept), "")
+
+
+@pytest.mark.parametrize(
+    ("metrics", "reason"),
+    [
+        ({"m": np.arange(3)}, "the metric 'm' is left out: it must be a number, .*, got an array of shape .3,."),
+        ({"m": np.datetime64("2020-01-01")}, "the metric 'm' is left out: .*, got date: datetime.date"),
+        ({"m": 1j}, "the metric 'm' is left out: .*, got complex: 1j"),
+        ({"m": 10**400}, "the metric 'm' is left out: .*, got int: int too large to convert to float"),
+        ({"m": list(range(10**6))}, r"the metric 'm' is left out: .*, got list: \[0, 1, 2, 3, 4, 5, ...\]"),
+        ({3: 1.0}, "the metric 3 is left out: its name must be a string"),
+        ({"seed": 1.0}, "the metric 'seed' is left out: it has the name of a setting or of a column"),
+    ],
+)
+def test_a_metric_that_is_left_out_is_named(metrics, reason):
+    for objective, status in ((1.0, "finished"), (math.nan, "diverged")):
+        (row,) = here(lambda lr, seed, o=objective: {"objective": o, **metrics}, {"lr": [1]}, seeds=1)
+        assert row["status"] == status
+        assert re.search(reason, row["reason"])
+        assert len(row["reason"]) < 250
+
+
+def test_what_is_reported_without_a_step_is_counted():
+    results = here(objectives.counting, {"lr": [0.1, 1.0, 2.0]}, seeds=1)
+    assert [row["reason"] for row in results] == ["", "nan was reported at step 9", "nan was reported at step 8"]
 
 
 def test_what_is_reported_ends_a_run_that_diverges():

@@ -3,9 +3,11 @@
 
 import sys
 
+import numpy as np
 import pytest
 
 from lrcore import sweeps
+from sweeps import objectives
 
 SPACE = {"lr": sweeps.loguniform(1e-4, 1.0), "batch": [32, 128], "betas": [(0.9, 0.99), (0.8, 0.9)]}
 
@@ -78,6 +80,41 @@ def test_a_study_goes_on_from_its_storage(optuna, tmp_path):
     assert len(optuna.load_study(study_name="one", storage=f"sqlite:///{file}").trials) == 7
 
 
+def test_a_trial_that_was_interrupted_is_none_of_those_that_ended(optuna, tmp_path):
+    calls = []
+
+    def train(lr, seed):
+        calls.append(lr)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        if len(calls) == 5:
+            raise ValueError("this one has ended")
+        return lr
+
+    space, file = {"lr": sweeps.uniform(0, 1)}, tmp_path / "study.sqlite"
+    with pytest.raises(KeyboardInterrupt):
+        tune(train, space, 6, storage=file)
+    study = tune(train, space, 6, storage=file)
+    assert [trial.state.name for trial in study.trials] == [
+        "COMPLETE", "COMPLETE", "FAIL", "COMPLETE", "FAIL", "COMPLETE", "COMPLETE",
+    ]  # fmt: skip
+    assert len(tune(train, space, 6, storage=file).trials) == len(calls) == 7
+
+
+def test_what_is_reported_without_a_step_is_counted(optuna):
+    study = tune(objectives.counting, {"lr": [0.1, 1.0]}, 6, pruner=optuna.pruners.NopPruner(), seeds=2)
+    found = {(trial.params["lr"], tuple(trial.intermediate_values)) for trial in study.trials}
+    assert found == {(0.1, (0, 1, 7, 8, 9)), (1.0, (0, 1, 7, 8))}
+
+
+def test_a_metric_that_can_not_be_kept_is_left_out(optuna):
+    study = tune(lambda lr, seed: {"objective": lr, "many": [1, 2], "one": np.bool_(1)}, {"lr": [1.0]}, 1)
+    assert study.best_value == 1.0
+    reason = study.best_trial.user_attrs.pop("reason")
+    assert study.best_trial.user_attrs == {"one": True, "reason": reason}
+    assert reason.startswith("the metric 'many' is left out: it must be a number")
+
+
 def test_a_trial_is_the_mean_of_its_seeds(optuna):
     seeds = []
 
@@ -97,6 +134,8 @@ def test_a_trial_is_the_mean_of_its_seeds(optuna):
     ("function", "space", "options", "error", "message"),
     [
         (train, {}, {}, ValueError, "space must have at least one name"),
+        (train, None, {}, TypeError, "space must be a mapping of names to values, such as .*, got None"),
+        (train, 10, {}, TypeError, "space must be a mapping of names to values, such as .*, got 10"),
         (train, {"lr": [1]}, {}, TypeError, r"train\(\) needs 'batch'"),
         (train, SPACE, {"trials": 0}, ValueError, "trials must be >= 1, got 0"),
         (train, SPACE, {"seeds": 0}, ValueError, "seeds must be >= 1, got 0"),
@@ -107,6 +146,12 @@ def test_a_trial_is_the_mean_of_its_seeds(optuna):
 def test_a_bad_argument_is_named(optuna, function, space, options, error, message):
     with pytest.raises(error, match=message):
         tune(function, space, **{"trials": 1} | options)
+
+
+def test_the_space_is_named_where_there_is_none():
+    for search in (sweeps.tune, sweeps.sweep):
+        with pytest.raises(TypeError, match=r"^space must be a mapping of names to values, such as {'lr'"):
+            search(train, trials=10)
 
 
 def test_without_optuna_the_error_says_what_to_install(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import json
 import re
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
     from lrcore.sweeps.objective import Train
 
-_RANGES = {"log": (logspace, 3), "loguniform": (loguniform, 2), "uniform": (uniform, 2)}
+_RANGES = {"log": (logspace, 3), "logspace": (logspace, 3), "loguniform": (loguniform, 2), "uniform": (uniform, 2)}
+_FORMS = "a,b,c or log:FIRST:LAST:COUNT, or to draw from, loguniform:LOW:HIGH or uniform:LOW:HIGH"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,8 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUES",
         action="append",
         default=[],
-        help="values of an argument: a,b,c or log:FIRST:LAST:COUNT; to draw from, loguniform:LOW:HIGH or "
-        "uniform:LOW:HIGH; once for each argument",
+        help=f"values of an argument: {_FORMS}; once for each argument",
     )
     parser.add_argument("--seeds", metavar="N", type=int, default=3, help="seeds for each setting (default 3)")
     parser.add_argument(
@@ -94,25 +95,29 @@ def _function(text: str) -> Train:
 
 
 def _values(text: str) -> Any:
-    """Return the values that a text names."""
-    kind, colon, numbers = text.partition(":")
-    if colon and kind in _RANGES:
+    """Return the values that a text names; as Python writes them, [a, b] and logspace(a, b, n), they will do too."""
+    if found := re.fullmatch(rf"({'|'.join(_RANGES)})(?::(.*)|\((.*)\))", text):
+        kind, colons, commas = found.groups()
+        parts = commas.split(",") if colons is None else colons.split(":")
         make, count = _RANGES[kind]
-        parts = numbers.split(":")
         if len(parts) != count:
             raise ValueError(f"{kind}: takes {count} numbers, got {text!r}")
         return make(*(_value(part) for part in parts))  # type: ignore[operator]  # they say what is wrong
-    return [_value(part) for part in text.split(",")] if text else []
+    inside = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if re.search(r"[][(){}]", inside):
+        raise ValueError(f"values must be {_FORMS}, without brackets within, got {text!r}")
+    return [_value(part) for part in inside.split(",")] if inside else []
 
 
 def _value(text: str) -> Any:
-    """Return a number, true, false or null as JSON has them, and any other text as it is."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        # Numbers as Python has them, but not for JSON.
-        return float(text) if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", text, re.IGNORECASE) else text
-    return text if isinstance(value, str | list | dict) else value
+    """Return a number, true, false, null or a string in quotes as JSON or Python has them, any other text as it is."""
+    text = text.strip()
+    for read in (json.loads, ast.literal_eval, float):
+        try:
+            return read(text)
+        except (ValueError, SyntaxError):
+            continue
+    return text
 
 
 def _budget(text: str) -> int | tuple[int, int]:

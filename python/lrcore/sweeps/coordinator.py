@@ -34,6 +34,21 @@ class Here(Executor):
         return future
 
 
+def as_executor(given: Any) -> Executor:
+    """Return an executor, that of a client of Dask too, whose own futures are of another kind.
+
+    Raises:
+        TypeError: If it is neither.
+    """
+    if isinstance(given, type) or not callable(getattr(given, "submit", None)):
+        raise TypeError(
+            "executor must be an executor, with submit as concurrent.futures.ThreadPoolExecutor(4) has it, or a client "
+            f"of Dask, got {given!r}"
+        )
+    executor: Executor = given.get_executor() if callable(getattr(given, "get_executor", None)) else given
+    return executor
+
+
 def capacity(executor: Executor) -> int:
     """Return how many runs an executor should have at once: two for each of its workers, if it tells of them."""
     if client := getattr(executor, "_client", None):  # Dask's

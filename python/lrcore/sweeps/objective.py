@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import reprlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -41,7 +42,7 @@ class Outcome:
         status: ``"finished"``, ``"diverged"`` or ``"failed"``.
         objective: The number that counts; None unless the run has finished.
         metrics: What else was returned.
-        reason: Why it has not finished.
+        reason: Why it has not finished, and which metrics are left out and why.
         seconds: How long it took.
     """
 
@@ -54,9 +55,15 @@ class Outcome:
 
 def name_of(train: Train) -> str:
     """Return what a function is called in a results file, wherever it is defined."""
+    train = unwrapped(train)
+    return getattr(train, "__qualname__", type(train).__qualname__)
+
+
+def unwrapped(train: Train) -> Train:
+    """Return the function that ``functools.partial`` was given."""
     while isinstance(train, functools.partial):
         train = train.func
-    return getattr(train, "__qualname__", type(train).__qualname__)
+    return train
 
 
 def check_train(train: Any, names: Iterable[str], *, budget: bool = False) -> bool:
@@ -93,9 +100,9 @@ def call(train: Train, cell: Cell, takes_report: bool) -> Outcome:  # noqa: FBT0
     start = time.perf_counter()
     extra: dict[str, Any] = {} if cell.budget is None else {"budget": cell.budget}
     if takes_report:
-        extra["report"] = report
+        extra["report"] = reporter()
     try:
-        objective, metrics = read(train(**cell.settings, seed=cell.seed, **extra), cell.settings)
+        objective, metrics, left_out = read(train(**cell.settings, seed=cell.seed, **extra), cell.settings)
     except DivergedError as error:
         return Outcome("diverged", reason=str(error), seconds=time.perf_counter() - start)
     except KeyboardInterrupt:
@@ -105,48 +112,84 @@ def call(train: Train, cell: Cell, takes_report: bool) -> Outcome:  # noqa: FBT0
         return Outcome("failed", reason=reason, seconds=time.perf_counter() - start)
     seconds = time.perf_counter() - start
     if not math.isfinite(objective):
-        return Outcome("diverged", None, metrics, f"the objective is {objective}", seconds)
-    return Outcome("finished", objective, metrics, "", seconds)
+        return Outcome("diverged", None, metrics, "; ".join([f"the objective is {objective}", *left_out]), seconds)
+    return Outcome("finished", objective, metrics, "; ".join(left_out), seconds)
 
 
-def report(value: float, step: int) -> None:
-    """Take note of a value on the way: in a sweep, one that is not finite ends the run as diverged.
+def reporter(then: Callable[[float, int], None] | None = None) -> Callable[..., None]:
+    """Return the function that one run reports its values to.
 
-    Raises:
-        DivergedError: If it is not finite.
+    Args:
+        then: What is called with each value that is finite, and its step.
     """
-    if not math.isfinite(value):
-        raise DivergedError(f"{float(value)} was reported at step {step}")
+    last = -1
+
+    def report(value: float, step: int | None = None) -> None:
+        """Take note of a value on the way; one that is not finite ends the run as diverged.
+
+        Args:
+            value: The value.
+            step: Where it stands; None is one after the last, and 0 at first.
+
+        Raises:
+            DivergedError: If it is not finite.
+        """
+        nonlocal last
+        last = last + 1 if step is None else step
+        if not math.isfinite(value):
+            raise DivergedError(f"{float(value)} was reported at step {last}")
+        if then is not None:
+            then(float(value), last)
+
+    return report
 
 
-def read(returned: Any, settings: Mapping[str, Any]) -> tuple[float, dict[str, Any]]:
-    """Return the objective and the other metrics of what a run returned.
+def read(returned: Any, settings: Mapping[str, Any]) -> tuple[float, dict[str, Any], list[str]]:
+    """Return the objective and the other metrics of what a run returned, and why some of these are left out.
+
+    What a metric is takes nothing from the objective, for which the run may have taken hours.
 
     Raises:
         TypeError: If it is neither a number nor a mapping with one as ``"objective"``.
-        ValueError: If a metric is called like a setting.
     """
     if not isinstance(returned, Mapping):
-        return _number("train() must return a number or a mapping with 'objective'", returned), {}
+        return _number("train() must return a number or a mapping with 'objective'", returned), {}, []
     if "objective" not in returned:
         raise TypeError(f"train() must return a number or a mapping with 'objective', got the keys {list(returned)}")
-    metrics = {}
+    objective = _number("'objective' must be a number", returned["objective"])
+    metrics, left_out = {}, []
     for key, value in returned.items():
         if key == "objective":
             continue
-        if not isinstance(key, str):
-            raise TypeError(f"names of metrics must be strings, got {key!r}")
-        if key in settings or key in RESERVED:
-            raise ValueError(f"the metric {key!r} has the name of a setting or of a column; call it something else")
-        metrics[key] = value if value is None or isinstance(value, str | bool) else _number(f"metric {key!r}", value)
-    return _number("'objective' must be a number", returned["objective"]), metrics
+        try:
+            metrics[key] = _metric(key, value, settings)
+        except (TypeError, ValueError) as error:
+            left_out.append(f"the metric {key!r} is left out: {error}")
+    return objective, metrics, left_out
+
+
+def _metric(key: Any, value: Any, settings: Mapping[str, Any]) -> Any:
+    """Return a metric as a results file holds it, or raise."""
+    if not isinstance(key, str):
+        raise TypeError("its name must be a string")
+    if key in settings or key in RESERVED:
+        raise ValueError("it has the name of a setting or of a column; call it something else")
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, str | bool):
+        return value
+    return _number("it must be a number, a string, a bool or None", value)
 
 
 def _number(what: str, value: Any) -> float:
     if isinstance(value, bool | np.bool_ | str | bytes) or not hasattr(value, "__float__"):
-        raise TypeError(f"{what}, got {type(value).__name__}: {value!r}")
+        # What it is may be as long as a data set.
+        raise TypeError(f"{what}, got {type(value).__name__}: {reprlib.repr(value)}")
     if isinstance(value, np.ndarray):
         if value.size != 1:
             raise TypeError(f"{what}, got an array of shape {value.shape}")
         value = value.item()
-    return float(value)
+    try:
+        return float(value)
+    except Exception as error:  # other libraries' arrays of several numbers, each with an error of its own
+        raise TypeError(f"{what}, got {type(value).__name__}: {error}") from None

@@ -1,7 +1,8 @@
 """The executor of sweeps by default: processes, each with its share of the cores, that may be killed one by one.
 
 It is not ``concurrent.futures.ProcessPoolExecutor``, since that ends all its processes when one is killed, and does not
-tell whose run it was. Here each process has one run at a time, so there is one to blame, and the others go on.
+tell whose run it was. Here each process has one run at a time, so there is one to blame, and the others go on. Before
+its first run a process is sent the training, and says whether it can load it.
 """
 
 from __future__ import annotations
@@ -13,25 +14,33 @@ import queue
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from multiprocessing import connection, resource_tracker
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrcore import _lrcore
+from lrcore.sweeps.objective import unwrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from multiprocessing.connection import Connection
     from multiprocessing.context import SpawnProcess
+
+    from lrcore.sweeps.objective import Train
 
 # What libraries read when they are first imported, to know how many threads to use.
 THREADS = (
     "LRCORE_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS",
 )  # fmt: skip
+
+# A function, and what it is called with after the training.
+_Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 # Processes are begun one after the other, since the environment that they inherit is that of all threads.
 _ENVIRONMENT = threading.Lock()
@@ -44,7 +53,7 @@ class WorkerDiedError(RuntimeError):
 
 
 class WorkerStartError(RuntimeError):
-    """A process ended before it could take a run, which another one would as well."""
+    """A process ended before it could take a run, or can't load the training, and so would any other one."""
 
 
 def cores() -> int:
@@ -54,16 +63,59 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+class Parcel:
+    """A training as it is sent to processes: by its module and name, or with all that it needs.
+
+    The latter takes its globals along, which may be a whole data set: that is for a function that has no such name, or
+    that a process has not found by it.
+
+    Args:
+        train: The training.
+
+    Attributes:
+        message: What is sent.
+
+    Raises:
+        TypeError: If it can't be sent.
+    """
+
+    def __init__(self, train: Train) -> None:
+        self._train = train
+        self._is_whole = False
+        self._lock = threading.Lock()
+        try:
+            self.message = pickle.dumps(train)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            self.message = _with_cloudpickle(train, _said(error))
+
+    def whole(self, why: str) -> bytes:
+        """Return the training with all that it needs of its module, which is the message from now on.
+
+        Args:
+            why: Why that is needed, for the error.
+
+        Raises:
+            TypeError: If it can't be sent so.
+        """
+        with self._lock:
+            if not self._is_whole:
+                self.message = _with_cloudpickle(self._train, why, whole=True)
+                self._is_whole = True
+            return self.message
+
+
 class Processes(Executor):
     """Processes that take runs as they become free. One that dies fails its run and is replaced.
 
     Args:
+        parcel: The training, the first argument of all that is submitted.
         workers: How many.
         threads: How many threads the libraries in each of them use.
     """
 
-    def __init__(self, workers: int, threads: int) -> None:
-        self._tasks: queue.SimpleQueue[tuple[Future[Any], bytes] | None] = queue.SimpleQueue()
+    def __init__(self, parcel: Parcel, workers: int, threads: int) -> None:
+        self._tasks: queue.SimpleQueue[tuple[Future[Any], _Call] | None] = queue.SimpleQueue()
+        self._parcel = parcel
         self._threads = threads
         self._live: set[SpawnProcess] = set()
         self._killing = threading.Event()
@@ -77,7 +129,7 @@ class Processes(Executor):
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> Future[Any]:
         """Have a function called in a process; the future fails with WorkerDiedError if that process does."""
         future: Future[Any] = Future()
-        self._tasks.put((future, pickled((function, arguments, keywords))))
+        self._tasks.put((future, (function, arguments[1:], keywords)))  # the first is the training, which they have
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002  # as Executor
@@ -99,13 +151,13 @@ class Processes(Executor):
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         worker: _Worker | None = None
         while (task := self._tasks.get()) is not None:
-            future, message = task
+            future, call = task
             if not future.set_running_or_notify_cancel():
                 continue
             try:
                 if worker is None:
-                    worker = _Worker(self._threads, self._live, self._killing)
-                worked, result = worker.ask(message)
+                    worker = _Worker(self._parcel, self._threads, self._live, self._killing)
+                worked, result = worker.ask(call)
             except BaseException as error:
                 worker = None
                 future.set_exception(error)
@@ -119,15 +171,15 @@ class Processes(Executor):
 
 
 class _Worker:
-    """A process, and the pipe to it."""
+    """A process that has the training, and the pipe to it."""
 
-    def __init__(self, threads: int, live: set[SpawnProcess], killing: threading.Event) -> None:
+    def __init__(self, parcel: Parcel, threads: int, live: set[SpawnProcess], killing: threading.Event) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(theirs, threads), name="lrcore sweep")
         self._live = live
         try:
-            with _environment(threads):
+            with _environment(threads), _main_that_is_there():
                 self._process.start()
         except Exception as error:
             raise WorkerStartError(f"a process for runs could not begin: {type(error).__name__}: {error}") from error
@@ -142,11 +194,25 @@ class _Worker:
                 f"a process for runs could not begin: {error}; is the script's own work, with the call of sweep, "
                 "under `if __name__ == '__main__':`?"
             ) from None
+        self._load(parcel)
 
-    def ask(self, message: bytes) -> Any:
-        """Have a call done and return whether that worked, and its result or what went wrong."""
+    def _load(self, parcel: Parcel) -> None:
+        """Have the process load the training, or end it."""
         try:
-            self._pipe.send_bytes(message)
+            if trouble := self.ask(parcel.message):
+                message = parcel.whole(trouble)
+                if other := self.ask(message):
+                    raise TypeError(_refusal(trouble, other))
+        except WorkerDiedError as error:
+            raise WorkerStartError(f"a process for runs could not load train: {error}") from None
+        except TypeError as error:
+            self.stop()
+            raise WorkerStartError(str(error)) from None
+
+    def ask(self, message: bytes | _Call) -> Any:
+        """Send the training and return what is wrong with it, or have a call done: see :func:`_called`."""
+        try:
+            self._pipe.send(message)
         except (BrokenPipeError, ConnectionResetError):  # it died while it had nothing to do
             raise self._died() from None
         return self._receive()
@@ -185,25 +251,46 @@ def _kill(process: SpawnProcess) -> None:
         process.kill()
 
 
-def pickled(call: Any) -> bytes:
-    """Return a call as bytes, with cloudpickle's help where pickle can't and it is installed.
+def _with_cloudpickle(train: Train, why: str, *, whole: bool = False) -> bytes:
+    """Return a training as bytes where pickle can't, or where what it made serves no process.
+
+    Args:
+        train: The training.
+        why: Why that is, for the error.
+        whole: Whether what it needs of its own module is sent as well.
 
     Raises:
-        TypeError: If it can't be sent to another process.
+        TypeError: If cloudpickle is not installed, or can't do it either.
     """
+    if find_spec("cloudpickle") is None:
+        raise TypeError(_refusal(why))
+    cloudpickle = import_module("cloudpickle")
+    module = sys.modules.get(getattr(unwrapped(train), "__module__", None) or "") if whole else None
     try:
-        return pickle.dumps(call)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        if find_spec("cloudpickle") is not None:
-            return bytes(import_module("cloudpickle").dumps(call))
-        raise TypeError(
-            f"train can't be sent to other processes ({error}): define it at the top level of a module or script, or "
-            "install cloudpickle, or give workers=0, which runs it here"
-        ) from None
+        with ExitStack() as stack:
+            if module is not None and module.__name__ not in cloudpickle.list_registry_pickle_by_value():
+                cloudpickle.register_pickle_by_value(module)
+                stack.callback(cloudpickle.unregister_pickle_by_value, module)
+            return bytes(cloudpickle.dumps(train))
+    except Exception as error:
+        raise TypeError(_refusal(why, _said(error))) from None
+
+
+def _refusal(why: str, other: str | None = None) -> str:
+    """Return what to say of a training that no process can load, neither by name nor, with cloudpickle, by value."""
+    by_value, install = ("", ", or install cloudpickle") if other is None else (f", nor with cloudpickle ({other})", "")
+    return (
+        f"train can't be sent to other processes ({why}){by_value}: define it at the top level of a module, or of the "
+        f"script outside of `if __name__ == '__main__':`{install}, or give workers=0, which runs it here"
+    )
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _work(pipe: Connection, threads: int) -> None:
-    """Take calls until there are no more: what a process does."""
+    """Take the training, and calls with it until there are no more: what a process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
@@ -212,17 +299,37 @@ def _work(pipe: Connection, threads: int) -> None:
     if find_spec("threadpoolctl") is not None:
         import_module("threadpoolctl").threadpool_limits(threads)
     pipe.send("ready")
+    train = b""
     while True:
         try:
-            message = pipe.recv_bytes()
+            message: bytes | _Call = pipe.recv()
         except (EOFError, ConnectionResetError):
             return
-        try:
-            function, arguments, keywords = pickle.loads(message)  # noqa: S301  # from the parent, that is from itself
-            answer = (True, function(*arguments, **keywords))
-        except BaseException as error:
-            answer = (False, f"{type(error).__name__}: {error}")
-        pipe.send(answer)
+        if isinstance(message, bytes):
+            train = message
+            pipe.send(_trouble(train))
+        else:
+            pipe.send(_called(train, *message))
+
+
+def _trouble(train: bytes) -> str:
+    """Return why a training can't be loaded here, or nothing."""
+    try:
+        pickle.loads(train)  # noqa: S301  # from the parent, that is from itself
+    except BaseException as error:
+        return _said(error)
+    return ""
+
+
+def _called(train: bytes, function: Callable[..., Any], arguments: Any, keywords: Any) -> tuple[bool, Any]:
+    """Return whether a call worked, and its result or what went wrong.
+
+    The training is loaded for each, so that what one run does to what was sent with it is nothing to the next one.
+    """
+    try:
+        return True, function(pickle.loads(train), *arguments, **keywords)  # noqa: S301  # as above
+    except BaseException as error:
+        return False, _said(error)
 
 
 def _end_with_parent() -> None:
@@ -249,3 +356,18 @@ def _environment(threads: int) -> Iterator[None]:
                     del os.environ[name]
                 else:
                     os.environ[name] = value
+
+
+@contextmanager
+def _main_that_is_there() -> Iterator[None]:
+    """Have a new process import the script only if that is a file: standard input is none, and has the name of one."""
+    main = sys.modules["__main__"]
+    file = getattr(main, "__file__", None)
+    if file is None or Path(file).is_file():
+        yield
+        return
+    main.__file__ = None
+    try:
+        yield
+    finally:
+        main.__file__ = file

@@ -150,8 +150,8 @@ class Results(Sequence[dict[str, Any]]):
         pandas = imported("pandas", message)
         return pandas.DataFrame(self.rows)
 
-    def __str__(self) -> str:
-        """Return the table."""
+    def table(self) -> str:
+        """Return what is printed: a line for each of the best 40 settings, and the most frequent 8 reasons of runs."""
         lines = list(_table(self.settings, self.names))
         hidden = len(lines) - 1 - _LINES
         if hidden > 0:
@@ -159,6 +159,10 @@ class Results(Sequence[dict[str, Any]]):
         reasons = Counter(row.reason for row in self._rows if row.reason)
         lines += [f"{count} ×  {_first_line(reason)}" for reason, count in reasons.most_common(8)]
         return "\n".join(lines)
+
+    def __str__(self) -> str:
+        """Return the table."""
+        return self.table()
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {status}" for status, count in self.statuses.items())

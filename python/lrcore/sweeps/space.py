@@ -18,6 +18,7 @@ Settings = dict[str, Any]
 
 # What tables and calls have besides settings.
 RESERVED = frozenset({"attempts", "budget", "objective", "reason", "report", "seconds", "seed", "seed_index", "status"})
+_EXAMPLE = "such as {'lr': lrcore.logspace(1e-4, 1e-1, 10)}"
 # Digits of the values inside of a logspace. Their last ones would differ between platforms, and with them the runs.
 _DIGITS = 12
 
@@ -137,9 +138,9 @@ def check_space(space: Any) -> dict[str, Sequence[Any] | Distribution]:
         ValueError: If there is nothing to try, or a value stands twice.
     """
     if not isinstance(space, Mapping):
-        raise TypeError(f"space must be a mapping of names to values, got {space!r}")
+        raise TypeError(f"space must be a mapping of names to values, {_EXAMPLE}, got {space!r}")
     if not space:
-        raise ValueError("space must have at least one name, such as {'lr': lrcore.logspace(1e-4, 1e-1, 10)}, got {}")
+        raise ValueError(f"space must have at least one name, {_EXAMPLE}, got {{}}")
     for name in space:
         if not isinstance(name, str) or not name.isidentifier():
             raise TypeError(f"names in space must be names of arguments, got {name!r}")

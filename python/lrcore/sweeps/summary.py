@@ -28,7 +28,7 @@ class Best:
         largest: The largest one.
         seeds: How many seeds finished.
         statuses: How many runs there are of each status.
-        reasons: Why some did not finish, each once.
+        reasons: Why some did not finish, and which metrics are left out and why, each once.
         seconds: The mean time of a run.
     """
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 from lrcore._ranges import Range, check_count
 from lrcore.sweeps import processes
-from lrcore.sweeps.coordinator import Coordinator, Here, capacity
+from lrcore.sweeps.coordinator import Coordinator, Here, as_executor, capacity
 from lrcore.sweeps.objective import Cell, Train, check_train, name_of
 from lrcore.sweeps.progress import Progress
 from lrcore.sweeps.results import Results
@@ -73,7 +73,7 @@ class Plan:
 
 def sweep(
     train: Train,
-    space: Mapping[str, Any],
+    space: Mapping[str, Any] | None = None,
     seeds: SupportsIndex = 3,
     *,
     method: Literal["grid", "random", "halving"] | None = None,
@@ -97,11 +97,12 @@ def sweep(
 
     Args:
         train: Called as ``train(**settings, seed=…)``, and with ``budget=…`` if there is one. Returns the objective, a
-            number, or a mapping with it as ``"objective"`` and other numbers, strings, bools or Nones. If it has an
-            argument ``report``, that is a function of a value and a step, which ends the run as diverged where the
+            number, or a mapping with it as ``"objective"`` and other numbers, strings, bools or Nones; what is none of
+            these is left out, and the run's reason says so. If it has an argument ``report``, that is a function of a
+            value and a step, or of a value alone, which counts steps from 0. It ends the run as diverged where the
             value is not finite; with :func:`lrcore.tune` it ends what is not worth its time.
         space: Values for each argument: a sequence, or for a random search ``sweeps.loguniform(a, b)`` and
-            ``sweeps.uniform(a, b)``. A list or tuple among the values reaches ``train`` as a tuple.
+            ``sweeps.uniform(a, b)``. A list or tuple among the values reaches ``train`` as a tuple. None is refused.
         seeds: How many seeds each setting is run with. The seed of a run, in [0, 2**32), depends on its settings and
             the number of the seed alone, so it stays the same when the space grows or the order changes.
         method: ``"grid"``, all combinations; ``"random"``, ``trials`` of them drawn; ``"halving"``, those of the grid,
@@ -114,7 +115,7 @@ def sweep(
         results: A file in which each run is recorded as it ends, and from which the sweep goes on if it was stopped.
             None keeps them in memory. Several processes may use it at once, and share the runs.
         executor: Where runs are done: anything with ``submit`` as ``concurrent.futures.Executor`` has it, such as
-            Dask's ``client.get_executor()`` or mpi4py's ``MPIPoolExecutor()``. None makes processes.
+            mpi4py's ``MPIPoolExecutor()``; or Dask's ``Client``. None makes processes.
         workers: How many processes, or runs at an executor at once. None is one for each core; 0 runs everything in
             this process, one after the other.
         minimize: Whether less is better.
@@ -129,7 +130,8 @@ def sweep(
         TypeError: If an argument is of a wrong type, or ``train`` does not take the settings; before any run.
         ValueError: If one is out of range, or the file is no results file of this function; before any run.
         OSError: If the file can't be opened.
-        RuntimeError: If no process could begin, or the executor is broken.
+        RuntimeError: If no process could begin or load ``train``, or the executor is broken; runs that had not ended
+            are pending.
         lrcore.sweeps.Interrupted: After Ctrl-C, with the results until then; a ``KeyboardInterrupt``.
 
     Examples:
@@ -151,28 +153,27 @@ def sweep(
         raise RuntimeError("sweep was called while a process imports the script: put it under `if __name__ == …`")
     plan = _plan(space, seeds, method, trials, budget, factor, minimize=minimize, seed=seed)
     takes_report = check_train(train, plan.settings[0], budget=plan.budgets[0] is not None)
-    if executor is not None and not callable(getattr(executor, "submit", None)):
-        raise TypeError(f"executor must have submit, as concurrent.futures.Executor, got {executor!r}")
+    executor = None if executor is None else as_executor(executor)
     count = None if workers is None else check_count("workers", workers, least=0 if executor is None else 1)
-    if executor is None and count != 0:
-        processes.pickled(train)
+    parcel = processes.Parcel(train) if executor is None and count != 0 else None
     store = Store(results, name_of(train))
     try:
         store["minimize"] = "yes" if minimize else "no"
         shown = Progress(plan.total(), shown=progress, minimize=minimize)
-        given, most = _executor(count) if executor is None else (executor, count or capacity(executor))
+        given, most = _own(parcel, count) if executor is None else (executor, count or capacity(executor))
         coordinator = Coordinator(train, takes_report, store, given, most, shown)
         return _run(plan, coordinator, retry=retry_failed, owned=executor is None)
     finally:
         store.close()
 
 
-def _executor(workers: int | None) -> tuple[Executor, int]:
-    if workers == 0:
+def _own(parcel: processes.Parcel | None, workers: int | None) -> tuple[Executor, int]:
+    """Return an executor for a training that is sent to processes, or not, and how many runs it takes."""
+    if parcel is None:
         return Here(), 1
     cores = processes.cores()
     count = workers or cores
-    return processes.Processes(count, max(1, cores // count)), count
+    return processes.Processes(parcel, count, max(1, cores // count)), count
 
 
 def _run(plan: Plan, coordinator: Coordinator, *, retry: bool, owned: bool) -> Results:

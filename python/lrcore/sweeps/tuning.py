@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from lrcore._optional import imported
 from lrcore._ranges import check_count
-from lrcore.sweeps import objective as runs
-from lrcore.sweeps.objective import DivergedError, Train, check_train, name_of, read
+from lrcore.sweeps.objective import DivergedError, Train, check_train, name_of, read, reporter
 from lrcore.sweeps.space import LogUniform, Uniform, canonical, check_space, seed_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+# What Ctrl-C leaves at the trial that it ended.
+_INTERRUPTED = "lrcore:interrupted"
+
 
 def tune(
     train: Train,
-    space: Mapping[str, Any],
+    space: Mapping[str, Any] | None = None,
     trials: SupportsIndex = 50,
     *,
     seeds: SupportsIndex = 1,
@@ -40,11 +42,13 @@ def tune(
 
     Args:
         train: Called as ``train(**settings, seed=…)``. If it has an argument ``report``, that is called as
-            ``report(value, step)`` while it trains, and ends the trial where Optuna's pruner says that it is not worth
-            its time. It does so by raising ``optuna.TrialPruned``, which ``train`` must let pass.
+            ``report(value, step)`` while it trains, or as ``report(value)``, which counts steps from 0, and ends the
+            trial where Optuna's pruner says that it is not worth its time. It does so by raising
+            ``optuna.TrialPruned``, which ``train`` must let pass.
         space: A sequence of values for each argument, of which Optuna chooses without regard to their order, or
-            ``sweeps.loguniform(a, b)`` and ``sweeps.uniform(a, b)``.
-        trials: How many trials the study has in the end, those of earlier calls included.
+            ``sweeps.loguniform(a, b)`` and ``sweeps.uniform(a, b)``. None is refused.
+        trials: How many trials the study has in the end, those of earlier calls included; one that Ctrl-C ended is none
+            of them.
         seeds: How many seeds a trial is run with, of which it is the mean. The first one is pruned.
         budget: What ``train`` gets as ``budget``, if that is given.
         storage: Where the study is kept, from which it goes on if it was stopped: a path of an SQLite file, a URL, or
@@ -95,21 +99,38 @@ def tune(
         settings = {name: _suggested(trial, name, values) for name, values in checked.items()}
         results = []
         for index in range(seeds):
-            reports = {"report": _reporter(optuna, trial if index == 0 else None)} if takes_report else {}
+            reports = {"report": reporter(_pruning(optuna, trial) if index == 0 else None)} if takes_report else {}
             returned = train(**settings, **extra, seed=seed_of(settings, index), **reports)
-            value, metrics = read(returned, settings)
+            value, metrics, left_out = read(returned, settings)
             if not math.isfinite(value):
                 raise DivergedError(f"the objective is {value}")
             results.append(value)
-            for key, metric in metrics.items():
+            notes = {"reason": "; ".join(left_out)} if left_out else {}
+            for key, metric in (metrics | notes).items():
                 trial.set_user_attr(key if seeds == 1 else f"{key}[{index}]", metric)
         return statistics.fmean(results)
 
-    ended = [getattr(optuna.trial.TrialState, state) for state in ("COMPLETE", "PRUNED", "FAIL")]
-    left = trials - len(study.get_trials(deepcopy=False, states=ended))
-    if left > 0:
-        enough = optuna.study.MaxTrialsCallback(trials, states=ended)  # other processes may work on it too
-        study.optimize(objective, left, catch=(Exception,), callbacks=[enough], show_progress_bar=progress)
+    def interruptible(trial: Any) -> float:
+        try:
+            return objective(trial)
+        except KeyboardInterrupt:
+            trial.set_user_attr(_INTERRUPTED, value=True)  # for Optuna it fails as others do
+            raise
+
+    states = [getattr(optuna.trial.TrialState, state) for state in ("COMPLETE", "PRUNED", "FAIL")]
+
+    def left() -> int:
+        ended = study.get_trials(deepcopy=False, states=states)
+        return trials - sum(_INTERRUPTED not in trial.user_attrs for trial in ended)
+
+    def stop_at_the_last(*_: Any) -> None:
+        if left() <= 0:  # other processes may work on it too
+            study.stop()
+
+    if left() > 0:
+        study.optimize(
+            interruptible, left(), catch=(Exception,), callbacks=[stop_at_the_last], show_progress_bar=progress
+        )
     return study
 
 
@@ -132,14 +153,12 @@ def _suggested(trial: Any, name: str, values: Sequence[Any] | Uniform | LogUnifo
     return trial.suggest_categorical(name, list(values))
 
 
-def _reporter(optuna: Any, trial: Any) -> Callable[[float, int], None]:
-    """Return the function that a training reports to, which ends it where it has diverged or is to be pruned."""
+def _pruning(optuna: Any, trial: Any) -> Callable[[float, int], None]:
+    """Return the function that tells Optuna of a value, and ends the trial where it is to be pruned."""
 
-    def report(value: float, step: int) -> None:
-        runs.report(value, step)
-        if trial is not None:
-            trial.report(float(value), step)
-            if trial.should_prune():
-                raise optuna.TrialPruned(f"pruned at step {step}")
+    def tell(value: float, step: int) -> None:
+        trial.report(value, step)
+        if trial.should_prune():
+            raise optuna.TrialPruned(f"pruned at step {step}")
 
-    return report
+    return tell

@@ -217,6 +217,18 @@ class DropIn(Savable):
         self._engine = engine
         return engine
 
+    def take_schedules(self) -> list[dict[str, Any]]:
+        """Put present values in the places of schedules in groups, and return the schedules of each, by name.
+
+        Raises:
+            ValueError: If something else has set what follows a schedule.
+        """
+        watched = {id(group.given): group for group in self._groups}
+        for group in watched.values():
+            group.take(self.steps)
+            group.forget()
+        return [dict(watched[id(given)].schedules) if id(given) in watched else {} for given in self.param_groups]
+
     @contextmanager
     def without_schedules(self, name: str) -> Iterator[list[Any]]:
         """Let a hyperparameter be a plain number for a while, and return its schedules and numbers, group by group."""
