@@ -123,10 +123,22 @@ def minimum_over_ten(lrs: Floats, least: int) -> Suggestion | None:
     return Suggestion("minimum / 10", float(lrs[least]) / 10.0, f"a tenth of {lrs[least]:.2g}, where the loss is least")
 
 
-def edge(
-    lrs: Floats, losses: Floats, least: int, momentum: float | None, *, diverged: bool
-) -> tuple[float, str] | None:
-    """Return the largest rate that is stable, and how it was found; None if the test did not come as far.
+class Edge(NamedTuple):
+    """The largest rate that is stable.
+
+    Attributes:
+        lr: The rate.
+        reason: How it was found.
+        is_sure: Whether nothing speaks against it.
+    """
+
+    lr: float
+    reason: str
+    is_sure: bool
+
+
+def edge(lrs: Floats, losses: Floats, least: int, momentum: float | None, *, diverged: bool) -> Edge | None:
+    """Return the edge of stability, or None if the test did not come as far.
 
     Where the loss is least, the step that overshoots most no longer gains. If the curve has no noise, how fast the loss
     grows at the end tells more, since what grows there must first outgrow the rest: with a rate η a mode of curvature L
@@ -153,24 +165,23 @@ def edge(
     rises = min(rises, 3)
     if rises == 0 or (smooth and rises < 3 and not diverged):
         return None
-    at, why = float(lrs[least]), f"the loss is least at {lrs[least]:.2g} and grows beyond"
+    at, agree = float(lrs[least]), False
     growths = losses[-rises:] / np.maximum(losses[-rises - 1 : -1], 1e-300)
     if smooth and (growths > 1.0).all():
         beta, roots = momentum or 0.0, np.sqrt(growths)
         curvatures = ((1.0 + beta) + roots + beta / roots) / lrs[-rises - 1 : -1]
         grown = float(np.median(2.0 * (1.0 + beta) / curvatures))
-        agree = rises == 3 and np.ptp(curvatures) < 0.3 * np.median(curvatures)
+        agree = rises == 3 and bool(np.ptp(curvatures) < 0.3 * np.median(curvatures))
         if grown < at or (agree and momentum is not None):
-            return grown, f"the loss grows at the end as it does beyond {grown:.2g}"
-    return at, why
+            return Edge(grown, f"the loss grows at the end as it does beyond {grown:.2g}", agree or not momentum)
+    return Edge(at, f"the loss is least at {at:.2g} and grows beyond", agree or not (smooth and momentum))
 
 
-def safe(found: tuple[float, str] | None, margin: float) -> Suggestion | None:
+def safe(edge: Edge | None, margin: float) -> Suggestion | None:
     """Return the edge divided by a margin."""
-    if found is None:
+    if edge is None:
         return None
-    at, why = found
-    return Suggestion("safe", at / margin, f"{at:.2g} divided by {margin:g}: {why}")
+    return Suggestion("safe", edge.lr / margin, f"{edge.lr:.2g} divided by {margin:g}: {edge.reason}")
 
 
 def _inner(length: int) -> tuple[int, int]:

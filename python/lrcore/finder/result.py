@@ -102,7 +102,7 @@ class RangeTest:
     @cached_property
     def suggestions(self) -> dict[str, Suggestion]:
         """The rates that stand out, each with its reason, by name; fewer where the curve does not show one."""
-        lrs, raw = self._finite
+        lrs, _ = self._finite
         if len(lrs) < 2:
             return {}
         losses, least = self._centered, self._least
@@ -111,7 +111,7 @@ class RangeTest:
             curve.valley(lrs, losses),
             curve.slide(lrs, losses),
             curve.minimum_over_ten(lrs, least),
-            curve.safe(curve.edge(lrs, raw, least, self.momentum, diverged=self._diverged), MARGIN),
+            curve.safe(self._edge, MARGIN),
         ]
         return {one.name: one for one in found if one is not None}
 
@@ -125,6 +125,10 @@ class RangeTest:
         raw = self._finite[1]
         return int(np.argmin(raw if curve.is_smooth(raw) else self._centered))
 
+    @cached_property
+    def _edge(self) -> curve.Edge | None:
+        return curve.edge(*self._finite, self._least, self.momentum, diverged=self._diverged)
+
     def suggest(self) -> Advice:
         """Return one rate to begin with, how sure that is, and why; or why there is none.
 
@@ -135,7 +139,8 @@ class RangeTest:
         known, it is the geometric mean of ``steepest`` and ``safe``, at most 1.5 times ``steepest``, and at most
         ``safe``.
 
-        The confidence is high where these two lie within a factor of 30 and the test went until the loss diverged.
+        The confidence is high where these two lie within a factor of 30, and the test went until the loss diverged;
+        with momentum, for losses without noise, only where the last steps agree on the edge.
         """
         refusal = self._refusal()
         if refusal is not None:
@@ -161,7 +166,8 @@ class RangeTest:
 
     def _confidence(self) -> str:
         factor = self.suggestions["safe"].lr / self.suggestions["steepest"].lr
-        if 1.0 <= factor <= 30.0 and self._diverged:
+        is_sure = self._edge is not None and self._edge.is_sure
+        if 1.0 <= factor <= 30.0 and self._diverged and is_sure:
             return "high"
         return "medium" if factor <= 300.0 else "low"
 
