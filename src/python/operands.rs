@@ -148,7 +148,9 @@ pub(super) fn unmoved(
     let (Some(weight), Some(grad)) = (Header::of(weight, source), Header::of(grad, source)) else { return Unmoved::No };
     let fits = |header: Header<'_>| header.dtype() == Some(dtype) && header.is_shaped_like(weight);
     let stays = |header: Header<'_>, address: *mut u8| header.address() == address && header.is_writeable();
-    let same = weight.len() == tensor.len() && state.arrays.len() == state_addresses.len();
+    // Each array of the tensor must be compared with one that lives: that of a step which was not taken may be gone.
+    let as_many = state.arrays.len() == state_addresses.len() && (state.average.is_some() || !average);
+    let same = weight.len() == tensor.len() && as_many;
     let fit = fits(weight) && fits(grad) && (!grad.may_be_lazy() || *may_be_lazy);
     if !same || !fit || !stays(weight, *weight_address) || (zero_grads && !grad.is_writeable()) {
         return Unmoved::No;

@@ -104,3 +104,55 @@ def test_an_array_that_changes_where_it_is_is_looked_at_again(which, spoil, mess
             opt.step(grads)
         assert opt.steps == 3
         assert same(params["b"], before)
+
+
+MAKERS = {
+    "SGD": lambda params, **options: lrcore.SGD(params, lr=0.1, **options),
+    "momentum": lambda params, **options: lrcore.SGD(params, lr=0.1, momentum=0.9, **options),
+    "AdamW": lambda params, **options: lrcore.AdamW(params, lr=0.1, **options),
+    "RMSprop": lambda params, **options: lrcore.RMSprop(params, lr=0.1, **options),
+    "Adagrad": lambda params, **options: lrcore.Adagrad(params, lr=0.1, **options),
+}
+AVERAGES = {"EMA": lrcore.EMA(0.9), "SWA": lrcore.SWA(start=3, every=1)}
+
+
+def skipped(opt, grad):
+    """A step that is left out when it would have made the average."""
+    bad = grad.copy()
+    bad[3] = np.nan
+    opt.step({"w": bad})
+
+
+def rolled_back(opt, grad):
+    """A step that is undone by loading what was before it."""
+    saved = opt.state_dict()
+    opt.step({"w": grad})
+    opt.load_state_dict(saved)
+
+
+def searched(opt, grad):
+    """Steps that a range test undoes."""
+    lrcore.find_lr(opt, lambda _: (1.0, {"w": grad}), [()], steps=5, progress=False)
+
+
+@pytest.mark.parametrize("undone", [skipped, rolled_back, searched])
+@pytest.mark.parametrize("average", AVERAGES.values(), ids=AVERAGES)
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_an_average_that_is_gone_is_not_written_to(make, average, undone):
+    rng = np.random.default_rng(0)
+    weights = [np.ones(1000, np.float32), np.ones(1000, np.float32)]
+    first, second = (make({"w": weight}, average=average, skip_nonfinite=True) for weight in weights)
+    for step in range(6):
+        grad = rng.standard_normal(1000).astype(np.float32)
+        before = weights[0].copy()
+        undone(first, grad)
+        weights[0][...] = before
+        # Whoever has the memory of an average that was made and dropped would see it written to.
+        guards = [np.full(1000, 7.0, np.float32) for _ in range(20)]
+        first.step({"w": grad})
+        second.step({"w": grad})
+        assert all((guard == 7.0).all() for guard in guards)
+        assert same(*weights)
+        assert first.average.keys() == second.average.keys()
+        assert all(same(first.average[name], second.average[name]) for name in first.average)
+        assert bool(first.average) == (step >= (2 if isinstance(average, lrcore.SWA) else 0))
