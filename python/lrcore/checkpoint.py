@@ -68,7 +68,7 @@ def save(path: StrPath, opt: Optimizer, *, keep: int | None = None, **extra: Any
     Note:
         It is a safetensors file: ``safetensors.numpy.load_file`` reads its arrays, which are named ``params/…``,
         ``state/<parameter>/…`` and ``extra/…``. Nothing in it is ever executed, as in a pickle. Gradients that were
-        accumulated and wait for a step are not saved.
+        accumulated and wait for a step are saved too.
     """
     if keep is not None:
         keep = check_count("keep", keep, least=1)
@@ -130,8 +130,12 @@ def load(path: StrPath, opt: Optimizer, *, strict: bool = True) -> dict[str, Any
         "state": state,
         "reports": [{**entry, "schedule": decode(entry["schedule"])} for entry in description.get("reports", [])],
     }
-    if description.get("noise_scale") is not None:
+    saved["skipped"], saved["skipped_in_a_row"] = description["skipped"]
+    if description["noise_scale"] is not None:
         saved["noise_scale"] = description["noise_scale"]
+    if (accumulated := description["accumulated"]) is not None:
+        sums = {name: arrays[f"accumulated/{name}"] for name in accumulated["sums"]}
+        saved["accumulated"] = {**accumulated, "sums": sums}
     with opt._lock:
         opt._refuse_if_swapped()
         weights = dict(zip(opt._names, opt._stepper.weights(), strict=True))
@@ -144,7 +148,6 @@ def load(path: StrPath, opt: Optimizer, *, strict: bool = True) -> dict[str, Any
         opt.load_state_dict(saved, strict)
         for name, array in found.items():
             weights[name][...] = array
-        opt._skipped = description["skipped"]
     return extra
 
 
@@ -212,6 +215,11 @@ def _describe(opt: Optimizer) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str
             arrays |= {f"state/{name}/{key}": np.asarray(array) for key, array in snapshot.state[name].items()}
             averaged = {"averaged": snapshot.averaged[name]} if "average" in snapshot.state[name] else {}
             counts[name] = {"step": count, **averaged}
+    accumulated: dict[str, Any] | None = None
+    if snapshot.accumulated is not None:
+        batches, sums, squares = snapshot.accumulated
+        arrays |= {f"accumulated/{name}": np.asarray(array) for name, array in sums.items()}
+        accumulated = {"batches": batches, "sums": list(sums), "squares": squares}
     groups = []
     for group, names in snapshot.groups:
         values = {key: _scheduled(value) for key, value in group.hyperparameters.items()}
@@ -219,7 +227,8 @@ def _describe(opt: Optimizer) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str
     description = {
         "optimizer": snapshot.optimizer,
         "steps": snapshot.steps,
-        "skipped": opt.skipped,
+        "skipped": snapshot.skipped,
+        "accumulated": accumulated,
         "counts": counts,
         "param_groups": groups,
         "reports": [{**entry, "schedule": encode(entry["schedule"])} for entry in snapshot.reports.state()],

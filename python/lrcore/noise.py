@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from lrcore._ranges import FRACTION, NON_NEGATIVE, POSITIVE, check_count
@@ -190,19 +191,32 @@ class NoiseScale:
             "largest": self._largest,
         }  # fmt: skip
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state` returned.
 
         Raises:
             ValueError: If it is not that.
         """
-        known = self.state()
-        if not isinstance(state, dict) or state.keys() != known.keys() or len(state["sums"]) != len(known["sums"]):
-            raise ValueError(f"the state of a noise scale has {', '.join(known)}, got {state!r}")
+        self.check_state(state)
         self._waiting.clear()
+        self.is_news = False
         self.batch, self.smoothing, self._updates = state["batch"], state["smoothing"], state["updates"]
         self._averages = RunningAverages(self.smoothing, state["sums"], state["weight"])
         self._largest = state["largest"]
+
+    def check_state(self, state: Any) -> None:
+        """Raise a ValueError unless it is something that :meth:`state` may return."""
+        known = self.state()
+        if isinstance(state, Mapping) and state.keys() == known.keys() and isinstance(state["sums"], list | tuple):
+            counts = [state[name] for name in ("batch", "updates", "largest")]
+            numbers = [state["smoothing"], state["weight"], *state["sums"]]
+            if (
+                len(state["sums"]) == len(known["sums"])
+                and all(isinstance(count, int) and count >= 0 for count in counts)
+                and all(isinstance(number, int | float) for number in numbers)
+            ):
+                return
+        raise ValueError(f"the state of a noise scale has {', '.join(known)}, got {state!r}")
 
     def __repr__(self) -> str:
         """Return the value with its uncertainty."""

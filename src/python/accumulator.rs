@@ -17,14 +17,26 @@ use crate::rules::roof::Roof;
 pub(super) struct Accumulator {
     /// How often gradients were added.
     pub(super) count: u64,
-    /// The sum for each parameter that had a gradient.
-    sums: Vec<Option<Py<PyAny>>>,
+    /// The sum for each parameter that has had a gradient.
+    sums: Vec<Option<Sum>>,
     /// The sums as parameters of the step that adds.
     summed: Vec<Parameter>,
+    /// How the sums of each group move.
     recipes: Vec<Recipe>,
     step: Step,
     squares: Squares,
 }
+
+/// The sum of a parameter's gradients.
+struct Sum {
+    array: Py<PyAny>,
+    /// Whether a gradient has been added since the sum was used; if not, it is 0.
+    waits: bool,
+}
+
+/// What is saved of gradients that wait: how many there are, the sum of each parameter that had one, and where they were looked
+/// at, the sample's stride and phase and the squares.
+pub(super) type Waiting = (u64, Vec<(usize, Py<PyAny>)>, Option<(usize, usize, f64)>);
 
 /// How many units are looked at in a step, about: so few are read from memory in no time.
 const SAMPLE: usize = 4;
@@ -32,14 +44,24 @@ const SAMPLE: usize = 4;
 /// What gradients have come to, where that is asked for.
 #[derive(Default)]
 struct Squares {
-    /// The units that are looked at, others at each step; none before the first gradient of one.
+    /// The units that are looked at; none before the first gradient of a step.
     sample: Option<Sample>,
-    /// Which sample is next.
-    phase: usize,
     /// The sum of squares of every gradient since the last step.
     grads: f64,
     /// How many gradients there were to it.
     count: u64,
+}
+
+/// Whose gradients are added.
+#[derive(Clone, Copy)]
+pub(super) struct Adding<'a> {
+    pub(super) form: Form,
+    pub(super) parameters: &'a [Parameter],
+    /// How the groups move, which says whose gradients are to be set to zero.
+    pub(super) recipes: &'a [Recipe],
+    pub(super) make_state: &'a Py<PyAny>,
+    /// The phase of the sample whose squares are wanted, if they are.
+    pub(super) phase: Option<usize>,
 }
 
 impl Accumulator {
@@ -48,29 +70,13 @@ impl Accumulator {
         &mut self,
         py: Python<'py>,
         mut found: Vec<Found<'py>>,
-        form: Form,
-        parameters: &[Parameter],
-        make_state: &Py<PyAny>,
-        squares: bool,
+        Adding { form, parameters, recipes, make_state, phase }: Adding<'_>,
     ) -> PyResult<u64> {
-        if self.recipes.is_empty() {
-            // The roof without streams adds the gradient to the weight.
-            self.recipes.push(Recipe { update: Some((erased(Roof::<0>), Stages::NONE)), keys: Vec::new() });
-        }
-        for Parameter { place, .. } in &parameters[self.summed.len()..] {
-            self.summed.push(Parameter {
-                place: place.clone(),
-                group: 0,
-                state: State::NONE,
-                decays: false,
-                may_be_lazy: false,
-            });
-            self.sums.push(None);
-        }
+        self.fit(parameters, recipes);
         // New sums belong to the parameters when the gradients were found good.
         for one in &mut found {
             let sum = match &self.sums[one.parameter] {
-                Some(sum) => sum.clone_ref(py),
+                Some(Sum { array, .. }) => array.clone_ref(py),
                 None => make_state.call1(py, (&one.weight, 0.0))?,
             };
             one.weight = sum.into_bound(py);
@@ -80,28 +86,77 @@ impl Accumulator {
         let task = Task { form, source, parameters, recipes, average: None, number: 1, zero_grads: false };
         self.step.ready(&mut found, task, make_state)?;
         self.step.fold(task, 1.0);
-        if squares {
-            let sample = self.sample();
-            self.step.run(py, Some(sample));
+        let sample = phase.map(|phase| self.sample(phase));
+        self.step.run(py, sample);
+        if let Some(sample) = sample {
             self.squares.grads += self.step.batch.sampled_squares(sample);
             self.squares.count += 1;
-        } else {
-            self.step.run(py, None);
         }
         for Found { parameter, weight, .. } in found {
-            self.sums[parameter] = Some(weight.unbind());
+            self.sums[parameter] = Some(Sum { array: weight.unbind(), waits: true });
         }
         self.count += 1;
         Ok(self.count)
     }
 
-    /// The sums as gradients of the parameters, which are these arrays.
+    /// Has room for all parameters, and a recipe for each group.
+    fn fit(&mut self, parameters: &[Parameter], recipes: &[Recipe]) {
+        for Parameter { place, group, .. } in &parameters[self.summed.len()..] {
+            self.summed.push(Parameter {
+                place: place.clone(),
+                group: *group,
+                state: State::NONE,
+                decays: false,
+                may_be_lazy: false,
+            });
+            self.sums.push(None);
+        }
+        for (group, recipe) in recipes.iter().enumerate() {
+            if group == self.recipes.len() {
+                // The roof without streams adds the gradient to the weight.
+                self.recipes.push(Recipe { update: Some((erased(Roof::<0>), Stages::NONE)), keys: Vec::new() });
+            }
+            if let Some((_, stages)) = &mut self.recipes[group].update {
+                stages.zero_grads = recipe.update.as_ref().is_some_and(|(_, stages)| stages.zero_grads);
+            }
+        }
+    }
+
+    /// The sums that are waiting as gradients of the parameters, which are these arrays.
     pub(super) fn found<'py>(&self, weights: &[Bound<'py, PyAny>]) -> Vec<Found<'py>> {
-        let of = |(parameter, (sum, weight)): (usize, (&Option<Py<PyAny>>, &Bound<'py, PyAny>))| {
-            let grad = sum.as_ref()?.bind(weight.py()).clone();
+        let of = |(parameter, (sum, weight)): (usize, (&Option<Sum>, &Bound<'py, PyAny>))| {
+            let Sum { array, .. } = sum.as_ref().filter(|sum| sum.waits)?;
+            let grad = array.bind(weight.py()).clone();
             Some(Found { parameter, weight: weight.clone(), grad, made: None })
         };
         self.sums.iter().zip(weights).enumerate().filter_map(of).collect()
+    }
+
+    /// What is to be saved, if gradients are waiting.
+    pub(super) fn waiting(&self, py: Python<'_>) -> Option<Waiting> {
+        let waits = |(parameter, sum): (usize, &Option<Sum>)| {
+            let sum = sum.as_ref().filter(|sum| sum.waits)?;
+            Some((parameter, sum.array.clone_ref(py)))
+        };
+        let Squares { sample, grads, count } = &self.squares;
+        let squares = sample.filter(|_| *count == self.count).map(|at| (at.stride.get(), at.phase, *grads));
+        (self.count > 0).then(|| (self.count, self.sums.iter().enumerate().filter_map(waits).collect(), squares))
+    }
+
+    /// The accumulator in which these gradients are waiting.
+    pub(super) fn with((count, sums, squares): Waiting, parameters: &[Parameter], recipes: &[Recipe]) -> Self {
+        let mut made = Self { count, ..Self::default() };
+        made.fit(parameters, recipes);
+        for (parameter, array) in sums {
+            if let Some(slot) = made.sums.get_mut(parameter) {
+                *slot = Some(Sum { array, waits: true });
+            }
+        }
+        if let Some((stride, phase, grads)) = squares {
+            let sample = NonZeroUsize::new(stride).map(|stride| Sample { stride, phase });
+            made.squares = Squares { sample, grads, count };
+        }
+        made
     }
 
     /// What the sums are divided by to be means.
@@ -114,16 +169,18 @@ impl Accumulator {
     pub(super) fn forget(&mut self, used: bool) {
         if used {
             self.count = 0;
-            self.squares = Squares { phase: self.squares.phase.wrapping_add(1), ..Squares::default() };
+            self.squares = Squares::default();
+            for sum in self.sums.iter_mut().flatten() {
+                sum.waits = false;
+            }
         }
     }
 
     /// The units that are looked at until the next step, of which the batch is the first.
-    fn sample(&mut self) -> Sample {
-        let Self { squares: Squares { sample, phase, .. }, step, .. } = self;
-        *sample.get_or_insert_with(|| {
-            let stride = NonZeroUsize::new(step.batch.units().div_ceil(SAMPLE)).unwrap_or(NonZeroUsize::MIN);
-            Sample { stride, phase: *phase }
+    fn sample(&mut self, phase: usize) -> Sample {
+        *self.squares.sample.get_or_insert_with(|| {
+            let units = self.step.batch.units();
+            Sample { stride: NonZeroUsize::new(units.div_ceil(SAMPLE)).unwrap_or(NonZeroUsize::MIN), phase }
         })
     }
 
@@ -142,6 +199,6 @@ impl Accumulator {
     }
 
     pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.sums.iter().flatten().try_for_each(|sum| visit.call(sum))
+        self.sums.iter().flatten().try_for_each(|sum| visit.call(&sum.array))
     }
 }

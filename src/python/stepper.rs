@@ -7,7 +7,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyMapping, PyString, PyTuple, PyType};
 
-use super::accumulator::Accumulator;
+use super::accumulator::{Accumulator, Adding, Waiting};
 use super::buffers::{Header, Source};
 use super::dlpack::Exchange;
 use super::error;
@@ -374,9 +374,11 @@ impl Stepper {
     fn accumulate(slf: &Bound<'_, Self>, grads: &Bound<'_, PyAny>) -> PyResult<u64> {
         let py = slf.py();
         let mut stepper = Self::change(slf)?;
-        let Self { groups, parameters, make_state, accumulator, options, .. } = &mut *stepper;
+        let Self { groups, recipes, parameters, taken, make_state, accumulator, options, .. } = &mut *stepper;
         let (found, form) = groups.find(grads, parameters.len())?;
-        accumulator.add(py, found, form, parameters, make_state, options.squares)
+        // Another sample at each step, and the same one in a run that goes on elsewhere.
+        let phase = options.squares.then(|| usize::try_from(*taken).unwrap_or_default());
+        accumulator.add(py, found, Adding { form, parameters, recipes, make_state, phase })
     }
 
     /// How many micro-batches are waiting.
@@ -392,9 +394,19 @@ impl Stepper {
         Ok(Self::look(slf)?.report.squares)
     }
 
-    /// Forgets the gradients that are waiting.
-    fn drop_accumulated(slf: &Bound<'_, Self>) -> PyResult<()> {
-        Self::change(slf)?.accumulator = Accumulator::default();
+    /// What is waiting: of how many micro-batches, each parameter's number and sum, and where they were looked at, the stride and
+    /// the phase of the sample and the sum of squares. None if there are none.
+    #[getter]
+    fn get_accumulated(slf: &Bound<'_, Self>) -> PyResult<Option<Waiting>> {
+        Ok(Self::look(slf)?.accumulator.waiting(slf.py()))
+    }
+
+    #[setter]
+    fn set_accumulated(slf: &Bound<'_, Self>, waiting: Option<Waiting>) -> PyResult<()> {
+        let mut stepper = Self::change(slf)?;
+        let Self { parameters, recipes, accumulator, .. } = &mut *stepper;
+        *accumulator =
+            waiting.map_or_else(Accumulator::default, |waiting| Accumulator::with(waiting, parameters, recipes));
         Ok(())
     }
 

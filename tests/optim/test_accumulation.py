@@ -1,5 +1,10 @@
 """Micro-batches: gradients that wait for a step."""
 
+import copy
+import pickle
+import re
+import tempfile
+
 import numpy as np
 import pytest
 
@@ -84,3 +89,129 @@ def test_groups_take_micro_batches_in_their_forms():
     opt.accumulate([{"a": np.ones(1)}, {"b": np.ones(1)}])
     opt.step()
     assert (a[0], b[0]) == (-1.0, -2.0)
+
+
+def through_state_dict(opt, make):
+    other = make({name: weight.copy() for name, weight in opt.params.items()})
+    other.load_state_dict(opt.state_dict())
+    return other
+
+
+def through_checkpoint(opt, make):
+    other = make({name: np.zeros_like(weight) for name, weight in opt.params.items()})
+    with tempfile.TemporaryDirectory() as folder:
+        lrcore.load(lrcore.save(folder, opt), other)
+    return other
+
+
+def through_pickle(opt, make):
+    return pickle.loads(pickle.dumps(opt))  # noqa: S301
+
+
+def through_copy(opt, make):
+    return copy.deepcopy(opt)
+
+
+@pytest.mark.parametrize("through", [through_state_dict, through_checkpoint, through_pickle, through_copy])
+@pytest.mark.parametrize("waiting", [0, 1, 2, 3])
+def test_a_run_that_goes_on_elsewhere_amid_micro_batches_has_the_same_bits(through, waiting):
+    rng = np.random.default_rng(waiting)
+    size = 50_000  # more than the noise scale looks at
+
+    def make(params):
+        lr = lrcore.schedules.Constant(0.1) * lrcore.schedules.AdaScale()
+        return lrcore.SGD(params, lr=lr, momentum=0.9, noise_scale=lrcore.NoiseScale(batch=2))
+
+    def grads():
+        part = None if rng.random() < 0.3 else rng.standard_normal(5).astype(np.float32)
+        return {"w": rng.standard_normal(size).astype(np.float32), "b": part}
+
+    def finish(opt, batches):
+        for grad in batches:
+            opt.accumulate(grad)
+        opt.step()
+        return opt
+
+    opt = make({"w": np.ones(size, np.float32), "b": np.ones(5, np.float32)})
+    for _ in range(3):
+        finish(opt, [grads() for _ in range(3)])
+    for _ in range(waiting):
+        opt.accumulate(grads())
+    other = through(opt, make)
+    for left in (3 - waiting, 3, 3):
+        batches = [grads() for _ in range(left)]
+        for one in (opt, other):
+            if left or one._stepper.waiting:
+                finish(one, batches)
+    assert (opt.steps, opt.lr) == (other.steps, other.lr)
+    assert opt.noise_scale.state() == other.noise_scale.state()
+    for name in opt.params:
+        assert same(opt.params[name], other.params[name])
+        assert same(opt.state_dict()["state"][name]["momentum_buffer"],
+                    other.state_dict()["state"][name]["momentum_buffer"])  # fmt: skip
+
+
+def test_a_parameter_without_gradients_in_this_step_is_left_alone():
+    opt = lrcore.SGD({"a": np.ones(2), "b": np.ones(2)}, lr=0.1, momentum=0.9)
+    opt.accumulate({"a": np.ones(2), "b": np.ones(2)})
+    opt.step()
+    before = opt.params["b"].copy()
+    opt.accumulate({"a": np.ones(2), "b": None})
+    opt.step()
+    assert same(opt.params["b"], before)
+    assert opt.state_dict()["state"]["b"]["step"] == 1
+    opt.accumulate({"a": None, "b": np.full(2, 2.0)})
+    opt.step()
+    other = lrcore.SGD({"b": np.ones(2)}, lr=0.1, momentum=0.9)
+    other.step({"b": np.ones(2)})
+    other.step({"b": np.full(2, 2.0)})
+    assert same(opt.params["b"], other.params["b"])
+
+
+def test_gradients_are_set_to_zero_as_they_are_added_up():
+    params = [{"params": [np.ones(2)], "zero_grads": True}, {"params": [np.ones(3)]}]
+    opt = lrcore.SGD(params, lr=1.0)
+    grads = [[np.full(2, 2.0)], [np.full(3, 4.0)]]
+    opt.accumulate(grads)
+    assert grads[0][0].tolist() == [0.0, 0.0]
+    assert grads[1][0].tolist() == [4.0] * 3
+    grads[0][0] += 1.0
+    opt.param_groups[1]["zero_grads"] = True
+    opt.accumulate(grads)
+    assert grads[1][0].tolist() == [0.0] * 3
+    opt.step()
+    assert [params[0]["params"][0].tolist(), params[1]["params"][0].tolist()] == [[-0.5] * 2, [-3.0] * 3]
+    with pytest.raises(ValueError, match=r"^grads\[1\]\[0\] is read-only"):
+        opt.accumulate([[np.ones(2)], [np.broadcast_to(1.0, 3)]])
+
+
+@pytest.mark.parametrize(
+    ("changes", "exception", "message"),
+    [
+        ({"batches": 0}, ValueError, "accumulated['batches'] must be >= 1, got 0"),
+        ({"sums": []}, TypeError, "accumulated['sums'] must be a mapping, got list"),
+        ({"sums": {"v": np.ones(2)}}, ValueError, "accumulated['sums']['v'] belongs to no group of the state dict"),
+        ({"sums": {"w": np.ones(3)}}, ValueError, "accumulated['sums']['w'] has shape (3,), the parameter has (2,)"),
+        ({"squares": 3}, ValueError, "accumulated['squares'] must be a stride, a phase and a sum, or None, got 3"),
+        ({"squares": (0, 2, 1.0)}, ValueError, "accumulated['squares'][0] must be >= 1, got 0"),
+    ],
+)  # fmt: skip
+def test_what_waits_is_checked_when_it_is_loaded(changes, exception, message):
+    opt = lrcore.SGD({"w": np.ones(2)}, lr=0.1)
+    opt.accumulate({"w": np.ones(2)})
+    saved = opt.state_dict()
+    saved["param_groups"][0]["lr"] = 7.0
+    saved["accumulated"] |= changes
+    with pytest.raises(exception, match=f"^{re.escape(message)}$"):
+        opt.load_state_dict(saved)
+    assert (opt.param_groups[0]["lr"], opt._stepper.waiting) == (0.1, 1)
+
+
+def test_a_bad_noise_scale_changes_nothing():
+    opt = lrcore.SGD({"w": np.ones(2)}, lr=0.5, noise_scale=lrcore.NoiseScale(batch=1))
+    saved = opt.state_dict()
+    saved["param_groups"][0]["lr"] = 1.0
+    for bad in ({}, 3, saved["noise_scale"] | {"sums": [None] * 5}):
+        with pytest.raises(ValueError, match="the state of a noise scale has"):
+            opt.load_state_dict(saved | {"noise_scale": bad})
+        assert opt.param_groups[0]["lr"] == 0.5

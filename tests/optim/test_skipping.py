@@ -143,3 +143,25 @@ def test_the_count_of_skipped_steps_is_copied():
     opt = lrcore.SGD(np.zeros(2), skip_nonfinite=True)
     opt.step(np.full(2, np.nan))
     assert copy.deepcopy(opt).skipped == 1
+
+
+def test_how_often_steps_were_skipped_goes_with_the_state(tmp_path):
+    def make():
+        return lrcore.SGD({"w": np.ones(2)}, lr=0.1, skip_nonfinite=True, max_skips=4)
+
+    opt = make()
+    clean = opt.state_dict()
+    bad = {"w": np.full(2, np.nan)}
+    for _ in range(3):
+        opt.step(bad)
+    others = [make(), make(), copy.deepcopy(opt)]
+    others[0].load_state_dict(opt.state_dict())
+    lrcore.load(lrcore.save(tmp_path / "a.safetensors", opt), others[1])
+    for other in others:
+        assert other.skipped == 3
+        with pytest.raises(FloatingPointError, match=r"^4 steps in a row were skipped"):
+            other.step(bad)
+    opt.load_state_dict(clean)
+    assert opt.skipped == 0
+    for _ in range(3):
+        opt.step(bad)

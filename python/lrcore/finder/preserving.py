@@ -83,7 +83,7 @@ def _of_optimizer(opt: Optimizer) -> Callable[[], None]:
 
     def restore() -> None:
         with opt._lock:
-            opt._stepper.drop_accumulated()
+            opt._stepper.accumulated = None
             for weight, copy in zip(weights, copies, strict=True):
                 weight[...] = copy
             for index, (arrays, saved) in enumerate(zip(states, state_copies, strict=True)):

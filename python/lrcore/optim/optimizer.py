@@ -217,10 +217,12 @@ class Optimizer(Savable):
     def accumulate(self, grads: Any) -> int:
         """Add the gradients of a micro-batch to those that are waiting; :meth:`step` without gradients uses their mean.
 
-        The sums are kept in arrays of the optimizer's own, made on first use, and are not part of a state dict.
+        The sums are kept in arrays of the optimizer's own, made on first use, and are part of a state dict while they
+        wait. With ``zero_grads`` the gradients are set to zero as they are added.
 
         Args:
-            grads: As for :meth:`step`. A parameter without a gradient counts as one of zeros, unless it never has one.
+            grads: As for :meth:`step`. A parameter without a gradient counts as one of zeros, unless it has none in any
+                of the micro-batches.
 
         Returns:
             How many micro-batches are waiting.
@@ -239,6 +241,9 @@ class Optimizer(Savable):
             array([-2., -2.])
         """
         with self._lock:
+            for index, group in enumerate(self._groups):
+                if group.edited:
+                    self._resolve(index, group)
             return self._stepper.accumulate(grads)
 
     def _resolve(self, index: int, group: ParamGroup) -> None:

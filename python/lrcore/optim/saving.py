@@ -27,6 +27,8 @@ class Savable(Readable):
         _defaults: dict[str, Any]
         _began_grouped: bool
         _grouped: bool
+        _skipped: int
+        _skipped_in_a_row: int
 
         def _start(self, params: Any, *, grouped: bool) -> None: ...
 
@@ -38,7 +40,7 @@ class Savable(Readable):
         Returns:
             ``"optimizer"``, the class's name; ``"steps"``; ``"state"``, for each parameter that has taken a step its
             count ``"step"`` and its arrays, by name; ``"param_groups"``, for each group its hyperparameters and the
-            names of its parameters.
+            names of its parameters; how many steps were skipped; and what micro-batches wait for a step.
 
         Note:
             PyTorch numbers parameters; here they have names, so their order does not matter.
@@ -75,10 +77,10 @@ class Savable(Readable):
             for group, values in loaded.groups:
                 group.replace(values)
             self._follow(loaded.reports)
-            if self._common.noise_scale is not None and "noise_scale" in state_dict:
-                self._common.noise_scale.restore(state_dict["noise_scale"])
-            self._stepper.drop_accumulated()
-            self._set_state(loaded.steps, loaded.counts, loaded.averaged, loaded.state)
+            if self._common.noise_scale is not None and loaded.noise is not None:
+                self._common.noise_scale.restore(loaded.noise)
+            self._skipped, self._skipped_in_a_row = loaded.skipped
+            self._set_state(loaded.steps, loaded.counts, loaded.averaged, loaded.state, loaded.accumulated)
             return loaded.report
 
     def _snapshot(self) -> state_dicts.Snapshot:
@@ -94,7 +96,16 @@ class Savable(Readable):
             groups=list(zip(self._groups, by_group, strict=True)),
             reports=self._reports,
             noise=self._common.noise_scale,
+            skipped=(self._skipped, self._skipped_in_a_row),
+            accumulated=self._accumulated(),
         )
+
+    def _accumulated(self) -> state_dicts.Accumulated | None:
+        waiting = self._stepper.accumulated
+        if waiting is None:
+            return None
+        count, sums, squares = waiting
+        return state_dicts.Accumulated(count, {self._names[index]: array for index, array in sums}, squares)
 
     def _set_state(
         self,
@@ -102,8 +113,15 @@ class Savable(Readable):
         counts: Mapping[str, int],
         averaged: Mapping[str, int],
         state: Mapping[str, dict[str, np.ndarray[Any, Any]]],
+        accumulated: state_dicts.Accumulated | None,
     ) -> None:
         self._stepper.taken = steps
+        if accumulated is None:
+            self._stepper.accumulated = None
+        else:
+            count, sums, squares = accumulated
+            indexed = [(index, sums[name]) for index, name in enumerate(self._names) if name in sums]
+            self._stepper.accumulated = (count, indexed, squares)
         for index, name in enumerate(self._names):
             self._stepper.set_state(index, counts.get(name, 0), averaged.get(name, 0), state.get(name, {}))
 
@@ -118,7 +136,8 @@ class Savable(Readable):
             "common": self._common,
             "groups": [(group.params, group.name, group.hyperparameters) for group in self._groups],
             "steps": snapshot.steps,
-            "skipped": self._skipped,
+            "skipped": snapshot.skipped,
+            "accumulated": snapshot.accumulated,
             "reports": self._reports.state(),
             "counts": snapshot.counts,
             "averaged": snapshot.averaged,
@@ -133,9 +152,9 @@ class Savable(Readable):
         for params, name, values in saved["groups"]:
             self._add_group({"params": params, "name": name, **values})
         self._grouped = grouped
-        self._skipped = saved["skipped"]
+        self._skipped, self._skipped_in_a_row = saved["skipped"]
         self._follow(Reports.of(saved["reports"]))
-        self._set_state(saved["steps"], saved["counts"], saved["averaged"], saved["state"])
+        self._set_state(saved["steps"], saved["counts"], saved["averaged"], saved["state"], saved["accumulated"])
 
     def __copy__(self) -> NoReturn:
         """Refuse: two optimizers would move the same weights with the same state."""

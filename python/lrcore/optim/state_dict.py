@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lrcore._ranges import check_count
+from lrcore._ranges import NON_NEGATIVE, check_count
 from lrcore.optim.allocation import empty_like
 from lrcore.optim.reports import Reports
 
@@ -32,6 +32,20 @@ class LoadReport(NamedTuple):
     unexpected: list[str]
 
 
+class Accumulated(NamedTuple):
+    """Gradients that wait for a step.
+
+    Attributes:
+        batches: How many micro-batches there are.
+        sums: Their sum for each parameter that had one.
+        squares: With a noise scale: which of so many units were looked at, and the sum of their squares.
+    """
+
+    batches: int
+    sums: _Arrays
+    squares: tuple[int, int, float] | None
+
+
 class Snapshot(NamedTuple):
     """What there is to save of an optimizer; nothing is copied yet."""
 
@@ -43,6 +57,8 @@ class Snapshot(NamedTuple):
     groups: list[tuple[ParamGroup, list[str]]]
     reports: Reports
     noise: NoiseScale | None
+    skipped: tuple[int, int]
+    accumulated: Accumulated | None
 
 
 class Loaded(NamedTuple):
@@ -54,6 +70,9 @@ class Loaded(NamedTuple):
     averaged: dict[str, int]
     groups: list[tuple[ParamGroup, dict[str, Any]]]
     reports: Reports
+    noise: Mapping[str, Any] | None
+    skipped: tuple[int, int]
+    accumulated: Accumulated | None
     report: LoadReport
 
 
@@ -73,6 +92,11 @@ def capture(snapshot: Snapshot) -> StateDict:
             copies = {key: array.copy(order="K") for key, array in arrays.items()}
             state[name] = {"step": count, **averaged, **copies}
     saved = {"optimizer": snapshot.optimizer, "steps": snapshot.steps, "state": state, "param_groups": groups}
+    saved["skipped"], saved["skipped_in_a_row"] = snapshot.skipped
+    if snapshot.accumulated is not None:
+        batches, sums, squares = snapshot.accumulated
+        copies = {name: array.copy(order="K") for name, array in sums.items()}
+        saved["accumulated"] = {"batches": batches, "sums": copies, "squares": squares}
     if reports := snapshot.reports.state():
         saved["reports"] = reports
     if snapshot.noise is not None:
@@ -131,7 +155,13 @@ def match(
             state[name] = snapshot.state[name]
     groups = _match_groups(saved_groups, names_of_saved, snapshot, strict=strict)
     reports = Reports.of(given["reports"]) if "reports" in given else Reports()
-    return Loaded(steps, state, counts, averaged, groups, reports, LoadReport(missing, unexpected))
+    noise = given.get("noise_scale") if snapshot.noise is not None else None
+    if snapshot.noise is not None and noise is not None:
+        snapshot.noise.check_state(noise)
+    first, second = (check_count(key, given.get(key, 0)) for key in ("skipped", "skipped_in_a_row"))
+    accumulated = _match_accumulated(given.get("accumulated"), saved_names, weights)
+    report = LoadReport(missing, unexpected)
+    return Loaded(steps, state, counts, averaged, groups, reports, noise, (first, second), accumulated, report)
 
 
 def _entry(mapping: Mapping[str, Any], key: str, place: str) -> Any:
@@ -168,24 +198,50 @@ def _match_parameter(
         raise ValueError(f"{place} must have both 'average' and 'averaged', or neither")
     if "averaged" in saved:
         averaged = check_count(f"{place}['averaged']", saved["averaged"], most=_MOST_STEPS)
-    arrays: _Arrays = {}
-    for key, array in saved.items():
-        if key in ("step", "averaged"):
-            continue
-        where = f"{place}[{key!r}]"
-        if not isinstance(array, np.ndarray):
-            raise TypeError(f"{where} must be a NumPy array, got {type(array).__name__}")
-        if array.shape != weight.shape:
-            raise ValueError(f"{where} has shape {array.shape}, the parameter has {weight.shape}")
-        if array.dtype != weight.dtype:
-            raise TypeError(f"{where} has dtype {array.dtype}, the parameter has {weight.dtype}")
-        arrays[key] = empty_like(weight)
-        arrays[key][...] = array
+    named = {key: array for key, array in saved.items() if key not in ("step", "averaged")}
+    arrays = {key: _copied(array, f"{place}[{key!r}]", weight) for key, array in named.items()}
     of_rule = sorted(arrays.keys() - {"average"})
     if not any(of_rule == sorted(names) for names in states):
         known = " or ".join(str(names) for names in states) if len(states) < 5 else "those of a rule"
         raise ValueError(f"{place} has the arrays {list(arrays)}, and must have {known}")
     return count, averaged, arrays
+
+
+def _match_accumulated(saved: Any, names: list[str], weights: _Arrays) -> Accumulated | None:
+    if saved is None:
+        return None
+    place = "accumulated"
+    if not isinstance(saved, Mapping):
+        raise TypeError(f"{place} must be a mapping, got {type(saved).__name__}")
+    batches, sums, squares = (_entry(saved, key, place) for key in ("batches", "sums", "squares"))
+    batches = check_count(f"{place}['batches']", batches, least=1, most=_MOST_STEPS)
+    if not isinstance(sums, Mapping):
+        raise TypeError(f"{place}['sums'] must be a mapping, got {type(sums).__name__}")
+    for name in sums:
+        if name not in names:
+            raise ValueError(f"{place}['sums'][{name!r}] belongs to no group of the state dict")
+    own = {name: array for name, array in sums.items() if name in weights}
+    copies = {name: _copied(array, f"{place}['sums'][{name!r}]", weights[name]) for name, array in own.items()}
+    if squares is None:
+        return Accumulated(batches, copies, None)
+    if not isinstance(squares, Sequence) or len(squares) != 3:
+        raise ValueError(f"{place}['squares'] must be a stride, a phase and a sum, or None, got {squares!r}")
+    stride = check_count(f"{place}['squares'][0]", squares[0], least=1)
+    phase = check_count(f"{place}['squares'][1]", squares[1])
+    return Accumulated(batches, copies, (stride, phase, NON_NEGATIVE.check(f"{place}['squares'][2]", squares[2])))
+
+
+def _copied(array: Any, place: str, weight: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return a copy in the memory order of the weight of an array that is like it, or raise."""
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{place} must be a NumPy array, got {type(array).__name__}")
+    if array.shape != weight.shape:
+        raise ValueError(f"{place} has shape {array.shape}, the parameter has {weight.shape}")
+    if array.dtype != weight.dtype:
+        raise TypeError(f"{place} has dtype {array.dtype}, the parameter has {weight.dtype}")
+    copy = empty_like(weight)
+    copy[...] = array
+    return copy
 
 
 def _match_groups(
