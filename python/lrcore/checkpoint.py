@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import re
+import time
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrcore import _safetensors
+from lrcore import _own_values, _safetensors, _whole_file
 from lrcore._ranges import check_count
 from lrcore._safetensors import DamagedError
 from lrcore.schedules.schedule import Schedule
 from lrcore.schedules.serial import decode, encode
 
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Mapping
+
     from lrcore.optim import Optimizer
 
     StrPath = str | os.PathLike[str]
@@ -26,8 +28,17 @@ if TYPE_CHECKING:
 __all__ = ["DamagedError", "latest", "load", "save"]
 
 SUFFIX = ".safetensors"
-_KEY = "lrcore"
 _VERSION = 1
+_PARTS = {
+    "optimizer": str,
+    "steps": int,
+    "skipped": list,
+    "saved": int,
+    "counts": dict,
+    "param_groups": list,
+    "reports": list,
+    "extra": dict,
+}
 
 
 def save(path: StrPath, opt: Optimizer, *, keep: int | None = None, **extra: Any) -> Path:
@@ -40,10 +51,12 @@ def save(path: StrPath, opt: Optimizer, *, keep: int | None = None, **extra: Any
         path: The file, or a folder: a path without a suffix, or one that is a folder already. In a folder it is
             ``step-<steps>.safetensors``.
         opt: The optimizer.
-        keep: How many checkpoints stay, this one included: of the files in the folder whose names differ from this
-            one's in their digits alone, the oldest are deleted. By default all stay.
-        extra: Values of your own, by name: numbers, strings, None, NumPy arrays, and lists, tuples and dicts with
-            string keys of these, such as ``epoch=3, rng=generator.bit_generator.state``.
+        keep: How many checkpoints stay: this one, and of the files in the folder whose names differ from it in their
+            digits alone those that were saved last. The others are deleted. By default all stay.
+        extra: Values of your own, by name: numbers, strings, bytes, None, NumPy arrays, PyTorch's tensors on the CPU,
+            and lists, tuples and dicts of these, whose keys are strings or integers, such as
+            ``epoch=3, rng=generator.bit_generator.state``. Tensors come back as NumPy arrays, NumPy's scalars as
+            Python's numbers.
 
     Returns:
         The path of the file.
@@ -77,14 +90,17 @@ def save(path: StrPath, opt: Optimizer, *, keep: int | None = None, **extra: Any
         opt._refuse_if_swapped()
         if target.is_dir() or not target.suffix:
             target = target / f"step-{opt.steps:010d}{SUFFIX}"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_left_over(target)
+        _whole_file.make_folder(target.parent)
+        _whole_file.remove_left_over(target.parent, SUFFIX)
         arrays, description = _describe(opt)
-        plain = {name: _plain(value, f"extra/{name}", arrays) for name, value in extra.items()}
-        metadata = {_KEY: json.dumps({"version": _VERSION, **description, "extra": plain})}
-        _safetensors.write(target, arrays, metadata)
+        plain = {name: _own_values.plain(value, f"extra/{name}", arrays) for name, value in extra.items()}
+        # In one folder the later one is of a later time, whatever the clock says.
+        last = max(target.parent.glob(f"*{SUFFIX}"), key=_changed, default=None)
+        saved = max(time.time_ns(), 0 if last is None else _saved(last) + 1)
+        description = {"version": _VERSION, "saved": saved, **description, "extra": plain}
+        _safetensors.write(target, arrays, json.dumps(description))
     if keep is not None:
-        for old in _siblings(target)[keep:]:
+        for old in _newest_first(_siblings(target))[keep - 1 :]:
             old.unlink(missing_ok=True)
     return target
 
@@ -93,7 +109,8 @@ def load(path: StrPath, opt: Optimizer, *, strict: bool = True) -> dict[str, Any
     """Read a checkpoint into an optimizer and its weights: all of it, or on an error nothing.
 
     Parameters are matched by name. Weights are written in place; the run then goes on with the same bits as if it had
-    never stopped, with any number of threads and any instruction set.
+    never stopped, with any number of threads and any instruction set. The file is read twice: once to find damage,
+    before anything is changed, and once for the numbers, which are read to where they belong.
 
     Args:
         path: A file that :func:`save` wrote, or a folder, of which the :func:`latest` is read.
@@ -108,7 +125,7 @@ def load(path: StrPath, opt: Optimizer, *, strict: bool = True) -> dict[str, Any
         lrcore.checkpoint.DamagedError: If the file is not as it was written; a ``ValueError``.
         ValueError: If it does not match the optimizer, or was written by a newer version.
         TypeError: If an array has another dtype.
-        OSError: If it can't be read.
+        OSError: If it can't be read. Only if that is so the second time, the optimizer is left with a part of it.
     """
     path = Path(path)
     if path.is_dir():
@@ -116,45 +133,36 @@ def load(path: StrPath, opt: Optimizer, *, strict: bool = True) -> dict[str, Any
         if found_path is None:
             raise FileNotFoundError(f"{folder} has no whole checkpoint")
         path = found_path
-    arrays, metadata = _safetensors.read(path)
-    description = _description(path, metadata)
-    state: dict[str, dict[str, Any]] = {}
-    for name, counts in description["counts"].items():
-        prefix = f"state/{name}/"
-        state[name] = dict(counts)
-        state[name] |= {key[len(prefix) :]: array for key, array in arrays.items() if key.startswith(prefix)}
-    saved = {
-        "optimizer": description["optimizer"],
-        "steps": description["steps"],
-        "param_groups": [_hyperparameters(group) for group in description["param_groups"]],
-        "state": state,
-        "reports": [{**entry, "schedule": decode(entry["schedule"])} for entry in description.get("reports", [])],
-    }
-    saved["skipped"], saved["skipped_in_a_row"] = description["skipped"]
-    if description["noise_scale"] is not None:
-        saved["noise_scale"] = description["noise_scale"]
-    if (accumulated := description["accumulated"]) is not None:
-        sums = {name: arrays[f"accumulated/{name}"] for name in accumulated["sums"]}
-        saved["accumulated"] = {**accumulated, "sums": sums}
-    with opt._lock:
-        opt._refuse_if_swapped()
-        weights = dict(zip(opt._names, opt._stepper.weights(), strict=True))
-        found = {name: arrays[f"params/{name}"] for name in weights if f"params/{name}" in arrays}
-        if strict and found.keys() != weights.keys():
-            raise ValueError(f"{path} has no weights of {sorted(weights.keys() - found.keys())}")
-        for name, array in found.items():
-            _check_weight(f"{path}: params/{name}", array, name, weights[name])
-        extra = {name: _rich(value, arrays) for name, value in description["extra"].items()}
-        opt.load_state_dict(saved, strict)
-        for name, array in found.items():
-            weights[name][...] = array
+    with _safetensors.opened(path) as file:
+        description, saved = _read(file)
+        extra = {name: _own_values.rich(value, file) for name, value in description["extra"].items()}
+        with opt._lock:
+            opt._refuse_if_swapped()
+            weights = dict(zip(opt._names, opt._stepper.weights(), strict=True))
+            known = set(file.names())
+            found = [name for name in weights if f"params/{name}" in known]
+            if strict and len(found) < len(weights):
+                raise ValueError(f"{path} has no weights of {sorted(weights.keys() - set(found))}")
+            for name in found:
+                _check_weight(file, name, weights[name])
+            opt.load_state_dict(saved, strict)
+            for name in found:
+                file.fill(f"params/{name}", weights[name])
+            if (waiting := opt._stepper.accumulated) is not None:
+                for index, array in waiting[1]:
+                    file.fill(f"accumulated/{opt._names[index]}", array)
+            for name, arrays in zip(opt._names, opt._stepper.states, strict=True):
+                if name in saved["state"]:
+                    for key, array in arrays.items():
+                        file.fill(f"state/{name}/{key}", array)
     return extra
 
 
 def latest(folder: StrPath) -> Path | None:
     """Return the newest whole checkpoint of a folder, or None if there is none.
 
-    Newest is what was written last. A file that is damaged or unfinished is passed over, with a warning.
+    Newest is what was saved last, as the files say themselves, so that it is the same in a copy of the folder. A file
+    that is damaged, unfinished or no checkpoint is passed over, with a warning.
 
     Args:
         folder: Where to look for ``*.safetensors``.
@@ -166,11 +174,12 @@ def latest(folder: StrPath) -> Path | None:
         None
     """
     folder = Path(folder)
-    for partial in folder.glob(f".*{SUFFIX}.*.partial"):
-        warnings.warn(f"{partial} is unfinished: its process was stopped while it was saving", stacklevel=2)
-    for path in sorted(folder.glob(f"*{SUFFIX}"), key=_age, reverse=True):
+    for partial in _whole_file.unfinished(folder, SUFFIX):
+        warnings.warn(f"{partial} is unfinished: it is being written, or its process was stopped", stacklevel=2)
+    for path in _newest_first(folder.glob(f"*{SUFFIX}")):
         try:
-            _description(path, _safetensors.read(path).metadata)
+            with _safetensors.opened(path) as file:
+                _read(file)
         except (ValueError, OSError) as error:
             warnings.warn(f"passed over: {error}", stacklevel=2)
         else:
@@ -178,30 +187,34 @@ def latest(folder: StrPath) -> Path | None:
     return None
 
 
-def _age(path: Path) -> tuple[int, str]:
-    try:
-        return path.stat().st_mtime_ns, path.name
-    except FileNotFoundError:
-        return 0, path.name
-
-
 def _siblings(path: Path) -> list[Path]:
-    """The checkpoints of a folder whose names differ in their digits alone, the newest first."""
-    pattern = re.compile(re.sub(r"(\\?\d)+", r"\\d+", re.escape(path.name)))
-    alike = (other for other in path.parent.iterdir() if pattern.fullmatch(other.name))
-    return sorted(alike, key=_age, reverse=True)
+    """The other files of a folder whose names differ in their digits alone."""
+
+    def family(name: str) -> str:
+        return re.sub(r"\d+", "0", name)
+
+    others = (other for other in path.parent.iterdir() if other.name != path.name and other.is_file())
+    return [other for other in others if family(other.name) == family(path.name)]
 
 
-def _remove_left_over(target: Path) -> None:
-    """Delete what processes that are gone left when they were stopped while saving here."""
-    for partial in target.parent.glob(f".*{SUFFIX}.*.partial"):
-        process = int(match[1]) if (match := re.search(r"\.(\d+)\.partial$", partial.name)) else 0
-        try:
-            os.kill(process, 0)
-        except ProcessLookupError:
-            partial.unlink(missing_ok=True)
-        except (PermissionError, OSError, OverflowError):
-            continue
+def _newest_first(paths: Iterable[Path]) -> list[Path]:
+    return sorted(paths, key=lambda path: (_saved(path), path.name), reverse=True)
+
+
+def _saved(path: Path) -> int:
+    """When a checkpoint was saved; for a file that does not say it, when it was changed."""
+    try:
+        with _safetensors.opened(path) as file:
+            return int(json.loads(file.metadata[_safetensors.TEXT])["saved"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return _changed(path)
+
+
+def _changed(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def _describe(opt: Optimizer) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, Any]]:
@@ -214,7 +227,7 @@ def _describe(opt: Optimizer) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str
         if count > 0:
             arrays |= {f"state/{name}/{key}": np.asarray(array) for key, array in snapshot.state[name].items()}
             averaged = {"averaged": snapshot.averaged[name]} if "average" in snapshot.state[name] else {}
-            counts[name] = {"step": count, **averaged}
+            counts[name] = {"step": count, **averaged, "arrays": list(snapshot.state[name])}
     accumulated: dict[str, Any] | None = None
     if snapshot.accumulated is not None:
         batches, sums, squares = snapshot.accumulated
@@ -254,57 +267,57 @@ def _hyperparameters(group: Mapping[str, Any]) -> dict[str, Any]:
     return {"params": group["params"], **named, **values}
 
 
-def _description(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    if _KEY not in metadata:
-        raise ValueError(f"{path} is no checkpoint of lrcore, though a safetensors file")
-    description: dict[str, Any] = json.loads(metadata[_KEY])
+def _read(file: _safetensors.File) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what a checkpoint holds beside arrays, as it is written and as a state dict, if the file is whole."""
+    text = file.text()
+    try:
+        description = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise file.damaged(f"its description can't be read ({error})") from error
+    if not isinstance(description, dict) or "version" not in description:
+        raise file.damaged("its description has no version")
     if description["version"] != _VERSION:
-        raise ValueError(f"{path} is of version {description['version']!r}; known is {_VERSION}")
-    return description
+        raise ValueError(f"{file.path} is of version {description['version']!r}; known is {_VERSION}")
+    for key, kind in _PARTS.items():
+        if not isinstance(description.get(key), kind):
+            raise file.damaged(f"its description has no {key!r} of type {kind.__name__}")
+    try:
+        return description, _state_dict(file, description)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise file.damaged(f"its description can't be read ({error!r})") from error
 
 
-def _check_weight(place: str, array: np.ndarray[Any, Any], name: str, weight: np.ndarray[Any, Any]) -> None:
-    if array.shape != weight.shape:
-        raise ValueError(f"{place} has shape {array.shape}, the parameter {name!r} has {weight.shape}")
-    if array.dtype != weight.dtype:
-        raise TypeError(f"{place} has dtype {array.dtype}, the parameter {name!r} has {weight.dtype}")
+def _state_dict(file: _safetensors.File, description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a description as a state dict, with arrays of zeros, which take no memory, for those of the state."""
+    state: dict[str, dict[str, Any]] = {}
+    for name, counts in description["counts"].items():
+        state[name] = {key: count for key, count in counts.items() if key != "arrays"}
+        state[name] |= {key: _zeros(file, f"state/{name}/{key}") for key in counts["arrays"]}
+    saved = {
+        "optimizer": description["optimizer"],
+        "steps": description["steps"],
+        "param_groups": [_hyperparameters(group) for group in description["param_groups"]],
+        "state": state,
+        "reports": [{**entry, "schedule": decode(entry["schedule"])} for entry in description["reports"]],
+    }
+    saved["skipped"], saved["skipped_in_a_row"] = description["skipped"]
+    if description.get("noise_scale") is not None:
+        saved["noise_scale"] = description["noise_scale"]
+    if (accumulated := description.get("accumulated")) is not None:
+        sums = {name: _zeros(file, f"accumulated/{name}") for name in accumulated["sums"]}
+        saved["accumulated"] = {**accumulated, "sums": sums}
+    return saved
+
+
+def _zeros(file: _safetensors.File, name: str) -> np.ndarray[Any, Any]:
+    return np.broadcast_to(np.zeros((), file.dtype(name)), file.shape(name))
+
+
+def _check_weight(file: _safetensors.File, name: str, weight: np.ndarray[Any, Any]) -> None:
+    place, shape, dtype = f"params/{name}", file.shape(f"params/{name}"), file.dtype(f"params/{name}")
+    if shape != weight.shape:
+        raise ValueError(f"{file.path}: {place} has shape {shape}, the parameter {name!r} has {weight.shape}")
+    if dtype != weight.dtype:
+        raise TypeError(f"{file.path}: {place} has dtype {dtype}, the parameter {name!r} has {weight.dtype}")
     if not weight.flags.writeable:
         raise ValueError(f"the parameter {name!r} is read-only")
-
-
-# Values of one's own. What JSON can't tell apart is wrapped: {"tuple": [...]}, {"array": name}, {"dict": {...}}.
-
-
-def _plain(value: Any, name: str, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
-    """Return a value as JSON has it; arrays are put aside under their names."""
-    if isinstance(value, np.generic):
-        value = value.item() if _safetensors.dtype_name(value.dtype) else value
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, np.ndarray):
-        if _safetensors.dtype_name(value.dtype) is None:
-            raise TypeError(f"{name} has dtype {value.dtype}, which can't be saved")
-        arrays[name] = value
-        return {"array": name}
-    if isinstance(value, list | tuple):
-        parts = [_plain(part, f"{name}/{i}", arrays) for i, part in enumerate(value)]
-        return {"tuple": parts} if isinstance(value, tuple) else parts
-    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {"dict": {key: _plain(part, f"{name}/{key}", arrays) for key, part in value.items()}}
-    raise TypeError(
-        f"{name} can't be saved: allowed are numbers, strings, None, NumPy arrays, and lists, tuples and dicts with "
-        f"string keys of these, got {type(value).__name__}"
-    )
-
-
-def _rich(value: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Any:
-    if isinstance(value, list):
-        return [_rich(part, arrays) for part in value]
-    if isinstance(value, dict):
-        ((kind, inner),) = value.items()
-        if kind == "array":
-            return arrays[inner].astype(arrays[inner].dtype.newbyteorder("="))
-        if kind == "tuple":
-            return tuple(_rich(part, arrays) for part in inner)
-        return {key: _rich(part, arrays) for key, part in inner.items()}
-    return value
