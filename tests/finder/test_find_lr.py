@@ -11,7 +11,6 @@ import lrcore
 from finder.problems import quadratic
 from lrcore import schedules
 from lrcore.finder import Finder, RangeTest, curve, find_lr
-from lrcore.finder.preserving import put_back
 
 
 def everything(opt):
@@ -259,17 +258,6 @@ def test_ctrl_c_while_things_are_put_back_is_raised_when_they_are():
     assert (params["w"] == before).all()
     assert generators[1].state == 7
     assert [first.random(), last.random()] == [np.random.default_rng(seed).random() for seed in (0, 1)]
-
-
-def test_what_one_thing_says_does_not_keep_others_from_being_put_back():
-    done = []
-
-    def fails():
-        raise ValueError("no")
-
-    with pytest.raises(ValueError, match="no"):
-        put_back([lambda: done.append(1), fails, lambda: done.append(2)])
-    assert done == [2, 1]
 
 
 def test_a_loss_may_be_an_array_of_one_number():

@@ -8,6 +8,8 @@ import pytest
 
 import lrcore
 from cases import same
+from lrcore._restoring import put_back
+from lrcore.optim.averages import swapped
 from snapshot import snapshot
 
 
@@ -111,3 +113,125 @@ def test_a_bad_count_is_refused(name):
         lrcore.SWA(**{name: 0})
     with pytest.raises(TypeError, match=f"^SWA: {name} must be a whole number"):
         lrcore.SWA(**{name: 1.5})
+
+
+def averaging(*names, steps=3):
+    """An optimizer with weights of these names, each of which differs from its average."""
+    opt = lrcore.SGD({name: np.ones((2, 3)) for name in names}, lr=1.0, average=lrcore.EMA(0.5))
+    for _ in range(steps):
+        opt.step({name: np.ones((2, 3)) for name in names})
+    return opt
+
+
+def read_only(array):
+    array.flags.writeable = False
+
+
+def reshaped(array):
+    array.resize(6, refcheck=False)
+
+
+def enlarged(array):
+    array.resize((4, 2, 3), refcheck=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (read_only, r"^the weight 'b' is read-only, so its average can't be put in its place$"),
+        (reshaped, r"^the weight 'b' has shape \(6,\), its average has \(2, 3\)$"),
+        (enlarged, r"^the weight 'b' has shape \(4, 2, 3\), its average has \(2, 3\)$"),
+    ],
+)
+def test_nothing_is_swapped_in_if_one_weight_can_not_be(change, message):
+    opt = averaging("a", "b", "c")
+    change(opt.params["b"])
+    before = {name: array.copy() for name, array in opt.params.items()}
+    for _ in range(2):
+        with pytest.raises(ValueError, match=message), opt.averaged():
+            pass
+        for name, array in opt.params.items():
+            assert same(array, before[name]), name
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (read_only, ".*read-only$"),
+        (reshaped, r"its shape was \(2, 3\), and is \(6,\) now$"),
+        (enlarged, r"its shape was \(2, 3\), and is \(4, 2, 3\) now$"),
+    ],
+)
+def test_every_weight_that_can_be_is_put_back(change, why):
+    opt = averaging("a", "b", "c", "d")
+    before = {name: array.copy() for name, array in opt.params.items()}
+
+    def evaluate():
+        with opt.averaged():
+            change(opt.params["d"])
+            change(opt.params["b"])
+
+    message = "(?m)^the weight 'd' could not be put back and holds its average: "
+    with pytest.raises(RuntimeError, match=message + why) as caught:
+        evaluate()
+    assert [note[:44] for note in caught.value.__notes__] == ["and: the weight 'b' could not be put back an"]
+    assert same(opt.params["a"], before["a"])
+    assert same(opt.params["c"], before["c"])
+
+
+@pytest.mark.parametrize("call", range(1, 7))
+def test_ctrl_c_while_weights_are_swapped_leaves_none_of_them_swapped(call):
+    """Of three weights, in at the first three writes, and back at the next."""
+    weights, averages = ([np.full(2, value) for value in values] for values in ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0)))
+    calls = []
+
+    def fill(array, values):
+        calls.append(1)
+        if len(calls) == call:
+            array[:1] = 7.0
+            raise KeyboardInterrupt
+        array[...] = values
+
+    def evaluate():
+        with swapped(list(zip("abc", weights, averages, strict=True)), fill=fill):
+            assert call > 3
+            assert [array.tolist() for array in weights] == [[4.0, 4.0], [5.0, 5.0], [6.0, 6.0]]
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate()
+    assert [array.tolist() for array in weights] == [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]
+
+
+@pytest.mark.parametrize("place", ["put_back", "the lock"])
+def test_ctrl_c_around_the_swap_is_no_reason_to_refuse_steps(place, monkeypatch):
+    """As it may come when a function is called, before its first line."""
+    opt = averaging("a", "b")
+    before = snapshot(opt, *opt.params.values())
+
+    def interrupted(restores, pressed=[]):  # noqa: B006 (it remembers)
+        if not pressed:
+            pressed.append(True)
+            raise KeyboardInterrupt
+        put_back(restores)
+
+    class Lock:
+        def __enter__(self):
+            pass
+
+        def __exit__(self, *_):
+            opt._lock = lock
+            raise KeyboardInterrupt
+
+    def evaluate():
+        with opt.averaged():
+            pass
+
+    lock = opt._lock
+    if place == "put_back":
+        monkeypatch.setattr("lrcore.optim.averages.put_back", interrupted)
+    else:
+        opt._lock = Lock()
+    with pytest.raises(KeyboardInterrupt):
+        evaluate()
+    assert snapshot(opt, *opt.params.values()) == before
+    assert opt.step({name: np.ones((2, 3)) for name in "ab"}).applied

@@ -77,6 +77,54 @@ def test_the_average_is_that_of_averaged_model_and_goes_in_and_out():
     assert list(opt.average) == [f"0.{i}" for i in range(6)]
 
 
+def averaging():
+    """Three weights that differ from their averages."""
+    weights = [torch.nn.Parameter(torch.ones(2, 3)) for _ in range(3)]
+    opt = lrcore.torch.SGD(weights, 1.0, average=lrcore.EMA(0.5))
+    for _ in range(2):
+        for weight in weights:
+            weight.grad = torch.ones(2, 3)
+        opt.step()
+    return weights, opt
+
+
+def test_every_weight_that_can_be_is_put_back():
+    weights, opt = averaging()
+    before = [weight.detach().clone() for weight in weights]
+
+    def evaluate():
+        with opt.averaged():
+            weights[2].data = torch.zeros(4, 2, 3)
+
+    message = r"^the weight '0.2' could not be put back .* was \(2, 3\), and is \(4, 2, 3\) now$"
+    with pytest.raises(RuntimeError, match=message):
+        evaluate()
+    assert torch.equal(weights[0], before[0])
+    assert torch.equal(weights[1], before[1])
+
+
+def test_nothing_is_swapped_in_if_one_weight_can_not_be():
+    weights, opt = averaging()
+    before = [weight.detach().clone() for weight in weights]
+    weights[1].data = torch.zeros(4, 2, 3)
+    with pytest.raises(ValueError, match=r"^the weight '0.1' has shape \(4, 2, 3\), its average has \(2, 3\)$"):
+        opt.averaged().__enter__()
+    assert torch.equal(weights[0], before[0])
+    assert torch.equal(weights[2], before[2])
+
+
+def test_weights_of_inference_mode_are_not_swapped_outside_of_it():
+    with torch.inference_mode():
+        weights, opt = averaging()
+        before = [weight.clone() for weight in weights]
+        with opt.averaged():
+            assert not torch.equal(weights[0], before[0])
+        assert torch.equal(weights[0], before[0])
+    with pytest.raises(RuntimeError, match="made in inference mode"):
+        opt.averaged().__enter__()
+    assert torch.equal(weights[0], before[0])
+
+
 def test_averages_and_steps_go_through_a_checkpoint():
     def run(split):
         model = network()
@@ -127,6 +175,17 @@ def test_zero_grads_and_stats_come_with_the_step():
     assert all(not param.grad.any() for param in model.parameters())
     assert model[0].weight.grad._version == version + 1
     assert opt.info.stats["0.weight"].grad_norm == pytest.approx(norm, rel=1e-12)
+
+
+def test_a_step_that_a_grad_scaler_skips_has_an_empty_table():
+    for stats in (False, True):
+        opt = lrcore.torch.SGD([torch.nn.Parameter(torch.ones(2))], stats=stats)
+        scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+        weight = opt.param_groups[0]["params"][0]
+        scaler.scale(weight.sum() * math.inf).backward()
+        scaler.step(opt)
+        assert not opt.info.applied
+        assert opt.info.stats == ({} if stats else None)
 
 
 def test_no_decay_matches_names():

@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lrcore._restoring import put_back
 from lrcore.optim.reports import Reports
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from lrcore.optim import Optimizer
-
-
-def put_back(restores: Sequence[Callable[[], object]]) -> None:
-    """Call each, the last one first, whatever another raises; and all again if Ctrl-C was pressed meanwhile."""
-    interrupt = None
-    while True:
-        try:
-            with ExitStack() as stack:
-                for restore in restores:
-                    stack.callback(restore)
-        except KeyboardInterrupt as error:
-            interrupt = error
-        else:
-            break
-    if interrupt is not None:
-        raise interrupt
 
 
 @contextmanager
@@ -63,7 +48,7 @@ def generators_preserved(generators: Iterable[Any]) -> Iterator[None]:
 
     They are those of NumPy, Python or PyTorch, or these modules, which stand for their global ones.
     """
-    restores = [_of_generator(generator) for generator in generators]
+    restores: list[Callable[[], object]] = [_of_generator(generator) for generator in generators]
     try:
         yield
     finally:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lrcore._ranges import FRACTION, check_count
+from lrcore._restoring import put_back
 from lrcore.optim.hyperparameter import FLAG
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Self
 
     import numpy as np
@@ -135,30 +137,61 @@ def _fill(array: _Array, values: _Array) -> None:
     array[...] = values
 
 
+def _is_writeable(array: _Array) -> bool:
+    return array.flags.writeable
+
+
 @contextmanager
 def swapped(
-    pairs: list[tuple[Any, Any]],
+    named: Sequence[tuple[str, Any, Any]],
     copied: Callable[[Any], Any] = _copied,
     fill: Callable[[Any, Any], None] = _fill,
+    is_writeable: Callable[[Any], bool] = _is_writeable,
 ) -> Iterator[None]:
-    """Give weights the values of their averages for a while. Each weight gets its own back, whatever happens."""
-    kept = [copied(weight) for weight, _ in pairs]
+    """Give weights the values of their averages for a while. Each weight gets its own back, whatever happens.
+
+    Args:
+        named: Parameters: the name, the weight and its average.
+        copied: Copies a weight.
+        fill: Writes values into a weight.
+        is_writeable: Tells whether a weight can be written to.
+
+    Raises:
+        ValueError: If a weight is read-only or has another shape than its average. Nothing is written then.
+        RuntimeError: If a weight could not be put back; all others were.
+    """
+    for name, weight, average in named:
+        if not is_writeable(weight):
+            raise ValueError(f"the weight {name!r} is read-only, so its average can't be put in its place")
+        if weight.shape != average.shape:
+            raise ValueError(f"the weight {name!r} has shape {_shape(weight)}, its average has {_shape(average)}")
+    restores: list[Callable[[], object]] = [
+        partial(_restore, name, weight, copied(weight), fill) for name, weight, _ in named
+    ]
     try:
-        for weight, average in pairs:
+        for _, weight, average in named:
             fill(weight, average)
         yield
     finally:
-        _put_back([weight for weight, _ in pairs], kept, fill)
+        # Ctrl-C may come as the first is called; after it the second finds an empty list.
+        try:
+            put_back(restores)
+        finally:
+            put_back(restores)
 
 
-def _put_back(weights: list[Any], kept: list[Any], fill: Callable[[Any, Any], None]) -> None:
-    """Restore all weights, and only then let an interrupt through that came meanwhile."""
-    left = list(zip(weights, kept, strict=True))
+def _restore(name: str, weight: Any, own: Any, fill: Callable[[Any, Any], None]) -> None:
+    # Where shapes differ NumPy would repeat what there is.
+    if weight.shape != own.shape:
+        raise RuntimeError(
+            f"the weight {name!r} could not be put back and holds its average: its shape was {_shape(own)}, "
+            f"and is {_shape(weight)} now"
+        )
     try:
-        while left:
-            weight, own = left[-1]
-            fill(weight, own)
-            left.pop()
-    except KeyboardInterrupt:
-        _put_back([weight for weight, _ in left], [own for _, own in left], fill)
-        raise
+        fill(weight, own)
+    except Exception as error:
+        raise RuntimeError(f"the weight {name!r} could not be put back and holds its average: {error}") from error
+
+
+def _shape(array: Any) -> tuple[int, ...]:
+    return tuple(array.shape)

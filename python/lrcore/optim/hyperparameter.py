@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol
 
 import numpy as np
@@ -125,7 +126,7 @@ class Choice:
 
 
 class Bounds:
-    """The least and the largest value of a weight, or None."""
+    """The least and the largest value of a weight, each a number or None where there is none; or None."""
 
     __slots__ = ()
 
@@ -137,6 +138,7 @@ class Bounds:
             low, high = value
         except (TypeError, ValueError):
             raise TypeError(f"{name} must be two numbers (low, high), or None, got {value!r}") from None
+        low, high = -math.inf if low is None else low, math.inf if high is None else high
         low, high = REAL.check(f"{name}[0]", low), REAL.check(f"{name}[1]", high)
         if low > high:
             raise ValueError(f"{name} must be (low, high) with low <= high, got {value!r}")

@@ -7,6 +7,7 @@ import os
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from lrcore import _lrcore
@@ -21,6 +22,8 @@ from lrcore.optim.stats import StepStats, from_step
 from lrcore.schedules import Schedule
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
 
     from lrcore.noise import NoiseScale
@@ -57,12 +60,29 @@ class StepInfo(NamedTuple):
 
     @property
     def stats(self) -> StepStats | None:
-        """What the step did to each parameter, with the option ``stats=True``; else None."""
-        return getattr(self, "_stats", None)
+        """What the step did to each parameter that it moved, with the option ``stats=True``; else None.
+
+        A step that was skipped moved none: its table is empty.
+        """
+        return None
 
 
 class _InfoWithStats(StepInfo):
-    _stats: StepStats
+    _tabulate: Callable[[], StepStats] | None = None
+
+    @cached_property
+    def stats(self) -> StepStats | None:
+        return None if self._tabulate is None else self._tabulate()
+
+    def __repr__(self) -> str:
+        return repr(StepInfo(*self))
+
+
+def with_stats(info: StepInfo, tabulate: Callable[[], StepStats]) -> StepInfo:
+    """Return what a step did with a table of it, which is made when it is asked for."""
+    told = _InfoWithStats(*info)
+    told._tabulate = tabulate
+    return told
 
 
 class Optimizer(Savable):
@@ -180,16 +200,18 @@ class Optimizer(Savable):
         fault = self._stepper.fault
         if fault is not None:
             self._skip(*fault)
-            return StepInfo(False, steps, self._lr, self._stepper.grad_norm)  # noqa: FBT003
+            return self._info(steps, scale, applied=False)
         self._skipped_in_a_row = 0
         noise = self._common.noise_scale
         if noise is not None:
             self._learn_noise(noise, scale)
+        return self._info(steps, scale, applied=True)
+
+    def _info(self, steps: int, scale: float, *, applied: bool) -> StepInfo:
+        info = StepInfo(applied, steps, self._lr, self._stepper.grad_norm)
         if not self._common.stats:
-            return StepInfo(True, steps, self._lr, self._stepper.grad_norm)  # noqa: FBT003
-        info = _InfoWithStats(True, steps, self._lr, self._stepper.grad_norm)  # noqa: FBT003
-        info._stats = from_step(self._stepper.stats, self._names, scale)
-        return info
+            return info
+        return with_stats(info, partial(from_step, self._stepper.stats, self._names, scale))
 
     def _learn_noise(self, noise: NoiseScale, scale: float) -> None:
         squares = self._stepper.squares

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from fnmatch import fnmatchcase
+from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, get_args
 
-from lrcore._ranges import POSITIVE, check_count
+from lrcore._ranges import POSITIVE, Range, check_count
 from lrcore.optim.averages import EMA, SWA, Average
 from lrcore.optim.hyperparameter import FLAG, RATE, Bounds, Choice, Hyperparameter, Number, Optional
 
@@ -18,13 +19,15 @@ if TYPE_CHECKING:
     from lrcore.schedules import Schedule
 
 DECAYS = ("coupled", "decoupled", "independent", "cautious")
+MAX_SKIPS = 10
 NORMS = {1: "1", 2: "2", math.inf: "inf"}
-_CLIP = Number(POSITIVE)
+# At infinity the norm is computed and nothing is clipped.
+_CLIP_NORM = Optional(Number(Range(opened=True, closed=True)))
 
 # Those that a group may have for itself.
 GROUP_OPTIONS: dict[str, Hyperparameter] = {
     "decay": Choice(DECAYS),
-    "clip_value": Optional(_CLIP),
+    "clip_value": Optional(Number(POSITIVE)),
     "bounds": Bounds(),
     "zero_grads": FLAG,
     "lr_scale": RATE,
@@ -41,14 +44,14 @@ class Options(TypedDict, total=False):
 
     decay: str
     clip_value: float | Schedule | None
-    bounds: tuple[float, float] | None
+    bounds: tuple[float | None, float | None] | None
     zero_grads: bool
     lr_scale: float | Schedule
     clip_norm: float | Schedule | None
-    norm_type: float
+    norm_type: float | str
     skip_nonfinite: bool
     max_skips: int
-    no_decay: str | Sequence[str]
+    no_decay: str | Sequence[str] | Set[str] | None
     average: EMA | SWA | None
     stats: bool
     noise_scale: NoiseScale | None
@@ -60,7 +63,7 @@ class Common(NamedTuple):
     clip_norm: float | Schedule | None = None
     norm_type: float = 2.0
     skip_nonfinite: bool = False
-    max_skips: int = 10
+    max_skips: int = MAX_SKIPS
     no_decay: tuple[str, ...] = ()
     average: Average | None = None
     stats: bool = False
@@ -69,15 +72,14 @@ class Common(NamedTuple):
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
         """Check the values, or raise TypeError or ValueError."""
-        clip_norm = Optional(_CLIP).check("clip_norm", given.get("clip_norm"))
-        norm_type = given.get("norm_type", 2.0)
-        if isinstance(norm_type, bool) or not isinstance(norm_type, int | float) or norm_type not in NORMS:
-            raise ValueError(f"norm_type must be 1, 2 or inf, got {norm_type!r}")
+        clip_norm = _CLIP_NORM.check("clip_norm", given.get("clip_norm"))
+        norm_type = _norm_type(given.get("norm_type", 2.0))
         skip_nonfinite = FLAG.check("skip_nonfinite", given.get("skip_nonfinite", False))
-        max_skips = check_count("max_skips", given.get("max_skips", 10), least=1)
-        if "norm_type" in given and clip_norm is None and not skip_nonfinite:
+        max_skips = check_count("max_skips", given.get("max_skips", MAX_SKIPS), least=1)
+        # A default does no harm, and programs that are driven by a table of settings give it.
+        if norm_type != 2.0 and clip_norm is None and not skip_nonfinite:
             raise ValueError("norm_type needs clip_norm, or skip_nonfinite: no norm is computed without them")
-        if "max_skips" in given and not skip_nonfinite:
+        if max_skips != MAX_SKIPS and not skip_nonfinite:
             raise ValueError("max_skips needs skip_nonfinite=True: no step is skipped without it")
         average = given.get("average")
         if average is not None and not isinstance(average, get_args(Average)):
@@ -89,8 +91,8 @@ class Common(NamedTuple):
 
             if not isinstance(noise_scale, NoiseScale):
                 raise TypeError(f"noise_scale must be NoiseScale(batch=…) or None, got {noise_scale!r}")
-        patterns = _patterns(given)
-        return cls(clip_norm, float(norm_type), skip_nonfinite, max_skips, patterns, average, stats, noise_scale)
+        patterns = _patterns(given.get("no_decay"))
+        return cls(clip_norm, norm_type, skip_nonfinite, max_skips, patterns, average, stats, noise_scale)
 
     @property
     def needs_norm(self) -> bool:
@@ -113,9 +115,11 @@ class Common(NamedTuple):
             from lrcore.schedules.feedback import resolved
 
             clip_norm = resolved(clip_norm, factors)
+        most = _CLIP_NORM.at("clip_norm", clip_norm, step).get("clip_norm")
         return {
             "norm": NORMS[self.norm_type] if self.needs_norm else None,
-            "clip_norm": Optional(_CLIP).at("clip_norm", clip_norm, step).get("clip_norm"),
+            # The quotient of infinity and a norm that is infinite, too, would be NaN.
+            "clip_norm": None if most == math.inf else most,
             "skip_nonfinite": self.skip_nonfinite,
             "average": None if self.average is None else self.average.for_stepper(),
             "stats": self.stats,
@@ -123,12 +127,21 @@ class Common(NamedTuple):
         }
 
 
-def _patterns(given: Mapping[str, Any]) -> tuple[str, ...]:
-    patterns = given.get("no_decay", ())
-    patterns = (patterns,) if isinstance(patterns, str) else patterns
-    if not isinstance(patterns, Sequence) or not all(isinstance(pattern, str) for pattern in patterns):
-        raise TypeError(f'no_decay must be name patterns, such as ["*bias", "*norm*"], got {given["no_decay"]!r}')
-    return tuple(patterns)
+def _norm_type(given: Any) -> float:
+    norm_type = math.inf if isinstance(given, str) and given == "inf" else given
+    if isinstance(norm_type, bool) or not isinstance(norm_type, Real) or norm_type not in NORMS:
+        raise ValueError(f"norm_type must be 1, 2 or inf, got {given!r}")
+    return float(norm_type)
+
+
+def _patterns(given: Any) -> tuple[str, ...]:
+    if given is None:
+        return ()
+    patterns = (given,) if isinstance(given, str) else given
+    if not isinstance(patterns, Sequence | Set) or not all(isinstance(pattern, str) for pattern in patterns):
+        raise TypeError(f'no_decay must be name patterns, such as ["*bias", "*norm*"], or None, got {given!r}')
+    # A set has another order in each process.
+    return tuple(sorted(patterns) if isinstance(patterns, Set) else patterns)
 
 
 def split(given: Mapping[str, Any], decay: str, where: str) -> tuple[dict[str, Any], Common]:

@@ -72,8 +72,10 @@ class Readable:
         refused. A parameter that has no average keeps its weight. It takes a copy of the weights.
 
         Raises:
-            ValueError: If the optimizer has no ``average``.
-            RuntimeError: If the averages are in place already.
+            ValueError: If the optimizer has no ``average``; if a weight is read-only or was given another shape, and
+                then no weight is changed.
+            RuntimeError: If the averages are in place already. At the end, if a weight could not be put back, since it
+                became read-only or got another shape in the block; all others are.
 
         Examples:
             >>> import lrcore, numpy as np
@@ -87,16 +89,19 @@ class Readable:
             array([3.])
         """
         require(self._common.average, self)
-        with self._lock:
-            self._refuse_if_swapped()
-            averages = self.average
-            weights = dict(zip(self._names, self._stepper.weights(), strict=True))
-            self._swapped = True
+        swaps = False
         try:
-            with swapped([(weights[name], average) for name, average in averages.items()]):
+            with self._lock:
+                self._refuse_if_swapped()
+                # Within the try: Ctrl-C as the lock is left must not leave the optimizer refusing steps for good.
+                swaps = self._swapped = True
+                averages = self.average
+                weights = dict(zip(self._names, self._stepper.weights(), strict=True))
+            with swapped([(name, weights[name], average) for name, average in averages.items()]):
                 yield self
         finally:
-            self._swapped = False
+            if swaps:
+                self._swapped = False
 
     def _refuse_if_swapped(self) -> None:
         if self._swapped:

@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, overload
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Self
 
 
-class ParamStats(NamedTuple):
-    """What a step did to one parameter.
+class _Column:
+    """An entry of a row as its attribute."""
+
+    __slots__ = ("name",)
+
+    def __set_name__(self, owner: type[ParamStats], name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, row: None, owner: type[ParamStats]) -> Self: ...
+
+    @overload
+    def __get__(self, row: ParamStats, owner: type[ParamStats]) -> float: ...
+
+    def __get__(self, row: ParamStats | None, owner: type[ParamStats]) -> Self | float:
+        return self if row is None else row[self.name]
+
+
+class ParamStats(dict[str, float]):
+    """What a step did to one parameter: a dictionary whose entries are attributes, too.
 
     Attributes:
         weight_norm: The Euclidean norm of the weight before the step.
@@ -20,65 +41,61 @@ class ParamStats(NamedTuple):
         nonfinite: The share of them that are infinite or NaN.
     """
 
-    weight_norm: float
-    grad_norm: float
-    update_norm: float
-    update_ratio: float
-    update_max: float
-    zeros: float
-    nonfinite: float
+    __slots__ = ()
+
+    weight_norm = _Column()
+    grad_norm = _Column()
+    update_norm = _Column()
+    update_ratio = _Column()
+    update_max = _Column()
+    zeros = _Column()
+    nonfinite = _Column()
+
+    def __repr__(self) -> str:
+        return f"ParamStats({', '.join(f'{column}={value!r}' for column, value in self.items())})"
 
 
-class StepStats(Mapping[str, ParamStats]):
-    """A small table: for each parameter that was moved, by name, its :class:`ParamStats`.
+COLUMNS = tuple(name for name, member in vars(ParamStats).items() if isinstance(member, _Column))
+
+
+class StepStats(dict[str, ParamStats]):
+    """A small table: a dictionary of each parameter that was moved, by name, with its :class:`ParamStats`.
 
     Examples:
         >>> import lrcore, numpy as np
         >>> params = {"w": np.ones(4), "b": np.zeros(2)}
         >>> opt = lrcore.SGD(params, lr=0.01, stats=True)
         >>> stats = opt.step({"w": np.ones(4), "b": np.array([0.0, 3.0])}).stats
-        >>> stats["w"].update_ratio
-        0.010000000000000009
+        >>> stats["w"].update_ratio, stats["w"]["update_ratio"]
+        (0.010000000000000009, 0.010000000000000009)
         >>> print(stats)
                weight_norm  grad_norm  update_norm  update_ratio  update_max      zeros  nonfinite
         w                2          2         0.02          0.01        0.01          0          0
         b                0          3         0.03           inf        0.03        0.5          0
 
     Note:
-        ``pandas.DataFrame(stats.rows())`` takes all of it. For TensorBoard: ``for tag, value in stats.scalars():
-        writer.add_scalar(tag, value, info.step)``.
+        ``pandas.DataFrame(stats)`` has a column for each parameter, ``pandas.DataFrame(stats).T`` a row. For
+        TensorBoard: ``for name, row in stats.items(): writer.add_scalars(name, row, info.step)``, or with a tag for
+        each number ``for tag, value in stats.scalars(): writer.add_scalar(tag, value, info.step)``.
     """
 
-    __slots__ = ("_by_name",)
-
-    def __init__(self, by_name: dict[str, ParamStats]) -> None:
-        self._by_name = by_name
-
-    def __getitem__(self, name: str) -> ParamStats:
-        return self._by_name[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._by_name)
-
-    def __len__(self) -> int:
-        return len(self._by_name)
+    __slots__ = ()
 
     def rows(self) -> list[dict[str, str | float]]:
         """Return the table as a list of rows, each with the parameter's name."""
-        return [{"name": name, **one._asdict()} for name, one in self._by_name.items()]
+        return [{"name": name, **one} for name, one in self.items()]
 
     def scalars(self, prefix: str = "") -> Iterator[tuple[str, float]]:
         """Yield all numbers, each with a tag: ``prefix + "name/column"``."""
-        for name, one in self._by_name.items():
-            for column, value in one._asdict().items():
+        for name, one in self.items():
+            for column, value in one.items():
                 yield f"{prefix}{name}/{column}", value
 
     def __str__(self) -> str:
-        width = max(5, *(len(name) for name in self._by_name), 0)
-        lines = [" " * width + "".join(f"  {column:>{_width(column)}}" for column in ParamStats._fields)]
-        for name, one in self._by_name.items():
-            values = one._asdict().items()
-            lines.append(f"{name:{width}}" + "".join(f"  {value:>{_width(column)}.4g}" for column, value in values))
+        width = max(5, *(len(name) for name in self), 0)
+        lines = [" " * width + "".join(f"  {column:>{_width(column)}}" for column in COLUMNS)]
+        for name, one in self.items():
+            lines.append(f"{name:{width}}" + "".join(f"  {one[column]:>{_width(column)}.4g}" for column in COLUMNS))
         return "\n".join(lines)
 
     def __repr__(self) -> str:
@@ -93,11 +110,16 @@ def from_step(
     raw: list[tuple[int, int, tuple[float, float, float, float, float, float]]], names: list[str], scale: float
 ) -> StepStats:
     """Return the table of a step, of the numbers that the stepper gave and what it multiplied gradients by."""
-    by_name = {}
+    stats = StepStats()
     for index, length, (weight, grad, update, largest, zeros, nonfinite) in raw:
-        ratio = update / weight if weight else math.inf if update else math.nan
         share = 1 / length if length else 0.0
-        by_name[names[index]] = ParamStats(
-            weight, grad * scale, update, ratio, largest, zeros * share, nonfinite * share
+        stats[names[index]] = ParamStats(
+            weight_norm=weight,
+            grad_norm=grad * scale,
+            update_norm=update,
+            update_ratio=update / weight if weight else math.inf if update else math.nan,
+            update_max=largest,
+            zeros=zeros * share,
+            nonfinite=nonfinite * share,
         )
-    return StepStats(by_name)
+    return stats

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from lrcore._ranges import check_count
+from lrcore._restoring import put_back
 from lrcore.finder.given import as_number, check_callable
 from lrcore.finder.loop import Finder
-from lrcore.finder.preserving import all_of, generators_preserved, put_back
+from lrcore.finder.preserving import all_of, generators_preserved
 from lrcore.finder.search import ratios_of, search
 from lrcore.torch.optimizer import DropIn
 

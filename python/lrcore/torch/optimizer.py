@@ -10,8 +10,9 @@ from torch.nn.parameter import is_lazy
 from torch.optim import optimizer as torch_optimizer
 
 from lrcore import _lrcore
-from lrcore.optim import StepInfo
+from lrcore.optim import StepInfo, StepStats
 from lrcore.optim.averages import AVERAGES_NOW, require, swapped
+from lrcore.optim.optimizer import with_stats
 from lrcore.optim.options import GROUP_OPTIONS, split
 from lrcore.optim.param_group import is_scheduled, value_at
 from lrcore.torch.groups import Group, structure_of
@@ -144,7 +145,8 @@ class DropIn(Savable):
             raise RuntimeError(AVERAGES_NOW)
         scale = self._scale()
         if scale is None:
-            self._info = StepInfo(applied=False, step=engine.steps, lr=engine.lr, grad_norm=None)
+            info = StepInfo(applied=False, step=engine.steps, lr=engine.lr, grad_norm=None)
+            self._info = with_stats(info, StepStats) if self._of_all.get("stats") else info
             return loss
         with engine.lock:  # another thread's step would say what that one has made
             try:
@@ -306,16 +308,19 @@ class DropIn(Savable):
         refused. It takes a copy of the weights.
 
         Raises:
-            ValueError: If the optimizer has no ``average``.
-            RuntimeError: If the averages are in place already.
+            ValueError: If the optimizer has no ``average``; if a weight was given another shape, and then no weight is
+                changed.
+            RuntimeError: If the averages are in place already. At the end, if a weight could not be put back, since it
+                got another shape in the block; all others are.
         """
         require(self._of_all.get("average"), self)
         if self._is_averaged:
             raise RuntimeError(AVERAGES_NOW)
-        pairs = [(param, average) for _, param, average in self._averages()]
+        averages = self._averages()
         self._is_averaged = True
         try:
-            with swapped(pairs, _copied, _fill):
+            # Those of inference mode, which can't be written to outside of it, are refused by now.
+            with swapped(averages, _copied, _fill, is_writeable=lambda _: True):
                 yield self
         finally:
             self._is_averaged = False

@@ -1,0 +1,44 @@
+"""Things are put back whatever one of them raises, and whenever Ctrl-C is pressed."""
+
+import pytest
+
+from lrcore._restoring import put_back
+
+
+def failing(*errors, then=lambda: None):
+    """Raises these, one each time it is called, and is done after them."""
+    left = list(errors)
+
+    def restore():
+        if left:
+            raise left.pop(0)
+        then()
+
+    return restore
+
+
+def test_what_one_thing_says_does_not_keep_others_from_being_put_back():
+    done = []
+    restores = [lambda: done.append(1), failing(ValueError("no")), lambda: done.append(2), failing(OSError("first"))]
+    with pytest.raises(OSError, match="first") as caught:
+        put_back(restores)
+    assert done == [2, 1]
+    assert caught.value.__notes__ == ["and: no"]
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_an_interrupt_is_raised_when_all_is_put_back(times):
+    done = []
+    interrupted = failing(*[KeyboardInterrupt() for _ in range(times)], then=lambda: done.append("interrupted"))
+    with pytest.raises(KeyboardInterrupt):
+        put_back([lambda: done.append("last"), interrupted, lambda: done.append("first")])
+    assert done == ["first", "interrupted", "last"]
+
+
+def test_what_is_interrupted_is_put_back_although_another_thing_fails_after_it():
+    done = []
+    interrupted = failing(KeyboardInterrupt(), then=lambda: done.append("interrupted"))
+    with pytest.raises(KeyboardInterrupt) as caught:
+        put_back([failing(ValueError("no")), interrupted])
+    assert done == ["interrupted"]
+    assert caught.value.__notes__ == ["and: no"]
