@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
-use super::buffers::Source;
+use super::buffers::{Header, Source};
 use super::gradients::{Form, Found};
 use super::parameter::{Parameter, Recipe, State};
 use super::step::{Step, Task};
@@ -76,8 +76,8 @@ impl Accumulator {
         // New sums belong to the parameters when the gradients were found good.
         for one in &mut found {
             let sum = match &self.sums[one.parameter] {
-                Some(Sum { array, .. }) => array.clone_ref(py),
-                None => make_state.call1(py, (&one.weight, 0.0))?,
+                Some(Sum { array, waits }) if *waits || is_like(array.bind(py), &one.weight) => array.clone_ref(py),
+                _ => make_state.call1(py, (&one.weight, 0.0))?,
             };
             one.weight = sum.into_bound(py);
         }
@@ -201,4 +201,10 @@ impl Accumulator {
     pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.sums.iter().flatten().try_for_each(|sum| visit.call(&sum.array))
     }
+}
+
+/// Whether a sum is one for this weight, which may be another than it was.
+fn is_like(sum: &Bound<'_, PyAny>, weight: &Bound<'_, PyAny>) -> bool {
+    let (sum, weight) = (Header::of(sum, Source::NumPy), Header::of(weight, Source::NumPy));
+    sum.zip(weight).is_some_and(|(sum, weight)| sum.dtype() == weight.dtype() && sum.is_shaped_like(weight))
 }

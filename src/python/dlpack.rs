@@ -3,6 +3,7 @@
 
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
+use std::ptr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -135,13 +136,29 @@ impl Exchange {
             return None;
         }
         // SAFETY: the function has filled it in, and says so.
-        Some(unsafe { description.assume_init() })
+        let mut description = unsafe { description.assume_init() };
+        if (description.data as usize) < LOW && is_freed(object, &description) {
+            description.data = ptr::null_mut();
+            description.byte_offset = 0;
+        }
+        Some(description)
     }
 }
 
+/// Hardly any memory has addresses below this, but a tensor whose memory was freed lies where its offset is, counted from null.
+const LOW: usize = 1 << 32;
+
+#[cold]
+fn is_freed(object: &Bound<'_, PyAny>, description: &Description) -> bool {
+    let bytes = usize::from(description.bits / 8) * usize::from(description.lanes);
+    let number = |of: &Bound<'_, PyAny>, method| of.call_method0(method)?.extract::<usize>();
+    let is_at_its_offset = || Ok::<_, PyErr>(number(object, "storage_offset")? * bytes == description.data as usize);
+    let has_none = || Ok::<_, PyErr>(number(&object.call_method0("untyped_storage")?, "data_ptr")? == 0);
+    is_at_its_offset().unwrap_or(true) && has_none().unwrap_or(true)
+}
+
 impl Description {
-    /// Where the first element lies, if that is in the memory of this process. A tensor whose memory was freed lies where its
-    /// offset is, counted from null.
+    /// Where the first element lies, if that is in the memory of this process.
     #[inline]
     pub(super) fn address(&self) -> Option<*mut u8> {
         const NULL_PAGE: usize = 4096;

@@ -57,15 +57,16 @@ impl Home {
 }
 
 impl State {
-    /// Reads the state from its home, for a rule with arrays of these names.
+    /// Reads the state from its home, for a rule with arrays of these names. Returns whether it is what it was, and no Python code
+    /// ran.
     pub(super) fn fetch(
         &mut self,
         py: Python<'_>,
         names: &'static [&'static str],
         keys: &[Py<PyString>],
         terms: Terms<'_>,
-    ) -> PyResult<()> {
-        let Some(home) = &mut self.home else { return Ok(()) };
+    ) -> PyResult<bool> {
+        let Some(home) = &mut self.home else { return Ok(true) };
         let mapping = home.mapping.bind(py);
         let mut held = self.names == names;
         for (k, key) in keys.iter().enumerate() {
@@ -84,7 +85,7 @@ impl State {
             self.average = array_in(mapping, intern!(py, AVERAGE_NAME))?.map(Bound::unbind);
             self.averaged = home.averaged.load(mapping, intern!(py, "averaged"), terms)?;
         }
-        Ok(())
+        Ok(held && !home.is_fresh())
     }
 
     /// Looks for an array in the home.

@@ -60,11 +60,11 @@ impl State {
             kept |= known.is_some();
             arrays.push(known.map_or_else(|| make(initial), Ok)?);
         }
-        let average = match &self.average {
-            Some(array) => Some(array.clone_ref(py)),
-            None => averages.then(|| make(0.0)).transpose()?,
+        let (average, averaged) = match &self.average {
+            Some(array) => (Some(array.clone_ref(py)), self.averaged),
+            None => (averages.then(|| make(0.0)).transpose()?, 0),
         };
-        Ok(Self { t: if kept { self.t } else { 0 }, names, arrays, average, averaged: self.averaged, home: None })
+        Ok(Self { t: if kept { self.t } else { 0 }, names, arrays, average, averaged, home: None })
     }
 
     fn array(&self, py: Python<'_>, name: &str) -> Option<Py<PyAny>> {

@@ -295,15 +295,17 @@ impl Stepper {
         } else {
             groups.find(grads, parameters.len())?
         };
+        let mut as_it_was = true;
         if let Some(Library { make_count, .. }) = library {
             // Python code may run in this, so it comes before anything is read that must not change.
             let terms = Terms { source: *source, make_count, averages: options.average.is_some() };
-            fetch(py, &mut found, parameters, recipes, terms)?;
+            as_it_was = fetch(py, &mut found, parameters, recipes, terms)?;
         }
         let scale = if own { scale / accumulator.divisor() } else { scale };
         let (average, number) = (options.average, *taken + 1);
         let task = Task { form, source: *source, parameters, recipes, average, number, zero_grads: own };
-        let held = step.ready(&mut found, task, make_state)? && step.is_short();
+        // Whether the interpreter is held and no Python code runs until the end: then memory stays where it lies.
+        let held = step.ready(&mut found, task, make_state)? && step.is_short() && as_it_was;
         *report = Report::default();
         let factor = match options.norm {
             None => scale,
@@ -360,7 +362,7 @@ impl Stepper {
             if average.is_some_and(|average| average.share(number, state.averaged).is_some()) {
                 state.averaged += 1;
             }
-            state.keep(py, is_new, (is_new || !held).then_some(*source))?;
+            state.keep(py, is_new, (!held).then_some(*source))?;
         }
         accumulator.forget(own);
         *taken += 1;
@@ -483,24 +485,27 @@ fn locate(array: &Bound<'_, PyAny>) -> PyResult<Option<(Vec<usize>, f64)>> {
     Ok(Some((place, value)))
 }
 
-/// Resolves gradients of a library, and has the state of their parameters where steps read it.
+/// Resolves gradients of a library, and has the state of their parameters where steps read it. Returns whether all is what it was,
+/// and no Python code ran.
 fn fetch(
     py: Python<'_>,
     found: &mut [Found<'_>],
     parameters: &mut [Parameter],
     recipes: &[Recipe],
     terms: Terms<'_>,
-) -> PyResult<()> {
+) -> PyResult<bool> {
+    let mut as_it_was = true;
     for one in &mut *found {
         let known = &mut parameters[one.parameter].may_be_lazy;
+        as_it_was &= !*known;
         *known = *known && one.resolve(terms.source)?;
     }
     for one in found {
         let Parameter { group, state, .. } = &mut parameters[one.parameter];
         let Recipe { update: Some((update, _)), keys } = &recipes[*group] else { continue };
-        state.fetch(py, update.state(), keys, terms)?;
+        as_it_was &= state.fetch(py, update.state(), keys, terms)?;
     }
-    Ok(())
+    Ok(as_it_was)
 }
 
 /// The gradients that a step sets to zero.

@@ -193,6 +193,7 @@ def test_gradients_are_set_to_zero_as_they_are_added_up():
         ({"sums": {"v": np.ones(2)}}, ValueError, "accumulated['sums']['v'] belongs to no group of the state dict"),
         ({"sums": {"w": np.ones(3)}}, ValueError, "accumulated['sums']['w'] has shape (3,), the parameter has (2,)"),
         ({"squares": 3}, ValueError, "accumulated['squares'] must be a stride, a phase and a sum, or None, got 3"),
+        ({"squares": (2**70, 0, 1.0)}, ValueError, f"accumulated['squares'][0] must be <= {2**63 - 1}, got {2**70}"),
         ({"squares": (0, 2, 1.0)}, ValueError, "accumulated['squares'][0] must be >= 1, got 0"),
     ],
 )  # fmt: skip
@@ -215,3 +216,14 @@ def test_a_bad_noise_scale_changes_nothing():
         with pytest.raises(ValueError, match="the state of a noise scale has"):
             opt.load_state_dict(saved | {"noise_scale": bad})
         assert opt.param_groups[0]["lr"] == 0.5
+
+
+def test_a_weight_of_another_shape_has_a_new_sum():
+    params = {"w": np.ones(4)}
+    opt = lrcore.SGD(params, lr=1.0)
+    opt.accumulate({"w": np.ones(4)})
+    opt.step()
+    params["w"] = np.ones(6)
+    opt.accumulate({"w": np.ones(6)})
+    opt.step()
+    assert params["w"].tolist() == [0.0] * 6

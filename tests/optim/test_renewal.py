@@ -7,6 +7,7 @@ import pytest
 
 import lrcore
 from cases import same
+from lrcore.optim import optimizer
 
 SHAPES = {"w": (5, 3), "b": (3,), "scalar": (), "empty": (0,), "long": (40,)}
 
@@ -156,3 +157,24 @@ def test_an_average_that_is_gone_is_not_written_to(make, average, undone):
         assert first.average.keys() == second.average.keys()
         assert all(same(first.average[name], second.average[name]) for name in first.average)
         assert bool(first.average) == (step >= (2 if isinstance(average, lrcore.SWA) else 0))
+
+
+def test_a_step_that_ended_before_its_state_was_made_is_not_renewed(monkeypatch):
+    memory = np.ones(8)
+    params = [{"params": [np.ones(1)]}, {"params": [memory[4:]], "zero_grads": True}]
+    opt = lrcore.Adam(params, lr=0.1)
+    grads = np.ones(4)
+    opt.step([[None], [grads]])
+
+    def full(weight):
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(optimizer, "empty_like", full)
+        with pytest.raises(MemoryError):
+            opt.step([[np.ones(1)], [grads]])
+    before = memory.copy()
+    for overlapping in (memory[1:5], memory[4:]):
+        with pytest.raises(ValueError, match="share memory"):
+            opt.step([[None], [overlapping]])
+    assert same(memory, before)

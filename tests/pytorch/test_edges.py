@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import sys
 import threading
 import warnings
 from collections import defaultdict
@@ -360,16 +361,87 @@ def test_threads_may_step_optimizers_of_their_own():
     assert results == [-20.0] * 4
 
 
-def test_threads_may_take_turns_with_one_optimizer():
-    params = [torch.nn.Parameter(torch.zeros(40_000)) for _ in range(4)]
-    opt = lrcore.torch.SGD(params, lr=1.0, momentum=0.5)
-    for param in params:
-        param.grad = torch.ones(40_000)
-    threads = [threading.Thread(target=lambda: [opt.step() for _ in range(10)]) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert opt.steps == 40
-    assert len(opt.state) == 4
-    assert all(torch.equal(param, params[0]) for param in params)
+@pytest.fixture
+def restless():
+    """Threads that take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_threads_may_take_turns_with_one_optimizer(restless):
+    for _ in range(10):
+        params = [torch.nn.Parameter(torch.zeros(4_000)) for _ in range(4)]
+        opt = lrcore.torch.SGD(params, lr=1.0, momentum=0.5)
+        for param in params:
+            param.grad = torch.ones(4_000)
+        threads = [threading.Thread(target=lambda opt=opt: [opt.step() for _ in range(10)]) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert opt.steps == 40
+        assert len(opt.state) == 4
+        assert all(torch.equal(param, params[0]) for param in params)
+
+
+def test_a_view_of_a_buffer_that_was_freed_is_refused():
+    for part in ("weight", "gradient"):
+        flat = torch.ones(10_000)
+        view = flat[5_000:5_010]
+        param = torch.nn.Parameter(view if part == "weight" else torch.ones(10))
+        param.grad = view if part == "gradient" else torch.ones(10)
+        opt = lrcore.torch.SGD([param], lr=0.1)
+        opt.step()
+        flat.untyped_storage().resize_(0)
+        with pytest.raises(TypeError, match="without plain memory of its own"):
+            opt.step()
+
+
+class Moves:
+    """A count that, when it is read or dropped, moves the memory of another one."""
+
+    def __init__(self, victim, when):
+        self.victim, self.when = victim, when
+
+    def move(self):
+        self.victim.data = torch.tensor(2.0)
+
+    def __float__(self):
+        if self.when == "read":
+            self.move()
+        return 2.0
+
+    def __del__(self):
+        if self.when == "dropped":
+            self.move()
+
+
+@pytest.mark.parametrize("when", ["read", "dropped"])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_count_that_moves_while_others_are_read_is_found_where_it_is(when, swapped):
+    params = [parameter(1.0, 2.0), parameter(1.0, 2.0)]
+    opt = lrcore.torch.Adam(params, lr=0.1)
+    step(opt)
+    step(opt)
+    victim, other = reversed(params) if swapped else params
+    count = torch.empty(0).set_(torch.full((1 << 18,), 2.0).untyped_storage(), 0, (), ())
+    opt.state[victim]["step"] = count
+    opt.state[other]["step"] = Moves(count, when)
+    step(opt)
+    guards = [torch.full((1 << 18,), 7.0) for _ in range(3)]
+    gc.collect()
+    step(opt)
+    assert all((guard == 7.0).all() for guard in guards)
+    assert [int(opt.state[param]["step"]) for param in params] in ([4, 4], [3, 4], [4, 3])
+
+
+def test_an_average_that_is_made_anew_begins_with_the_weight():
+    param = parameter()
+    opt = lrcore.torch.SGD([param], lr=0.1, average=lrcore.EMA(0.9))
+    for _ in range(3):
+        step(opt)
+    del opt.state[param]["average"]
+    step(opt)
+    torch.testing.assert_close(opt.state[param]["average"], param.detach())

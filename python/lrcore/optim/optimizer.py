@@ -29,7 +29,13 @@ if TYPE_CHECKING:
     from lrcore.noise import NoiseScale
 
 
-_LIVE: weakref.WeakSet[Optimizer] = weakref.WeakSet()
+_LIVE: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def live_lock(optimizer: Any) -> threading.RLock:
+    """Return a lock for the attribute ``_lock`` of an optimizer, which is another one in a forked child."""
+    _LIVE.add(optimizer)
+    return threading.RLock()
 
 
 def _renew_locks() -> None:
@@ -138,8 +144,7 @@ class Optimizer(Savable):
         self._params = params
         self._began_grouped = self._grouped = grouped
         # Threads take turns. One that comes again from within a step is refused by the stepper.
-        self._lock = threading.RLock()
-        _LIVE.add(self)
+        self._lock = live_lock(self)
         self._groups = []
         self._names = []
         self._lr = math.nan
@@ -273,10 +278,13 @@ class Optimizer(Savable):
         # An edit made while this reads, by another thread, is for the next time.
         group.edited = False
         try:
-            numbers = group.at(self.steps)
+            self._tell(index, group)
         except BaseException:
             group.edited = True
             raise
+
+    def _tell(self, index: int, group: ParamGroup) -> None:
+        numbers = group.at(self.steps)
         rule = self._rule(group)
         weight_decay, decay = numbers["weight_decay"], group["decay"]
         lr = numbers["lr"] = numbers["lr"] * numbers["lr_scale"]

@@ -226,8 +226,8 @@ def _match_accumulated(saved: Any, names: list[str], weights: _Arrays) -> Accumu
         return Accumulated(batches, copies, None)
     if not isinstance(squares, Sequence) or len(squares) != 3:
         raise ValueError(f"{place}['squares'] must be a stride, a phase and a sum, or None, got {squares!r}")
-    stride = check_count(f"{place}['squares'][0]", squares[0], least=1)
-    phase = check_count(f"{place}['squares'][1]", squares[1])
+    stride = check_count(f"{place}['squares'][0]", squares[0], least=1, most=_MOST_STEPS)
+    phase = check_count(f"{place}['squares'][1]", squares[1], most=_MOST_STEPS)
     return Accumulated(batches, copies, (stride, phase, NON_NEGATIVE.check(f"{place}['squares'][2]", squares[2])))
 
 

@@ -14,7 +14,6 @@ from lrcore.optim.param_group import ParamGroup
 from lrcore.optim.reports import Reports
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Mapping
 
 # Counts up to this have a number of float32 each.
@@ -76,11 +75,6 @@ class Engine(Optimizer):
     def check_group(cls, values: Mapping[str, Any]) -> None:
         """Raise if hyperparameters of a group are wrong."""
         ParamGroup(None, None, cls._kinds(), values, cls._check)
-
-    @property
-    def lock(self) -> threading.RLock:
-        """What a thread holds while it takes a step."""
-        return self._lock
 
     @property
     def names(self) -> list[str]:

@@ -140,15 +140,15 @@ class DropIn(Savable):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        engine = self._ready()
-        if self._is_averaged:
-            raise RuntimeError(AVERAGES_NOW)
-        scale = self._scale()
-        if scale is None:
-            info = StepInfo(applied=False, step=engine.steps, lr=engine.lr, grad_norm=None)
-            self._info = with_stats(info, StepStats) if self._of_all.get("stats") else info
-            return loss
-        with engine.lock:  # another thread's step would say what that one has made
+        with self._lock:  # two threads would each make an engine, or one say what the other's step has made
+            engine = self._ready()
+            if self._is_averaged:
+                raise RuntimeError(AVERAGES_NOW)
+            scale = self._scale()
+            if scale is None:
+                info = StepInfo(applied=False, step=engine.steps, lr=engine.lr, grad_norm=None)
+                self._info = with_stats(info, StepStats) if self._of_all.get("stats") else info
+                return loss
             try:
                 self._info = engine.step(None, grad_scale=scale)
             finally:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from lrcore._ranges import check_count
+from lrcore.optim.optimizer import live_lock
 from lrcore.optim.options import GROUP_OPTIONS
 from lrcore.schedules import Schedule
 from lrcore.torch.groups import Group
@@ -44,6 +45,7 @@ class Savable(torch.optim.Optimizer):
         self._engine = self._info = None
         self._steps, self._is_averaged = 0, False
         self._groups: list[Group] = []
+        self._lock = live_lock(self)
 
     @property
     def state(self) -> States:
