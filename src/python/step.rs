@@ -355,6 +355,27 @@ pub(super) fn check_weights<'a, 'py: 'a>(
     })
 }
 
+/// Checks that gradients which are to be set to zero have no element in common with weights, where no step compares the two.
+pub(super) fn check_zeroed(found: &[Found<'_>], weights: &[Bound<'_, PyAny>], task: Task<'_>) -> PyResult<()> {
+    let span = |array| Header::of(array, task.source).and_then(|header| header.span(header.dtype()?));
+    let zeroed = found.iter().filter(|one| task.zeroes(task.parameters[one.parameter].group));
+    let (grads, written): (Vec<_>, Vec<_>) = zeroed.filter_map(|one| Some((one, span(&one.grad)?))).unzip();
+    let owned = weights.iter().enumerate().filter_map(|owner| Some((owner, span(owner.1)?)));
+    let (owners, read): (Vec<_>, Vec<_>) = owned.unzip();
+    let place = |number: usize, operand| {
+        let located = Located { parameter: &task.parameters[number], state: &State::NONE, form: task.form };
+        located.place(operand)
+    };
+    Overlaps::default().check(&written, &read, |meeting| match meeting {
+        Meeting::Read(a, b) => {
+            let (one, (number, weight)) = (grads[a], owners[b]);
+            check_apart(weight, &one.grad, || (place(number, WEIGHT), place(one.parameter, GRAD)))
+        }
+        // That is seen when they are made ready.
+        Meeting::Written(..) => Ok(()),
+    })
+}
+
 /// Checks that two arrays whose spans meet have no element in common, as interleaved ones have not.
 fn check_apart(
     first: &Bound<'_, PyAny>,

@@ -15,7 +15,7 @@ use super::gradients::{Form, Found, Groups};
 use super::home::{Home, Terms};
 use super::operands::Places;
 use super::parameter::{Located, Parameter, Recipe, State};
-use super::step::{Step, Task, as_numpy, check_weights};
+use super::step::{Step, Task, as_numpy, check_weights, check_zeroed};
 use super::structure::{Node, Place};
 use crate::engine::{Average, Decay, Describe, Make, Norm, Stages, Stats, WEIGHT};
 use crate::rules;
@@ -378,6 +378,11 @@ impl Stepper {
         let mut stepper = Self::change(slf)?;
         let Self { groups, recipes, parameters, taken, make_state, accumulator, options, .. } = &mut *stepper;
         let (found, form) = groups.find(grads, parameters.len())?;
+        let source = Source::NumPy;
+        let task = Task { form, source, parameters, recipes, average: None, number: 1, zero_grads: false };
+        if (0..recipes.len()).any(|group| task.zeroes(group)) {
+            check_zeroed(&found, &groups.weights(py, parameters.len())?, task)?;
+        }
         // Another sample at each step, and the same one in a run that goes on elsewhere.
         let phase = options.squares.then(|| usize::try_from(*taken).unwrap_or_default());
         accumulator.add(py, found, Adding { form, parameters, recipes, make_state, phase })

@@ -218,6 +218,19 @@ def test_a_bad_noise_scale_changes_nothing():
         assert opt.param_groups[0]["lr"] == 0.5
 
 
+def test_a_gradient_that_is_a_weight_is_not_zeroed():
+    memory = np.ones(6)
+    for zero_grads in (True, False):
+        opt = lrcore.SGD({"a": memory[:3], "b": memory[3:]}, lr=0.1, zero_grads=zero_grads)
+        for grads in ({"a": memory[:3], "b": None}, {"a": memory[3:], "b": None}, {"a": None, "b": memory[1:4]}):
+            if zero_grads:
+                with pytest.raises(ValueError, match="share memory"):
+                    opt.accumulate(grads)
+            else:
+                opt.accumulate(grads)
+            assert memory.tolist() == [1.0] * 6
+
+
 def test_a_weight_of_another_shape_has_a_new_sum():
     params = {"w": np.ones(4)}
     opt = lrcore.SGD(params, lr=1.0)
