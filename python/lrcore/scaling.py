@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from lrcore._ranges import FRACTION, NON_NEGATIVE, check_count
 from lrcore.optim import Optimizer
+from lrcore.optim.hyperparameter import plain
 from lrcore.schedules import Schedule
 
 __all__ = ["adam_sde", "linear", "sqrt"]
@@ -189,19 +190,12 @@ def _scale_torch(optimizer: Any, factor: float, rule: _Rule) -> None:
     for index, (group, scheduled) in enumerate(zip(groups, take_schedules(), strict=True)):
         if "lr" not in group:
             raise ValueError(f"param_groups[{index}] must have 'lr', got {', '.join(map(str, group)) or 'none'}")
-        values = {name: _plain((group | scheduled)[name]) for name in _KNOWN if name in group}
-        rates = {name: rule({**values, "lr": _plain(group[name])}, factor)["lr"] for name in _RATES if name in group}
+        values = {name: plain((group | scheduled)[name]) for name in _KNOWN if name in group}
+        rates = {name: rule({**values, "lr": plain(group[name])}, factor)["lr"] for name in _RATES if name in group}
         changes.append(rule(values, factor) | rates)
     for group, new in zip(groups, changes, strict=True):
         group.update({name: _put(group[name], value) for name, value in new.items()})
     take_schedules()
-
-
-def _plain(value: Any) -> Any:
-    """Return a hyperparameter with numbers in the place of tensors."""
-    if isinstance(value, tuple | list):
-        return tuple(map(_plain, value))
-    return value.item() if hasattr(value, "item") else value
 
 
 def _put(old: Any, new: Any) -> Any:

@@ -138,10 +138,7 @@ impl<'a> Batch<'a> {
     /// # Panics
     /// If there is not a kernel for each slot, or one needs more than its tensors have.
     pub fn run(&mut self, kernels: &[Box<dyn Kernel>], sample: Option<Sample>) {
-        self.check(kernels);
-        if sample.is_some() {
-            self.norms.resize(self.units);
-        }
+        self.begin(kernels, sample);
         let grain = if sample.is_some() { UNIT } else { LANES };
         let level = simd::current();
         let batch = &*self;
@@ -149,7 +146,7 @@ impl<'a> Batch<'a> {
             SCRATCH.with_borrow_mut(|scratch| {
                 batch.for_each_piece(line, grain, |entry, piece| {
                     batch.look(level, entry, &piece, scratch, sample);
-                    // SAFETY: `check` and `push` saw that kernel and tensor fit, and no two pieces meet.
+                    // SAFETY: `begin` and `push` saw that kernel and tensor fit, and no two pieces meet.
                     unsafe { kernels[entry.slot].run(level, &entry.tensor, piece, scratch) };
                 });
             });
@@ -161,11 +158,8 @@ impl<'a> Batch<'a> {
     /// # Panics
     /// As `run`.
     pub fn run_with_stats(&mut self, kernels: &[Box<dyn Kernel>], sample: Option<Sample>) -> Vec<Stats> {
-        self.check(kernels);
+        self.begin(kernels, sample);
         self.tallies.resize(self.units);
-        if sample.is_some() {
-            self.norms.resize(self.units);
-        }
         let level = simd::current();
         let batch = &*self;
         parallel::share(batch.total, &|line| {
@@ -263,9 +257,13 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn check(&self, kernels: &[Box<dyn Kernel>]) {
+    /// Sees that the kernels fit the slots, and has room for what a sample comes to.
+    fn begin(&mut self, kernels: &[Box<dyn Kernel>], sample: Option<Sample>) {
         assert_eq!(kernels.len(), self.slots.len());
         assert!(self.slots.iter().zip(kernels).all(|(slot, kernel)| slot.allows(kernel.access())));
+        if sample.is_some() {
+            self.norms.resize(self.units);
+        }
     }
 
     /// The pieces of tensors that lie on a part of the line of all elements, cut at multiples of `grain` within each tensor. Both

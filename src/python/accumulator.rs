@@ -6,7 +6,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
 use super::buffers::{Header, Source};
-use super::gradients::{Form, Found};
+use super::gradients::Found;
 use super::parameter::{Parameter, Recipe, State};
 use super::step::{Step, Task};
 use crate::engine::{Sample, Stages, erased};
@@ -52,27 +52,18 @@ struct Squares {
     count: u64,
 }
 
-/// Whose gradients are added.
-#[derive(Clone, Copy)]
-pub(super) struct Adding<'a> {
-    pub(super) form: Form,
-    pub(super) parameters: &'a [Parameter],
-    /// How the groups move, which says whose gradients are to be set to zero.
-    pub(super) recipes: &'a [Recipe],
-    pub(super) make_state: &'a Py<PyAny>,
-    /// The phase of the sample whose squares are wanted, if they are.
-    pub(super) phase: Option<usize>,
-}
-
 impl Accumulator {
-    /// Adds gradients, and returns how often that was done.
+    /// Adds gradients of parameters of a task, whose groups say which are to be set to zero, and returns how often that was done.
+    /// A phase is that of the sample whose squares are wanted.
     pub(super) fn add<'py>(
         &mut self,
         py: Python<'py>,
         mut found: Vec<Found<'py>>,
-        Adding { form, parameters, recipes, make_state, phase }: Adding<'_>,
+        task: Task<'_>,
+        make_state: &Py<PyAny>,
+        phase: Option<usize>,
     ) -> PyResult<u64> {
-        self.fit(parameters, recipes);
+        self.fit(task.parameters, task.recipes);
         // New sums belong to the parameters when the gradients were found good.
         for one in &mut found {
             let sum = match &self.sums[one.parameter] {
@@ -81,9 +72,7 @@ impl Accumulator {
             };
             one.weight = sum.into_bound(py);
         }
-        let (parameters, recipes) = (&*self.summed, &*self.recipes);
-        let source = Source::NumPy;
-        let task = Task { form, source, parameters, recipes, average: None, number: 1, zero_grads: false };
+        let task = Task { parameters: &self.summed, recipes: &self.recipes, ..task };
         self.step.ready(&mut found, task, make_state)?;
         self.step.fold(task, 1.0);
         let sample = phase.map(|phase| self.sample(phase));

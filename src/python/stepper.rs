@@ -7,7 +7,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyMapping, PyString, PyTuple, PyType};
 
-use super::accumulator::{Accumulator, Adding, Waiting};
+use super::accumulator::{Accumulator, Waiting};
 use super::buffers::{Header, Source};
 use super::dlpack::Exchange;
 use super::error;
@@ -385,7 +385,7 @@ impl Stepper {
         }
         // Another sample at each step, and the same one in a run that goes on elsewhere.
         let phase = options.squares.then(|| usize::try_from(*taken).unwrap_or_default());
-        accumulator.add(py, found, Adding { form, parameters, recipes, make_state, phase })
+        accumulator.add(py, found, task, make_state, phase)
     }
 
     /// How many micro-batches are waiting.

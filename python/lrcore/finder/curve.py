@@ -137,7 +137,9 @@ class Edge(NamedTuple):
     is_sure: bool
 
 
-def edge(lrs: Floats, losses: Floats, least: int, momentum: float | None, *, diverged: bool) -> Edge | None:
+def edge(
+    lrs: Floats, losses: Floats, least: int, momentum: float | None, *, smooth: bool, diverged: bool
+) -> Edge | None:
     """Return the edge of stability, or None if the test did not come as far.
 
     Where the loss is least, the step that overshoots most no longer gains. If the curve has no noise, how fast the loss
@@ -150,9 +152,9 @@ def edge(lrs: Floats, losses: Floats, least: int, momentum: float | None, *, div
         losses: The loss at each.
         least: Where it is least, of an average if losses have noise.
         momentum: That of the training; None for rules that divide by what gradients come to.
+        smooth: Whether losses have no noise.
         diverged: Whether that ended the test.
     """
-    smooth = is_smooth(losses)
     if smooth and momentum:
         # A loss swings, up to the edge: what counts is where it last fell, before it came above where it began.
         if losses[-1] <= losses[0]:

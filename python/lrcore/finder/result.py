@@ -120,14 +120,18 @@ class RangeTest:
         return self.stopped in ("diverged", "nan")
 
     @cached_property
+    def _is_smooth(self) -> bool:
+        return curve.is_smooth(self._finite[1])
+
+    @cached_property
     def _least(self) -> int:
         """Where the loss is least."""
-        raw = self._finite[1]
-        return int(np.argmin(raw if curve.is_smooth(raw) else self._centered))
+        return int(np.argmin(self._finite[1] if self._is_smooth else self._centered))
 
     @cached_property
     def _edge(self) -> curve.Edge | None:
-        return curve.edge(*self._finite, self._least, self.momentum, diverged=self._diverged)
+        lrs, raw = self._finite
+        return curve.edge(lrs, raw, self._least, self.momentum, smooth=self._is_smooth, diverged=self._diverged)
 
     def suggest(self) -> Advice:
         """Return one rate to begin with, how sure that is, and why; or why there is none.

@@ -154,3 +154,15 @@ RATE = Number()
 
 BETAS = Pair(Number(FRACTION))
 FLAG = Flag()
+
+
+def plain(value: Any) -> Any:
+    """Return a hyperparameter as Python's numbers, where it may be a tensor, or an array or a number of NumPy."""
+    if isinstance(value, tuple | list):
+        return tuple(map(plain, value))
+    if hasattr(value, "tolist"):
+        number = value.tolist()
+        while isinstance(number, list) and len(number) == 1:
+            (number,) = number
+        return tuple(number) if isinstance(number, list) else number
+    return value

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from lrcore.optim.hyperparameter import plain
 from lrcore.optim.options import GROUP_OPTIONS, NO_OPTIONS
 from lrcore.optim.param_group import ParamGroup, is_scheduled, value_at
 
@@ -44,7 +45,7 @@ class Group:
     def values(self) -> dict[str, Any]:
         """Return what the engine is to know: numbers in the place of tensors, and schedules in their own."""
         given = {**self.given, **self.schedules}
-        values = {name: _plain(given[name]) for name in self._names}
+        values = {name: plain(given[name]) for name in self._names}
         values |= {name: bool(values[name]) for name in _FLAGS if name in values}
         decay = "decoupled" if given.get("decoupled_weight_decay") else "coupled"
         options = {name: given[name] for name in GROUP_OPTIONS if name in given}
@@ -146,15 +147,3 @@ def structure_of(given: Mapping[str, Any], params: list[Any]) -> Any:
 
 def _parts(value: Any) -> Sequence[Any]:
     return value if isinstance(value, tuple | list) else (value,)
-
-
-def _plain(value: Any) -> Any:
-    """Return a hyperparameter as Python's numbers."""
-    if isinstance(value, tuple | list):
-        return tuple(map(_plain, value))
-    if hasattr(value, "tolist"):  # a tensor, or an array or a number of NumPy
-        number = value.tolist()
-        while isinstance(number, list) and len(number) == 1:
-            (number,) = number
-        return tuple(number) if isinstance(number, list) else number
-    return value
