@@ -13,16 +13,16 @@ Examples:
     1
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import typing as _typing
+from importlib import import_module as _import_module
 
 from lrcore import optim, schedules
 from lrcore._environment import apply as _apply_environment
 from lrcore._lrcore import __version__, get_num_threads, get_simd_level, set_num_threads, set_simd_level, simd_levels
 from lrcore.optim import *  # noqa: F403
 
-if TYPE_CHECKING:
-    from lrcore import scaling, sweeps
+if _typing.TYPE_CHECKING:
+    from lrcore import checkpoint, finder, noise, scaling, sweeps
     from lrcore.checkpoint import latest, load, save
     from lrcore.finder import Finder, RangeTest, find_lr
     from lrcore.noise import NoiseScale
@@ -36,12 +36,16 @@ __all__ = [
     "NoiseScale",
     "RangeTest",
     "__version__",
+    "checkpoint",
     "find_lr",
+    "finder",
     "get_num_threads",
     "get_simd_level",
     "latest",
     "load",
     "logspace",
+    "noise",
+    "optim",
     "save",
     "scaling",
     "schedules",
@@ -54,8 +58,7 @@ __all__ = [
 ]
 __all__ += optim.__all__
 
-
-# What only some programs need is imported when it is first asked for.
+# What only some programs need is imported when it is first asked for: names with the module that has them, and modules.
 _MODULES = {
     "Finder": "finder",
     "RangeTest": "finder",
@@ -68,11 +71,16 @@ _MODULES = {
     "sweep": "sweeps",
     "tune": "sweeps",
 }
+_LAZY_MODULES = ("checkpoint", "finder", "noise", "scaling", "sweeps")
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("scaling", "sweeps"):
-        return import_module(f"lrcore.{name}")
+def __getattr__(name: str) -> _typing.Any:
+    if name in _LAZY_MODULES:
+        return _import_module(f"lrcore.{name}")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"lrcore.{_MODULES[name]}"), name)
+    return getattr(_import_module(f"lrcore.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+# A plain "pip install torch" takes a CUDA build of several GB on Linux.
+INSTALL_TORCH = "pip install torch --index-url https://download.pytorch.org/whl/cpu"
+
 
 def imported(module: str, message: str) -> Any:
     """Return a module, or raise an ImportError with the message if its package is not installed.

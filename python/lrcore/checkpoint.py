@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 __all__ = ["DamagedError", "latest", "load", "save"]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 SUFFIX = ".safetensors"
 _VERSION = 1
 _PARTS = {

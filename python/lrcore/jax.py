@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop"]
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 class Optimizer(optim.Optimizer):
     """What the optimizers for JAX arrays have in common. Use one of its subclasses.
 

@@ -9,6 +9,13 @@ from typing import Any, NamedTuple
 from lrcore._ranges import FRACTION, NON_NEGATIVE, POSITIVE, check_count
 from lrcore._running_average import RunningAverages
 
+__all__ = ["BatchAdvice", "NoiseScale"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 # Updates are looked at in bunches of so many, if nobody asks before: within a training each by itself takes three times
 # as long, since what it needs has left the cache.
 BUNCH = 32

@@ -17,6 +17,11 @@ from lrcore.schedules import Schedule
 
 __all__ = ["adam_sde", "linear", "sqrt"]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 T = TypeVar("T")
 # Of a group of PyTorch: what rules know, and rates that schedulers put beside the present one.
 _KNOWN = ("lr", "betas", "alpha", "eps")

@@ -29,6 +29,11 @@ else:
 
 __all__ = ["MLPClassifier", "MLPRegressor"]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 # The arguments of scikit-learn that say how weights move, and those that each optimizer by name makes use of.
 _ADAM = ("learning_rate_init", "beta_1", "beta_2", "epsilon")
 _BY_NAME: dict[str, tuple[type[Optimizer], tuple[str, ...]]] = {

@@ -6,3 +6,7 @@ from lrcore.finder.loop import Finder
 from lrcore.finder.result import Advice, RangeTest
 
 __all__ = ["Advice", "Finder", "RangeTest", "Suggestion", "find_lr"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -14,6 +14,7 @@ from lrcore import _lrcore
 from lrcore._ranges import POSITIVE
 from lrcore.optim.allocation import empty_like
 from lrcore.optim.hyperparameter import FLAG, RATE, Hyperparameter
+from lrcore.optim.option_docs import document
 from lrcore.optim.options import GROUP_OPTIONS, Common, split
 from lrcore.optim.param_group import ParamGroup
 from lrcore.optim.reports import Reports
@@ -107,6 +108,10 @@ class Optimizer(Savable):
     _lr: float
     _common: Common
     _stepper: _lrcore.Stepper
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        document(cls, decay=cls._decay)
 
     def __init__(self, params: Any, defaults: dict[str, Any], options: Mapping[str, Any]) -> None:
         """Make an optimizer of parameters.

@@ -203,6 +203,13 @@ class ParamGroup(MutableMapping[str, Any]):
     def __len__(self) -> int:
         return len(list(iter(self)))
 
+    def __dir__(self) -> list[str]:
+        # What a user of a group needs; the rest serves the optimizer.
+        return sorted({*dir(MutableMapping), "hyperparameters", "name", "params"})
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)
+
     def listed(self) -> str:
         """Return the hyperparameters, and the options that do something, as arguments."""
         shown = {key: value for key, value in self._values.items() if key not in _QUIET or value not in _QUIET[key]}

@@ -4,12 +4,12 @@ Every hyperparameter of every optimizer takes a number or a schedule. A schedule
 float`` with steps from 0, that stays at its last value past its end.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import typing as _typing
+from importlib import import_module as _import_module
 
 from lrcore.schedules.schedule import Schedule
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from lrcore.schedules.arithmetic import AtLeast, AtMost, Product, Scaled, Sum
     from lrcore.schedules.bridges import from_torch, to_keras, to_optax, to_torch
     from lrcore.schedules.clock import Held, Repeated, Shifted, Stretched, per_epoch
@@ -103,13 +103,13 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _typing.Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    value = getattr(_import_module(f"{__name__}.{_MODULES[name]}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_MODULES])
+    return sorted(__all__)

@@ -31,3 +31,7 @@ __all__ = [
     "tune",
     "uniform",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Unpack
 
-from lrcore._optional import imported
+from lrcore._optional import INSTALL_TORCH, imported
 
-imported("torch", "lrcore.torch needs PyTorch 2.10 or later, which is not installed: pip install torch")
+imported("torch", f"lrcore.torch needs PyTorch 2.10 or later, which is not installed: {INSTALL_TORCH}")
 
 import torch  # noqa: E402
 
 if not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
-    raise ImportError(f"lrcore.torch needs PyTorch 2.10 or later, and {torch.__version__} is installed")
+    raise ImportError(
+        f"lrcore.torch needs PyTorch 2.10 or later, and {torch.__version__} is installed: {INSTALL_TORCH}"
+    )
 
+from lrcore.optim.option_docs import documented, with_options  # noqa: E402
 from lrcore.torch.classes import SGD, Adagrad, Adam, AdamW, RMSprop  # noqa: E402
 from lrcore.torch.finding import find_lr  # noqa: E402
 
@@ -25,6 +28,11 @@ if TYPE_CHECKING:
     from lrcore.torch.optimizer import DropIn
 
 __all__ = ["SGD", "Adagrad", "Adam", "AdamW", "RMSprop", "find_lr", "from_torch"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
 
 _CLASSES: dict[type[torch.optim.Optimizer], type[DropIn]] = {
     torch.optim.SGD: SGD,
@@ -69,3 +77,7 @@ def from_torch(optimizer: torch.optim.Optimizer, **options: Unpack[Options]) -> 
         known = ", ".join(f"torch.optim.{kind.__name__}" for kind in _CLASSES)
         raise TypeError(f"from_torch takes {known}, got {type(optimizer).__module__}.{type(optimizer).__name__}")
     return found.taking_over(optimizer, options)
+
+
+with_options(from_torch, decay=None, without=("noise_scale",))
+from_torch.__doc__ = documented(from_torch.__doc__, without=("noise_scale",))

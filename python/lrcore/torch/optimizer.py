@@ -13,6 +13,7 @@ from lrcore import _lrcore
 from lrcore.optim import StepInfo, StepStats
 from lrcore.optim.averages import AVERAGES_NOW, require, swapped
 from lrcore.optim.optimizer import with_stats
+from lrcore.optim.option_docs import document
 from lrcore.optim.options import GROUP_OPTIONS, split
 from lrcore.optim.param_group import is_scheduled, value_at
 from lrcore.torch.groups import Group, structure_of
@@ -34,6 +35,11 @@ class DropIn(Savable):
 
     # GradScaler leaves the scale and what it found to the step.
     _step_supports_amp_scaling = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        decay = "decoupled" if issubclass(cls, torch.optim.AdamW) else "coupled"
+        document(cls, decay=decay, without=("noise_scale",))
 
     def _start(self, options: Mapping[str, Any], **values: Any) -> dict[str, Any]:
         """Take what is beyond PyTorch, options and schedules. PyTorch's constructor comes after it and adds groups.

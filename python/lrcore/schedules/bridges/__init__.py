@@ -218,7 +218,8 @@ def to_keras(schedule: Schedule | float, *, steps: SupportsIndex | None = None) 
 
 def imported(module: str, needed_by: str, packages: str) -> Any:
     """Return a module of a framework, or say how to install it."""
-    message = f"{needed_by} needs {module}, which is not installed: python -m pip install {packages}"
+    install = _optional.INSTALL_TORCH if packages == "torch" else f"python -m pip install {packages}"
+    message = f"{needed_by} needs {module}, which is not installed: {install}"
     return _optional.imported(module, message)
 
 

@@ -70,3 +70,7 @@ def __getattr__(name: str) -> Any:
     if name == "KerasSchedule":
         return schedule_class()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), "KerasSchedule"])

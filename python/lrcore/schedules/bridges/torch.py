@@ -113,6 +113,10 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+def __dir__() -> list[str]:
+    return sorted([*globals(), "ScheduleLR"])
+
+
 def scheduler_of(
     schedule: Any, optimizer: Any, *, name: str | tuple[str, int], keep_ratios: bool, last_epoch: int
 ) -> Any:
