@@ -9,6 +9,46 @@ from typing import Any
 import numpy as np
 
 
+def as_number(value: Any) -> int | float | None:
+    """Return a real scalar as a Python int or float, or None for anything else.
+
+    Accepts Python and NumPy numbers, and 0-d arrays and tensors (NumPy, JAX, PyTorch, and others with ``.item()``).
+    Booleans, fractions, complex numbers, dates, masked values and arrays with a dimension are not real scalars.
+
+    Examples:
+        >>> import numpy as np
+        >>> as_number(np.float32(0.5)), as_number(np.array(3)), as_number(np.array([3])), as_number(True)
+        (0.5, 3, None, None)
+    """
+    kind = type(value)
+    if kind is float or kind is int:
+        return value  # type: ignore[no-any-return]
+    if getattr(value, "shape", None) == ():
+        value = _item(value)
+    if isinstance(value, bool | np.bool_ | str | bytes | complex):
+        return None
+    if isinstance(value, int):
+        return int(value)
+    # Python has no number for scalars of NumPy's extended dtypes, such as longdouble and bfloat16.
+    if isinstance(value, float) or (isinstance(value, np.generic) and value.dtype.kind in "fV"):
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            return None
+    return None
+
+
+def _item(array: Any) -> Any:
+    """Return the element of a 0-d array or tensor, or None if it has no value that can be read."""
+    kind = getattr(getattr(array, "dtype", None), "kind", "")
+    if kind in ("M", "m") or (isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array)):
+        return None
+    try:
+        return array.item() if hasattr(array, "item") else np.asarray(array).item()
+    except RuntimeError:  # such as a tensor on PyTorch's meta device
+        return None
+
+
 class Range:
     """The numbers from ``low``, included unless ``opened``, to ``high``, included only if ``closed``."""
 
@@ -33,19 +73,20 @@ class Range:
 
         Args:
             name: What it is called in the message.
-            value: A Python or NumPy real number.
+            value: A real scalar, see :func:`as_number`.
             otherwise: What else than a number is allowed there, for the message.
 
         Raises:
             TypeError: If it is not a number.
             ValueError: If it is outside of the range, or NaN.
         """
-        if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
+        scalar = as_number(value)
+        if scalar is None:
             raise TypeError(f"{name} must be a number in {self}{otherwise}, got {value!r}")
         try:
-            number = float(value)
+            number = float(scalar)
         except OverflowError:
-            number = math.inf
+            number = math.inf if scalar > 0 else -math.inf
         if number not in self:
             raise ValueError(f"{name} must be in {self}, got {value!r}")
         return number + 0.0  # which makes 0 of -0
@@ -65,11 +106,13 @@ def check_count(name: str, value: Any, *, least: int = 0, most: int | None = Non
         TypeError: If it is not a whole number.
         ValueError: If it is less than ``least``, or more than ``most``.
     """
-    try:
-        count = operator.index(value)
-    except TypeError:
-        count = None
-    if count is None or isinstance(value, bool):
+    count = as_number(value)
+    if count is None and not isinstance(value, bool) and not hasattr(value, "dtype"):
+        try:
+            count = operator.index(value)
+        except TypeError:
+            count = None
+    if not isinstance(count, int):
         raise TypeError(f"{name} must be a whole number >= {least}, got {value!r}")
     if count < least:
         raise ValueError(f"{name} must be >= {least}, got {value!r}")

@@ -82,7 +82,7 @@ REFUSED = [
     (10**400, ValueError), (-(10**400), ValueError), (np.float32(-1), ValueError), (np.float64("nan"), ValueError),
     (NotANumber(0.1), ValueError), (np.longdouble("1e4000"), ValueError),
     (None, TypeError), ("0.1", TypeError), (True, TypeError), (np.True_, TypeError), (1j, TypeError),
-    ((0.1,), TypeError), (np.array(0.1), TypeError), (np.array([0.1]), TypeError), (Fraction(1, 10), TypeError),
+    ((0.1,), TypeError), (np.array([0.1]), TypeError), (Fraction(1, 10), TypeError),
     (math.sqrt, TypeError), (schedules.Cosine, TypeError),
 ]  # fmt: skip
 

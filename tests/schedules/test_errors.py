@@ -147,7 +147,7 @@ def test_what_the_rows_begin_with_is_allowed(make, arguments):
 
 
 @pytest.mark.parametrize(
-    "given", ["1", None, True, 1j, [0.5], np.True_, np.array(0.5), ONE, b"1"], ids=lambda given: repr(given)[:20]
+    "given", ["1", None, True, 1j, [0.5], np.True_, np.array([0.5]), ONE, b"1"], ids=lambda given: repr(given)[:20]
 )
 @pytest.mark.parametrize(
     ("make", "arguments", "name", "allowed"), NUMBERS, ids=[f"{row[0].__name__}-{row[2]}" for row in NUMBERS]
@@ -284,7 +284,7 @@ REFUSED = [
     (lambda: Lambda(lambda _: None)(7), TypeError, "Lambda: the value at step 7 must be a number in [0, inf), got "),
     (lambda: Lambda(lambda _: math.nan).values(2), ValueError, "Lambda: the value at step 0 must be in [0, inf), "),
     (lambda: WSD(1, 5, 3, 3), ValueError, "WSD: warmup_steps and decay_steps must be at most steps, 5, together, "),
-    (lambda: WSD(1, 5, warmup_steps=1.5), ValueError, "WSD: warmup_steps must be a whole number, or a share in [0, 1]"),
+    (lambda: WSD(1, 5, warmup_steps=1.5), ValueError, "WSD: warmup_steps must be a whole number, or a share in [0, 1)"),
     (lambda: WSD(1, 5, warmup_steps=-1), ValueError, "WSD: warmup_steps must be >= 0, got -1"),
     (lambda: WSD(1, 5, decay_steps=True), TypeError, "WSD: decay_steps must be a whole number >= 0, got True"),
     (lambda: WSD(1, 9, 2, 2).branch(1, 2), ValueError, "branch: at must be in [2, 7], the stable phase, got 1"),
@@ -293,9 +293,9 @@ REFUSED = [
     (lambda: ONE.warmup(-1), ValueError, "warmup: steps must be >= 0, got -1"),
     (lambda: ONE.warmup(steps=True), TypeError, "warmup: steps must be a whole number >= 0, got True"),
     (lambda: ONE.warmup(0.5), TypeError, "warmup: steps must be a whole number >= 0, got 0.5: a share is of a length"),
-    (lambda: LINE.warmup(1.5), ValueError, "warmup: steps must be a whole number, or a share in [0, 1] of the length"),
-    (lambda: LINE.warmup(math.nan), ValueError, "warmup: steps must be a whole number, or a share in [0, 1] of the "),
-    (lambda: LINE.warmup(-0.1), ValueError, "warmup: steps must be a whole number, or a share in [0, 1] of the length"),
+    (lambda: LINE.warmup(1.5), ValueError, "warmup: steps must be a whole number, or a share in [0, 1) of the length"),
+    (lambda: LINE.warmup(math.nan), ValueError, "warmup: steps must be a whole number, or a share in [0, 1) of the "),
+    (lambda: LINE.warmup(-0.1), ValueError, "warmup: steps must be a whole number, or a share in [0, 1) of the length"),
     (lambda: LINE.warmup(11), ValueError, "warmup: steps must be in [0, 10], the length of Linear("),
     (lambda: LINE.warmup(8).warmup(5), ValueError, "warmup: steps must be in "),
     (lambda: MultiStep(1, [3, 9]).warmup(4), ValueError, "MultiStep(start=1.0, milestones=(3, 9)) has a milestone "),
@@ -309,7 +309,7 @@ REFUSED = [
     (lambda: (ONE + 0.5).then(2.0), ValueError, "then: Constant(value=1.0) + Constant(value=0.5) has no length; say "),
     (lambda: LINE.then("a"), TypeError, "then: a schedule or a number is needed, got 'a'"),
     (lambda: LINE.then(other=True), TypeError, "then: a schedule or a number is needed, got True"),
-    (lambda: LINE.then(1.0, at=2.5), ValueError, "then: at must be a whole number, or a share in [0, 1] of the length"),
+    (lambda: LINE.then(1.0, at=2.5), ValueError, "then: at must be a whole number, or a share in [0, 1) of the length"),
     (lambda: LINE.at_least("a"), TypeError, "at_least: a schedule or a number is needed, got 'a'"),
     (lambda: LINE.at_most(None), TypeError, "at_most: a schedule or a number is needed, got None"),
     (lambda: LINE.at_most(-1), ValueError, "Constant: value must be in [0, inf), got -1"),

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence, Set
 from fnmatch import fnmatchcase
-from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, get_args
 
-from lrcore._ranges import POSITIVE, Range, check_count
+from lrcore._ranges import POSITIVE, Range, as_number, check_count
 from lrcore.optim.averages import EMA, SWA, Average
 from lrcore.optim.hyperparameter import FLAG, RATE, Bounds, Choice, Hyperparameter, Number, Optional
 
@@ -129,9 +128,10 @@ class Common(NamedTuple):
 
 def _norm_type(given: Any) -> float:
     norm_type = math.inf if isinstance(given, str) and given == "inf" else given
-    if isinstance(norm_type, bool) or not isinstance(norm_type, Real) or norm_type not in NORMS:
+    number = as_number(norm_type)
+    if number is None or number not in NORMS:
         raise ValueError(f"norm_type must be 1, 2 or inf, got {given!r}")
-    return float(norm_type)
+    return float(number)
 
 
 def _patterns(given: Any) -> tuple[str, ...]:

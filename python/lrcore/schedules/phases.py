@@ -6,9 +6,7 @@ from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from lrcore._ranges import check_count
+from lrcore._ranges import as_number, check_count
 from lrcore.schedules import functions as fn
 from lrcore.schedules.checks import check_counts, check_numbers, check_schedules, check_word, put
 from lrcore.schedules.decays import Constant
@@ -41,7 +39,7 @@ class Then(Schedule):
     Args:
         first: The schedule up to step ``at``.
         second: That from there on, from its own step 0.
-        at: The step, or the share of the length of the first; None is its length.
+        at: The step, or, as a float in [0, 1), the share of the length of the first; None is its length.
 
     Raises:
         TypeError: If an argument is of a wrong type.
@@ -143,7 +141,7 @@ class CooledDown(Schedule):
 
     Args:
         schedule: The schedule.
-        steps: The length of the fall, or its share of the schedule's length.
+        steps: The length of the fall, or, as a float in [0, 1), its share of the schedule's length.
         end: What it falls to, in [0, inf).
         shape: ``"linear"``, ``"cosine"`` or ``"sqrt"``.
         at: Where it begins; None is ``length − steps``.
@@ -235,8 +233,8 @@ class WSD(Composed):
     Args:
         peak: The value between, in [0, inf).
         steps: The length of all.
-        warmup_steps: The steps of the rise, or their share of the length.
-        decay_steps: The steps of the fall, or their share of the length.
+        warmup_steps: The steps of the rise, or, as a float in [0, 1), their share of the length.
+        decay_steps: The steps of the fall, or, as a float in [0, 1), their share of the length.
         end: What it falls to, in [0, inf).
         shape: That of the fall: ``"linear"``, ``"cosine"`` or ``"sqrt"``.
 
@@ -271,8 +269,8 @@ class WSD(Composed):
     def __post_init__(self) -> None:
         check_numbers(self, "peak", "end")
         check_counts(self, "steps")
-        shares = isinstance(self.warmup_steps, float), isinstance(self.decay_steps, float)
-        fits = all(shares) and self.warmup_steps + self.decay_steps <= 1.0
+        given = as_number(self.warmup_steps), as_number(self.decay_steps)
+        fits = all(isinstance(part, float) for part in given) and self.warmup_steps + self.decay_steps <= 1.0
         for name in ("warmup_steps", "decay_steps"):
             put(self, name, steps_of(f"WSD: {name}", getattr(self, name), self.steps))
         if fits:  # but for rounding
@@ -304,12 +302,13 @@ class WSD(Composed):
         last = self.steps - self.decay_steps
         if not self.warmup_steps <= at <= last:
             raise ValueError(f"branch: at must be in [{self.warmup_steps}, {last}], the stable phase, got {at}")
-        if isinstance(decay_steps, float | np.floating):
-            if not 0.0 <= decay_steps < 1.0:
+        share = as_number(decay_steps)
+        if isinstance(share, float):
+            if not 0.0 <= share < 1.0:
                 raise ValueError(
                     f"branch: decay_steps must be a whole number, or a share in [0, 1), got {decay_steps!r}"
                 )
-            decay_steps = round(at * float(decay_steps) / (1.0 - float(decay_steps)))
+            decay_steps = round(at * share / (1.0 - share))
         decay_steps = check_count("branch: decay_steps", decay_steps)
         changes = {"end": self.end if end is None else end, "shape": self.shape if shape is None else shape}
         return replace(self, steps=at + decay_steps, decay_steps=decay_steps, **changes)  # type: ignore[arg-type]

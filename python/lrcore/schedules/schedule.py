@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, SupportsIndex
 
 import numpy as np
 
-from lrcore._ranges import check_count
+from lrcore._ranges import as_number, check_count
 from lrcore.schedules.functions import EXACT
 
 if TYPE_CHECKING:
@@ -41,6 +41,9 @@ class Schedule(ABC):
     """
 
     __slots__ = ()
+
+    # NumPy leaves ``number * schedule`` to the schedule, in place of making an array of objects.
+    __array_ufunc__: ClassVar[None] = None
 
     # Whether it is printed with an operator.
     _is_sum_or_product: ClassVar[bool] = False
@@ -143,7 +146,8 @@ class Schedule(ABC):
         One without a length is delayed. ``Warmup(steps) * schedule`` only multiplies, and moves nothing.
 
         Args:
-            steps: The length of the warm-up, or the share of the schedule's length in [0, 1]; 0 changes nothing.
+            steps: The length of the warm-up, or, as a float, the share of the schedule's length in [0, 1); 0 changes
+                nothing. So ``warmup(1)`` is one step, and ``warmup(1.0)`` is refused.
             start: What it rises from, in [0, inf); step 0 has already taken one stride.
             shape: ``"linear"``; ``"cosine"``, ``(1 − cos πx) / 2``; or ``"exponential"``,
                 ``(1 − e⁻ˣ) / (1 − e⁻¹)``, with ``x = (k + 1) / steps``.
@@ -179,7 +183,8 @@ class Schedule(ABC):
         """Fall to an end value over the last steps of the length, from the value that is reached there.
 
         Args:
-            steps: The length of the fall, or the share of the schedule's length in [0, 1]; 0 changes nothing.
+            steps: The length of the fall, or, as a float, the share of the schedule's length in [0, 1); 0 changes
+                nothing. So ``warmup(1)`` is one step, and ``warmup(1.0)`` is refused.
             end: What it falls to, in [0, inf).
             shape: ``"linear"``, ``"cosine"``, or ``"sqrt"``, ``1 − √p``.
             at: The step at which the fall begins, where it is not ``length − steps``.
@@ -207,7 +212,8 @@ class Schedule(ABC):
 
         Args:
             other: The schedule, or number, from step ``at`` on.
-            at: The step at which it takes over, or the share of this schedule's length; None is its whole length.
+            at: The step at which it takes over, or, as a float in [0, 1), the share of this schedule's
+                length; None is its whole length.
 
         Raises:
             TypeError: If ``other`` is no schedule or number.
@@ -457,8 +463,8 @@ def phases_of(schedule: Schedule) -> Iterator[tuple[str, float]]:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a value is a plain number, not a flag."""
-    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    """Return whether a value is a real scalar, not a flag."""
+    return as_number(value) is not None
 
 
 def as_schedule(where: str, value: Any) -> Schedule:
@@ -486,17 +492,34 @@ def largest(schedule: Schedule, steps: int) -> float:
 
 
 def steps_of(where: str, given: Any, length: int | None, *, least: int = 0) -> int:
-    """Return a number of steps, where a float in [0, 1] stands for a share of a length."""
-    if isinstance(given, float | np.floating):
-        if length is None:
-            raise TypeError(
-                f"{where} must be a whole number >= {least}, got {given!r}: a share is of a length, and there is none"
-            )
-        if not 0.0 <= given <= 1.0:
-            raise ValueError(f"{where} must be a whole number, or a share in [0, 1] of the length, got {given!r}")
-        numerator, denominator = float(given).as_integer_ratio()
-        given = round(float(given) * length) if length < EXACT else length * numerator // denominator
-    return check_count(where, given, least=least)
+    """Return a number of steps, where a float in [0, 1) stands for a share of a length.
+
+    The type decides: 1 is one step, 0.1 a tenth of the length. 1.0 could be meant as either, and is refused.
+    """
+    number = as_number(given)
+    if not isinstance(number, float):
+        return check_count(where, given, least=least)
+    if number >= 1.0 and number.is_integer():
+        count = f"{number:.0f}"
+        share = (
+            ""
+            if length is None
+            else f", or {length} for the whole length"
+            if number == 1.0
+            else ", or a share such as 0.1"
+        )
+        raise ValueError(
+            f"{where} must be an int, a number of steps, or a float in [0, 1), a share of the length, got {given!r}: "
+            f"write {count} for {count} step{'s' * (number != 1.0)}{share}"
+        )
+    if length is None:
+        raise TypeError(
+            f"{where} must be a whole number >= {least}, got {given!r}: a share is of a length, and there is none"
+        )
+    if not 0.0 <= number < 1.0:
+        raise ValueError(f"{where} must be a whole number, or a share in [0, 1) of the length, got {given!r}")
+    numerator, denominator = number.as_integer_ratio()
+    return round(number * length) if length < EXACT else length * numerator // denominator
 
 
 def _as_steps(steps: Any) -> np.ndarray[Any, np.dtype[np.int64]]:

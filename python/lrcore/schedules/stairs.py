@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrcore._ranges import NON_NEGATIVE, POSITIVE, Range, check_count
+from lrcore._ranges import NON_NEGATIVE, POSITIVE, Range, as_number, check_count
 from lrcore.schedules import functions as fn
 from lrcore.schedules.checks import MOST_STEPS, check_counts, check_numbers, check_word, put
 from lrcore.schedules.decays import LARGEST, Endless, first_of_falling, scaled
@@ -411,8 +411,8 @@ def _points(given: Any) -> tuple[tuple[float, float], ...]:
             at, height = point
         except (TypeError, ValueError):
             raise TypeError(f"Piecewise: points[{i}] must be a step and a value, got {point!r}") from None
-        place = _SPAN.check(f"Piecewise: points[{i}][0]", at)
-        at = at if type(at) is int else place
+        place, number = _SPAN.check(f"Piecewise: points[{i}][0]", at), as_number(at)
+        at = number if isinstance(number, int) else place
         if points and at < points[-1][0]:
             raise ValueError(f"Piecewise: points[{i}] is at step {at}, before the one that precedes it")
         points.append((at, NON_NEGATIVE.check(f"Piecewise: points[{i}][1]", height)))

@@ -138,7 +138,7 @@ class WarmedUp(Schedule):
 
     Args:
         schedule: What follows the warm-up. One with a length is fitted into the steps that remain of it.
-        steps: The length of the warm-up, or its share of the schedule's length.
+        steps: The length of the warm-up, or, as a float in [0, 1), its share of the schedule's length.
         start: What it rises from, in [0, inf).
         shape: ``"linear"``, ``"cosine"`` or ``"exponential"``.
 

@@ -10,6 +10,7 @@ import inspect
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lrcore._ranges import as_number
 from lrcore.schedules import CosineWave
 
 if TYPE_CHECKING:
@@ -90,9 +91,10 @@ def _check_arguments(where: str, maker: Maker, given: Mapping[str, Any]) -> None
 
 def whole(name: str, value: Any) -> int:
     """Return a number of steps as an int, where a library also takes 1e4 for 10000."""
-    if isinstance(value, bool) or not (hasattr(value, "__index__") or (isinstance(value, float) and value % 1 == 0)):
+    number = as_number(value)
+    if number is None or number % 1 != 0:
         raise TypeError(f"{name} must be a whole number, got {value!r}")
-    return int(value)
+    return int(number)
 
 
 def check_first(name: str, value: Any, first: int) -> None:

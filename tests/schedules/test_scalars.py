@@ -1,0 +1,180 @@
+"""Every number of a schedule may be a scalar of another library, and the type of a number of steps has one meaning."""
+
+import re
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from lrcore._ranges import as_number
+from lrcore.schedules import (
+    WSD,
+    Constant,
+    Cosine,
+    CosineRestarts,
+    Cyclic,
+    Exponential,
+    Lambda,
+    Linear,
+    MultiStep,
+    OneCycle,
+    Piecewise,
+    ReduceOnPlateau,
+    Table,
+    Warmup,
+    untuned,
+)
+
+ONE, LINE = Constant(1.0), Linear(1.0, 0.0, steps=10)
+
+
+def _jax(value):
+    return pytest.importorskip("jax").numpy.asarray(value)
+
+
+def _torch(value):
+    return pytest.importorskip("torch").tensor(value)
+
+
+SCALARS = {
+    "numpy scalar": lambda value: np.float64(value) if isinstance(value, float) else np.int64(value),
+    "numpy float32": lambda value: np.float32(value) if isinstance(value, float) else np.uint8(value),
+    "0-d array": np.array,
+    "jax": _jax,
+    "torch": _torch,
+}
+
+# All numbers are exact in float32.
+MAKERS = {
+    "Constant": lambda of: Constant(of(0.5)),
+    "Linear": lambda of: Linear(of(1.0), of(0.25), steps=of(8)),
+    "Cosine": lambda of: Cosine(of(1.0), of(8), of(0.25), of(2.0), of(1.5)),
+    "Exponential": lambda of: Exponential(of(1.0), of(0.5), of(4.0)),
+    "CosineRestarts": lambda of: CosineRestarts(of(1.0), of(4), of(0.25), of(1.5), of(0.5), of(2)),
+    "Cyclic": lambda of: Cyclic(of(0.25), of(1.0), of(2), of(3)),
+    "OneCycle": lambda of: OneCycle(of(1.0), of(10), of(0.25)),
+    "WSD": lambda of: WSD(of(1.0), of(16), of(0.25), of(0.5)),
+    "branch": lambda of: WSD(1.0, 16, 4, 4).branch(of(8), of(0.25)),
+    "MultiStep": lambda of: MultiStep(of(1.0), [of(2), of(4)], of(0.5)),
+    "Piecewise": lambda of: Piecewise([(of(0), of(0.5)), (of(4), of(1.0))]),
+    "Table": lambda of: Table([of(0.5), of(0.25)]),
+    "Warmup": lambda of: Warmup(of(4), of(0.25)) * of(0.5),
+    "ReduceOnPlateau": lambda of: 0.5 * ReduceOnPlateau(of(0.5), of(2), threshold=of(0.25), cooldown=of(1)),
+    "warmup": lambda of: LINE.warmup(of(2), of(0.25)).cooldown(of(3), of(0.5)),
+    "shares": lambda of: LINE.warmup(of(0.25)).cooldown(of(0.25), at=of(0.5)),
+    "then": lambda of: LINE.then(of(0.5), at=of(3)),
+    "times": lambda of: of(0.5) * LINE * of(0.5) + of(0.25),
+    "sum": lambda of: of(0.5) + LINE,
+    "limits": lambda of: LINE.at_least(of(0.25)).at_most(of(0.5)),
+    "time": lambda of: LINE.shift(of(1)).stretch(of(1.5)).every(of(2)).repeat(of(2), of(20)),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("library", SCALARS)
+def test_a_scalar_is_as_good_as_a_number(library, name):
+    plain = MAKERS[name](lambda value: value)
+    schedule = MAKERS[name](SCALARS[library])
+    assert schedule == plain
+    assert repr(schedule) == repr(plain)
+    assert schedule.to_json() == plain.to_json()
+
+
+@pytest.mark.parametrize("library", SCALARS)
+def test_a_function_may_return_a_scalar(library):
+    rate = Lambda(lambda step: SCALARS[library](0.5 / 2**step))
+    assert [rate(0), rate(2)] == [0.5, 0.125]
+    assert type(rate(0)) is float
+    assert list(rate.values(2)) == [0.5, 0.25]
+
+
+def test_numbers_of_other_kinds():
+    assert as_number(np.longdouble(0.5)) == as_number(np.float16(0.5)) == 0.5
+    assert as_number(np.array(0.25, dtype=object)) == 0.25
+    assert type(as_number(np.array(3))) is int
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(
+            True,
+            np.True_,
+            np.array(1, bool),
+            1j,
+            np.complex64(1),
+            "1",
+            np.str_("1"),
+            b"1",
+            None,
+            [1.0],
+            (1.0,),
+            np.ones(1),
+        ),
+        *(
+            np.ones((1, 1)),
+            np.ma.masked,
+            np.timedelta64(3),
+            np.array(3, "m8[ns]"),
+            np.datetime64(3, "ns"),
+            int,
+            object(),
+        ),
+        *(np.array(None, dtype=object), np.void(b"ab"), Fraction(1, 4), np.array(Fraction(1, 4), dtype=object)),
+    ],
+    ids=repr,
+)
+def test_what_is_no_real_scalar(value):
+    assert as_number(value) is None
+    with pytest.raises(TypeError, match=r"Constant: value must be a number in \[0, inf\), got "):
+        Constant(value)
+    with pytest.raises(TypeError, match="Lambda: the value at step 3 must be a number"):
+        Lambda(lambda _: value)(3)
+
+
+def test_tensors_without_a_value_or_with_a_dimension():
+    torch = pytest.importorskip("torch")
+    for value in (torch.empty((), device="meta"), torch.ones(1), torch.tensor(1, dtype=torch.bool), torch.tensor(1j)):
+        assert as_number(value) is None
+    assert as_number(torch.tensor(0.5, requires_grad=True)) == 0.5
+    assert as_number(torch.tensor(0.5, dtype=torch.bfloat16)) == 0.5
+
+
+def test_an_array_of_numbers_is_no_factor():
+    with pytest.raises(TypeError):
+        np.ones(3) * LINE
+
+
+TRAPS = {
+    "warmup": (lambda n: LINE.warmup(n), "warmup: steps", 10),
+    "cooldown": (lambda n: LINE.cooldown(n), "cooldown: steps", 10),
+    "at": (lambda n: ONE.cooldown(2, at=n), "cooldown: at", None),
+    "then": (lambda n: LINE.then(ONE, at=n), "then: at", 10),
+    "endless": (lambda n: ONE.warmup(n), "warmup: steps", None),
+    "WSD": (lambda n: WSD(1.0, 10, n), "WSD: warmup_steps", 10),
+}
+
+
+@pytest.mark.parametrize("name", TRAPS)
+@pytest.mark.parametrize("of", [float, np.float32, np.array])
+def test_one_step_and_the_whole_length_are_told_apart(name, of):
+    make, where, length = TRAPS[name]
+    make(1)
+    whole = f", or {length} for the whole length" if length else ""
+    message = f"got {of(1.0)!r}: write 1 for 1 step{whole}"
+    with pytest.raises(ValueError, match=re.escape(where) + ".*" + re.escape(message) + "$"):
+        make(of(1.0))
+    with pytest.raises(ValueError, match=re.escape(f"got {of(5.0)!r}: write 5 for 5 steps")):
+        make(of(5.0))
+
+
+def test_counts_are_no_floats():
+    for make in (
+        lambda: Warmup(1.0),
+        lambda: ReduceOnPlateau(cooldown=1.0),
+        lambda: LINE.every(2.0),
+        lambda: LINE.shift(1.0),
+    ):
+        with pytest.raises(TypeError, match=r"must be a whole number >= -?\d+, got "):
+            make()
+    assert untuned(np.array(0.5)) == 4
