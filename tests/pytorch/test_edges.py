@@ -157,9 +157,9 @@ def test_flags_may_be_ones_and_groups_hold_what_else_programs_need():
 
 def test_an_option_that_is_taken_out_of_a_group_ends():
     param = parameter(0.0)
-    opt = lrcore.torch.SGD([param], lr=1.0, clip_value=0.1)
+    opt = lrcore.torch.SGD([{"params": [param], "lrcore": {"clip_value": 0.1}}], lr=1.0)
     step(opt)
-    del opt.param_groups[0]["clip_value"]
+    del opt.param_groups[0]["lrcore"]["clip_value"]
     step(opt)
     assert param.item() == pytest.approx(-1.1)
 

@@ -214,7 +214,7 @@ def test_options_of_lrcore_outlive_a_state_dict_of_pytorch(name):
     other = getattr(torch.optim, name)(parameters(), **arguments)
     train(other, range(2))
     opt.load_state_dict(copy.deepcopy(other.state_dict()))
-    assert opt.param_groups[0]["clip_value"] == 1e-3
+    assert opt.param_groups[0].keys() == other.param_groups[0].keys()
     clipped = getattr(drop_ins, name)(copied_groups(weights), **arguments)
     clipped.load_state_dict(copy.deepcopy(other.state_dict()))
     for step in range(3):

@@ -78,7 +78,7 @@ def _transformers_made(optimizer, name, arguments):
 
 
 def _timm_made(optimizer, name, arguments):
-    timm = _timm()
+    timm = timm_schedulers()
     if name.endswith("Scheduler"):
         return getattr(timm, name)(optimizer, **arguments)
     sched = {} if name == "create_scheduler_v2" else {"sched": name}
@@ -86,7 +86,7 @@ def _timm_made(optimizer, name, arguments):
 
 
 @cache
-def _timm():
+def timm_schedulers():
     """Import the schedulers without the models, which need other libraries."""
     load("torch")
     if "timm" in sys.modules or (spec := find_spec("timm")) is None:

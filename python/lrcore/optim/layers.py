@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,15 @@ def layerwise(params: Any, decay: float = 0.75, names: Sequence[str] | None = No
     multiplies the rate of the optimizer, so that one schedule serves all groups.
 
     Args:
-        params: A mapping or a sequence of layers, from the input to the output: each an array or a structure of arrays.
+        params: A mapping or a sequence of layers, from the input to the output: each an array or a structure of arrays,
+            or of PyTorch's tensors.
         decay: The factor from one layer to the one before, in (0, inf).
         names: Names of the groups in the place of those of a mapping.
 
     Returns:
-        Groups for any optimizer, each with ``"params"``, ``"name"`` (of a mapping, or if given) and ``"lr_scale"``.
-        Gradients may be given in groups as well, or, of a mapping, as before.
+        Groups for any optimizer, each with ``"params"``, ``"name"`` (of a mapping, or if given) and ``"lr_scale"``, or
+        for :mod:`lrcore.torch` ``"lrcore": {"lr_scale": …}``. Gradients may be given in groups as well, or, of a
+        mapping, as before.
 
     Raises:
         TypeError: If ``params`` is neither a mapping nor a sequence.
@@ -59,4 +62,17 @@ def layerwise(params: Any, decay: float = 0.75, names: Sequence[str] | None = No
         raise ValueError(f"layerwise: names must be {len(parts)}, as the layers are, got {len(given)}")
     named = [{"name": name} for name in given] or [{} for _ in parts]
     scales = [decay ** (len(parts) - 1 - index) for index in range(len(parts))]
-    return [{"params": part, **name, "lr_scale": scale} for part, name, scale in zip(parts, named, scales, strict=True)]
+    options: list[dict[str, Any]] = [{"lr_scale": scale} for scale in scales]
+    tensors = [list(_tensors(part)) for part in parts]
+    if any(tensors):  # PyTorch's groups are flat, and their keys are the program's
+        parts, options = tensors, [{"lrcore": own} for own in options]
+    return [{"params": part, **name, **own} for part, name, own in zip(parts, named, options, strict=True)]
+
+
+def _tensors(structure: Any) -> Iterator[Any]:
+    """Yield PyTorch's tensors in a structure, in their order."""
+    if isinstance(structure, getattr(sys.modules.get("torch"), "Tensor", ())):
+        yield structure
+    elif isinstance(structure, Mapping | list | tuple):
+        for part in structure.values() if isinstance(structure, Mapping) else structure:
+            yield from _tensors(part)

@@ -15,7 +15,7 @@ from lrcore._ranges import POSITIVE
 from lrcore.optim.allocation import empty_like
 from lrcore.optim.hyperparameter import FLAG, RATE, Hyperparameter
 from lrcore.optim.option_docs import document
-from lrcore.optim.options import GROUP_OPTIONS, Common, split
+from lrcore.optim.options import GROUP_OPTIONS, Common, not_of_group, split
 from lrcore.optim.param_group import ParamGroup
 from lrcore.optim.reports import Reports
 from lrcore.optim.saving import RULES, Savable
@@ -345,7 +345,7 @@ class Optimizer(Savable):
         values = {key: value for key, value in given.items() if key not in ("params", "name")}
         for key in values:
             if key not in self._defaults:
-                raise ValueError(f"a group has no {key!r}; it has params, name, {', '.join(self._defaults)}")
+                raise not_of_group(key, "a group", ("params", "name", *self._defaults))
         name = given.get("name")
         if name is not None and not isinstance(name, str):
             raise TypeError(f"the name of a group must be a string, got {name!r}")

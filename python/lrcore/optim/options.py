@@ -12,6 +12,7 @@ from lrcore.optim.averages import EMA, SWA, Average
 from lrcore.optim.hyperparameter import FLAG, RATE, Bounds, Choice, Hyperparameter, Number, Optional
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Self
 
     from lrcore.noise import NoiseScale
@@ -142,6 +143,14 @@ def _patterns(given: Any) -> tuple[str, ...]:
         raise TypeError(f'no_decay must be name patterns, such as ["*bias", "*norm*"], or None, got {given!r}')
     # A set has another order in each process.
     return tuple(sorted(patterns) if isinstance(patterns, Set) else patterns)
+
+
+def not_of_group(name: str, place: str, known: Iterable[str]) -> ValueError:
+    """Return the error for a key of a group that is none of the known ones; of an option it says where it goes."""
+    message = f"{place} has no {name!r}; it has {', '.join(known)}"
+    if name in Options.__annotations__:
+        message += f"; {name} is for all groups together: give {name}=… to the optimizer"
+    return ValueError(message)
 
 
 def split(given: Mapping[str, Any], decay: str, where: str) -> tuple[dict[str, Any], Common]:

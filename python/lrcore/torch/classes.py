@@ -158,7 +158,9 @@ class AdamW(DropIn, torch.optim.AdamW):
         differentiable: False.
         fused: Taken, and without meaning here.
         options: ``clip_norm``, ``clip_value``, ``skip_nonfinite``, ``average``, ``stats``, ``zero_grads`` and the other
-            :class:`Options <lrcore.optim.options.Options>` of every optimizer, all in the pass of the step.
+            :class:`Options <lrcore.optim.options.Options>` of every optimizer, all in the pass of the step. Those for
+            one group stand under its key ``"lrcore"``, as in ``{"params": …, "lrcore": {"clip_value": 1.0}}``; its
+            other keys are PyTorch's and the program's.
 
     Every number may be a schedule of lrcore. Its value is then in ``param_groups`` at each step; a scheduler of PyTorch
     for the same number is an error.

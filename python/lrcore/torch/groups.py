@@ -1,7 +1,12 @@
-"""Parameter groups of PyTorch: plain dictionaries, which anyone may edit between steps."""
+"""Parameter groups of PyTorch: plain dictionaries, which anyone may edit between steps.
+
+Their keys belong to PyTorch and to the program: frameworks keep ``lr_scale`` and the like there for themselves. Options
+of lrcore for one group stand in a dictionary of their own, under the key :data:`OWN`; no other key acts.
+"""
 
 from __future__ import annotations
 
+import warnings
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +14,13 @@ import numpy as np
 import torch
 
 from lrcore.optim.hyperparameter import plain
-from lrcore.optim.options import GROUP_OPTIONS, NO_OPTIONS
+from lrcore.optim.options import GROUP_OPTIONS, NO_OPTIONS, Options, not_of_group
 from lrcore.optim.param_group import ParamGroup, is_scheduled, value_at
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+
+OWN = "lrcore"
 
 # Arguments of PyTorch that are flags, where its programs may give 1 for True.
 _FLAGS = ("amsgrad", "nesterov", "centered", "maximize")
@@ -26,15 +33,22 @@ class Group:
 
     Attributes:
         given: The dictionary. In the place of a schedule it has the schedule's present value.
-        schedules: The hyperparameters that have schedules, with these.
+        schedules: The hyperparameters, and the options under ``"lrcore"``, that have schedules, with these.
     """
 
-    __slots__ = ("_keys", "_names", "_read", "_seen", "_size", "_varies", "_written", "given", "schedules")
+    __slots__ = ("_keys", "_names", "_options", "_read", "_seen", "_size", "_varies", "_written", "given", "schedules")
 
-    def __init__(self, given: dict[str, Any], names: Sequence[str]) -> None:
-        """Watch a group of an optimizer that has hyperparameters of these names."""
+    def __init__(self, given: dict[str, Any], names: Sequence[str], options: Mapping[str, Any]) -> None:
+        """Watch a group of an optimizer.
+
+        Args:
+            given: The group.
+            names: The names of the optimizer's hyperparameters.
+            options: The options of a group that were given for all of them.
+        """
         self.given = given
         self.schedules: dict[str, Any] = {}
+        self._options = options
         self._names = names
         self._written: dict[str, Any] = {}
         self._seen: tuple[Any, ...] = ()
@@ -48,8 +62,9 @@ class Group:
         values = {name: plain(given[name]) for name in self._names}
         values |= {name: bool(values[name]) for name in _FLAGS if name in values}
         decay = "decoupled" if given.get("decoupled_weight_decay") else "coupled"
-        options = {name: given[name] for name in GROUP_OPTIONS if name in given}
-        return {"decay": decay, **NO_OPTIONS, **values, **options}
+        own = {name: self.schedules.get(name, value) for name, value in self.given.get(OWN, {}).items()}
+        options = {**NO_OPTIONS, "decay": decay, **self._options, **own}
+        return values | {name: plain(value) for name, value in options.items()}
 
     def has_changed(self) -> bool:
         """Return whether the engine is to be told of :meth:`changes`."""
@@ -81,19 +96,24 @@ class Group:
         """Take note of the group as it is, and put values in the place of schedules.
 
         Raises:
-            ValueError: If something else has set what follows a schedule; for ``capturable`` and ``differentiable``.
+            TypeError: If what stands under ``"lrcore"`` is no dictionary.
+            ValueError: If it has a key that is no option of a group; if something else has set what follows a schedule;
+                for ``capturable`` and ``differentiable``.
         """
         for name in _REFUSED:
             if self.given.get(name):
                 raise ValueError(f"{name}=True is not offered here; torch.optim has it")
+        check_own(self.given)
+        self.schedules = {name: one for name, one in self.schedules.items() if name in self._place_of(name)}
         for name, schedule in self.schedules.items():
-            value = self.given[name]
+            value = self._place_of(name)[name]
             if not is_scheduled(value) and value != self._written.get(name, value):
                 raise ValueError(
                     f"param_groups: {name} follows {schedule!r}, and was set to {value!r}, by hand or by a scheduler of"
                     f" PyTorch; give one of both, or schedules.Constant({value!r})"
                 )
-        for name, value in self.given.items():
+        for name in (*self._names, *self.given.get(OWN, ())):
+            value = self._place_of(name).get(name)
             if is_scheduled(value):
                 self.schedules[name] = value
                 self._write(name, value_at(value, steps))
@@ -114,17 +134,57 @@ class Group:
         """Have the engine told of the group anew."""
         self._size = -1
 
+    def _place_of(self, name: str) -> dict[str, Any]:
+        """Return the dictionary in which a hyperparameter or an option stands."""
+        place: dict[str, Any] = self.given if name in self._names else self.given.get(OWN, {})
+        return place
+
     def _write(self, name: str, value: Any) -> None:
-        self.given[name] = self._written[name] = value
+        self._place_of(name)[name] = self._written[name] = value
 
     def _remember(self) -> None:
-        keys = [name for name in (*self._names, *GROUP_OPTIONS, *_ASKED) if name in self.given]
+        keys = [name for name in (*self._names, OWN, *_ASKED) if name in self.given]
         self._keys, self._read = keys, itemgetter(*keys)
         values = self._read(self.given)
-        # A list may be edited in place; so may tensors and arrays, which are not kept twice.
-        self._seen = tuple(list(value) if isinstance(value, list) else value for value in values)
+        # Lists and dictionaries may be edited in place; so may tensors and arrays, which are not kept twice.
+        self._seen = tuple(map(copied, values))
         self._varies = any(isinstance(part, torch.Tensor | np.ndarray) for value in values for part in _parts(value))
         self._size = len(self.given)
+
+
+def check_own(given: Mapping[str, Any]) -> None:
+    """Check what a group has for lrcore, but for values, which the optimizer checks.
+
+    Raises:
+        TypeError: If it is no dictionary.
+        ValueError: If a key of it is no option of a group.
+    """
+    own, place = given.get(OWN, {}), f'group["{OWN}"]'
+    if not isinstance(own, dict):
+        raise TypeError(f"{place} must be a dict of options, such as {{'clip_value': 1.0}}, got {own!r}")
+    for name in own:
+        if name not in GROUP_OPTIONS:
+            raise not_of_group(name, place, GROUP_OPTIONS)
+
+
+def warn_of_bare_options(given: Mapping[str, Any], index: int) -> None:
+    """Warn of keys of a group that are spelt like options of lrcore, and belong to the program.
+
+    ``lr_scale`` is left out: timm, MAE and BEiT put it into every group, and multiply it into ``lr`` themselves.
+    """
+    bare = [name for name in Options.__annotations__ if name in given and name != "lr_scale"]
+    if not bare:
+        return
+    of_group = [name for name in bare if name in GROUP_OPTIONS]
+    of_all = [name for name in bare if name not in GROUP_OPTIONS]
+    where = [f'param_groups[{index}]["{OWN}"] for {", ".join(of_group)}'] if of_group else []
+    where += [f"arguments of the optimizer for {', '.join(of_all)}"] if of_all else []
+    warnings.warn(
+        f"param_groups[{index}] has {', '.join(map(repr, bare))}: the keys of a group are the program's, and lrcore "
+        f"does not read these; its options go into {' and '.join(where)}",
+        UserWarning,
+        stacklevel=3,
+    )
 
 
 def structure_of(given: Mapping[str, Any], params: list[Any]) -> Any:
@@ -145,5 +205,17 @@ def structure_of(given: Mapping[str, Any], params: list[Any]) -> Any:
     return named
 
 
-def _parts(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, tuple | list) else (value,)
+def copied(value: Any) -> Any:
+    """Return a value whose lists and dictionaries are copies."""
+    if isinstance(value, dict):
+        return {name: copied(part) for name, part in value.items()}
+    return list(value) if isinstance(value, list) else value
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """Yield what a value is made of, however it is nested."""
+    if isinstance(value, dict | tuple | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _parts(part)
+    else:
+        yield value

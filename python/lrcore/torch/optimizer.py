@@ -16,7 +16,7 @@ from lrcore.optim.optimizer import with_stats
 from lrcore.optim.option_docs import document
 from lrcore.optim.options import GROUP_OPTIONS, split
 from lrcore.optim.param_group import is_scheduled, value_at
-from lrcore.torch.groups import Group, structure_of
+from lrcore.torch.groups import Group, check_own, copied, structure_of, warn_of_bare_options
 from lrcore.torch.saving import Savable
 
 if TYPE_CHECKING:
@@ -64,18 +64,23 @@ class DropIn(Savable):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters; see :meth:`torch.optim.Optimizer.add_param_group`.
 
-        Values may be schedules, and the group may have the options of a group.
+        Values may be schedules. Options of lrcore for this group alone stand under ``"lrcore"``: ``{"params": …,
+        "lrcore": {"clip_value": 1.0}}``. Any other key is the program's own.
 
         Raises:
-            TypeError: If a parameter that is trained is not float32, float64 or complex of these.
-            ValueError: If one is not on the CPU, or a value is out of range.
+            TypeError: If a parameter that is trained is not float32, float64 or complex of these; if ``"lrcore"`` has
+                no dictionary.
+            ValueError: If one is not on the CPU, or a value is out of range; if ``"lrcore"`` has what is no option of
+                a group.
         """
         if isinstance(param_group, dict):
-            for name, value in (self._of_groups | self._scheduled).items():
+            for name, value in self._scheduled.items():
                 param_group.setdefault(name, value)
         super().add_param_group(param_group)
         try:
-            group = self._watched(len(self.param_groups) - 1)
+            index = len(self.param_groups) - 1
+            group = self._watched(index)
+            warn_of_bare_options(group.given, index)
         except BaseException:
             self.param_groups.pop()
             raise
@@ -97,7 +102,8 @@ class DropIn(Savable):
                 raise ValueError(f"{place} is a lazily {kind} view; give a copy, .resolve_conj().resolve_neg()")
         if self._of_all.get("no_decay") and "param_names" not in given:
             raise ValueError("no_decay matches names: give model.named_parameters(), or groups of such pairs")
-        group = Group(given, self._engine_class.hyperparameter_names())
+        check_own(given)
+        group = Group(given, self._engine_class.hyperparameter_names(), self._of_groups)
         self._engine_class.check_group(self._own(group.values()))
         group.take(self.steps)
         return group
@@ -259,16 +265,14 @@ class DropIn(Savable):
         self = cls.__new__(cls)
         self._start(options)
         attributes = {name: value for name, value in vars(optimizer).items() if name.startswith("_optimizer_")}
-        attributes["defaults"] = {**optimizer.defaults, **self._of_groups}
-        attributes["param_groups"] = [{**self._of_groups, **group} for group in optimizer.param_groups]
+        attributes["defaults"] = dict(optimizer.defaults)
+        attributes["param_groups"] = [copied(group) for group in optimizer.param_groups]
         attributes["state"] = optimizer.state
         torch.optim.Optimizer.__setstate__(self, attributes)
         for index in range(len(self.param_groups)):
             self._watched(index)
+            warn_of_bare_options(self.param_groups[index], index)
         # All is well. Whoever edits the groups of the other one, as its schedulers do, edits these.
-        for given in optimizer.param_groups:
-            for name, value in self._of_groups.items():
-                given.setdefault(name, value)
         self.param_groups = optimizer.param_groups
         optimizer.state = self.state
         # Its schedulers ask it whether a step was taken.

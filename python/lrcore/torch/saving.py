@@ -8,9 +8,8 @@ import torch
 
 from lrcore._ranges import check_count
 from lrcore.optim.optimizer import live_lock
-from lrcore.optim.options import GROUP_OPTIONS
 from lrcore.schedules import Schedule
-from lrcore.torch.groups import Group
+from lrcore.torch.groups import OWN, Group, check_own
 from lrcore.torch.states import States
 
 if TYPE_CHECKING:
@@ -92,6 +91,9 @@ class Savable(torch.optim.Optimizer):
         program makes them anew.
         """
         saved: dict[str, Any] = super().state_dict()
+        for group in saved.get("param_groups", ()):
+            if OWN in group:  # which is a dictionary that may be edited in place
+                group[OWN] = dict(group[OWN])
         scheduled = any(group.schedules for group in self._groups) or isinstance(
             self._of_all.get("clip_norm"), Schedule
         )
@@ -111,6 +113,8 @@ class Savable(torch.optim.Optimizer):
         def note(_: Any, given: dict[str, Any]) -> None:
             nonlocal state_dict
             check_count("state_dict['steps']", given.get("steps", 0), least=0)
+            for group in given["param_groups"]:
+                check_own(group)
             state_dict = given
 
         # Hooks of the user may replace the state before it is loaded, and look at what came of it afterwards.
@@ -154,7 +158,8 @@ class Savable(torch.optim.Optimizer):
         if own is None:
             # This is how PyTorch loads a state. What groups were before does not matter, but for options that it lacks.
             for given, old in zip(self.param_groups, before, strict=True):
-                given.update({name: old[name] for name in GROUP_OPTIONS if name in old and name not in given})
+                if OWN in old:
+                    given.setdefault(OWN, old[OWN])
                 # Whoever holds the groups, as an optimizer does that shares them, sees what was loaded.
                 old.clear()
                 old.update(given)
@@ -164,7 +169,7 @@ class Savable(torch.optim.Optimizer):
             return
         self._of_groups, self._of_all, self._scheduled = own["of_groups"], own["of_all"], own["scheduled"]
         self._steps = own["steps"]
-        self._groups = [Group(given, names) for given in self.param_groups]
+        self._groups = [Group(given, names, self._of_groups) for given in self.param_groups]
         for group, schedules in zip(self._groups, own["schedules"], strict=True):
             group.schedules = schedules
             group.accept()
