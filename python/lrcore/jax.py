@@ -149,7 +149,7 @@ class Optimizer(optim.Optimizer):
                     if array is not None:
                         tree[name][...] = array
 
-    def averaged(self) -> Any:
+    def averaged(self) -> Any:  # type: ignore[override]
         """Return the averages of the weights in the structure of the parameters, as new arrays, for an evaluation.
 
         A parameter that has no average, since it had no gradient so far, is there with its weight.
@@ -167,6 +167,7 @@ class Optimizer(optim.Optimizer):
 
         Note:
             Elsewhere in lrcore ``averaged`` is a ``with`` block, in which the weights themselves have these values.
+            Running statistics of a batch normalisation are those of the weights: compute them anew for the averages.
         """
         require(self._common.average, self)
         with self._lock:

@@ -137,6 +137,9 @@ class _Trained:
     @_optimizer.setter
     def _optimizer(self, given: Any) -> None:
         del given
+        before = vars(self).get("_lrcore")
+        if isinstance(before, Optimizer):
+            before._refuse_if_swapped()  # a warm start would train the averages
         self._lrcore = self._made(_named([*self.coefs_, *self.intercepts_]))
 
     def _made(self, params: dict[str, Array]) -> Optimizer:

@@ -235,3 +235,43 @@ def test_ctrl_c_around_the_swap_is_no_reason_to_refuse_steps(place, monkeypatch)
         evaluate()
     assert snapshot(opt, *opt.params.values()) == before
     assert opt.step({name: np.ones((2, 3)) for name in "ab"}).applied
+
+
+WAYS = {
+    "pickle": pickle.dumps,
+    "deepcopy": copy.deepcopy,
+    "state_dict": lambda opt: opt.state_dict(),
+    "load_state_dict": lambda opt: opt.load_state_dict({}),
+    "save": lambda opt: lrcore.save("/dev/null/nowhere", opt),
+    "load": lambda opt: opt.load_state_dict({}, strict=False),
+    "accumulate": lambda opt: opt.accumulate({"w": np.ones((5, 3)), "b": None, "idle": None}),
+    "add_param_group": lambda opt: opt.add_param_group({"params": {"more": np.ones(1)}}),
+    "find_lr": lambda opt: lrcore.find_lr(opt, lambda *_: 1.0, [1.0]),
+}
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_averages_do_not_leave_as_weights(way):
+    opt = trained()
+    before = snapshot(opt, *opt.params.values())
+    with opt.averaged(), pytest.raises(RuntimeError, match=r"^the weights are averages now"):
+        way(opt)
+    assert snapshot(opt, *opt.params.values()) == before
+
+
+def test_buffers_are_put_back():
+    opt = trained()
+    running = {"mean": np.full(3, -0.0), "more": [np.arange(4.0).reshape(2, 2).T]}
+    before = [array.tobytes() for array in (running["mean"], *running["more"])]
+    with opt.averaged(buffers=running):
+        running["mean"][...] = 1.0
+        running["more"][0][...] = np.nan
+    assert [array.tobytes() for array in (running["mean"], *running["more"])] == before
+    with pytest.raises(
+        TypeError, match=r"^buffers\['mean'\] must be an array, or a sequence or mapping of arrays, got f"
+    ):
+        opt.averaged(buffers={"mean": 1.0}).__enter__()
+    running["mean"].flags.writeable = False
+    with pytest.raises(ValueError, match=r"^buffers\['mean'\] is read-only"):
+        opt.averaged(buffers=running).__enter__()
+    opt.step({"w": np.ones((5, 3)), "b": None, "idle": None})

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from lrcore._ranges import FRACTION, check_count
 from lrcore._restoring import put_back
 from lrcore.optim.hyperparameter import FLAG
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from typing import Self
-
-    import numpy as np
 
     _Array = np.ndarray[Any, Any]
 
@@ -54,6 +55,9 @@ class EMA(_EMA):
     Note:
         PyTorch's ``AveragedModel`` with ``get_ema_multi_avg_fn(decay)`` has the same numbers where every parameter has
         a gradient at every step. Here a parameter without one keeps its average, too.
+
+        Running statistics of a batch normalisation are those of the weights, not of the averages: see ``averaged``
+        of the optimizer for how to compute them anew.
     """
 
     __slots__ = ()
@@ -102,6 +106,9 @@ class SWA(_SWA):
 
     Note:
         PyTorch's ``AveragedModel`` without arguments, updated at those steps, has the same numbers.
+
+        Running statistics of a batch normalisation are those of the weights, not of the averages: see ``averaged``
+        of the optimizer for how to compute them anew.
     """
 
     __slots__ = ()
@@ -120,6 +127,7 @@ class SWA(_SWA):
 
 Average = EMA | SWA
 
+# Whatever reads the weights for keeps, or changes them or what belongs to them, raises this within the block.
 AVERAGES_NOW = "the weights are averages now; leave the with block of averaged() first"
 
 
@@ -147,6 +155,7 @@ def swapped(
     copied: Callable[[Any], Any] = _copied,
     fill: Callable[[Any, Any], None] = _fill,
     is_writeable: Callable[[Any], bool] = _is_writeable,
+    also: Sequence[Callable[[], object]] = (),
 ) -> Iterator[None]:
     """Give weights the values of their averages for a while. Each weight gets its own back, whatever happens.
 
@@ -155,6 +164,7 @@ def swapped(
         copied: Copies a weight.
         fill: Writes values into a weight.
         is_writeable: Tells whether a weight can be written to.
+        also: Called at the end, too: what puts back arrays that are no parameters.
 
     Raises:
         ValueError: If a weight is read-only or has another shape than its average. Nothing is written then.
@@ -168,6 +178,7 @@ def swapped(
     restores: list[Callable[[], object]] = [
         partial(_restore, name, weight, copied(weight), fill) for name, weight, _ in named
     ]
+    restores += also
     try:
         for _, weight, average in named:
             fill(weight, average)
@@ -191,6 +202,41 @@ def _restore(name: str, weight: Any, own: Any, fill: Callable[[Any, Any], None])
         fill(weight, own)
     except Exception as error:
         raise RuntimeError(f"the weight {name!r} could not be put back and holds its average: {error}") from error
+
+
+def buffers_kept(buffers: Any) -> list[Callable[[], object]]:
+    """Return what puts back arrays that are no parameters, each as it is now.
+
+    Args:
+        buffers: An array, a sequence or mapping of arrays, these nested, or None.
+
+    Raises:
+        TypeError: If something in it is no array.
+        ValueError: If an array is read-only.
+    """
+    return [] if buffers is None else [partial(_refill, *one) for one in _copies(buffers, "buffers")]
+
+
+def _copies(buffers: Any, place: str) -> Iterator[tuple[str, _Array, _Array]]:
+    """Yield the place of each array in a structure, the array and a copy of it."""
+    if isinstance(buffers, np.ndarray):
+        if not buffers.flags.writeable:
+            raise ValueError(f"{place} is read-only, so it can't be put back")
+        yield place, buffers, _copied(buffers)
+    elif isinstance(buffers, Mapping):
+        for key, value in buffers.items():
+            yield from _copies(value, f"{place}[{key!r}]")
+    elif isinstance(buffers, Sequence) and not isinstance(buffers, str | bytes):
+        for i, value in enumerate(buffers):
+            yield from _copies(value, f"{place}[{i}]")
+    else:
+        raise TypeError(f"{place} must be an array, or a sequence or mapping of arrays, got {type(buffers).__name__}")
+
+
+def _refill(place: str, array: _Array, values: _Array) -> None:
+    if array.shape != values.shape:
+        raise RuntimeError(f"{place} could not be put back: its shape was {values.shape}, and is {array.shape} now")
+    array[...] = values
 
 
 def _shape(array: Any) -> tuple[int, ...]:

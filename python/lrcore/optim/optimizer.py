@@ -273,6 +273,7 @@ class Optimizer(Savable):
             array([-2., -2.])
         """
         with self._lock:
+            self._refuse_if_swapped()
             for index, group in enumerate(self._groups):
                 if group.edited:
                     self._resolve(index, group)
@@ -336,6 +337,7 @@ class Optimizer(Savable):
         """
         _check_group(group)
         with self._lock:
+            self._refuse_if_swapped()
             self._add_group(group)
             groups = self._params if self._grouped else [{"params": self._params}]
             self._params = [*groups, group]

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
-from lrcore.optim.averages import AVERAGES_NOW, require, swapped
+from lrcore.optim.averages import AVERAGES_NOW, buffers_kept, require, swapped
 from lrcore.schedules import Schedule
 
 if TYPE_CHECKING:
@@ -65,15 +65,23 @@ class Readable:
         return MappingProxyType(views)
 
     @contextmanager
-    def averaged(self) -> Iterator[Self]:
+    def averaged(self, buffers: Any = None) -> Iterator[Self]:
         """Give the weights the values of their averages for the length of a ``with`` block, as for an evaluation.
 
-        Afterwards, also after an exception, every weight has its own values again, bit for bit. Within it steps are
-        refused. A parameter that has no average keeps its weight. It takes a copy of the weights.
+        Afterwards, also after an exception, every weight has its own values again, bit for bit. A parameter that has no
+        average keeps its weight. It takes a copy of the weights. Within the block all is refused that would keep the
+        averages as weights, or train on them: steps, gradients to be accumulated, state dicts, checkpoints, pickles and
+        copies, new groups.
+
+        Args:
+            buffers: Arrays that belong to the weights and are no parameters, such as the running statistics of a batch
+                normalisation: an array, or a sequence or mapping of arrays, these nested. They may be computed anew
+                within the block, for the averages, and are put back at its end.
 
         Raises:
-            ValueError: If the optimizer has no ``average``; if a weight is read-only or was given another shape, and
-                then no weight is changed.
+            TypeError: If something in ``buffers`` is no array.
+            ValueError: If the optimizer has no ``average``; if a weight is read-only or was given another shape, or a
+                buffer is read-only, and then no weight is changed.
             RuntimeError: If the averages are in place already. At the end, if a weight could not be put back, since it
                 became read-only or got another shape in the block; all others are.
 
@@ -87,6 +95,14 @@ class Readable:
             [2.]
             >>> opt.params["w"]
             array([3.])
+
+            Statistics that the model keeps beside its weights:
+
+            >>> running = {"mean": np.array([3.0])}
+            >>> with opt.averaged(buffers=running):
+            ...     running["mean"][...] = opt.params["w"]
+            >>> running["mean"]
+            array([3.])
         """
         require(self._common.average, self)
         swaps = False
@@ -97,7 +113,8 @@ class Readable:
                 swaps = self._swapped = True
                 averages = self.average
                 weights = dict(zip(self._names, self._stepper.weights(), strict=True))
-            with swapped([(name, weights[name], average) for name, average in averages.items()]):
+            named = [(name, weights[name], average) for name, average in averages.items()]
+            with swapped(named, also=buffers_kept(buffers)):
                 yield self
         finally:
             if swaps:

@@ -44,8 +44,12 @@ class Savable(Readable):
 
         Note:
             PyTorch numbers parameters; here they have names, so their order does not matter.
+
+        Raises:
+            RuntimeError: Within :meth:`averaged`, as from all that saves, loads or copies the optimizer.
         """
         with self._lock:
+            self._refuse_if_swapped()
             return state_dicts.capture(self._snapshot())
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> LoadReport:  # noqa: FBT001, FBT002
@@ -71,6 +75,7 @@ class Savable(Readable):
             PyTorch casts state to the dtype of the weight; here another dtype is an error, and precision is kept.
         """
         with self._lock:
+            self._refuse_if_swapped()
             weights = dict(zip(self._names, self._stepper.weights(), strict=True))
             states = [RULES[rule][1] for rule in (self._rules if strict else RULES)]
             loaded = state_dicts.match(state_dict, self._snapshot(), weights, states, strict=strict)
@@ -128,6 +133,7 @@ class Savable(Readable):
     def __getstate__(self) -> dict[str, Any]:
         """Return what a pickle or a deep copy holds: the parameters too, so that both stay together."""
         with self._lock:
+            self._refuse_if_swapped()
             snapshot = self._snapshot()
         return {
             "params": self._params,

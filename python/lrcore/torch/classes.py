@@ -161,6 +161,8 @@ class AdamW(DropIn, torch.optim.AdamW):
             :class:`Options <lrcore.optim.options.Options>` of every optimizer, all in the pass of the step. Those for
             one group stand under its key ``"lrcore"``, as in ``{"params": …, "lrcore": {"clip_value": 1.0}}``; its
             other keys are PyTorch's and the program's.
+            ``with opt.averaged(model, update_bn=loader)`` puts averages in the place of the weights, and computes the
+            running statistics of batch norms for them.
 
     Every number may be a schedule of lrcore. Its value is then in ``param_groups`` at each step; a scheduler of PyTorch
     for the same number is an error.

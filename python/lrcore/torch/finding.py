@@ -17,6 +17,7 @@ from lrcore.finder.loop import Finder
 from lrcore.finder.preserving import all_of, generators_preserved
 from lrcore.finder.search import ratios_of, search
 from lrcore.torch.optimizer import DropIn
+from lrcore.torch.preserving import copy_of, restore, restore_entries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -103,6 +104,8 @@ def find_lr(
     of_loader = getattr(loader, "generator", None)
     if of_loader is not None:
         drawn.append(of_loader)
+    if isinstance(opt, DropIn):
+        opt._refuse_if_averaged()
     with ExitStack() as stack:
         stack.enter_context(generators_preserved(drawn))  # a loader draws when it is begun
         if isinstance(opt, DropIn):
@@ -180,13 +183,13 @@ def _preserved(model: torch.nn.Module, opt: torch.optim.Optimizer) -> Iterator[N
     restores: list[Callable[[], object]] = []
     for module in model.modules():
         # A forward pass may put other tensors in the place of buffers.
-        restores.append(partial(_restore_entries, module._buffers, dict(module._buffers)))
-        restores.append(partial(_restore_entries, module._parameters, dict(module._parameters)))
+        restores.append(partial(restore_entries, module._buffers, dict(module._buffers)))
+        restores.append(partial(restore_entries, module._parameters, dict(module._parameters)))
     held = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     held |= {id(param): param for group in opt.param_groups for param in group["params"]}
     for tensor in held.values():
-        restores.append(partial(_restore_grad, tensor, tensor.grad, _copy(tensor.grad)))
-        restores.append(partial(_restore, tensor, _copy(tensor)))
+        restores.append(partial(_restore_grad, tensor, tensor.grad, copy_of(tensor.grad)))
+        restores.append(partial(restore, tensor, copy_of(tensor)))
     restores.append(partial(_restore_state, opt, {param: _held(own) for param, own in opt.state.items()}))
     restores.extend(partial(_restore_group, group, _held(group)) for group in opt.param_groups)
     if isinstance(opt, DropIn):
@@ -197,27 +200,15 @@ def _preserved(model: torch.nn.Module, opt: torch.optim.Optimizer) -> Iterator[N
         put_back(restores)
 
 
-def _copy(value: Any) -> Any:
-    return value.detach().clone() if isinstance(value, torch.Tensor) else value
-
-
 def _held(entries: Any) -> Any:
     """Return a dictionary with a copy beside each entry; what is none stays what it is."""
-    return {name: (value, _copy(value)) for name, value in entries.items()} if isinstance(entries, dict) else entries
-
-
-def _restore(tensor: torch.Tensor, copy: torch.Tensor) -> torch.Tensor:
-    # What has not changed may be what could not be written to, such as an expanded buffer.
-    if not torch.equal(tensor, copy):
-        with torch.no_grad():
-            tensor.copy_(copy)
-    return tensor
+    return {name: (value, copy_of(value)) for name, value in entries.items()} if isinstance(entries, dict) else entries
 
 
 def _restore_grad(tensor: torch.Tensor, grad: torch.Tensor | None, copy: torch.Tensor | None) -> None:
     tensor.grad = grad
     if grad is not None and copy is not None:
-        _restore(grad, copy)
+        restore(grad, copy)
 
 
 def _restored(held: Any) -> Any:
@@ -225,7 +216,7 @@ def _restored(held: Any) -> Any:
     if not isinstance(held, dict):
         return held
     pairs = held.items()
-    return {name: _restore(one, copy) if isinstance(one, torch.Tensor) else one for name, (one, copy) in pairs}
+    return {name: restore(one, copy) if isinstance(one, torch.Tensor) else one for name, (one, copy) in pairs}
 
 
 def _restore_state(opt: torch.optim.Optimizer, held: dict[Any, Any]) -> None:
@@ -233,13 +224,8 @@ def _restore_state(opt: torch.optim.Optimizer, held: dict[Any, Any]) -> None:
     opt.state.update({param: _restored(own) for param, own in held.items()})
 
 
-def _restore_entries(entries: dict[str, Any], held: dict[str, Any]) -> None:
-    entries.clear()
-    entries.update(held)
-
-
 def _restore_group(group: dict[str, Any], held: dict[str, Any]) -> None:
-    _restore_entries(group, _restored(held))
+    restore_entries(group, _restored(held))
 
 
 def _momentum(opt: torch.optim.Optimizer) -> float | None:

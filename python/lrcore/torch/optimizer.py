@@ -17,10 +17,11 @@ from lrcore.optim.option_docs import document
 from lrcore.optim.options import GROUP_OPTIONS, split
 from lrcore.optim.param_group import is_scheduled, value_at
 from lrcore.torch.groups import Group, check_own, copied, structure_of, warn_of_bare_options
+from lrcore.torch.preserving import buffers_kept, copy_of, recompute_statistics
 from lrcore.torch.saving import Savable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Self
 
     from lrcore.torch.engine import Engine
@@ -72,7 +73,10 @@ class DropIn(Savable):
                 no dictionary.
             ValueError: If one is not on the CPU, or a value is out of range; if ``"lrcore"`` has what is no option of
                 a group.
+            RuntimeError: Within :meth:`averaged`.
         """
+        if self._groups:
+            self._refuse_if_averaged()
         if isinstance(param_group, dict):
             for name, value in self._scheduled.items():
                 param_group.setdefault(name, value)
@@ -89,6 +93,7 @@ class DropIn(Savable):
     def _watched(self, index: int) -> Group:
         """Check a group, and return what watches it."""
         given = self.param_groups[index]
+        _refuse_averaged(given)
         for i, param in enumerate(given["params"]):
             if not param.requires_grad:
                 continue
@@ -154,8 +159,7 @@ class DropIn(Savable):
                 loss = closure()
         with self._lock:  # two threads would each make an engine, or one say what the other's step has made
             engine = self._ready()
-            if self._is_averaged:
-                raise RuntimeError(AVERAGES_NOW)
+            self._refuse_if_averaged()
             scale = self._scale()
             if scale is None:
                 info = StepInfo(applied=False, step=engine.steps, lr=engine.lr, grad_norm=None)
@@ -311,29 +315,70 @@ class DropIn(Savable):
         return [(name, param, state["average"]) for name, param, state in states if "average" in state]
 
     @contextmanager
-    def averaged(self) -> Iterator[Self]:
+    def averaged(self, model: torch.nn.Module | None = None, update_bn: Iterable[Any] | None = None) -> Iterator[Self]:
         """Give the weights the values of their averages for the length of a ``with`` block, as for an evaluation.
 
-        Afterwards, also after an exception, every weight has its own values again, bit for bit. Within it steps are
-        refused. It takes a copy of the weights.
+        Afterwards, also after an exception, every weight has its own values again, bit for bit. It takes a copy of the
+        weights. Within the block all is refused that would keep the averages as weights, or train on them: steps, of
+        other optimizers of these weights too, new optimizers of them, state dicts, pickles and copies, new groups. The
+        state dict and copies of the model are those of the averages, as one wants to export them.
+
+        Args:
+            model: The model of the weights. Its buffers, such as the running statistics of batch norms, are put back
+                at the end, bit for bit, whatever happens to them in the block.
+            update_bn: Batches, such as a loader. The running statistics of the model's batch norms, which belong to
+                other weights than the averages, are computed anew over all of them, as
+                :func:`torch.optim.swa_utils.update_bn` does: a batch that is a list or a tuple is given to the model as
+                its first entry. Modules are in their own modes again afterwards.
 
         Raises:
+            TypeError: If ``model`` is no module.
             ValueError: If the optimizer has no ``average``; if a weight was given another shape, and then no weight is
-                changed.
+                changed; if the model has no parameter of the optimizer, ``update_bn`` comes without a model or has no
+                batch.
             RuntimeError: If the averages are in place already. At the end, if a weight could not be put back, since it
                 got another shape in the block; all others are.
+
+        Examples:
+            >>> import torch, lrcore.torch
+            >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+            >>> opt = lrcore.torch.SGD(model.parameters(), lr=0.1, average=lrcore.SWA())
+            >>> loader = [(torch.randn(8, 2), torch.zeros(8))] * 2
+            >>> model(loader[0][0]).sum().backward()
+            >>> opt.step()
+            >>> with opt.averaged(model, update_bn=loader):
+            ...     model[1].num_batches_tracked.item()
+            2
+            >>> model[1].num_batches_tracked.item()
+            1
         """
         require(self._of_all.get("average"), self)
-        if self._is_averaged:
-            raise RuntimeError(AVERAGES_NOW)
+        self._refuse_if_averaged()
         averages = self._averages()
+        self._check_model(model, update_bn)
+        buffers = [] if model is None else buffers_kept(model)
         self._is_averaged = True
         try:
             # Those of inference mode, which can't be written to outside of it, are refused by now.
-            with swapped(averages, _copied, _fill, is_writeable=lambda _: True):
+            with _marked(averages), swapped(averages, copy_of, _fill, is_writeable=lambda _: True, also=buffers):
+                if model is not None and update_bn is not None:
+                    recompute_statistics(model, update_bn)
                 yield self
         finally:
             self._is_averaged = False
+
+    def _check_model(self, model: Any, update_bn: Any) -> None:
+        if model is None:
+            if update_bn is not None:
+                raise ValueError("averaged: update_bn needs the model whose statistics it is for: averaged(model, …)")
+            return
+        if not isinstance(model, torch.nn.Module):
+            raise TypeError(f"averaged: model must be a torch.nn.Module, got {type(model).__name__}")
+        own = {id(param) for group in self.param_groups for param in group["params"]}
+        if not any(id(param) in own for param in model.parameters()):
+            raise ValueError(
+                f"averaged: model must be that of the optimizer; {type(model).__name__} has none of its parameters"
+            )
 
 
 _hooked = torch.optim.Optimizer.profile_hook_step(DropIn._take)
@@ -341,8 +386,33 @@ _hooked = torch.optim.Optimizer.profile_hook_step(DropIn._take)
 _compiled_around = torch._disable_dynamo(DropIn.step)
 
 
-def _copied(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().clone()
+# The weights, by identity, that have the values of their averages at present. Whose they are does not matter.
+_AVERAGED: dict[int, torch.Tensor] = {}
+
+
+@contextmanager
+def _marked(averages: list[tuple[str, Any, torch.Tensor]]) -> Iterator[None]:
+    """Have optimizers refuse weights that have the values of their averages."""
+    own = {id(param): param for _, param, _ in averages}
+    # Optimizers of PyTorch, such as the one that from_torch took over from, call it before their steps.
+    hook = torch_optimizer.register_optimizer_step_pre_hook(_refuse_to_step)
+    try:
+        _AVERAGED.update(own)
+        yield
+    finally:
+        for key in own:
+            _AVERAGED.pop(key, None)
+        hook.remove()
+
+
+def _refuse_averaged(group: Mapping[str, Any]) -> None:
+    if _AVERAGED and any(id(param) in _AVERAGED for param in group["params"]):
+        raise RuntimeError(AVERAGES_NOW)
+
+
+def _refuse_to_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    for group in optimizer.param_groups:
+        _refuse_averaged(group)
 
 
 def _fill(tensor: torch.Tensor, values: torch.Tensor) -> None:

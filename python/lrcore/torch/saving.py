@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from lrcore._ranges import check_count
+from lrcore.optim.averages import AVERAGES_NOW
 from lrcore.optim.optimizer import live_lock
 from lrcore.schedules import Schedule
 from lrcore.torch.groups import OWN, Group, check_own
@@ -45,6 +46,10 @@ class Savable(torch.optim.Optimizer):
         self._steps, self._is_averaged = 0, False
         self._groups: list[Group] = []
         self._lock = live_lock(self)
+
+    def _refuse_if_averaged(self) -> None:
+        if self._is_averaged:
+            raise RuntimeError(AVERAGES_NOW)
 
     @property
     def state(self) -> States:
@@ -89,7 +94,11 @@ class Savable(torch.optim.Optimizer):
         An optimizer with schedules or an average adds ``"steps"``, how many were taken, and ``"reports"``, where a
         schedule follows what was reported. PyTorch passes over both. Schedules themselves are not part of it: the
         program makes them anew.
+
+        Raises:
+            RuntimeError: Within :meth:`averaged`, as from all that saves, loads or copies the optimizer.
         """
+        self._refuse_if_averaged()
         saved: dict[str, Any] = super().state_dict()
         for group in saved.get("param_groups", ()):
             if OWN in group:  # which is a dictionary that may be edited in place
@@ -109,6 +118,7 @@ class Savable(torch.optim.Optimizer):
 
         Where the state does not say how many steps were taken, it is the largest count of a parameter.
         """
+        self._refuse_if_averaged()
 
         def note(_: Any, given: dict[str, Any]) -> None:
             nonlocal state_dict
@@ -137,6 +147,7 @@ class Savable(torch.optim.Optimizer):
             engine.go_on_from({**engine.progress(), "reports": reports})
 
     def __getstate__(self) -> dict[str, Any]:
+        self._refuse_if_averaged()
         engine = self._engine
         own = {
             "of_groups": self._of_groups,
