@@ -14,7 +14,8 @@ pub mod rules;
 mod python;
 
 #[cfg(feature = "python")]
-#[pyo3::pymodule]
+// The GIL is what keeps Python code and other steps away while arrays are read, so an interpreter without it has to turn it on.
+#[pyo3::pymodule(gil_used = true)]
 mod _lrcore {
     #[pymodule_export]
     use super::python::{
