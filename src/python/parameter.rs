@@ -2,6 +2,7 @@
 
 use std::ptr;
 
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
@@ -29,6 +30,9 @@ pub(super) struct State {
     pub(super) t: u64,
     pub(super) names: &'static [&'static str],
     pub(super) arrays: Vec<Py<PyAny>>,
+    /// Arrays, by name, that the present rule does not use: an edit of a hyperparameter chose another rule, and one that edits
+    /// it back goes on with them.
+    pub(super) unused: Vec<(&'static str, Py<PyAny>)>,
     /// The average of the weight.
     pub(super) average: Option<Py<PyAny>>,
     /// How many weights the average has seen.
@@ -41,10 +45,11 @@ pub(super) struct State {
 pub(super) const AVERAGE_NAME: &str = "average";
 
 impl State {
-    pub(super) const NONE: Self = Self { t: 0, names: &[], arrays: Vec::new(), average: None, averaged: 0, home: None };
+    pub(super) const NONE: Self =
+        Self { t: 0, names: &[], arrays: Vec::new(), unused: Vec::new(), average: None, averaged: 0, home: None };
 
-    /// This state made into that of another rule, with an average if that is wanted. Arrays that both have stay;
-    /// `make(initial)` gives the others. One that is wholly new has seen no step.
+    /// This state made into that of another rule, with an average if that is wanted. Arrays that are known stay, also those
+    /// that the rule does not use; `make(initial)` gives the others. One that is wholly new has seen no step.
     pub(super) fn turned_into(
         &self,
         py: Python<'_>,
@@ -64,12 +69,20 @@ impl State {
             Some(array) => (Some(array.clone_ref(py)), self.averaged),
             None => (averages.then(|| make(0.0)).transpose()?, 0),
         };
-        Ok(Self { t: if kept { self.t } else { 0 }, names, arrays, average, averaged, home: None })
+        let unused = self.known().filter(|(name, _)| !names.contains(name));
+        let unused = unused.map(|(name, array)| (name, array.clone_ref(py))).collect();
+        Ok(Self { t: if kept { self.t } else { 0 }, names, arrays, unused, average, averaged, home: None })
+    }
+
+    /// The arrays with their names, whether the present rule uses them or not.
+    fn known(&self) -> impl Iterator<Item = (&'static str, &Py<PyAny>)> {
+        let used = self.names.iter().copied().zip(&self.arrays);
+        used.chain(self.unused.iter().map(|(name, array)| (*name, array)))
     }
 
     fn array(&self, py: Python<'_>, name: &str) -> Option<Py<PyAny>> {
-        let held = self.names.iter().position(|other| *other == name).and_then(|at| self.arrays.get(at));
-        held.map(|array| array.clone_ref(py)).or_else(|| self.at_home(py, name))
+        let held = self.known().find(|(other, _)| *other == name);
+        held.map(|(_, array)| array.clone_ref(py)).or_else(|| self.at_home(py, name))
     }
 
     /// Becomes what a step made of it.
@@ -78,7 +91,8 @@ impl State {
         *self = Self { home, ..made };
     }
 
-    /// The state that a mapping of names to arrays holds, if these are the states of some rule, with or without an average.
+    /// The state that a mapping of names to arrays holds, if these are the states of some rule, with or without an average. What
+    /// the rule of the next step does not use is kept by it.
     pub(super) fn from_mapping(t: u64, averaged: u64, arrays: &Bound<'_, PyDict>, parameter: &str) -> PyResult<Self> {
         let mut given: Vec<String> = arrays.keys().extract()?;
         given.retain(|name| name != AVERAGE_NAME);
@@ -89,7 +103,8 @@ impl State {
         let names = names.ok_or_else(|| error::state_of_no_rule(parameter, &given))?;
         let array = |name: &&str| Ok(arrays.as_any().get_item(name)?.unbind());
         let average = arrays.get_item(AVERAGE_NAME)?.map(Bound::unbind);
-        Ok(Self { t, names, arrays: names.iter().map(array).collect::<PyResult<_>>()?, average, averaged, home: None })
+        let arrays = names.iter().map(array).collect::<PyResult<_>>()?;
+        Ok(Self { t, names, arrays, average, averaged, ..Self::NONE })
     }
 
     /// Whether the arrays are those of a rule with these states.
@@ -99,9 +114,14 @@ impl State {
         ptr::eq(self.names, names) || self.names == names
     }
 
+    pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.known().map(|(_, array)| array).chain(&self.average).try_for_each(|array| visit.call(array))?;
+        self.home.as_ref().map_or(Ok(()), |home| home.traverse(visit))
+    }
+
     pub(super) fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let dict = PyDict::new(py);
-        for (name, array) in self.names.iter().zip(&self.arrays) {
+        for (name, array) in self.known() {
             dict.set_item(name, array)?;
         }
         if let Some(average) = &self.average {

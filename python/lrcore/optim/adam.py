@@ -53,7 +53,8 @@ class Adam(Optimizer):
         array([0.9, 2.1], dtype=float32)
 
     State:
-        ``exp_avg`` (m), ``exp_avg_sq`` (v), with ``amsgrad`` also ``max_exp_avg_sq``.
+        ``exp_avg`` (m), ``exp_avg_sq`` (v), with ``amsgrad`` also ``max_exp_avg_sq``, which stays as it is while it is
+        turned off.
 
     References:
         Kingma & Ba, *Adam: A Method for Stochastic Optimization* (2015). Reddi, Kale & Kumar, *On the Convergence of

@@ -54,7 +54,8 @@ class RMSprop(Optimizer):
         array([0.9, 2.1])
 
     State:
-        ``square_avg`` (s), with ``centered`` also ``grad_avg`` (ḡ), with momentum also ``momentum_buffer`` (b).
+        ``square_avg`` (s), with ``centered`` also ``grad_avg`` (ḡ), with momentum also ``momentum_buffer`` (b). The
+        last two stay as they are while they are turned off.
 
     References:
         Tieleman & Hinton, *Lecture 6.5: rmsprop* (2012). Centered: Graves, *Generating Sequences With Recurrent Neural

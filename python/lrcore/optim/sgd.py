@@ -54,7 +54,7 @@ class SGD(Optimizer):
         array([0.9, 1.9], dtype=float32)
 
     State:
-        ``momentum_buffer``, if there is momentum.
+        ``momentum_buffer``, if there is momentum. It stays as it is while momentum is set to 0.
 
     References:
         Sutskever, Martens, Dahl & Hinton, *On the importance of initialization and momentum in deep learning* (2013).
