@@ -127,6 +127,14 @@ def grad_norm(grads, norm_type=2.0, scale=1.0):
     return math.sqrt(total) if norm_type == 2 else total
 
 
+def weighted_sum(batches, weights):
+    """The sum of micro-batches, each multiplied by its weight, and what it is divided by to be their mean."""
+    total, divisor = np.zeros_like(batches[0]), 0.0
+    for batch, weight in zip(batches, weights, strict=True):
+        total, divisor = total + batch * batch.dtype.type(weight), divisor + weight
+    return total, divisor
+
+
 def clip_coefficient(norm, clip_norm):
     return min(1.0, clip_norm / (norm + 1e-6))
 

@@ -154,7 +154,7 @@ def load(path: StrPath, opt: Optimizer, *, strict: bool = True) -> dict[str, Any
             for name in found:
                 file.fill(f"params/{name}", weights[name])
             if (waiting := opt._stepper.accumulated) is not None:
-                for index, array in waiting[1]:
+                for index, array in waiting[2]:
                     file.fill(f"accumulated/{opt._names[index]}", array)
             for name, arrays in zip(opt._names, opt._stepper.states, strict=True):
                 if name in saved["state"]:
@@ -235,9 +235,9 @@ def _describe(opt: Optimizer) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str
             counts[name] = {"step": count, **averaged, "arrays": list(snapshot.state[name])}
     accumulated: dict[str, Any] | None = None
     if snapshot.accumulated is not None:
-        batches, sums, squares = snapshot.accumulated
+        batches, weight, sums, squares = snapshot.accumulated
         arrays |= {f"accumulated/{name}": np.asarray(array) for name, array in sums.items()}
-        accumulated = {"batches": batches, "sums": list(sums), "squares": squares}
+        accumulated = {"batches": batches, "weight": weight, "sums": list(sums), "squares": squares}
     groups = []
     for group, names in snapshot.groups:
         values = {key: _scheduled(value) for key, value in group.hyperparameters.items()}

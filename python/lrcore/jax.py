@@ -116,11 +116,12 @@ class Optimizer(optim.Optimizer):
             info = super().step(None if grads is None else self._read(grads, "grads"), grad_scale=grad_scale)
             return self.params, info
 
-    def accumulate(self, grads: Any) -> int:
+    def accumulate(self, grads: Any, weight: float = 1.0) -> int:
         """Add the gradients of a micro-batch to those that are waiting; :meth:`step` without gradients uses their mean.
 
         Args:
             grads: As for :meth:`step`. A parameter without a gradient counts as one of zeros, unless it never has one.
+            weight: How much the micro-batch counts, in (0, inf).
 
         Returns:
             How many micro-batches are waiting.
@@ -129,7 +130,7 @@ class Optimizer(optim.Optimizer):
             TypeError: As :meth:`step`.
             ValueError: As :meth:`step`. Nothing is added then.
         """
-        return super().accumulate(self._read(grads, "grads"))
+        return super().accumulate(self._read(grads, "grads"), weight)
 
     @property
     def params(self) -> Any:

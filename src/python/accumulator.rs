@@ -17,6 +17,8 @@ use crate::rules::roof::Roof;
 pub(super) struct Accumulator {
     /// How often gradients were added.
     pub(super) count: u64,
+    /// The sum of their weights.
+    weight: f64,
     /// The sum for each parameter that has had a gradient.
     sums: Vec<Option<Sum>>,
     /// The sums as parameters of the step that adds.
@@ -34,9 +36,9 @@ struct Sum {
     waits: bool,
 }
 
-/// What is saved of gradients that wait: how many there are, the sum of each parameter that had one, and where they were looked
-/// at, the sample's stride and phase and the squares.
-pub(super) type Waiting = (u64, Vec<(usize, Py<PyAny>)>, Option<(usize, usize, f64)>);
+/// What is saved of gradients that wait: how many there are, the sum of their weights, the sum of each parameter that had one, and
+/// where they were looked at, the sample's stride and phase and the squares.
+pub(super) type Waiting = (u64, f64, Vec<(usize, Py<PyAny>)>, Option<(usize, usize, f64)>);
 
 /// How many units are looked at in a step, about: so few are read from memory in no time.
 const SAMPLE: usize = 4;
@@ -53,12 +55,13 @@ struct Squares {
 }
 
 impl Accumulator {
-    /// Adds gradients of parameters of a task, whose groups say which are to be set to zero, and returns how often that was done.
-    /// A phase is that of the sample whose squares are wanted.
+    /// Adds gradients of parameters of a task, each multiplied by a weight, and returns how often that was done. The task's groups
+    /// say which are to be set to zero. A phase is that of the sample whose squares are wanted.
     pub(super) fn add<'py>(
         &mut self,
         py: Python<'py>,
         mut found: Vec<Found<'py>>,
+        weight: f64,
         task: Task<'_>,
         make_state: &Py<PyAny>,
         phase: Option<usize>,
@@ -74,7 +77,7 @@ impl Accumulator {
         }
         let task = Task { parameters: &self.summed, recipes: &self.recipes, ..task };
         self.step.ready(&mut found, task, make_state)?;
-        self.step.fold(task, 1.0);
+        self.step.fold(task, weight);
         let sample = phase.map(|phase| self.sample(phase));
         self.step.run(py, sample);
         if let Some(sample) = sample {
@@ -85,6 +88,7 @@ impl Accumulator {
             self.sums[parameter] = Some(Sum { array: weight.unbind(), waits: true });
         }
         self.count += 1;
+        self.weight += weight;
         Ok(self.count)
     }
 
@@ -129,12 +133,13 @@ impl Accumulator {
         };
         let Squares { sample, grads, count } = &self.squares;
         let squares = sample.filter(|_| *count == self.count).map(|at| (at.stride.get(), at.phase, *grads));
-        (self.count > 0).then(|| (self.count, self.sums.iter().enumerate().filter_map(waits).collect(), squares))
+        let sums = self.sums.iter().enumerate().filter_map(waits);
+        (self.count > 0).then(|| (self.count, self.weight, sums.collect(), squares))
     }
 
     /// The accumulator in which these gradients are waiting.
-    pub(super) fn with((count, sums, squares): Waiting, parameters: &[Parameter], recipes: &[Recipe]) -> Self {
-        let mut made = Self { count, ..Self::default() };
+    pub(super) fn with((count, weight, sums, squares): Waiting, parameters: &[Parameter], recipes: &[Recipe]) -> Self {
+        let mut made = Self { count, weight, ..Self::default() };
         made.fit(parameters, recipes);
         for (parameter, array) in sums {
             if let Some(slot) = made.sums.get_mut(parameter) {
@@ -149,15 +154,26 @@ impl Accumulator {
     }
 
     /// What the sums are divided by to be means.
-    #[expect(clippy::cast_precision_loss, reason = "nobody counts to 2⁵³")]
     pub(super) fn divisor(&self) -> f64 {
-        self.count as f64
+        self.weight
+    }
+
+    /// The mean of the weights.
+    #[expect(clippy::cast_precision_loss, reason = "nobody counts to 2⁵³")]
+    pub(super) fn mean_weight(&self) -> f64 {
+        self.weight / self.count as f64
+    }
+
+    /// Whether all weights are the same, but for rounding, with one more.
+    pub(super) fn would_be_even(&self, weight: f64) -> bool {
+        self.count == 0 || (self.mean_weight() / weight - 1.0).abs() < 1e-9
     }
 
     /// Begins anew, if the sums were used; they have been set to zero.
     pub(super) fn forget(&mut self, used: bool) {
         if used {
             self.count = 0;
+            self.weight = 0.0;
             self.squares = Squares::default();
             for sum in self.sums.iter_mut().flatten() {
                 sum.waits = false;
@@ -182,8 +198,8 @@ impl Accumulator {
     /// their sum; if all are finite. They are estimates where only some units are looked at.
     #[expect(clippy::cast_precision_loss, reason = "nobody has 2⁵³ units")]
     pub(super) fn squares(&self, Sample { stride, .. }: Sample, of_sum: f64) -> Option<(u64, f64, f64)> {
-        let (share, count) = (stride.get() as f64, self.divisor());
-        let (small, large) = (share * self.squares.grads / count, share * of_sum / (count * count));
+        let (share, count, divisor) = (stride.get() as f64, self.count as f64, self.divisor());
+        let (small, large) = (share * self.squares.grads / count, share * of_sum / (divisor * divisor));
         (small + large).is_finite().then_some((self.count, small, large))
     }
 

@@ -122,6 +122,23 @@ pub(super) fn gone(place: &str) -> PyErr {
     value(format!("{place} is gone since the optimizer was made"))
 }
 
+/// Gradients were given to a step while others wait.
+pub(super) fn others_wait(count: u64) -> PyErr {
+    let (batches, wait) = if count == 1 { ("micro-batch", "waits") } else { ("micro-batches", "wait") };
+    PyRuntimeError::new_err(format!(
+        "{count} {batches} {wait} for a step, which step(grads) would leave out: use opt.step() for their mean, \
+         opt.accumulate(grads) and then opt.step() for the mean with grads, or opt.discard_accumulated() to drop them"
+    ))
+}
+
+/// Micro-batches of other weights than those that wait, where the noise scale is wanted.
+pub(super) fn uneven(waiting: f64, given: f64) -> PyErr {
+    value(format!(
+        "noise_scale needs micro-batches of equal weight, since their gradients must be equally noisy: those that wait have \
+         {waiting}, got {given}"
+    ))
+}
+
 pub(super) fn empty(place: &str) -> PyErr {
     value(format!("{place} holds no parameters"))
 }

@@ -269,7 +269,7 @@ impl Stepper {
     }
 
     /// Takes one step, and returns how many have been taken. Gradients are multiplied by a factor; without any, the mean of
-    /// those that were accumulated is used. After an error nothing has changed.
+    /// those that were accumulated is used, and with some, none may be waiting. After an error nothing has changed.
     #[pyo3(signature = (grads, scale=1.0))]
     fn step(slf: &Bound<'_, Self>, grads: &Bound<'_, PyAny>, scale: f64) -> PyResult<u64> {
         let py = slf.py();
@@ -287,7 +287,10 @@ impl Stepper {
             accumulator,
             report,
         } = &mut *stepper;
-        let own = grads.is_none() && accumulator.count > 0;
+        if !grads.is_none() && accumulator.count > 0 {
+            return Err(error::others_wait(accumulator.count));
+        }
+        let own = accumulator.count > 0;
         let (mut found, form) = if own {
             (accumulator.found(&groups.weights(py, parameters.len())?), groups.form())
         } else if grads.is_none() && library.is_some() {
@@ -372,11 +375,16 @@ impl Stepper {
         Ok(*taken)
     }
 
-    /// Adds gradients to those that are waiting, and returns how often that was done since they were used.
-    fn accumulate(slf: &Bound<'_, Self>, grads: &Bound<'_, PyAny>) -> PyResult<u64> {
+    /// Adds gradients, multiplied by a weight, to those that are waiting, and returns how often that was done since they were
+    /// used.
+    #[pyo3(signature = (grads, weight=1.0))]
+    fn accumulate(slf: &Bound<'_, Self>, grads: &Bound<'_, PyAny>, weight: f64) -> PyResult<u64> {
         let py = slf.py();
         let mut stepper = Self::change(slf)?;
         let Self { groups, recipes, parameters, taken, make_state, accumulator, options, .. } = &mut *stepper;
+        if options.squares && !accumulator.would_be_even(weight) {
+            return Err(error::uneven(accumulator.mean_weight(), weight));
+        }
         let (found, form) = groups.find(grads, parameters.len())?;
         let source = Source::NumPy;
         let task = Task { form, source, parameters, recipes, average: None, number: 1, zero_grads: false };
@@ -385,7 +393,7 @@ impl Stepper {
         }
         // Another sample at each step, and the same one in a run that goes on elsewhere.
         let phase = options.squares.then(|| usize::try_from(*taken).unwrap_or_default());
-        accumulator.add(py, found, task, make_state, phase)
+        accumulator.add(py, found, weight, task, make_state, phase)
     }
 
     /// How many micro-batches are waiting.
@@ -401,8 +409,8 @@ impl Stepper {
         Ok(Self::look(slf)?.report.squares)
     }
 
-    /// What is waiting: of how many micro-batches, each parameter's number and sum, and where they were looked at, the stride and
-    /// the phase of the sample and the sum of squares. None if there are none.
+    /// What is waiting: of how many micro-batches, the sum of their weights, each parameter's number and sum, and where they were
+    /// looked at, the stride and the phase of the sample and the sum of squares. None if there are none.
     #[getter]
     fn get_accumulated(slf: &Bound<'_, Self>) -> PyResult<Option<Waiting>> {
         Ok(Self::look(slf)?.accumulator.waiting(slf.py()))
@@ -446,12 +454,9 @@ impl Stepper {
             visit.call(make_count)?;
             visit.call(written)?;
         }
-        let homes = self.parameters.iter().filter_map(|parameter| parameter.state.home.as_ref());
-        homes.into_iter().try_for_each(|home| home.traverse(&visit))?;
         self.groups.traverse(&visit)?;
         self.accumulator.traverse(&visit)?;
-        let states = self.parameters.iter().map(|parameter| &parameter.state);
-        states.flat_map(|state| state.arrays.iter().chain(&state.average)).try_for_each(|array| visit.call(array))
+        self.parameters.iter().try_for_each(|parameter| parameter.state.traverse(&visit))
     }
 
     fn __clear__(&mut self) {

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import lrcore
+import reference
 from cases import DTYPES, same
 
 
@@ -64,14 +65,90 @@ def test_a_step_without_anything_is_an_error():
         opt.step()
 
 
-def test_gradients_given_to_a_step_leave_those_that_wait_alone():
+@pytest.mark.parametrize("waiting", [1, 2])
+@pytest.mark.parametrize("options", [{}, {"clip_norm": 1e9}])
+def test_gradients_given_to_a_step_while_others_wait_are_refused(waiting, options):
+    weight = np.zeros(1)
+    opt = lrcore.SGD(weight, lr=1.0, **options)
+    for _ in range(waiting):
+        opt.accumulate(np.array([5.0]))
+    batches = "1 micro-batch waits" if waiting == 1 else "2 micro-batches wait"
+    with pytest.raises(RuntimeError, match=rf"^{batches} for a step, .* opt.step\(\) .* opt.accumulate\(grads\)"):
+        opt.step(np.array([1.0]))
+    assert (weight[0], opt.steps) == (0.0, 0)
+    opt.accumulate(np.array([5.0]))
+    opt.step()
+    assert weight[0] == -5.0
+    opt.step(np.array([1.0]))
+    assert weight[0] == -6.0
+
+
+def test_what_waits_can_be_discarded():
     weight = np.zeros(1)
     opt = lrcore.SGD(weight, lr=1.0)
+    assert opt.discard_accumulated() == 0
     opt.accumulate(np.array([5.0]))
+    opt.accumulate(np.array([5.0]))
+    assert opt.discard_accumulated() == 2
     opt.step(np.array([1.0]))
     assert weight[0] == -1.0
-    opt.step()
-    assert weight[0] == -6.0
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("weights", [[3.0], [1.0, 1.0], [7, 300, 41], [0.25, 1e-3, 2.0], [1e-30, 3e-30]])
+@pytest.mark.parametrize("grad_scale", [1.0, 8.0])
+def test_weighted_micro_batches_come_to_their_weighted_mean(dtype, weights, grad_scale):
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal(100).astype(dtype)
+    twin, batches = weight.copy(), [rng.standard_normal(100).astype(dtype) for _ in weights]
+    opt, other = lrcore.SGD({"w": weight}, lr=0.1), lrcore.SGD({"w": twin}, lr=0.1)
+    total, divisor = reference.weighted_sum(batches, weights)
+    for number, (batch, one) in enumerate(zip(batches, weights, strict=True), start=1):
+        assert opt.accumulate({"w": batch}, weight=one) == number
+    opt.step(grad_scale=grad_scale)
+    factor = 1.0 / grad_scale / divisor
+    expected, _ = reference.move("sgd", twin, total, [], 1, {"lr": 0.1}, lr=0.1, factor=factor)
+    assert same(weight, expected)
+    mean = np.average(np.array(batches, np.float64), axis=0, weights=weights) / grad_scale
+    other.step({"w": mean.astype(dtype)})
+    assert np.allclose(weight, twin, rtol=0.0, atol=1e-6 if dtype == np.float32 else 1e-15)
+
+
+def test_micro_batches_of_sums_over_tokens_make_the_mean_over_all_tokens():
+    rng = np.random.default_rng(0)
+    tokens = [rng.standard_normal((n, 4)) for n in (3, 17, 5)]
+    weight, twin = np.zeros(4), np.zeros(4)
+    opt, other = lrcore.Adam({"w": weight}, clip_norm=0.1), lrcore.Adam({"w": twin}, clip_norm=0.1)
+    for _ in range(3):
+        for batch in tokens:
+            opt.accumulate({"w": batch.mean(axis=0)}, weight=len(batch))
+        info, expected = opt.step(), other.step({"w": np.concatenate(tokens).mean(axis=0)})
+        assert np.isclose(info.grad_norm, expected.grad_norm, rtol=1e-12)
+    assert np.allclose(weight, twin, rtol=1e-12)
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("inf"), float("nan"), "1", None, True])
+def test_a_weight_out_of_range_is_refused_and_nothing_is_added(weight):
+    opt = lrcore.SGD({"w": np.zeros(1)}, lr=1.0)
+    with pytest.raises((TypeError, ValueError), match=r"^weight must be"):
+        opt.accumulate({"w": np.ones(1)}, weight=weight)
+    assert opt.discard_accumulated() == 0
+
+
+def test_a_noise_scale_takes_micro_batches_of_equal_weight_alone():
+    rng = np.random.default_rng(0)
+    batches = [rng.standard_normal(50) for _ in range(4)]
+
+    def noise(*weights):
+        opt = lrcore.SGD({"w": np.zeros(50)}, lr=0.0, noise_scale=lrcore.NoiseScale(batch=8))
+        for batch, weight in zip(batches, weights, strict=False):
+            opt.accumulate({"w": batch}, weight=weight)
+        opt.step()
+        return opt.noise_scale.state()
+
+    assert np.allclose(noise(1.0, 1.0, 1.0)["sums"], noise(4.0, 4.0, 4.0)["sums"], rtol=1e-12)
+    with pytest.raises(ValueError, match=r"^noise_scale needs micro-batches of equal weight.*that wait have 3, got 5$"):
+        noise(3.0, 5.0)
 
 
 def test_loading_forgets_what_waits():
@@ -122,13 +199,15 @@ def test_a_run_that_goes_on_elsewhere_amid_micro_batches_has_the_same_bits(throu
         lr = lrcore.schedules.Constant(0.1) * lrcore.schedules.AdaScale()
         return lrcore.SGD(params, lr=lr, momentum=0.9, noise_scale=lrcore.NoiseScale(batch=2))
 
+    weight = 1.0 + waiting  # of each micro-batch
+
     def grads():
         part = None if rng.random() < 0.3 else rng.standard_normal(5).astype(np.float32)
         return {"w": rng.standard_normal(size).astype(np.float32), "b": part}
 
     def finish(opt, batches):
         for grad in batches:
-            opt.accumulate(grad)
+            opt.accumulate(grad, weight=weight)
         opt.step()
         return opt
 
@@ -136,7 +215,7 @@ def test_a_run_that_goes_on_elsewhere_amid_micro_batches_has_the_same_bits(throu
     for _ in range(3):
         finish(opt, [grads() for _ in range(3)])
     for _ in range(waiting):
-        opt.accumulate(grads())
+        opt.accumulate(grads(), weight=weight)
     other = through(opt, make)
     for left in (3 - waiting, 3, 3):
         batches = [grads() for _ in range(left)]
@@ -188,6 +267,7 @@ def test_gradients_are_set_to_zero_as_they_are_added_up():
 @pytest.mark.parametrize(
     ("changes", "exception", "message"),
     [
+        ({"weight": 0.0}, ValueError, "accumulated['weight'] must be in (0, inf), got 0.0"),
         ({"batches": 0}, ValueError, "accumulated['batches'] must be >= 1, got 0"),
         ({"sums": []}, TypeError, "accumulated['sums'] must be a mapping, got list"),
         ({"sums": {"v": np.ones(2)}}, ValueError, "accumulated['sums']['v'] belongs to no group of the state dict"),

@@ -185,8 +185,8 @@ class Optimizer(Savable):
             ValueError: If a gradient is missing, unexpected or of another shape, shares memory with a weight, or a
                 weight is read-only; if a schedule gives a value out of range.
             FloatingPointError: If gradients were not finite ``max_skips`` times in a row, with ``skip_nonfinite``.
-            RuntimeError: If it is called from within a step of this optimizer, or within :meth:`averaged`. Threads take
-                turns.
+            RuntimeError: If gradients are given while others wait, which were accumulated; if it is called from within
+                a step of this optimizer, or within :meth:`averaged`. Threads take turns.
 
         Note:
             A strided view, or a gradient whose memory order is not the weight's, is gathered through a small buffer: no
@@ -246,8 +246,10 @@ class Optimizer(Savable):
             )
             raise FloatingPointError(f"{times} steps in a row were skipped: {where}")
 
-    def accumulate(self, grads: Any) -> int:
+    def accumulate(self, grads: Any, weight: float = 1.0) -> int:
         """Add the gradients of a micro-batch to those that are waiting; :meth:`step` without gradients uses their mean.
+
+        With the gradient ``gᵢ`` and the weight ``wᵢ`` of each micro-batch, the step uses ``Σ wᵢ gᵢ / Σ wᵢ``.
 
         The sums are kept in arrays of the optimizer's own, made on first use, and are part of a state dict while they
         wait. With ``zero_grads`` the gradients are set to zero as they are added.
@@ -255,13 +257,16 @@ class Optimizer(Savable):
         Args:
             grads: As for :meth:`step`. A parameter without a gradient counts as one of zeros, unless it has none in any
                 of the micro-batches.
+            weight: How much the micro-batch counts, in (0, inf). If its gradients are those of a mean over n tokens,
+                ``weight=n`` makes the step one of the mean over all tokens, however many each micro-batch has.
 
         Returns:
             How many micro-batches are waiting.
 
         Raises:
             TypeError: As :meth:`step`.
-            ValueError: As :meth:`step`. Nothing is added then.
+            ValueError: As :meth:`step`; if the weight is out of range, or differs from those that wait and the
+                optimizer has a ``noise_scale``. Nothing is added then.
 
         Examples:
             >>> import lrcore, numpy as np
@@ -272,12 +277,29 @@ class Optimizer(Savable):
             >>> opt.params["w"]
             array([-2., -2.])
         """
+        weight = POSITIVE.check("weight", weight)
         with self._lock:
             self._refuse_if_swapped()
             for index, group in enumerate(self._groups):
                 if group.edited:
                     self._resolve(index, group)
-            return self._stepper.accumulate(grads)
+            return self._stepper.accumulate(grads, weight)
+
+    def discard_accumulated(self) -> int:
+        """Drop the gradients that are waiting for a step, and return of how many micro-batches they were.
+
+        Examples:
+            >>> import lrcore, numpy as np
+            >>> opt = lrcore.SGD({"w": np.zeros(2)}, lr=1.0)
+            >>> opt.accumulate({"w": np.ones(2)})
+            1
+            >>> opt.discard_accumulated(), opt.discard_accumulated()
+            (1, 0)
+        """
+        with self._lock:
+            count = self._stepper.waiting
+            self._stepper.accumulated = None
+            return count
 
     def _resolve(self, index: int, group: ParamGroup) -> None:
         """Tell the stepper the rule and the numbers of a group at the present step."""

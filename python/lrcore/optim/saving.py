@@ -78,7 +78,8 @@ class Savable(Readable):
             self._refuse_if_swapped()
             weights = dict(zip(self._names, self._stepper.weights(), strict=True))
             states = [RULES[rule][1] for rule in (self._rules if strict else RULES)]
-            loaded = state_dicts.match(state_dict, self._snapshot(), weights, states, strict=strict)
+            own = {name for rule in self._rules for name in RULES[rule][1]}
+            loaded = state_dicts.match(state_dict, self._snapshot(), weights, states, own, strict=strict)
             for group, values in loaded.groups:
                 group.replace(values)
             self._follow(loaded.reports)
@@ -109,8 +110,8 @@ class Savable(Readable):
         waiting = self._stepper.accumulated
         if waiting is None:
             return None
-        count, sums, squares = waiting
-        return state_dicts.Accumulated(count, {self._names[index]: array for index, array in sums}, squares)
+        count, weight, sums, squares = waiting
+        return state_dicts.Accumulated(count, weight, {self._names[index]: array for index, array in sums}, squares)
 
     def _set_state(
         self,
@@ -124,9 +125,9 @@ class Savable(Readable):
         if accumulated is None:
             self._stepper.accumulated = None
         else:
-            count, sums, squares = accumulated
+            count, weight, sums, squares = accumulated
             indexed = [(index, sums[name]) for index, name in enumerate(self._names) if name in sums]
-            self._stepper.accumulated = (count, indexed, squares)
+            self._stepper.accumulated = (count, weight, indexed, squares)
         for index, name in enumerate(self._names):
             self._stepper.set_state(index, counts.get(name, 0), averaged.get(name, 0), state.get(name, {}))
 

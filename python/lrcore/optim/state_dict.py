@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lrcore._ranges import NON_NEGATIVE, check_count
+from lrcore._ranges import NON_NEGATIVE, POSITIVE, check_count
 from lrcore.optim.allocation import empty_like
 from lrcore.optim.reports import Reports
 
@@ -37,11 +37,13 @@ class Accumulated(NamedTuple):
 
     Attributes:
         batches: How many micro-batches there are.
+        weight: The sum of their weights.
         sums: Their sum for each parameter that had one.
         squares: With a noise scale: which of so many units were looked at, and the sum of their squares.
     """
 
     batches: int
+    weight: float
     sums: _Arrays
     squares: tuple[int, int, float] | None
 
@@ -94,9 +96,9 @@ def capture(snapshot: Snapshot) -> StateDict:
     saved = {"optimizer": snapshot.optimizer, "steps": snapshot.steps, "state": state, "param_groups": groups}
     saved["skipped"], saved["skipped_in_a_row"] = snapshot.skipped
     if snapshot.accumulated is not None:
-        batches, sums, squares = snapshot.accumulated
+        batches, weight, sums, squares = snapshot.accumulated
         copies = {name: array.copy(order="K") for name, array in sums.items()}
-        saved["accumulated"] = {"batches": batches, "sums": copies, "squares": squares}
+        saved["accumulated"] = {"batches": batches, "weight": weight, "sums": copies, "squares": squares}
     if reports := snapshot.reports.state():
         saved["reports"] = reports
     if snapshot.noise is not None:
@@ -109,6 +111,7 @@ def match(
     snapshot: Snapshot,
     weights: _Arrays,
     states: list[list[str]],
+    own: Set[str],
     *,
     strict: bool,
 ) -> Loaded:
@@ -119,6 +122,7 @@ def match(
         snapshot: The optimizer as it is.
         weights: Its parameters, by name.
         states: The names of the state arrays of each rule whose state may be loaded.
+        own: The names of the state arrays that are loaded, since one of the optimizer's rules may use them.
         strict: Whether everything must match.
     """
     if not isinstance(given, Mapping):
@@ -148,7 +152,7 @@ def match(
     for name, weight in weights.items():
         if name in saved_state:
             place = f"state[{name!r}]"
-            counts[name], averaged[name], state[name] = _match_parameter(saved_state[name], place, weight, states)
+            counts[name], averaged[name], state[name] = _match_parameter(saved_state[name], place, weight, states, own)
         elif name in missing:
             # Not strict: what the state dict does not know stays as it is.
             counts[name], averaged[name] = snapshot.counts[name], snapshot.averaged[name]
@@ -188,7 +192,7 @@ def _names_of_groups(groups: Any) -> list[list[str]]:
 
 
 def _match_parameter(
-    saved: Any, place: str, weight: np.ndarray[Any, Any], states: list[list[str]]
+    saved: Any, place: str, weight: np.ndarray[Any, Any], states: list[list[str]], own: Set[str]
 ) -> tuple[int, int, _Arrays]:
     if not isinstance(saved, Mapping):
         raise TypeError(f"{place} must be a mapping, got {type(saved).__name__}")
@@ -204,7 +208,7 @@ def _match_parameter(
     if not any(of_rule == sorted(names) for names in states):
         known = " or ".join(str(names) for names in states) if len(states) < 5 else "those of a rule"
         raise ValueError(f"{place} has the arrays {list(arrays)}, and must have {known}")
-    return count, averaged, arrays
+    return count, averaged, {key: array for key, array in arrays.items() if key in own or key == "average"}
 
 
 def _match_accumulated(saved: Any, names: list[str], weights: _Arrays) -> Accumulated | None:
@@ -220,15 +224,18 @@ def _match_accumulated(saved: Any, names: list[str], weights: _Arrays) -> Accumu
     for name in sums:
         if name not in names:
             raise ValueError(f"{place}['sums'][{name!r}] belongs to no group of the state dict")
+    # Saved before micro-batches had weights, each counts 1.
+    weight = POSITIVE.check(f"{place}['weight']", saved.get("weight", batches))
     own = {name: array for name, array in sums.items() if name in weights}
     copies = {name: _copied(array, f"{place}['sums'][{name!r}]", weights[name]) for name, array in own.items()}
     if squares is None:
-        return Accumulated(batches, copies, None)
+        return Accumulated(batches, weight, copies, None)
     if not isinstance(squares, Sequence) or len(squares) != 3:
         raise ValueError(f"{place}['squares'] must be a stride, a phase and a sum, or None, got {squares!r}")
     stride = check_count(f"{place}['squares'][0]", squares[0], least=1, most=_MOST_STEPS)
     phase = check_count(f"{place}['squares'][1]", squares[1], most=_MOST_STEPS)
-    return Accumulated(batches, copies, (stride, phase, NON_NEGATIVE.check(f"{place}['squares'][2]", squares[2])))
+    of_squares = NON_NEGATIVE.check(f"{place}['squares'][2]", squares[2])
+    return Accumulated(batches, weight, copies, (stride, phase, of_squares))
 
 
 def _copied(array: Any, place: str, weight: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
