@@ -54,13 +54,21 @@ class DropIn(Savable):
                 f"{name} has no noise_scale: gradients are added up in .grad; see lrcore.NoiseScale.update"
             )
         split(options, "coupled", name)
+        self._begin()
         self._of_groups = {key: value for key, value in options.items() if key in GROUP_OPTIONS}
         self._of_all = {key: value for key, value in options.items() if key not in GROUP_OPTIONS}
         self._scheduled = {key: value for key, value in values.items() if is_scheduled(value)}
-        self._begin()
         return {key: value_at(value, 0) for key, value in values.items()}
 
     # Groups
+
+    if TYPE_CHECKING:
+        _params: list[Any]
+        _mappings: list[dict[str, Any]]
+        _lists: list[list[Any]]
+        _states: Any
+        _changes: int
+        _has_inference: bool
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters; see :meth:`torch.optim.Optimizer.add_param_group`.
@@ -157,28 +165,29 @@ class DropIn(Savable):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        with self._lock:  # two threads would each make an engine, or one say what the other's step has made
+        own = self._shared
+        with own._lock:  # two threads would each make an engine, or one say what the other's step has made
             engine = self._ready()
             self._refuse_if_averaged()
             scale = self._scale()
             if scale is None:
                 info = StepInfo(applied=False, step=engine.steps, lr=engine.lr, grad_norm=None)
-                self._info = with_stats(info, StepStats) if self._of_all.get("stats") else info
+                own._info = with_stats(info, StepStats) if own._of_all.get("stats") else info
                 return loss
             try:
-                self._info = engine.step(None, grad_scale=scale)
+                own._info = engine.step(None, grad_scale=scale)
             finally:
                 # Also if an interrupt came after the step was taken.
                 made = engine.made
                 if made:
-                    states = self.state
-                    states.update((self._params[number], self._mappings[number]) for number in made)
-                    self._changes = states.changes
+                    states = own.state
+                    states.update((own._params[number], own._mappings[number]) for number in made)
+                    own._changes = states.changes
         return loss
 
     def _scale(self) -> float | None:
         """Return what a GradScaler has the gradients divided by, 1 without one, or None if it found them not finite."""
-        attributes = self.__dict__
+        attributes = self._shared.__dict__
         found_inf, scale = attributes.get("found_inf"), attributes.get("grad_scale")
         if found_inf is not None and found_inf.item():
             return None
@@ -186,15 +195,16 @@ class DropIn(Savable):
 
     def _ready(self) -> Engine:
         """Return the engine, which knows the groups and the state as they are now."""
-        given, engine, states = self.param_groups, self._engine, self.__dict__["state"]
+        own = self._shared
+        given, engine, states = own.param_groups, own._engine, own.state
         if (
             engine is None
-            or states is not self._states
-            or states.changes != self._changes
-            or not _lrcore.same_objects([given, *[group["params"] for group in given]], self._lists)
+            or states is not own._states
+            or states.changes != own._changes
+            or not _lrcore.same_objects([given, *[group["params"] for group in given]], own._lists)
         ):
             engine = self._prepare()
-        for index, group in enumerate(self._groups):
+        for index, group in enumerate(own._groups):
             if group.has_changed():
                 try:
                     engine.param_groups[index].update(self._own(group.changes(engine.steps)))
@@ -203,7 +213,7 @@ class DropIn(Savable):
                     raise
             if group.schedules:
                 group.follow(engine.param_groups[index], engine.steps)
-        if self._has_inference and not torch.is_inference_mode_enabled():
+        if own._has_inference and not torch.is_inference_mode_enabled():
             raise RuntimeError("a parameter was made in inference mode; it can be stepped within inference mode alone")
         return engine
 
@@ -269,9 +279,9 @@ class DropIn(Savable):
         self = cls.__new__(cls)
         self._start(options)
         attributes = {name: value for name, value in vars(optimizer).items() if name.startswith("_optimizer_")}
-        attributes["defaults"] = dict(optimizer.defaults)
-        attributes["param_groups"] = [copied(group) for group in optimizer.param_groups]
-        attributes["state"] = optimizer.state
+        self.defaults = dict(optimizer.defaults)
+        self.param_groups = [copied(group) for group in optimizer.param_groups]
+        self.state = optimizer.state
         torch.optim.Optimizer.__setstate__(self, attributes)
         for index in range(len(self.param_groups)):
             self._watched(index)

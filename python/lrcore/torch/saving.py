@@ -11,13 +11,18 @@ from lrcore.optim.averages import AVERAGES_NOW
 from lrcore.optim.optimizer import live_lock
 from lrcore.schedules import Schedule
 from lrcore.torch.groups import OWN, Group, check_own
+from lrcore.torch.shared import Shared, SharedAttribute
 from lrcore.torch.states import States
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Mapping
 
     from lrcore.optim import StepInfo
     from lrcore.torch.engine import Engine
+
+
+_HOOKS = [name for name in torch.optim.Optimizer.__annotations__ if name.startswith("_optimizer_")]
 
 
 class Savable(torch.optim.Optimizer):
@@ -25,27 +30,30 @@ class Savable(torch.optim.Optimizer):
 
     _engine_class: ClassVar[type[Engine]]
 
-    param_groups: list[dict[str, Any]]
+    _shared: Shared
 
     if TYPE_CHECKING:
+        param_groups: list[dict[str, Any]]
         _of_groups: dict[str, Any]
         _of_all: dict[str, Any]
         _scheduled: dict[str, Any]
         _engine: Engine | None
+        _groups: list[Group]
         _info: StepInfo | None
         _steps: int
         _is_averaged: bool
+        _lock: threading.RLock
 
         def _ready(self) -> Engine: ...
 
         def _prepare(self) -> Engine: ...
 
     def _begin(self) -> None:
-        # Attributes of the instance: a wrapper of a subclass, as Lightning's, would find those of the class first.
+        self._shared = Shared()
         self._engine = self._info = None
         self._steps, self._is_averaged = 0, False
-        self._groups: list[Group] = []
-        self._lock = live_lock(self)
+        self._groups = []
+        self._lock = live_lock(self._shared)
 
     def _refuse_if_averaged(self) -> None:
         if self._is_averaged:
@@ -54,16 +62,11 @@ class Savable(torch.optim.Optimizer):
     @property
     def state(self) -> States:
         """The state of each parameter, a dictionary of tensors by name, as in PyTorch."""
-        if "state" not in self.__dict__:
-            raise AttributeError(f"{type(self).__name__} has no state yet")
-        held: States = self.__dict__["state"]
-        if held.__class__ is not States:  # PyTorch sets it so where it loads and unpickles
-            held = self.__dict__["state"] = States.of(held)
-        return held
+        return self._shared.state
 
     @state.setter
     def state(self, given: Mapping[Any, Any]) -> None:
-        self.__dict__["state"] = States.of(given)
+        self.__dict__["state"] = self._shared.state = States.of(given)
 
     @property
     def steps(self) -> int:
@@ -160,10 +163,20 @@ class Savable(torch.optim.Optimizer):
         return {**super().__getstate__(), "_own": own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
         own = state.pop("_own", None)
-        before = self.__dict__.get("param_groups", [])
         if own is not None:
             self._begin()
+            before = []
+        else:
+            before = self.param_groups
+            # PyTorch gives an object without attributes of its own, as some wrappers are, new hooks.
+            for name in _HOOKS:
+                self.__dict__.setdefault(name, getattr(self, name))
+        # PyTorch would put these into __dict__, and then ask for them by name.
+        for name in ("param_groups", "defaults", "state"):
+            if name in state:
+                setattr(self, name, state.pop(name))
         super().__setstate__(state)
         names = self._engine_class.hyperparameter_names()
         if own is None:
@@ -186,3 +199,7 @@ class Savable(torch.optim.Optimizer):
             group.accept()
         if own["progress"] is not None:
             self._prepare().go_on_from(own["progress"])
+
+
+for _name in Shared.__annotations__.keys() - {"state"}:
+    setattr(Savable, _name, SharedAttribute(_name))

@@ -1,0 +1,72 @@
+"""The attributes of a drop-in, kept in one object that its wrappers share.
+
+Lightning's and Fabric's wrappers are instances of a class made at run time from their own and the optimizer's. Some
+copy the optimizer's ``__dict__``, others ask it for what they lack. Methods of the optimizer then run with the wrapper
+as ``self``, and an attribute that is set through one of the two would be missing, or old, in the other. So attributes
+are kept in one object, which both refer to and neither replaces.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Mapping
+
+    from lrcore.optim import StepInfo
+    from lrcore.torch.engine import Engine
+    from lrcore.torch.groups import Group
+    from lrcore.torch.states import States
+
+
+class Shared:
+    """The attributes of an optimizer, under their names."""
+
+    # PyTorch's.
+    param_groups: list[dict[str, Any]]
+    defaults: dict[str, Any]
+    state: States
+    # A GradScaler's, during a step.
+    found_inf: Any
+    grad_scale: Any
+    # What was given: options of groups, options of all groups together, and schedules.
+    _of_groups: dict[str, Any]
+    _of_all: dict[str, Any]
+    _scheduled: dict[str, Any]
+    # What steps the parameters, and what it was made of.
+    _engine: Engine | None
+    _groups: list[Group]
+    _params: list[Any]
+    _mappings: list[dict[str, Any]]
+    _lists: list[list[Any]]
+    _states: Mapping[Any, Any]
+    _changes: int
+    _has_inference: bool
+    # How far it is.
+    _info: StepInfo | None
+    _steps: int
+    _is_averaged: bool
+    _lock: threading.RLock
+
+
+class SharedAttribute:
+    """An attribute of an optimizer that is kept in its ``_shared``."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, optimizer: Any, owner: type) -> Any:
+        return self if optimizer is None else getattr(optimizer._shared, self._name)
+
+    def __set__(self, optimizer: Any, value: Any) -> None:
+        setattr(optimizer._shared, self._name, value)
+        if not self._name.startswith("_"):
+            # Where PyTorch's optimizers have it. Nothing here reads it there.
+            optimizer.__dict__[self._name] = value
+
+    def __delete__(self, optimizer: Any) -> None:
+        delattr(optimizer._shared, self._name)
+        optimizer.__dict__.pop(self._name, None)
