@@ -1,12 +1,18 @@
 """The function of a sweep goes through Optuna: it is pruned, kept, and goes on."""
 # ruff: noqa: ARG005  # a training need not look at all that it is given
 
+import json
+import os
+import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
 
 from lrcore import sweeps
+from lrcore.sweeps import owner, sharing
 from sweeps import objectives
 
 SPACE = {"lr": sweeps.loguniform(1e-4, 1.0), "batch": [32, 128], "betas": [(0.9, 0.99), (0.8, 0.9)]}
@@ -51,8 +57,94 @@ def test_a_trial_that_is_not_worth_it_is_pruned(optuna):
     study = tune(reporting, {"lr": [0.1, 0.9]}, 12, pruner=pruner)
     states = {(trial.params["lr"], trial.state.name) for trial in study.trials}
     assert states == {(0.1, "COMPLETE"), (0.9, "PRUNED")}
-    pruned = sum(trial.state.name == "PRUNED" for trial in study.trials)
-    assert len(steps) == 10 * (12 - pruned) + pruned
+    assert len(study.trials) == 12
+    assert len(steps) == 10 + 1  # the same settings with the same seed come to the same, and are not run again
+    assert {len(trial.intermediate_values) for trial in study.trials if trial.state.name == "COMPLETE"} == {10}
+
+
+def test_settings_that_were_not_tried_come_first(optuna):
+    space = {"lr": [0.1, 0.2, 0.3], "betas": [(0.9, 0.99), (0.8, 0.9)]}
+    tried = []
+    study = tune(lambda lr, betas, seed: tried.append((lr, betas)) or lr, space, 6)
+    assert sorted(tried) == [(lr, betas) for lr in (0.1, 0.2, 0.3) for betas in ((0.8, 0.9), (0.9, 0.99))]
+    assert study.best_value == 0.1
+
+
+SHARED = """
+import sys, time
+from lrcore import sweeps
+
+def train(lr, seed):
+    with open(sys.argv[1], "a") as file:
+        file.write(f"{lr}\\n")
+    time.sleep(0.2)
+    return lr
+
+space = {"lr": [1, 2, 3, 4, 5, 6, 7]} if sys.argv[3] == "list" else {"lr": sweeps.uniform(0, 1)}
+study = sweeps.tune(train, space, 7, storage=sys.argv[2], progress=False)
+"""
+
+
+@pytest.mark.parametrize("kind", ["list", "range"])
+def test_three_processes_share_a_study_and_run_each_setting_once(kind, optuna, tmp_path):
+    log, file = tmp_path / "log", tmp_path / "study.sqlite"
+    command = [sys.executable, "-c", SHARED, str(log), str(file), kind]
+    paths = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    three = [subprocess.Popen(command, env=os.environ | paths, stderr=subprocess.PIPE) for _ in range(3)]  # noqa: S603
+    errors = [process.communicate(timeout=90)[1] for process in three]
+    assert [process.returncode for process in three] == [0, 0, 0], errors
+    run = log.read_text(encoding="utf-8").split()
+    assert len(run) == len(set(run)) == 7
+    study = optuna.load_study(study_name="train", storage=f"sqlite:///{file}")
+    assert sum(trial.state.name == "COMPLETE" for trial in study.trials) == 7
+
+
+def test_of_two_trials_that_draw_the_same_at_once_one_waits_for_the_other(optuna):
+    study = optuna.create_study()
+    trials = [study.ask() for _ in range(2)]
+    for trial in trials:
+        assert not sharing.begin(study, trial, 2)
+        trial.suggest_categorical("lr", [1.0])
+    claims = {}
+    both = [threading.Thread(target=lambda t=t: claims.update({t.number: sharing.claim(study, t)})) for t in trials]
+    for thread in both:
+        thread.start()
+    while not claims:
+        time.sleep(0.01)
+    (first,) = claims
+    assert claims[first] is None
+    study.tell(first, 3.0)
+    for thread in both:
+        thread.join()
+    assert claims[1 - first].number == first
+    assert sharing.begin(study, study.ask(), 2)
+    assert sharing.left(study, 2) <= 0
+
+
+def test_a_trial_whose_process_is_gone_holds_nothing(optuna):
+    study = optuna.create_study()
+    gone, mine = study.ask(), study.ask()
+    for trial in (gone, mine):
+        sharing.begin(study, trial, 2)
+        trial.suggest_categorical("lr", [1.0])
+    assert sharing.claim(study, gone) is None
+    dead = json.loads(owner.current()) | {"started": 1}
+    study._storage.set_trial_system_attr(gone._trial_id, sharing._OWNER, json.dumps(dead))
+    assert sharing.claim(study, mine) is None
+    assert sharing.left(study, 2) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_a_forked_child_that_returns_is_no_trial(optuna, tmp_path):
+    file = tmp_path / "study.sqlite"
+    study = tune(objectives.forking, {"lr": [1, 2]}, 2, storage=file)
+    assert sorted(trial.value for trial in study.trials) == [1.0, 2.0]
+    assert len(optuna.load_study(study_name="forking", storage=f"sqlite:///{file}").trials) == 2
+
+
+def test_a_number_beyond_reason_fails(optuna):
+    study = tune(lambda lr, seed: lr, {"lr": [1.0, 1e278]}, 2)
+    assert sorted(trial.state.name for trial in study.trials) == ["COMPLETE", "FAIL"]
 
 
 def test_a_trial_that_fails_or_diverges_does_not_end_the_search(optuna):

@@ -5,9 +5,13 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import os
 import reprlib
+import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,8 +24,50 @@ Train = Callable[..., Any]
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
+LARGEST = 1e30
+"""The largest magnitude of an objective or a reported value; beyond it a run counts as diverged.
+
+A loss that grows by a constant factor per step is finite in float64 long after it has diverged: it comes to 1e278 as
+easily as to 1e30. In float32, in which most models compute, the squares of such numbers overflow.
+"""
+
+
 class DivergedError(ArithmeticError):
-    """What was reported of a run is not finite; it ends a run that does not catch it."""
+    """A value of a run is not finite or beyond :data:`LARGEST`; it ends a run that does not catch it."""
+
+
+def divergence(value: float) -> str:
+    """Return a value that counts as diverged as text, or an empty string if it does not."""
+    value = float(value)
+    if not math.isfinite(value):
+        return str(value)
+    return f"{value:.4g} (above {LARGEST:g} in magnitude: diverged)" if abs(value) > LARGEST else ""
+
+
+@contextmanager
+def leaving_forks() -> Iterator[None]:
+    """End a forked child of the block at its end, with the exit status that a script would have.
+
+    A function that forks and returns in the child too, in place of ``os._exit``, would otherwise go on as a second
+    worker on the same pipe, or as a second sweep on the same results file.
+    """
+    pid = os.getpid()
+    status = 0
+    try:
+        yield
+    except BaseException as error:
+        if os.getpid() == pid:
+            raise
+        if isinstance(error, SystemExit):
+            status = error.code if isinstance(error.code, int) else int(error.code is not None)
+        else:
+            status = 1
+            traceback.print_exc()
+    if os.getpid() != pid:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):
+                stream.flush()
+        os._exit(status)
 
 
 @dataclass(frozen=True)
@@ -102,7 +148,9 @@ def call(train: Train, cell: Cell, takes_report: bool) -> Outcome:  # noqa: FBT0
     if takes_report:
         extra["report"] = reporter()
     try:
-        objective, metrics, left_out = read(train(**cell.settings, seed=cell.seed, **extra), cell.settings)
+        with leaving_forks():
+            returned = train(**cell.settings, seed=cell.seed, **extra)
+        objective, metrics, left_out = read(returned, cell.settings)
     except DivergedError as error:
         return Outcome("diverged", reason=str(error), seconds=time.perf_counter() - start)
     except KeyboardInterrupt:
@@ -111,8 +159,8 @@ def call(train: Train, cell: Cell, takes_report: bool) -> Outcome:  # noqa: FBT0
         reason = f"{type(error).__name__}: {error}"
         return Outcome("failed", reason=reason, seconds=time.perf_counter() - start)
     seconds = time.perf_counter() - start
-    if not math.isfinite(objective):
-        return Outcome("diverged", None, metrics, "; ".join([f"the objective is {objective}", *left_out]), seconds)
+    if why := divergence(objective):
+        return Outcome("diverged", None, metrics, "; ".join([f"the objective is {why}", *left_out]), seconds)
     return Outcome("finished", objective, metrics, "; ".join(left_out), seconds)
 
 
@@ -120,24 +168,24 @@ def reporter(then: Callable[[float, int], None] | None = None) -> Callable[..., 
     """Return the function that one run reports its values to.
 
     Args:
-        then: What is called with each value that is finite, and its step.
+        then: What is called with each value that has not diverged, and its step.
     """
     last = -1
 
     def report(value: float, step: int | None = None) -> None:
-        """Take note of a value on the way; one that is not finite ends the run as diverged.
+        """Take note of a value on the way; one that is not finite or beyond 1e30 ends the run as diverged.
 
         Args:
             value: The value.
             step: Where it stands; None is one after the last, and 0 at first.
 
         Raises:
-            DivergedError: If it is not finite.
+            DivergedError: If it is not finite, or its magnitude is above :data:`LARGEST`.
         """
         nonlocal last
         last = last + 1 if step is None else step
-        if not math.isfinite(value):
-            raise DivergedError(f"{float(value)} was reported at step {last}")
+        if why := divergence(value):
+            raise DivergedError(f"{why} was reported at step {last}")
         if then is not None:
             then(float(value), last)
 

@@ -4,20 +4,39 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import statistics
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from lrcore._optional import imported
 from lrcore._ranges import check_count
-from lrcore.sweeps.objective import DivergedError, Train, check_train, name_of, read, reporter
-from lrcore.sweeps.space import LogUniform, Uniform, canonical, check_space, seed_of
+from lrcore.sweeps import sharing
+from lrcore.sweeps.objective import (
+    DivergedError,
+    Train,
+    check_train,
+    divergence,
+    leaving_forks,
+    name_of,
+    read,
+    reporter,
+)
+from lrcore.sweeps.space import LogUniform, Uniform, canonical, check_space, grid, seed_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
-# What Ctrl-C leaves at the trial that it ended.
-_INTERRUPTED = "lrcore:interrupted"
+    from lrcore.sweeps.space import Distribution
+
+# Seconds to wait for another process that writes to the file of a study.
+_PATIENCE = 600.0
+# How often a study is opened whose file others make at the same time.
+_ATTEMPTS = 20
+# The most settings of a space of which all are looked through for those that were not tried.
+_FEW = 10_000
 
 
 def tune(
@@ -37,8 +56,11 @@ def tune(
 ) -> Any:
     """Search a space with Optuna for what makes a training best.
 
-    The function is that of :func:`lrcore.sweep`. A trial that raises, or whose objective is not finite, fails in the
-    study, and the search goes on.
+    The function is that of :func:`lrcore.sweep`. A trial that raises, or whose objective is not finite or beyond ±1e30,
+    fails in the study, and the search goes on.
+
+    Several processes may be started with the same storage: they share the trials. Settings are run once: a trial that
+    draws settings of another one takes its result, and waits for it if another process is at it.
 
     Args:
         train: Called as ``train(**settings, seed=…)``. If it has an argument ``report``, that is called as
@@ -55,9 +77,10 @@ def tune(
             one of Optuna's storages. None keeps it in memory.
         study_name: The name of the study in its storage; None is the name of the function.
         minimize: Whether less is better.
-        sampler: One of Optuna's samplers; None is ``TPESampler``.
+        sampler: One of Optuna's samplers; None is ``TPESampler``, which takes settings that were
+            not tried yet while there are any.
         pruner: One of Optuna's pruners; None is ``MedianPruner``.
-        seed: What the sampler begins with, together with the number of trials that there are.
+        seed: What the sampler draws by, together with the number of the trial.
         progress: Whether to show Optuna's bar.
 
     Returns:
@@ -84,26 +107,23 @@ def tune(
     extra = {} if budget is None else {"budget": check_count("budget", budget, least=1)}
     takes_report = check_train(train, checked, budget=bool(extra))
     optuna = imported("optuna", "tune needs Optuna, which is not installed: pip install optuna")
-    study = optuna.create_study(
-        storage=_storage(storage),
-        study_name=study_name or name_of(train),
-        direction="minimize" if minimize else "maximize",
-        load_if_exists=True,
-        pruner=pruner,
-    )
-    begun = len(study.get_trials(deepcopy=False))
-    # With the seed alone a study that goes on would draw its first trials again.
-    study.sampler = sampler or optuna.samplers.TPESampler(seed=seed + begun)
+    study = _study(optuna, storage, study_name or name_of(train), pruner, minimize=minimize)
+    study.sampler = sampler or _seeded(optuna, seed, checked)
 
     def objective(trial: Any) -> float:
+        if sharing.begin(study, trial, trials):
+            raise SurplusError
         settings = {name: _suggested(trial, name, values) for name, values in checked.items()}
+        if (same := sharing.claim(study, trial)) is not None:
+            return _repeated(optuna, trial, same)
         results = []
         for index in range(seeds):
             reports = {"report": reporter(_pruning(optuna, trial) if index == 0 else None)} if takes_report else {}
-            returned = train(**settings, **extra, seed=seed_of(settings, index), **reports)
+            with leaving_forks():
+                returned = train(**settings, **extra, seed=seed_of(settings, index), **reports)
             value, metrics, left_out = read(returned, settings)
-            if not math.isfinite(value):
-                raise DivergedError(f"the objective is {value}")
+            if why := divergence(value):
+                raise DivergedError(f"the objective is {why}")
             results.append(value)
             notes = {"reason": "; ".join(left_out)} if left_out else {}
             for key, metric in (metrics | notes).items():
@@ -113,44 +133,124 @@ def tune(
     def interruptible(trial: Any) -> float:
         try:
             return objective(trial)
-        except KeyboardInterrupt:
-            trial.set_user_attr(_INTERRUPTED, value=True)  # for Optuna it fails as others do
+        except (KeyboardInterrupt, SurplusError):
+            trial.set_user_attr(sharing.INTERRUPTED, value=True)  # for Optuna it fails as others do
             raise
 
-    states = [getattr(optuna.trial.TrialState, state) for state in ("COMPLETE", "PRUNED", "FAIL")]
-
-    def left() -> int:
-        ended = study.get_trials(deepcopy=False, states=states)
-        return trials - sum(_INTERRUPTED not in trial.user_attrs for trial in ended)
-
     def stop_at_the_last(*_: Any) -> None:
-        if left() <= 0:  # other processes may work on it too
+        if sharing.left(study, trials) <= 0:  # other processes may work on it too
             study.stop()
 
-    if left() > 0:
+    while (left := sharing.left(study, trials)) > 0:  # one that another process had begun may have ended with it
         study.optimize(
-            interruptible, left(), catch=(Exception,), callbacks=[stop_at_the_last], show_progress_bar=progress
+            interruptible, left, catch=(Exception,), callbacks=[stop_at_the_last], show_progress_bar=progress
         )
     return study
 
 
-def _storage(given: Any) -> Any:
-    """Return what Optuna takes as a storage: a path becomes the URL of an SQLite file."""
+class SurplusError(Exception):
+    """A trial was begun while other processes began the last ones; it is not run."""
+
+
+def _study(optuna: Any, storage: Any, name: str, pruner: Any, *, minimize: bool) -> Any:
+    """Return the study; processes that make its file at the same time meet tables that another one has just made."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            return optuna.create_study(
+                storage=_storage(optuna, storage),
+                study_name=name,
+                direction="minimize" if minimize else "maximize",
+                load_if_exists=True,
+                pruner=pruner,
+            )
+        except Exception as error:
+            if attempt == _ATTEMPTS - 1 or not type(error).__module__.startswith(("sqlalchemy.", "optuna.")):
+                raise
+            time.sleep(0.1)
+    return None
+
+
+def _storage(optuna: Any, given: Any) -> Any:
+    """Return what Optuna takes as a storage: a path becomes an SQLite file, whose locks are waited for."""
     if isinstance(given, os.PathLike) or (isinstance(given, str) and "://" not in given):
         path = Path(given)
         if not os.fspath(given) or path.is_dir():
             raise ValueError(f"storage must be a file, a URL or a storage of Optuna, got {os.fspath(given)!r}")
-        return f"sqlite:///{path}"
+        given = f"sqlite:///{path}"
+    if isinstance(given, str) and given.startswith("sqlite:"):
+        return optuna.storages.RDBStorage(given, engine_kwargs={"connect_args": {"timeout": _PATIENCE}})
     return given
+
+
+def _seeded(optuna: Any, seed: int, space: Mapping[str, Sequence[Any] | Distribution]) -> Any:
+    """Return Optuna's TPE sampler with a seed for each trial, which draws untried settings while there are any.
+
+    One seed for a whole process would have processes that begin together, and a study that goes on, draw the same
+    settings.
+    """
+    counts = [len(values) for values in space.values() if isinstance(values, Sequence)]
+    all_settings = grid(space) if len(counts) == len(space) and math.prod(counts) <= _FEW else []
+    distributions = {name: _distribution(optuna, values) for name, values in space.items()}
+
+    class Seeded(optuna.samplers.BaseSampler):  # type: ignore[misc]  # Optuna may not be there
+        def before_trial(self, study: Any, trial: Any) -> None:
+            self._inner = optuna.samplers.TPESampler(seed=(seed + trial.number) % 2**32)
+            self._inner.before_trial(study, trial)
+
+        def after_trial(self, *what: Any) -> None:
+            self._inner.after_trial(*what)
+
+        def infer_relative_search_space(self, *_: Any) -> Any:
+            return distributions
+
+        def sample_relative(self, study: Any, trial: Any, search_space: Any) -> Any:
+            related = self._inner.infer_relative_search_space(study, trial)
+            drawn = self._inner.sample_relative(study, trial, related)
+            for name, distribution in search_space.items():
+                if name not in drawn:
+                    drawn[name] = self._inner.sample_independent(study, trial, name, distribution)
+            tried = {canonical(params) for params in sharing.tried(study)} if all_settings else set()
+            if canonical(drawn) in tried:
+                kept = [{name: _kept(space[name], value) for name, value in one.items()} for one in all_settings]
+                if new := [one for one in kept if canonical(one) not in tried]:
+                    return random.Random(seed + trial.number).choice(new)  # noqa: S311
+            return drawn
+
+        def sample_independent(self, study: Any, trial: Any, name: str, distribution: Any) -> Any:
+            return self._inner.sample_independent(study, trial, name, distribution)
+
+    return Seeded()
+
+
+def _distribution(optuna: Any, values: Sequence[Any] | Distribution) -> Any:
+    if isinstance(values, Uniform | LogUniform):
+        log = isinstance(values, LogUniform)
+        return optuna.distributions.FloatDistribution(values.low, values.high, log=log)
+    return optuna.distributions.CategoricalDistribution([_kept(values, value) for value in values])
+
+
+def _kept(values: Sequence[Any] | Distribution, value: Any) -> Any:
+    """Return a value as Optuna keeps it: where there are tuples among the values, which it does not keep, as a text."""
+    has_tuples = isinstance(values, Sequence) and any(isinstance(one, tuple) for one in values)
+    return canonical(value) if has_tuples else value
+
+
+def _repeated(optuna: Any, trial: Any, same: Any) -> float:
+    """End a trial as one with the same settings has ended: with the same seeds it would come to the same."""
+    for step, value in same.intermediate_values.items():
+        trial.report(value, step)
+    for key, value in same.user_attrs.items():
+        trial.set_user_attr(key, value)
+    if same.state == optuna.trial.TrialState.PRUNED:
+        raise optuna.TrialPruned(f"as trial {same.number}, which had the same settings")
+    return float(same.value)
 
 
 def _suggested(trial: Any, name: str, values: Sequence[Any] | Uniform | LogUniform) -> Any:
     if isinstance(values, Uniform | LogUniform):
         return trial.suggest_float(name, values.low, values.high, log=isinstance(values, LogUniform))
-    if any(isinstance(value, tuple) for value in values):  # Optuna keeps no such values, but it keeps texts
-        texts = {canonical(value): value for value in values}
-        return texts[trial.suggest_categorical(name, list(texts))]
-    return trial.suggest_categorical(name, list(values))
+    choices = {_kept(values, value): value for value in values}
+    return choices[trial.suggest_categorical(name, list(choices))]
 
 
 def _pruning(optuna: Any, trial: Any) -> Callable[[float, int], None]:
