@@ -71,7 +71,7 @@ def as_text() -> str:
 
 def _threads() -> dict[str, Any]:
     """Return the number of threads with all that it may come from."""
-    cores, allowed, quota = os.cpu_count() or 1, _affinity(), cgroup_quota()
+    cores, allowed, quota = os.cpu_count() or 1, affinity(), cgroup_quota()
     used, wanted = lrcore.get_num_threads(), os.environ.get("LRCORE_NUM_THREADS") or None
     return {
         "used": used,
@@ -87,7 +87,7 @@ def _reason(used: int, cores: int, allowed: int, quota: float | None, wanted: st
     """Say where the number of threads comes from."""
     if wanted is not None and wanted.strip() == str(used):
         return f"LRCORE_NUM_THREADS={wanted}"
-    whole = allowed if quota is None else min(allowed, max(1, int(quota)))
+    whole = _whole(allowed, quota)
     if used != whole:
         return f"lrcore.set_num_threads({used}), or the cores that the process had when lrcore first asked"
     if whole < allowed:
@@ -97,8 +97,22 @@ def _reason(used: int, cores: int, allowed: int, quota: float | None, wanted: st
     return "one for each core"
 
 
-def _affinity() -> int:
+def usable_cores() -> int:
+    """Return how many cores this process may use: those of its affinity, and no more than its control group's quota.
+
+    This is the number of threads that lrcore uses by default, and of workers of a sweep.
+    """
+    return _whole(affinity(), cgroup_quota())
+
+
+def _whole(allowed: int, quota: float | None) -> int:
+    return allowed if quota is None else min(allowed, max(1, int(quota)))
+
+
+def affinity() -> int:
     """Return how many cores the process may run on."""
+    if hasattr(os, "process_cpu_count"):  # from Python 3.13 on; follows PYTHON_CPU_COUNT too
+        return os.process_cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,7 +1,9 @@
 """Trainings for sweeps, in a module that other processes can import."""
 
+import ctypes
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -61,6 +63,25 @@ def reporting(lr, seed, report):
     """Report each of ten steps, and diverge at large rates."""
     for step in range(10):
         report(lr * step if lr < 1 else float("nan"), step)
+    return lr
+
+
+def forking(lr, seed):
+    """Fork, and return in both processes."""
+    child = os.fork()
+    if child == 0:
+        if lr == 3:
+            raise ValueError("in the child alone")
+        return -1.0
+    _, status = os.waitpid(child, 0)
+    return {"objective": lr, "child": os.waitstatus_to_exitcode(status)}
+
+
+def holding(lr, seed):
+    """Start a process in a session of its own, and hold the interpreter for a minute."""
+    child = subprocess.Popen(["sleep", "300"], start_new_session=True)  # noqa: S607
+    _log(os.getpid(), child.pid)
+    ctypes.PyDLL(None).sleep(60)
     return lr
 
 

@@ -10,7 +10,9 @@ SPACE = {"lr": sweeps.logspace(1e-4, 1e-1, 8), "batch": [32, 128]}
 
 def main():
     function, results, workers = sys.argv[1:4]
-    if function == "sleepy":
+    if function == "holding":
+        found = sweeps.sweep(objectives.holding, {"lr": [0.1, 0.2]}, seeds=1, results=results, workers=int(workers))
+    elif function == "sleepy":
         found = sweeps.sweep(objectives.sleepy, {"lr": [0.1, 0.2, 1.0]}, seeds=2, results=results, workers=int(workers))
     else:
         found = sweeps.sweep(getattr(objectives, function), SPACE, results=results, workers=int(workers))

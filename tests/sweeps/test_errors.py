@@ -2,6 +2,7 @@
 # ruff: noqa: ARG005  # a training need not look at all that it is given
 
 import sqlite3
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -101,10 +102,19 @@ def test_a_bad_range_is_named(call, error, message):
         call()
 
 
-def test_what_no_process_can_be_sent_is_refused(monkeypatch):
+def test_what_no_process_can_be_sent_is_refused_if_processes_are_asked_for(monkeypatch):
     monkeypatch.setattr("lrcore.sweeps.processes.find_spec", lambda name: None)
-    with pytest.raises(TypeError, match=r"train can't be sent to other processes .*workers=0"):
-        sweeps.sweep(lambda lr, seed: lr, LR, progress=False)
+    lock = threading.Lock()
+
+    def locked(lr, seed):
+        with lock:
+            return lr
+
+    with pytest.raises(TypeError, match=r"train can't be sent to other processes .*_thread.lock.*workers=0"):
+        sweeps.sweep(locked, LR, progress=False, workers=2)
+    with pytest.warns(RuntimeWarning, match=r"runs are done in this process, one after the other: train can't be sent"):
+        found = sweeps.sweep(locked, LR, progress=False)
+    assert "finished" in found.statuses
 
 
 def test_no_file_is_made_for_what_is_refused(tmp_path):

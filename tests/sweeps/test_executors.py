@@ -249,27 +249,43 @@ def run_from(where, tmp_path, text):
     )  # fmt: skip
 
 
-@needs_cloudpickle
+WITHOUT = ("import sys\n", "import sys\nsys.modules['cloudpickle'] = None\n", 1)
+
+
 @pytest.mark.parametrize(("text", "where"), NOWHERE.values(), ids=NOWHERE)
-def test_a_function_that_a_process_does_not_find_is_sent_by_value(text, where, tmp_path):
-    done = run_from(where, tmp_path, text)
+def test_a_function_that_a_process_does_not_find_is_sent_by_value_without_cloudpickle(text, where, tmp_path):
+    done = run_from(where, tmp_path, text.replace(*WITHOUT))
     assert (done.returncode, done.stdout, done.stderr) == (0, "1.2 {'finished': 2}\n", "")
 
 
-@pytest.mark.parametrize(("text", "where"), NOWHERE.values(), ids=NOWHERE)
-def test_a_function_that_no_process_can_load_ends_the_sweep_and_its_runs_are_pending(text, where, tmp_path):
-    done = run_from(where, tmp_path, text.replace("import sys\n", "import sys\nsys.modules['cloudpickle'] = None\n", 1))
-    last = done.stderr.splitlines()[-1]
+@needs_cloudpickle
+def test_a_function_that_a_process_does_not_find_is_sent_by_value_with_cloudpickle(tmp_path):
+    done = run_from(["-"], tmp_path, NOWHERE["standard input"][0])
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1.2 {'finished': 2}\n", "")
+
+
+LOCKED = "import threading\noffset = threading.Lock()\ndef train(lr, seed):\n    return lr if offset else 0"
+
+
+def test_a_function_that_no_process_can_load_ends_the_sweep_and_its_runs_are_pending(tmp_path):
+    text = SWEEP.format(train=LOCKED, first="", name="train").replace(*WITHOUT)
+    last = run_from(["-c"], tmp_path, text).stderr.splitlines()[-1]
     assert last.startswith("lrcore.sweeps.processes.WorkerStartError: train can't be sent to other processes (")
     assert "define it at the top level of a module" in last
-    assert "or install cloudpickle, or give workers=0" in last
+    assert "or install cloudpickle, which can send more, or give workers=0" in last
     assert sweeps.load(tmp_path / "sweep.sqlite").statuses == {"pending": 2}
+
+
+def test_without_a_number_of_workers_it_is_run_here(tmp_path):
+    text = SWEEP.format(train=LOCKED, first="import warnings; warnings.simplefilter('always')", name="train")
+    done = run_from(["-c"], tmp_path, text.replace(*WITHOUT).replace("workers=2, ", ""))
+    assert (done.returncode, done.stdout) == (0, "0.2 {'finished': 2}\n")
+    assert "RuntimeWarning: runs are done in this process, one after the other: train can't be sent" in done.stderr
 
 
 @needs_cloudpickle
 def test_what_can_not_be_sent_by_value_either_ends_the_sweep_too(tmp_path):
-    locked = "import threading\noffset = threading.Lock()\ndef train(lr, seed):\n    return lr + offset"
-    text = SWEEP.format(train=locked, first="", name="train")
+    text = SWEEP.format(train=LOCKED, first="", name="train")
     last = run_from(["-c"], tmp_path, text).stderr.splitlines()[-1]
     assert re.search(r"\(AttributeError: .*'train'.*\), nor with cloudpickle \(TypeError: cannot pickle .*lock", last)
     assert "install" not in last

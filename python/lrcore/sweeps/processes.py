@@ -7,13 +7,18 @@ its first run a process is sent the training, and says whether it can load it.
 
 from __future__ import annotations
 
+import ctypes
+import inspect
+import itertools
 import multiprocessing
 import os
 import pickle
 import queue
 import signal
+import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack, contextmanager, suppress
@@ -23,8 +28,9 @@ from multiprocessing import connection, resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrcore import _lrcore
-from lrcore.sweeps.objective import unwrapped
+from lrcore import _lrcore, info
+from lrcore.sweeps import by_value, guardian
+from lrcore.sweeps.objective import leaving_forks, unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +52,7 @@ _Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 _ENVIRONMENT = threading.Lock()
 # Seconds between looks at a process that says nothing.
 _LOOK = 1.0
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 class WorkerDiedError(RuntimeError):
@@ -53,14 +60,55 @@ class WorkerDiedError(RuntimeError):
 
 
 class WorkerStartError(RuntimeError):
-    """A process ended before it could take a run, or can't load the training, and so would any other one."""
+    """A process ended before it could take a run, or can't load the training, and so would any other one.
+
+    Attributes:
+        is_unsendable: Whether it is the training that can't be sent to other processes.
+    """
+
+    is_unsendable = False
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Return how many cores this process may use: those of its affinity, and no more than its control group's quota."""
+    return info.usable_cores()
+
+
+class Guardian:
+    """The process that ends workers, and what they started, when this one is gone: see :mod:`lrcore.sweeps.guardian`.
+
+    Attributes:
+        mark: What the processes of all workers are recognised by.
+    """
+
+    def __init__(self) -> None:
+        self.mark = uuid.uuid4().hex
+        self._workers: set[int] = set()
+        self._process: subprocess.Popen[bytes] | None = None
+        if os.name == "posix":
+            # A sweep in a run of another sweep ends with it, but not before its own workers have.
+            environment = {name: value for name, value in os.environ.items() if name != guardian.VARIABLE}
+            command = [sys.executable, "-I", "-S", guardian.__file__, self.mark]
+            self._process = subprocess.Popen(  # noqa: S603
+                command, stdin=subprocess.PIPE, env=environment, start_new_session=True, cwd="/", bufsize=0
+            )
+
+    def note(self, worker: int, *, begins: bool) -> None:
+        """Take note that a worker begins or has ended."""
+        (self._workers.add if begins else self._workers.discard)(worker)
+        if self._process is not None and self._process.stdin is not None:
+            with suppress(BrokenPipeError):  # it was killed
+                self._process.stdin.write(b"%c%d\n" % (b"+" if begins else b"-", worker))
+
+    def kill(self, mark: str, worker: int | None = None) -> None:
+        """Kill the processes of a worker, or of all."""
+        guardian.kill(mark, list(self._workers) if worker is None else [worker])
+
+    def end(self) -> None:
+        """End it and nothing else."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
 
 
 class Parcel:
@@ -83,10 +131,13 @@ class Parcel:
         self._train = train
         self._is_whole = False
         self._lock = threading.Lock()
+        if _is_redefined(train):
+            self.whole("it is not the one of the script's file")
+            return
         try:
             self.message = pickle.dumps(train)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
-            self.message = _with_cloudpickle(train, _said(error))
+            self.message = _by_value(train, _said(error))
 
     def whole(self, why: str) -> bytes:
         """Return the training with all that it needs of its module, which is the message from now on.
@@ -99,7 +150,7 @@ class Parcel:
         """
         with self._lock:
             if not self._is_whole:
-                self.message = _with_cloudpickle(self._train, why, whole=True)
+                self.message = _by_value(self._train, why, whole=True)
                 self._is_whole = True
             return self.message
 
@@ -119,6 +170,7 @@ class Processes(Executor):
         self._threads = threads
         self._live: set[SpawnProcess] = set()
         self._killing = threading.Event()
+        self._guardian = Guardian()
         if os.name == "posix":
             # Begun from here, since to begin it unblocks the signal that is blocked below.
             resource_tracker.ensure_running()
@@ -140,9 +192,11 @@ class Processes(Executor):
             self._killing.set()
             for process in list(self._live):
                 _kill(process)
+            self._guardian.kill(self._guardian.mark)
         if wait:
             for slot in self._slots:
                 slot.join()
+            self._guardian.end()
 
     def _slot(self) -> None:
         """Pass runs to one process at a time, from a thread."""
@@ -156,7 +210,7 @@ class Processes(Executor):
                 continue
             try:
                 if worker is None:
-                    worker = _Worker(self._parcel, self._threads, self._live, self._killing)
+                    worker = _Worker(self._parcel, self._threads, self._live, self._killing, self._guardian)
                 worked, result = worker.ask(call)
             except BaseException as error:
                 worker = None
@@ -173,22 +227,30 @@ class Processes(Executor):
 class _Worker:
     """A process that has the training, and the pipe to it."""
 
-    def __init__(self, parcel: Parcel, threads: int, live: set[SpawnProcess], killing: threading.Event) -> None:
+    _numbers = itertools.count()
+
+    def __init__(
+        self, parcel: Parcel, threads: int, live: set[SpawnProcess], killing: threading.Event, guard: Guardian
+    ) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
+        self._requests = itertools.count(1)
+        self._guardian = guard
+        self._mark = f"{guard.mark}-{next(self._numbers)}-"
         self._process = context.Process(target=_work, args=(theirs, threads), name="lrcore sweep")
         self._live = live
         try:
-            with _environment(threads), _main_that_is_there():
+            with _environment(threads, self._mark), _main_that_is_there():
                 self._process.start()
         except Exception as error:
             raise WorkerStartError(f"a process for runs could not begin: {type(error).__name__}: {error}") from error
         theirs.close()
         live.add(self._process)
+        guard.note(self._pid, begins=True)
         if killing.is_set():
             self._process.kill()
         try:
-            self._receive()
+            self._receive(0)
         except WorkerDiedError as error:
             raise WorkerStartError(
                 f"a process for runs could not begin: {error}; is the script's own work, with the call of sweep, "
@@ -196,41 +258,53 @@ class _Worker:
             ) from None
         self._load(parcel)
 
+    @property
+    def _pid(self) -> int:
+        return self._process.pid or 0
+
     def _load(self, parcel: Parcel) -> None:
         """Have the process load the training, or end it."""
         try:
             if trouble := self.ask(parcel.message):
                 message = parcel.whole(trouble)
                 if other := self.ask(message):
-                    raise TypeError(_refusal(trouble, other))
+                    raise TypeError(_refusal(trouble, f"by value ({other})"))
         except WorkerDiedError as error:
             raise WorkerStartError(f"a process for runs could not load train: {error}") from None
         except TypeError as error:
             self.stop()
-            raise WorkerStartError(str(error)) from None
+            failed = WorkerStartError(str(error))
+            failed.is_unsendable = True
+            raise failed from None
 
     def ask(self, message: bytes | _Call) -> Any:
         """Send the training and return what is wrong with it, or have a call done: see :func:`_called`."""
+        number = next(self._requests)
         try:
-            self._pipe.send(message)
+            self._pipe.send((number, message))
         except (BrokenPipeError, ConnectionResetError):  # it died while it had nothing to do
             raise self._died() from None
-        return self._receive()
+        return self._receive(number)
 
-    def _receive(self) -> Any:
-        while not connection.wait([self._pipe, self._process.sentinel], _LOOK):
-            # What a run has started may hold the pipes open when its process is gone.
-            if self._process.exitcode is not None:
-                break
-        try:
-            if self._pipe.poll():
-                return self._pipe.recv()
-        except (EOFError, ConnectionResetError):
-            pass
-        raise self._died()
+    def _receive(self, number: int) -> Any:
+        """Return the answer to a request, whatever else is in the pipe."""
+        while True:
+            while not connection.wait([self._pipe, self._process.sentinel], _LOOK):
+                # What a run has started may hold the pipes open when its process is gone.
+                if self._process.exitcode is not None:
+                    break
+            try:
+                if not self._pipe.poll():
+                    raise EOFError
+                answered, answer = self._pipe.recv()
+            except (EOFError, ConnectionResetError):
+                raise self._died() from None
+            if answered == number:
+                return answer
 
     def _died(self) -> WorkerDiedError:
         self._process.join()
+        self._guardian.kill(self._mark, self._pid)  # what the run had started
         code = self._process.exitcode or 0
         self.stop()
         if code < 0:
@@ -242,6 +316,7 @@ class _Worker:
         """Close the pipe, at which an idle process ends, and wait for that."""
         self._pipe.close()
         self._process.join()
+        self._guardian.note(self._pid, begins=False)
         self._live.discard(self._process)
         self._process.close()
 
@@ -251,8 +326,23 @@ def _kill(process: SpawnProcess) -> None:
         process.kill()
 
 
-def _with_cloudpickle(train: Train, why: str, *, whole: bool = False) -> bytes:
+def _is_redefined(train: Train) -> bool:
+    """Return whether a function of the script was defined elsewhere, as in an interactive session after the script.
+
+    Another process would import the script's own function of that name.
+    """
+    function = inspect.unwrap(unwrapped(train))
+    main, code = sys.modules["__main__"], getattr(function, "__code__", None)
+    file = getattr(main, "__file__", None)
+    if code is None or file is None or getattr(function, "__module__", None) != "__main__":
+        return False
+    return not Path(code.co_filename).exists() and Path(file).exists()
+
+
+def _by_value(train: Train, why: str, *, whole: bool = False) -> bytes:
     """Return a training as bytes where pickle can't, or where what it made serves no process.
+
+    cloudpickle knows more kinds of objects than :mod:`lrcore.sweeps.by_value`, which needs nothing to be installed.
 
     Args:
         train: The training.
@@ -260,28 +350,32 @@ def _with_cloudpickle(train: Train, why: str, *, whole: bool = False) -> bytes:
         whole: Whether what it needs of its own module is sent as well.
 
     Raises:
-        TypeError: If cloudpickle is not installed, or can't do it either.
+        TypeError: If it can't be sent so either.
     """
+    module = getattr(unwrapped(train), "__module__", None) if whole else None
     if find_spec("cloudpickle") is None:
-        raise TypeError(_refusal(why))
+        try:
+            return by_value.dumps(train, module)
+        except Exception as error:
+            raise TypeError(_refusal(why, f"by value ({_said(error)})", install=True)) from None
     cloudpickle = import_module("cloudpickle")
-    module = sys.modules.get(getattr(unwrapped(train), "__module__", None) or "") if whole else None
+    loaded = sys.modules.get(module or "")
     try:
         with ExitStack() as stack:
-            if module is not None and module.__name__ not in cloudpickle.list_registry_pickle_by_value():
-                cloudpickle.register_pickle_by_value(module)
-                stack.callback(cloudpickle.unregister_pickle_by_value, module)
+            if loaded is not None and loaded.__name__ not in cloudpickle.list_registry_pickle_by_value():
+                cloudpickle.register_pickle_by_value(loaded)
+                stack.callback(cloudpickle.unregister_pickle_by_value, loaded)
             return bytes(cloudpickle.dumps(train))
     except Exception as error:
-        raise TypeError(_refusal(why, _said(error))) from None
+        raise TypeError(_refusal(why, f"with cloudpickle ({_said(error)})")) from None
 
 
-def _refusal(why: str, other: str | None = None) -> str:
-    """Return what to say of a training that no process can load, neither by name nor, with cloudpickle, by value."""
-    by_value, install = ("", ", or install cloudpickle") if other is None else (f", nor with cloudpickle ({other})", "")
+def _refusal(why: str, other: str, *, install: bool = False) -> str:
+    """Return what to say of a training that no process can load, neither by name nor by value."""
+    more = ", or install cloudpickle, which can send more" if install else ""
     return (
-        f"train can't be sent to other processes ({why}){by_value}: define it at the top level of a module, or of the "
-        f"script outside of `if __name__ == '__main__':`{install}, or give workers=0, which runs it here"
+        f"train can't be sent to other processes ({why}), nor {other}: define it at the top level of a module, or of "
+        f"the script outside of `if __name__ == '__main__':`{more}, or give workers=0, which runs it here"
     )
 
 
@@ -291,25 +385,27 @@ def _said(error: BaseException) -> str:
 
 def _work(pipe: Connection, threads: int) -> None:
     """Take the training, and calls with it until there are no more: what a process does."""
+    _end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     _lrcore.set_num_threads(threads)
     if find_spec("threadpoolctl") is not None:
         import_module("threadpoolctl").threadpool_limits(threads)
-    pipe.send("ready")
+    pipe.send((0, "ready"))
     train = b""
     while True:
         try:
-            message: bytes | _Call = pipe.recv()
+            number, message = pipe.recv()
         except (EOFError, ConnectionResetError):
             return
-        if isinstance(message, bytes):
-            train = message
-            pipe.send(_trouble(train))
-        else:
-            pipe.send(_called(train, *message))
+        with leaving_forks():
+            if isinstance(message, bytes):
+                train = message
+                answer: Any = _trouble(train)
+            else:
+                answer = _called(train, *message)
+        pipe.send((number, answer))
 
 
 def _trouble(train: bytes) -> str:
@@ -333,21 +429,40 @@ def _called(train: bytes, function: Callable[..., Any], arguments: Any, keywords
 
 
 def _end_with_parent() -> None:
-    """End at once when the parent is gone: what it would have done with the result, nobody does."""
+    """Have this process end when its parent is gone: what it would have done with a result, nobody does.
+
+    On Linux the kernel does it. Elsewhere a thread waits, which can't end the process while a run holds the
+    interpreter; the guardian, in the parent's place, can.
+    """
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
+    guardian.begin_group()
+    if parent is None:
+        return
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent.pid:  # it was gone before that
+            os._exit(1)
+    threading.Thread(target=_wait_for, args=(parent.sentinel,), daemon=True).start()
+
+
+def _wait_for(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)
 
 
 @contextmanager
-def _environment(threads: int) -> Iterator[None]:
-    """Have libraries in a new process use that many threads, or as many as the environment says if that is less."""
+def _environment(threads: int, mark: str) -> Iterator[None]:
+    """Have libraries in a new process use that many threads, or as many as the environment says if that is less.
+
+    And mark it, and all that it starts, as a worker.
+    """
     with _ENVIRONMENT:
-        before = {name: os.environ.get(name) for name in THREADS}
-        for name, value in before.items():
+        before = {name: os.environ.get(name) for name in (*THREADS, guardian.VARIABLE)}
+        for name in THREADS:
+            value = before[name]
             least = min(threads, int(value)) if value and value.isdecimal() and int(value) > 0 else threads
             os.environ[name] = str(least)
+        os.environ[guardian.VARIABLE] = mark
         try:
             yield
         finally:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import sys
 import time
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,14 +21,19 @@ from lrcore.sweeps import owner
 from lrcore.sweeps.space import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from lrcore.sweeps.objective import Cell, Outcome
 
 _APPLICATION = 0x6C72636F  # "lrco", where SQLite has a place for such a mark
 _VERSION = 1
-# Seconds to wait for another process that is writing.
-_PATIENCE = 60.0
+# Seconds that SQLite waits for another process that is writing; Ctrl-C is heard after them.
+_TRY = 1.0
+# Seconds after which a file that is still locked is told of; then after twice as long, and so on.
+_PATIENCE = 20.0
+_PAUSE = 0.05
+# Errors that pass, if somebody else does something about them.
+_PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
 _TABLES = """
 CREATE TABLE sweep (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE runs (
@@ -83,9 +90,7 @@ class Store:
         self._cells: dict[int, Cell] = {}
         _check_path(path, is_new=objective is not None)
         # In autocommit mode each statement is a transaction, unless one is begun.
-        self._database = sqlite3.connect(
-            ":memory:" if path is None else self._name, timeout=_PATIENCE, isolation_level=None
-        )
+        self._database = sqlite3.connect(":memory:" if path is None else self._name, timeout=_TRY, isolation_level=None)
         try:
             self._open(objective)
         except sqlite3.DatabaseError as error:
@@ -96,31 +101,32 @@ class Store:
             raise
 
     def _open(self, objective: str | None) -> None:
-        with self._transaction():
-            (application,) = self._database.execute("PRAGMA application_id").fetchone()
-            (version,) = self._database.execute("PRAGMA user_version").fetchone()
-            (tables,) = self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        # Who only reads needs no right to write.
+        with self._transaction("BEGIN" if objective is None else "BEGIN IMMEDIATE"):
+            (application,) = self._execute("PRAGMA application_id").fetchone()
+            (version,) = self._execute("PRAGMA user_version").fetchone()
+            (tables,) = self._execute("SELECT count(*) FROM sqlite_master").fetchone()
             if not tables and not application and objective is not None:
                 for statement in _TABLES.split(";\n")[:-1]:
-                    self._database.execute(statement)
-                self._database.execute(f"PRAGMA application_id = {_APPLICATION}")
-                self._database.execute(f"PRAGMA user_version = {_VERSION}")
-                self._database.execute("INSERT INTO sweep VALUES ('objective', ?)", (objective,))
+                    self._execute(statement)
+                self._execute(f"PRAGMA application_id = {_APPLICATION}")
+                self._execute(f"PRAGMA user_version = {_VERSION}")
+                self._execute("INSERT INTO sweep VALUES ('objective', ?)", (objective,))
             elif application != _APPLICATION:
                 raise ValueError(f"{self._name} is an SQLite file of another program, not the results of a sweep")
             elif version != _VERSION:
                 raise ValueError(f"{self._name} is of version {version}; known is {_VERSION}")
             elif objective is not None and (known := self["objective"]) != objective:
                 raise ValueError(f"{self._name} has runs of {known!r}, not of {objective!r}; choose another file")
-        self._database.execute("CREATE TEMP TABLE wanted (place INTEGER PRIMARY KEY, id INTEGER UNIQUE)")
+        self._execute("CREATE TEMP TABLE wanted (place INTEGER PRIMARY KEY, id INTEGER UNIQUE)")
 
     def __getitem__(self, name: str) -> str | None:
         """Return what the file says of the sweep as a whole."""
-        found = self._database.execute("SELECT value FROM sweep WHERE name = ?", (name,)).fetchone()
+        found = self._execute("SELECT value FROM sweep WHERE name = ?", (name,)).fetchone()
         return None if found is None else str(found[0])
 
     def __setitem__(self, name: str, value: str) -> None:
-        self._database.execute("INSERT OR REPLACE INTO sweep VALUES (?, ?)", (name, value))
+        self._execute("INSERT OR REPLACE INTO sweep VALUES (?, ?)", (name, value))
 
     def want(self, cells: Sequence[Cell], *, retry: bool) -> None:
         """Add the cells that are not there, and from now on speak of these alone.
@@ -132,26 +138,26 @@ class Store:
         keys = [(canonical(cell.settings), cell.budget or 0, cell.index) for cell in cells]
         rows = [(*key, cell.seed) for key, cell in zip(keys, cells, strict=True)]
         with self._transaction():
-            self._database.executemany(
+            self._execute_many(
                 "INSERT OR IGNORE INTO runs (settings, budget, seed_index, seed) VALUES (?, ?, ?, ?)", rows
             )
-            self._database.execute("DELETE FROM wanted")
+            self._execute("DELETE FROM wanted")
             same = "settings = ? AND budget = ? AND seed_index = ?"
-            self._database.executemany(f"INSERT INTO wanted (id) SELECT id FROM runs WHERE {same}", keys)  # noqa: S608
+            self._execute_many(f"INSERT INTO wanted (id) SELECT id FROM runs WHERE {same}", keys)  # noqa: S608
             if retry:
                 failed = f"status = 'failed' AND id IN ({_WANTED})"
-                self._database.execute(f"UPDATE runs SET status = 'pending' WHERE {failed}")  # noqa: S608
-        identities = [identity for (identity,) in self._database.execute(f"{_WANTED} ORDER BY place")]
+                self._execute(f"UPDATE runs SET status = 'pending' WHERE {failed}")  # noqa: S608
+        identities = [identity for (identity,) in self._execute(f"{_WANTED} ORDER BY place")]
         self._cells = dict(zip(identities, cells, strict=True))
 
     def claim(self) -> tuple[int, Cell] | None:
         """Make the next wanted run that is pending one's own; None if there is none now."""
         first = "SELECT runs.id FROM wanted JOIN runs USING (id) WHERE status = 'pending' ORDER BY place LIMIT 1"
         with self._transaction():
-            found = self._database.execute(first).fetchone()
+            found = self._execute(first).fetchone()
             if found is None:
                 return None
-            self._database.execute(
+            self._execute(
                 "UPDATE runs SET status = 'running', owner = ?, beat = ?, attempts = attempts + 1, objective = NULL, "
                 "metrics = '{}', reason = '', seconds = NULL WHERE id = ?",
                 (self._me, time.time(), found[0]),
@@ -159,11 +165,15 @@ class Store:
         return found[0], self._cells[found[0]]
 
     def finish(self, identity: int, outcome: Outcome) -> bool:
-        """Write what became of a run of one's own; return whether it still was, and is now written."""
+        """Write what became of a run of one's own; return whether it still was, and is now written.
+
+        One that was taken from this owner, since the file was locked for longer than its lease, and that nobody else
+        has begun, is written too.
+        """
         values = (outcome.status, outcome.objective, json.dumps(outcome.metrics), outcome.reason, outcome.seconds)
-        done = self._database.execute(
+        done = self._execute(
             "UPDATE runs SET status = ?, objective = ?, metrics = ?, reason = ?, seconds = ?, owner = NULL, "
-            "beat = NULL WHERE id = ? AND owner = ? AND status = 'running'",
+            "beat = NULL WHERE id = ? AND (owner = ? AND status = 'running' OR status = 'pending')",
             (*values, identity, self._me),
         )
         return done.rowcount == 1
@@ -171,32 +181,30 @@ class Store:
     def release(self) -> None:
         """Make what is still one's own pending again."""
         if self._database.in_transaction:  # Ctrl-C came between its begin and its statements
-            self._database.execute("ROLLBACK")
+            self._execute("ROLLBACK")
         self._free(self._me)
 
     def beat(self) -> None:
         """Give a sign of life for the runs that are one's own."""
-        self._database.execute(
-            "UPDATE runs SET beat = ? WHERE owner = ? AND status = 'running'", (time.time(), self._me)
-        )
+        self._execute("UPDATE runs SET beat = ? WHERE owner = ? AND status = 'running'", (time.time(), self._me))
 
     def reclaim(self) -> None:
         """Make the runs of owners that are gone pending again."""
         known = "SELECT owner, max(beat) FROM runs WHERE status = 'running' AND owner != ? GROUP BY owner"
-        for other, beat in self._database.execute(known, (self._me,)).fetchall():
+        for other, beat in self._execute(known, (self._me,)).fetchall():
             if owner.is_gone(other, beat):
                 self._free(other)
 
     def settled(self) -> int:
         """Return how many of the wanted runs have ended, whoever ran them."""
         ended = f"status NOT IN ('pending', 'running') AND id IN ({_WANTED})"
-        (count,) = self._database.execute(f"SELECT count(*) FROM runs WHERE {ended}").fetchone()  # noqa: S608
+        (count,) = self._execute(f"SELECT count(*) FROM runs WHERE {ended}").fetchone()  # noqa: S608
         return int(count)
 
     def rows(self, *, wanted: bool) -> list[Row]:
         """Return the runs, all of them or those that are wanted."""
         source = "wanted JOIN runs USING (id) ORDER BY place" if wanted else "runs ORDER BY id"
-        found = self._database.execute(f"SELECT id, {_COLUMNS} FROM {source}")  # noqa: S608
+        found = self._execute(f"SELECT id, {_COLUMNS} FROM {source}")  # noqa: S608
         return [self._row(*values) for values in found]
 
     def close(self) -> None:
@@ -213,21 +221,54 @@ class Store:
         return Row(values, budget or None, index, seed, status, objective, read, reason, seconds, attempts)
 
     def _free(self, whose: str) -> None:
-        self._database.execute(
+        self._execute(
             "UPDATE runs SET status = 'pending', owner = NULL, beat = NULL WHERE owner = ? AND status = 'running'",
             (whose,),
         )
 
+    def _execute(self, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        return self._patiently(self._database.execute, statement, values)
+
+    def _execute_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+        self._patiently(self._database.executemany, statement, rows)
+
+    def _patiently(self, execute: Callable[..., sqlite3.Cursor], *arguments: Any) -> sqlite3.Cursor:
+        """Execute a statement as soon as the file is not locked and the disk not full: results are worth any wait."""
+        start, patience = time.monotonic(), _PATIENCE
+        while True:
+            try:
+                return execute(*arguments)
+            except sqlite3.OperationalError as error:
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _PASSING:
+                    raise
+                waited = time.monotonic() - start
+                if waited >= patience:
+                    patience = 2 * waited
+                    _tell(
+                        f"{self._name} can't be used for {waited:.0f} s now: {error}; what has finished is kept, and "
+                        "written when that is over (Ctrl-C gives up)"
+                    )
+            time.sleep(_PAUSE)
+
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
         """All statements or none, and no other process writes between them."""
-        self._database.execute("BEGIN IMMEDIATE")
+        self._execute(begin)
         try:
             yield
+            self._execute("COMMIT")
         except BaseException:
-            self._database.execute("ROLLBACK")
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
             raise
-        self._database.execute("COMMIT")
+
+
+def _tell(message: str) -> None:
+    """Warn, also where warnings are made errors: it must not end a sweep whose results wait to be written."""
+    try:
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+    except RuntimeWarning:
+        sys.stderr.write(f"{message}\n")
 
 
 def _tuples(value: Any) -> Any:

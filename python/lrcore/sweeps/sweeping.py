@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
@@ -116,8 +117,9 @@ def sweep(
             None keeps them in memory. Several processes may use it at once, and share the runs.
         executor: Where runs are done: anything with ``submit`` as ``concurrent.futures.Executor`` has it, such as
             mpi4py's ``MPIPoolExecutor()``; or Dask's ``Client``. None makes processes.
-        workers: How many processes, or runs at an executor at once. None is one for each core; 0 runs everything in
-            this process, one after the other.
+        workers: How many processes, or runs at an executor at once. None is one for each core that
+            this process may use, by its affinity and its control group's quota; 0 runs everything in this process, one
+            after the other, and so does None, with a warning, where ``train`` can't be sent to processes.
         minimize: Whether less is better.
         retry_failed: Whether runs are done again that failed in an earlier call.
         seed: What the random search draws by, in [0, inf).
@@ -155,25 +157,45 @@ def sweep(
     takes_report = check_train(train, plan.settings[0], budget=plan.budgets[0] is not None)
     executor = None if executor is None else as_executor(executor)
     count = None if workers is None else check_count("workers", workers, least=0 if executor is None else 1)
-    parcel = processes.Parcel(train) if executor is None and count != 0 else None
+    parcel = _parcel(train, count) if executor is None and count != 0 else None
     store = Store(results, name_of(train))
-    try:
-        store["minimize"] = "yes" if minimize else "no"
+
+    def run(given: Executor, most: int) -> Results:
         shown = Progress(plan.total(), shown=progress, minimize=minimize)
-        given, most = _own(parcel, count) if executor is None else (executor, count or capacity(executor))
         coordinator = Coordinator(train, takes_report, store, given, most, shown)
         return _run(plan, coordinator, retry=retry_failed, owned=executor is None)
+
+    try:
+        store["minimize"] = "yes" if minimize else "no"
+        if executor is not None:
+            return run(executor, count or capacity(executor))
+        if parcel is not None:
+            cores = processes.cores()
+            most = count or cores
+            try:
+                return run(processes.Processes(parcel, most, max(1, cores // most)), most)
+            except processes.WorkerStartError as error:
+                if workers is not None or not error.is_unsendable:
+                    raise
+                _warn(error)
+        return run(Here(), 1)
     finally:
         store.close()
 
 
-def _own(parcel: processes.Parcel | None, workers: int | None) -> tuple[Executor, int]:
-    """Return an executor for a training that is sent to processes, or not, and how many runs it takes."""
-    if parcel is None:
-        return Here(), 1
-    cores = processes.cores()
-    count = workers or cores
-    return processes.Processes(parcel, count, max(1, cores // count)), count
+def _parcel(train: Train, workers: int | None) -> processes.Parcel | None:
+    """Return a training to be sent to processes; None if it can't be, and nobody has asked for processes."""
+    try:
+        return processes.Parcel(train)
+    except TypeError as error:
+        if workers is not None:
+            raise
+        _warn(error)
+        return None
+
+
+def _warn(error: Exception) -> None:
+    warnings.warn(f"runs are done in this process, one after the other: {error}", RuntimeWarning, stacklevel=4)
 
 
 def _run(plan: Plan, coordinator: Coordinator, *, retry: bool, owned: bool) -> Results:
@@ -194,11 +216,13 @@ def _run(plan: Plan, coordinator: Coordinator, *, retry: bool, owned: bool) -> R
         rows |= _by_cell(coordinator.store)
         raise Interrupted(Results(rows.values(), minimize=plan.minimize)) from None
     finally:
-        if not ended:
-            coordinator.end()
-        if owned:
-            coordinator.executor.shutdown(cancel_futures=not ended)
-        coordinator.progress.close()
+        try:
+            if not ended:
+                coordinator.end()
+        finally:
+            if owned:
+                coordinator.executor.shutdown(cancel_futures=not ended)
+            coordinator.progress.close()
     return Results(rows.values(), minimize=plan.minimize)
 
 

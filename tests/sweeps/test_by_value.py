@@ -1,0 +1,129 @@
+"""Functions of interactive sessions reach processes, with nothing installed for it."""
+
+import os
+import pickle
+import subprocess
+import sys
+from functools import partial
+
+import numpy as np
+import pytest
+
+from lrcore.sweeps import by_value
+
+CELLS = """
+import sys
+sys.modules["cloudpickle"] = None
+import xml.etree.ElementTree
+from dataclasses import dataclass, field
+import numpy as np
+from lrcore import sweeps
+---
+@dataclass
+class Model:
+    width: int
+    weights: list = field(default_factory=list)
+
+    @property
+    def size(self):
+        return self.width * scale
+
+    @staticmethod
+    def twice(x):
+        return 2 * x
+
+
+class Wider(Model):
+    def grow(self):
+        super().__init__(self.width + 1)
+        return self
+---
+scale = 10
+factor = lambda x: x * scale
+
+def factorial(n):
+    return 1 if n < 2 else n * factorial(n - 1)
+
+def train(lr, seed, *, extra=1):
+    "Say what it does."
+    assert train.__doc__ and xml.etree.ElementTree.fromstring("<a/>").tag == "a"
+    model = Wider(1).grow()
+    return lr * factor(factorial(3)) + Model.twice(model.size) + np.zeros(2).sum() + extra
+---
+print(sweeps.sweep(train, {"lr": [0.5, 1.0]}, seeds=1, workers=2).rows[0]["objective"])
+---
+def train(lr, seed):
+    return 7.0
+print([row["objective"] for row in sweeps.sweep(train, {"lr": [0.5]}, seeds=1, workers=1)])
+"""
+# As IPython does: each cell is compiled with a name of its own, and executed in a __main__ without a file.
+NOTEBOOK = """
+import sys
+main = sys.modules["__main__"]
+del main.__file__
+for i, cell in enumerate(open(sys.argv[1]).read().split("---")):
+    exec(compile(cell, f"<cell {i}>", "exec"), vars(main))
+"""
+
+
+@pytest.mark.parametrize("way", ["a notebook", "python -i after a script"])
+def test_functions_of_cells_run_in_processes(way, tmp_path):
+    cells, notebook, script = tmp_path / "cells", tmp_path / "notebook.py", tmp_path / "script.py"
+    cells.write_text(CELLS, encoding="utf-8")
+    notebook.write_text(NOTEBOOK, encoding="utf-8")
+    # A function of the same name, which processes must not take for the one that was typed.
+    script.write_text("def train(lr, seed):\n    return -1.0\n", encoding="utf-8")
+    command, typed = ([notebook, cells], "") if way == "a notebook" else (["-i", script], interactive(CELLS))
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, *command], input=typed, capture_output=True, text=True, timeout=90, cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, check=False,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["71.0", "[7.0]"], done.stderr
+
+
+def interactive(text):
+    """Return a text as one types it: compound statements end with an empty line, and have none within."""
+    cells = [cell.strip() for cell in text.split("---")]
+    return "\n".join(f"exec(compile({cell!r}, '<stdin>', 'exec'))" for cell in cells) + "\n"
+
+
+def returned(function, module=None):
+    return pickle.loads(by_value.dumps(function, module))  # noqa: S301
+
+
+def counter(start):
+    def count(by=1, *, again=False):
+        nonlocal start
+        start += by
+        return count(by) if again else start
+
+    return count
+
+
+def test_closures_defaults_and_functions_that_call_themselves():
+    count = returned(counter(3))
+    assert (count(), count(2), count(again=True)) == (4, 6, 8)
+    assert count.__name__ == "count"
+    assert count.__qualname__ == "counter.<locals>.count"
+    assert returned(partial(lambda x, y: x - y, y=1))(3) == 2
+
+
+def test_what_can_be_imported_is_sent_by_name():
+    assert returned(np.mean) is np.mean
+    assert returned(counter) is counter
+    assert returned(counter, counter.__module__) is not counter
+
+
+def test_an_empty_cell_stays_empty():
+    def outer():
+        return later  # noqa: F821
+
+    def inner():
+        return value
+
+    empty = returned(inner)
+    with pytest.raises(NameError):
+        empty()
+    value = 1
+    assert inner() == 1
+    assert outer.__name__ == "outer"

@@ -1,0 +1,188 @@
+"""Runs and their processes: forked children, processes that outlive others, files that are locked."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from lrcore import info, sweeps
+from lrcore.sweeps import guardian, processes, store
+from lrcore.sweeps.objective import LARGEST, Cell, Outcome
+from sweeps import objectives
+from sweeps.test_kills import start, wait_for
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+
+
+@needs_fork
+@pytest.mark.parametrize("where", ["a process", "here", "a thread"])
+def test_a_forked_child_that_returns_is_no_run(where, tmp_path, capfd):
+    options = {"a process": {"workers": 1}, "here": {"workers": 0}, "a thread": {"executor": ThreadPoolExecutor(1)}}
+    space, file = {"lr": [1, 2, 3, 4]}, tmp_path / "sweep.sqlite"
+    found = sweeps.sweep(objectives.forking, space, seeds=2, results=file, progress=False, **options[where])
+    assert [(row["lr"], row["objective"], row["child"]) for row in found] == [
+        (lr, float(lr), 1.0 if lr == 3 else 0.0) for _ in range(2) for lr in space["lr"]
+    ]
+    assert "in the child alone" in capfd.readouterr().err
+    assert sweeps.load(file).rows == found.rows
+
+
+def test_an_answer_to_another_request_is_no_result(monkeypatch):
+    late = processes._Worker._receive
+    stray = []
+
+    def receive(self, number):
+        if number == 3:  # what came in between, as from a process that has a copy of the pipe
+            stray.append(number)
+            connection = self._pipe
+            self._pipe = Doubled(connection, [(2, (True, "of another run")), (99, "of none")])
+        return late(self, number)
+
+    class Doubled:
+        def __init__(self, pipe, first):
+            self.pipe, self.first = pipe, first
+
+        def recv(self):
+            return self.first.pop(0) if self.first else self.pipe.recv()
+
+        def __getattr__(self, name):
+            return getattr(self.pipe, name)
+
+    monkeypatch.setattr(processes._Worker, "_receive", receive)
+    found = sweeps.sweep(objectives.sleepy, {"lr": [0.1, 0.2, 0.3]}, seeds=1, workers=1, progress=False)
+    assert [row["objective"] for row in found] == [0.1, 0.2, 0.3]
+    assert stray == [3]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a run that holds the interpreter is ended by Linux")
+def test_a_killed_sweep_leaves_no_process_whatever_its_runs_do(tmp_path):
+    log = tmp_path / "log"
+    process = start("holding", tmp_path / "sweep.sqlite", 2, log=log, start_new_session=True)
+    try:
+        wait_for(lambda: log.exists() and len(log.read_text(encoding="utf-8").splitlines()) == 2)
+        pids = [int(pid) for line in log.read_text(encoding="utf-8").splitlines() for pid in line.split()]
+        assert all(is_alive(pid) for pid in pids)
+    finally:
+        process.kill()
+        process.communicate(timeout=20)
+    wait_for(lambda: not any(map(is_alive, pids)))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds processes by their environment")
+def test_what_a_run_has_started_ends_with_its_process(tmp_path):
+    file = tmp_path / "pid"
+
+    def train(lr, seed):
+        child = subprocess.Popen(["sleep", "300"], start_new_session=True)  # noqa: S607
+        file.write_text(str(child.pid), encoding="utf-8")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    found = sweeps.sweep(train, {"lr": [1]}, seeds=1, workers=1, progress=False)
+    assert found.rows[0]["reason"] == "its process was killed by SIGKILL"
+    wait_for(lambda: not is_alive(int(file.read_text(encoding="utf-8"))))
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(os.name == "nt", reason="process groups are POSIX")
+def test_elsewhere_process_groups_are_killed(monkeypatch, tmp_path):
+    monkeypatch.setattr(guardian, "PROC", tmp_path)
+    with subprocess.Popen(["sleep", "300"], start_new_session=True) as process:  # noqa: S607
+        assert guardian.kill("mark", [process.pid])
+        assert process.wait(timeout=20) == -signal.SIGKILL
+    assert not guardian.kill("mark", [process.pid])
+
+
+def hold(file, seconds):
+    """Lock a file for a while, from a thread; return when it is locked."""
+    locked = threading.Event()
+
+    def lock():
+        with closing(sqlite3.connect(file, isolation_level=None)) as database:
+            database.execute("BEGIN EXCLUSIVE")
+            locked.set()
+            time.sleep(seconds)
+            database.execute("ROLLBACK")
+
+    thread = threading.Thread(target=lock)
+    thread.start()
+    locked.wait()
+    return thread
+
+
+@pytest.mark.parametrize("action", ["always", "error"])
+def test_a_file_that_is_locked_for_long_is_waited_for_and_nothing_is_lost(action, tmp_path, monkeypatch, capsys):
+    file, threads = tmp_path / "sweep.sqlite", []
+    monkeypatch.setattr(store, "_TRY", 0.05)
+    monkeypatch.setattr(store, "_PATIENCE", 0.1)
+
+    def train(lr, seed):
+        if lr == 2:
+            threads.append(hold(file, 0.8))
+        return lr
+
+    options = {"seeds": 1, "results": file, "workers": 0, "progress": False}
+    if action == "error":
+        found = sweeps.sweep(train, {"lr": [1, 2, 3]}, **options)
+        told = capsys.readouterr().err
+    else:
+        with pytest.warns(RuntimeWarning) as caught:
+            found = sweeps.sweep(train, {"lr": [1, 2, 3]}, **options)
+        told = str(caught[0].message)
+    threads[0].join()
+    assert told.startswith(f"{file} can't be used for ")
+    assert "database is locked" in told
+    assert [row["objective"] for row in found] == [1.0, 2.0, 3.0]
+    assert [row["attempts"] for row in sweeps.load(file)] == [1, 1, 1]
+
+
+def test_a_result_of_an_owner_that_lost_its_run_meanwhile_is_written_if_nobody_has_begun_it(tmp_path):
+    file = tmp_path / "sweep.sqlite"
+    cell = Cell({"lr": 1}, 0, 0)
+    with closing(store.Store(file, "train")) as first, closing(store.Store(file, "train")) as second:
+        for each in (first, second):
+            each.want([cell], retry=False)
+        identity, _ = first.claim()
+        second._free(first._me)
+        assert first.finish(identity, Outcome("finished", 1.0))
+        assert second.claim() is None
+
+
+@pytest.mark.parametrize("value", [1e278, -1e278, 1.001e30, 1e400])
+def test_a_number_beyond_reason_is_no_finished_run(value):
+    def train(lr, seed):
+        return value if lr > 1 else LARGEST
+
+    def reporting(lr, seed, report):
+        report(value)
+        return 1.0
+
+    found = sweeps.sweep(train, {"lr": [1, 2]}, seeds=1, workers=0, progress=False)
+    assert [(row["status"], row["objective"]) for row in found] == [("finished", 1e30), ("diverged", None)]
+    assert found.rows[1]["reason"].startswith(f"the objective is {value:.4g}")
+    row = sweeps.sweep(reporting, {"lr": [1]}, seeds=1, workers=0, progress=False).rows[0]
+    assert row["status"] == "diverged"
+    assert row["reason"].endswith("was reported at step 0")
+
+
+def test_workers_are_as_many_as_the_quota_of_the_control_group_lets_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(info, "affinity", lambda: 8)
+    for quota, cores in ((None, 8), (16.0, 8), (3.5, 3), (0.2, 1)):
+        monkeypatch.setattr(info, "cgroup_quota", lambda quota=quota: quota)
+        assert processes.cores() == cores
+    monkeypatch.setattr(os, "process_cpu_count", lambda: 5, raising=False)
+    monkeypatch.undo()
+    assert 1 <= processes.cores() <= (os.cpu_count() or 1)
