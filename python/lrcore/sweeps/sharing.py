@@ -10,8 +10,9 @@ settings that a trial has drawn. So trials claim them by attributes, as in Lampo
         another one asks and has a higher number               -> look again at once: it decides soon
         else                                                   -> mark this one as RUNNING; run
 
-Of two that ask at the same time the one that looks last sees the other, so never both run. Marks of processes that are
-gone do not count.
+Of two that ask at the same time the one that looks last sees the other, so never both run. Trials take turns in drawing
+their settings in the same way, so that each sees what the others have drawn. Marks of processes that are gone do not
+count.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from lrcore.sweeps import owner
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
 INTERRUPTED = "lrcore:interrupted"
@@ -30,9 +31,10 @@ INTERRUPTED = "lrcore:interrupted"
 
 _OWNER = "lrcore:owner"
 _CLAIM = "lrcore:claim"
+_DRAWS = "lrcore:draws"
 _ASKS, _WAITS, _RUNS = "asks", "waits", "runs"
 # Seconds between looks at other trials, and until one that has not said who runs it counts as gone.
-_SOON, _LATER = 0.02, 0.25
+_SOON, _LATER = 0.02, 0.1
 _SILENT = 10.0
 
 
@@ -53,32 +55,52 @@ def tried(study: Any) -> list[dict[str, Any]]:
     return [trial.params for trial in _counted(study)]
 
 
+def begin_drawing(study: Any, trial: Any) -> None:
+    """Wait until no other process draws settings, so that each sees what the others have drawn."""
+    _mark(study, trial, _OWNER, owner.current())
+    _enter(study, trial, _DRAWS, lambda: [one for one in _counted(study) if one.number != trial.number])
+
+
+def end_drawing(study: Any, trial: Any) -> None:
+    """Let others draw."""
+    _mark(study, trial, _DRAWS, "")
+
+
 def claim(study: Any, trial: Any) -> Any:
     """Return a trial with the same settings that has ended, or None if this one is to be run.
 
     Waits while another process is at these settings.
     """
+
+    def rivals() -> list[Any]:
+        return [one for one in _counted(study) if one.number != trial.number and one.params == trial.params]
+
+    return _enter(study, trial, _CLAIM, rivals, ("COMPLETE", "PRUNED"))
+
+
+def _enter(study: Any, trial: Any, key: str, rivals: Callable[[], list[Any]], ended: Sequence[str] = ()) -> Any:
+    """Mark a trial as the one that RUNS as soon as none of its rivals does; or return one that has ended meanwhile."""
     mine = ""
 
     def become(mark: str) -> None:
         nonlocal mine
         if mine != mark:
-            _mark(study, trial, _CLAIM, mark)
+            _mark(study, trial, key, mark)
             mine = mark
 
     become(_ASKS)
     while True:
-        same = [one for one in _counted(study) if one.number != trial.number and one.params == trial.params]
-        for one in same:
-            if one.state.name in ("COMPLETE", "PRUNED"):
+        others = rivals()
+        for one in others:
+            if one.state.name in ended:
                 return one
-        claims = [(one.system_attrs.get(_CLAIM), one.number) for one in same if one.state.name == "RUNNING"]
-        if any(mark == _RUNS or (mark == _ASKS and number < trial.number) for mark, number in claims):
+        marks = [(one.system_attrs.get(key), one.number) for one in others if one.state.name == "RUNNING"]
+        if any(mark == _RUNS or (mark == _ASKS and number < trial.number) for mark, number in marks):
             become(_WAITS)
             time.sleep(_LATER)
         elif mine == _WAITS:
             become(_ASKS)
-        elif any(mark == _ASKS for mark, _ in claims):
+        elif any(mark == _ASKS for mark, _ in marks):
             time.sleep(_SOON)
         else:
             become(_RUNS)

@@ -114,6 +114,7 @@ def tune(
         if sharing.begin(study, trial, trials):
             raise SurplusError
         settings = {name: _suggested(trial, name, values) for name, values in checked.items()}
+        sharing.end_drawing(study, trial)
         if (same := sharing.claim(study, trial)) is not None:
             return _repeated(optuna, trial, same)
         results = []
@@ -196,6 +197,7 @@ def _seeded(optuna: Any, seed: int, space: Mapping[str, Sequence[Any] | Distribu
         def before_trial(self, study: Any, trial: Any) -> None:
             self._inner = optuna.samplers.TPESampler(seed=(seed + trial.number) % 2**32)
             self._inner.before_trial(study, trial)
+            sharing.begin_drawing(study, trial)
 
         def after_trial(self, *what: Any) -> None:
             self._inner.after_trial(*what)
