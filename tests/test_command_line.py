@@ -12,8 +12,8 @@ import pytest
 
 import lrcore
 from lrcore import info
-from lrcore.bench import peers
-from lrcore.bench.timing import Times
+from lrcore.bench import grid, load, peers, table
+from lrcore.bench.timing import Times, digits
 
 SHORT = ["--seconds", "0.5", "--sizes", "1000,2Ki"]
 
@@ -209,6 +209,94 @@ def test_importing_lrcore_imports_nothing_of_the_command_line():
     assert "lrcore.optim" in names
     assert "lrcore.bench" not in names
     assert "lrcore.info" not in names
+
+
+PIPED = {
+    "help": ["--help"],
+    "info": ["info"],
+    "info as JSON": ["info", "--json"],
+    "schedule": ["schedule", "Constant(1)", "--csv", "-", "--steps", "20000"],
+    "bench": ["bench", "--seconds", "0.1", "--sizes", "8"],
+    "sweep": ["sweep", "{train}:train", "--space", "lr=1,2", "--workers", "0"],
+    "bad arguments": ["nothing"],
+}
+
+
+def command_of(arguments, tmp_path):
+    train = tmp_path / "train.py"
+    train.write_text("def train(lr, seed):\n    return lr\n", encoding="utf-8")
+    return [sys.executable, "-m", "lrcore", *(argument.format(train=train) for argument in arguments)]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX pipes")
+@pytest.mark.parametrize("arguments", PIPED.values(), ids=PIPED)
+def test_a_reader_may_stop_early(arguments, tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = command_of(arguments, tmp_path)
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120, check=False)  # noqa: S603
+    os.close(writing)
+    if arguments == ["nothing"]:
+        assert done.returncode == 2
+    else:
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's full device")
+@pytest.mark.parametrize("arguments", [PIPED["info"], PIPED["schedule"], PIPED["sweep"]], ids=["info", "csv", "sweep"])
+def test_output_that_can_not_be_written_is_an_error_without_a_traceback(arguments, tmp_path):
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run(  # noqa: S603
+            command_of(arguments, tmp_path), stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    assert done.returncode in (1, 2)
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("LRCORE_NUM_THREADS", "many"), ("LRCORE_NUM_THREADS", "-1"), ("LRCORE_SIMD", "mmx")],
+)
+@pytest.mark.parametrize("command", ["info", "--help"])
+def test_a_bad_variable_is_named(name, value, command):
+    done = run(command, **{name: value})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"python -m lrcore: error: {name}={value!r}: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.000412345, "0.000412"), (0.99996, "1.00"), (1.234, "1.23"), (98.76, "98.8"), (12345.6, "12346"), (0.0, "0")],
+)
+def test_numbers_have_three_significant_digits(value, text):
+    assert digits(value) == text
+
+
+def test_a_busy_machine_and_a_roof_that_was_exceeded_are_told():
+    work = peers.WORKS[0]
+    steady, noisy = Times((1.0, 1.0, 1.0)), Times((0.5, 1.0, 1.5))
+    results = grid.Results(peers.Peers(), others=0.02)
+    results.cells = [grid.Cell(work, 999_999_999_999, {"lrcore": steady, "roof": Times((0.5,) * 3), "NumPy": Times((3e3,) * 3)})]
+    lines = list(table.lines(results, info.gather()))
+    assert not any("warning" in line for line in lines)
+    (row,) = [line.split() for line in lines if line.startswith("999999999999")]
+    assert row[1:5] == ["1000000", "0.00100", "50%", "0.000333"]
+    results.cells = [grid.Cell(work, 8, {"lrcore": noisy, "roof": Times((2.0, 2.0, 2.0))})]
+    results.others = 0.6
+    text = "\n".join(table.lines(results, info.gather()))
+    assert "warning: the machine is busy: other programs used 60% of its cores" in text
+    assert "warning: times vary by 50% between rounds" in text
+    assert text.count("≥100%") == 2
+    assert "200%" not in text
+
+
+def test_what_others_use_is_a_share(monkeypatch, tmp_path):
+    assert load.share_of_others() is None or 0.0 <= load.share_of_others() <= 1.0
+    ticks = iter([(100, 200), (130, 300)])
+    monkeypatch.setattr(load, "_ticks", lambda: next(ticks))
+    assert load.share_of_others() == pytest.approx(0.7)
 
 
 def test_ratios_are_taken_round_by_round():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import lrcore
@@ -18,7 +20,45 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status: 0, 2 for bad arguments, or 130 after Ctrl-C."""
+    """Run a command and return its exit status: 0, 1 if it failed, 2 for bad arguments, or 130 after Ctrl-C.
+
+    A reader that stops early, as ``head`` does, has seen what it wanted: the status is 0.
+    """
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            # Here, and not at the interpreter's exit, which would print a traceback.
+            _flush()
+    except KeyboardInterrupt:
+        return command.INTERRUPTED
+    except BrokenPipeError:
+        _drop_output()
+        return 0
+    except OSError as error:
+        _drop_output()
+        with suppress(OSError):
+            print(f"python -m lrcore: error: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+
+
+def _drop_output() -> None:
+    """Send what can't be written to nowhere, since the interpreter tries again when it exits."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m lrcore",
         description="lrcore on this machine: what it found, how fast it is, what a schedule does, and sweeps.",
@@ -37,10 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # What is piped into another program may meet an encoding without blocks, × and the like.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
-    try:
-        status: int = given.run(given)
-    except KeyboardInterrupt:
-        return command.INTERRUPTED
+    status: int = given.run(given)
     return status
 
 

@@ -121,7 +121,7 @@ def affinity() -> int:
 def cgroup_quota() -> float | None:
     """Return how many cores' time the process's control group has, or None if that is not limited."""
     quotas: list[float | None] = []
-    for line in _read(PROCESS / "self" / "cgroup").splitlines():
+    for line in read(PROCESS / "self" / "cgroup").splitlines():
         _, controllers, group = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
@@ -134,9 +134,9 @@ def cgroup_quota() -> float | None:
 
 def _quota(group: Path) -> float | None:
     """Return the quota of one control group, of version 2 or 1."""
-    limits = _read(group / "cpu.max").split()
+    limits = read(group / "cpu.max").split()
     if not limits:
-        limits = [_read(group / "cpu.cfs_quota_us"), _read(group / "cpu.cfs_period_us")]
+        limits = [read(group / "cpu.cfs_quota_us"), read(group / "cpu.cfs_period_us")]
     try:
         time, period = (int(limit) for limit in limits)
     except ValueError:  # "max", or no such file
@@ -146,7 +146,7 @@ def _quota(group: Path) -> float | None:
 
 def cpu_model() -> str:
     """Return the name of the CPU, as far as the system says it."""
-    for line in _read(PROCESS / "cpuinfo").splitlines():
+    for line in read(PROCESS / "cpuinfo").splitlines():
         label, _, value = line.partition(":")
         if label.strip() in {"model name", "Model"} and value.strip():
             return value.strip()
@@ -158,9 +158,9 @@ def caches() -> list[dict[str, Any]]:
     first = min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
     caches = []
     for index in sorted((CPUS / f"cpu{first}" / "cache").glob("index*")):
-        level, kind, size = (_read(index / name) for name in ("level", "type", "size"))
+        level, kind, size = (read(index / name) for name in ("level", "type", "size"))
         if kind != "Instruction" and level.isdecimal() and size:
-            caches.append({"level": int(level), "type": kind, "size": size, "cpus": _read(index / "shared_cpu_list")})
+            caches.append({"level": int(level), "type": kind, "size": size, "cpus": read(index / "shared_cpu_list")})
     return caches
 
 
@@ -171,7 +171,7 @@ def _describe(cache: dict[str, Any]) -> str:
 
 def memory(field: str) -> int | None:
     """Return a field of Linux's ``meminfo`` in bytes, or None where there is none."""
-    for line in _read(PROCESS / "meminfo").splitlines():
+    for line in read(PROCESS / "meminfo").splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
     return None
@@ -187,7 +187,7 @@ def _version(package: str) -> str | None:
         return "unknown version"
 
 
-def _read(path: Path) -> str:
+def read(path: Path) -> str:
     """Return what a file of the system says, or nothing if it can't be read."""
     try:
         return path.read_text(encoding="utf-8").strip()

@@ -85,6 +85,7 @@ def _as_json(results: Results, machine: dict[str, Any], seconds: float) -> dict[
     return {
         "lrcore": lrcore.__version__,
         "interrupted": results.interrupted,
+        "used_by_others": results.others,
         "seconds": seconds,
         "machine": machine,
         "peers": results.peers.versions,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lrcore import info
+from lrcore.bench.load import share_of_others
 from lrcore.bench.peers import OURS, ROOF, WORKS, Peers, Work, arrays
 from lrcore.bench.timing import FEWEST, REST, TURN, Ratio, Times, interleave
 
@@ -68,12 +69,14 @@ class Results:
     cells: list[Cell] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     interrupted: bool = False
+    others: float | None = None  # the share of the cores that other programs used, before or after
 
 
 def measure(results: Results, sizes: list[int], seconds: float, progress: Callable[[float, str], None]) -> None:
     """Measure the grid in about that many seconds, into the results; Ctrl-C ends it."""
     plan = [(work, length) for length in sorted(set(sizes)) for work in WORKS]
     end = time.perf_counter() + seconds
+    results.others = share_of_others()
     try:
         for done, (work, length) in enumerate(plan):
             weights = [_share(size) for _, size in plan[done:]]
@@ -83,6 +86,7 @@ def measure(results: Results, sizes: list[int], seconds: float, progress: Callab
                 results.left_out.append(f"{work.title}, {name_of(length)} weights: {why}")
                 continue
             results.cells.append(_measure_cell(results.peers, work, length, left * weights[0] / sum(weights)))
+        results.others = max((results.others, share_of_others()), key=lambda share: share or 0.0)
     except KeyboardInterrupt:
         results.interrupted = True
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import statistics
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from lrcore.bench.grid import Cell, Results, name_of
-from lrcore.bench.peers import PEERS, WORKS
+from lrcore.bench.load import BUSY
+from lrcore.bench.peers import OURS, PEERS, WORKS
+from lrcore.bench.timing import digits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lrcore.bench.timing import Ratio
+    from lrcore.bench.timing import Ratio, Times
 
 COLUMN = 22
+UNSTEADY = 0.2
+"""The interquartile range of a step's times over their median, from which the times are doubted."""
 
 
 def lines(results: Results, machine: dict[str, Any]) -> Iterator[str]:
@@ -21,17 +26,19 @@ def lines(results: Results, machine: dict[str, Any]) -> Iterator[str]:
     yield title(machine)
     yield versions(results)
     peers = [peer for peer in PEERS if peer in results.peers.versions]
+    width = max([COLUMN, *(len(_ratio(cell.over(peer))) for cell in results.cells for peer in peers)])
     cells = sorted(results.cells, key=lambda cell: WORKS.index(cell.work))
     for work, row in groupby(cells, key=lambda cell: cell.work):
         yield ""
-        heads = "".join(f"  {'to ' + peer:{COLUMN}}" for peer in peers)
+        heads = "".join(f"  {'to ' + peer:{width}}" for peer in peers)
         yield f"{work.title:14}{'µs':>10}{'ns/weight':>11}{'of roof':>9}{heads}".rstrip()
         for cell in row:
-            yield _row(cell, peers)
+            yield _row(cell, peers, width)
     yield ""
     if results.cells:
         yield "to …: lrcore's time over the peer's, below 1 where lrcore is faster; [quartiles of the rounds]."
         yield "of roof: what a kernel reaches that reads and writes as much and only adds is 100 %."
+    yield from _doubts(results)
     for name, why in results.peers.missing.items():
         yield f"missing: {name}: {why}"
     for cell_and_why in results.left_out:
@@ -55,9 +62,27 @@ def versions(results: Results) -> str:
     return ", ".join(["float32", *(f"{name} {version}" for name, version in found.items())])
 
 
-def _row(cell: Cell, peers: list[str]) -> str:
-    ratios = "".join(f"  {_ratio(cell.over(peer)):{COLUMN}}" for peer in peers)
-    ours = f"{cell.seconds * 1e6:10.2f}{cell.seconds * 1e9 / cell.length:11.3f}{cell.of_roof:9.0%}"
+def _doubts(results: Results) -> Iterator[str]:
+    """Yield what speaks against the times."""
+    if results.others is not None and results.others > BUSY:
+        yield f"warning: the machine is busy: other programs used {results.others:.0%} of its cores; times are too long"
+    spreads = [(high - low) / times.median for times, (low, high) in _quartiles(results)]
+    if spreads and (spread := statistics.median(spreads)) > UNSTEADY:
+        yield f"warning: times vary by {spread:.0%} between rounds: the machine is busy, or its speed drifts"
+    if any(cell.of_roof > 1 for cell in results.cells):
+        yield "≥100%: the roof took longer than lrcore's step there, which disturbed times alone can do"
+
+
+def _quartiles(results: Results) -> Iterator[tuple[Times, tuple[float, float]]]:
+    for cell in results.cells:
+        times = cell.times[OURS]
+        yield times, times.quartiles
+
+
+def _row(cell: Cell, peers: list[str], width: int) -> str:
+    ratios = "".join(f"  {_ratio(cell.over(peer)):{width}}" for peer in peers)
+    share = "≥100%" if cell.of_roof > 1 else f"{digits(100 * cell.of_roof, 2)}%"
+    ours = f"{digits(cell.seconds * 1e6):>10}{digits(cell.seconds * 1e9 / cell.length):>11}{share:>9}"
     return f"{name_of(cell.length):14}{ours}{ratios}".rstrip()
 
 

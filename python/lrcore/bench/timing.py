@@ -61,7 +61,15 @@ class Ratio(Times):
     def __str__(self) -> str:
         """Return the median, and the middle half around it."""
         low, high = self.quartiles
-        return f"{self.median:.3f} [{low:.3f}, {high:.3f}]"
+        return f"{digits(self.median)} [{digits(low)}, {digits(high)}]"
+
+
+def digits(value: float, count: int = 3) -> str:
+    """Return a number with that many significant digits, as a decimal fraction without an exponent."""
+    if not math.isfinite(value) or value == 0:
+        return f"{value:g}"
+    rounded = float(f"{value:.{count - 1}e}")  # 0.9996 has one digit before the point when it is rounded
+    return f"{value:.{max(0, count - 1 - math.floor(math.log10(abs(rounded))))}f}"
 
 
 def interleave(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -55,6 +54,8 @@ def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             _draw(schedules, steps, given.plot)
         if given.csv:
             _write(schedules[0], steps, given.csv)
+    except BrokenPipeError:
+        raise
     except RecursionError:
         parser.error("this is nested too deep")
     except (ImportError, OSError, TypeError, ValueError) as error:
@@ -80,14 +81,7 @@ def _draw(schedules: Sequence[Schedule], steps: int, path: str) -> None:
 def _write(schedule: Schedule, steps: int, path: str) -> None:
     if steps == _MOST_STEPS < (schedule.length or 0):
         raise ValueError(f"argument --csv: {schedule.length} steps are too many, at most {_MOST_STEPS} are written")
-    if path != "-":
-        to_csv(schedule, path, steps)
-        return
-    try:
-        to_csv(schedule, sys.stdout, steps)
-        sys.stdout.flush()
-    except BrokenPipeError:  # who reads has seen enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    to_csv(schedule, sys.stdout if path == "-" else path, steps)
 
 
 def _lines(schedule: Schedule, steps: int) -> Iterator[str]:

@@ -67,6 +67,8 @@ def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     except Interrupted as interrupted:
         print(interrupted.results)  # noqa: T201
         raise
+    except BrokenPipeError:
+        raise
     except (ImportError, OSError, TypeError, ValueError) as error:
         parser.error(str(error))
     except RuntimeError as error:
