@@ -14,6 +14,7 @@ import numpy as np
 from lrcore import _own_values, _safetensors, _whole_file
 from lrcore._ranges import check_count
 from lrcore._safetensors import DamagedError
+from lrcore.optim import reports
 from lrcore.schedules.schedule import Schedule
 from lrcore.schedules.serial import decode, encode
 
@@ -249,7 +250,7 @@ def _describe(opt: Optimizer) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str
         "accumulated": accumulated,
         "counts": counts,
         "param_groups": groups,
-        "reports": [{**entry, "schedule": encode(entry["schedule"])} for entry in snapshot.reports.state()],
+        "reports": [{**entry, "schedule": encode(entry["schedule"])} for entry in reports.save(snapshot.reports)],
         "noise_scale": None if snapshot.noise is None else snapshot.noise.state(),
     }
     return arrays, description

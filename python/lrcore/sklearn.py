@@ -77,7 +77,7 @@ class _Loop:
         """Report the loss of an epoch to schedules that follow reports."""
         del time_step
         opt = self._estimator._unpacked()
-        if any(listener._hears_reports for listener in opt._listeners()):
+        if any(tracker.rule._hears_reports for _, tracker in opt._trackers()):
             opt.report(self._estimator.loss_)
 
     def trigger_stopping(self, msg: str, verbose: bool) -> bool:  # noqa: FBT001 (as scikit-learn calls it)

@@ -11,6 +11,7 @@ import lrcore
 from finder.problems import quadratic
 from lrcore import schedules
 from lrcore.finder import Finder, RangeTest, curve, find_lr
+from lrcore.optim import reports
 
 
 def everything(opt):
@@ -20,7 +21,7 @@ def everything(opt):
     groups = [repr(group.hyperparameters) for group in opt.param_groups]
     noise = None if opt.noise_scale is None else opt.noise_scale.state()
     counts = (opt._stepper.counts, opt._stepper.averaged, opt.steps, opt.skipped, opt.lr, opt._skipped_in_a_row)
-    return arrays, states, groups, counts, opt._reports.state(), noise
+    return arrays, states, groups, counts, reports.save(opt._trackers()), noise
 
 
 MAKERS = {

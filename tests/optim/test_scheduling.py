@@ -149,15 +149,21 @@ def test_equal_plateaus_of_two_groups_act_together():
         opt.report(1.0)
     assert [values["lr"] for values in opt.hyperparameters()] == [0.05, 0.15]
     opt.add_param_group({"params": {"c": np.ones(2)}})
-    assert opt.hyperparameters()[2]["lr"] == 0.05
+    assert opt.hyperparameters()[2]["lr"] == 0.1  # its plateau begins with it
+    assert opt.report(1.0) is False
+    assert opt.report(1.0) is True
+    assert [values["lr"] for values in opt.hyperparameters()] == [0.025, 0.075, 0.1]
 
 
 def test_an_edited_rate_keeps_what_was_reported():
     opt = plateau_optimizer()
     for _ in range(3):
         opt.report(1.0)
-    opt.param_groups[0]["lr"] = schedules.Constant(0.4) * PLATEAU
-    assert opt.lr == 0.2
+    opt.param_groups[0]["lr"] *= 0.5
+    assert opt.lr == 0.25
+    assert opt.report(1.0) is False
+    opt.param_groups[0]["lr"] = opt.param_groups[0]["lr"].at_least(0.3) + opt.param_groups[0]["lr"]
+    assert opt.lr == 0.55
     opt.param_groups[0]["lr"] = 0.4
     assert opt.lr == 0.4
 
@@ -206,13 +212,26 @@ def test_a_state_without_reports_forgets_them():
     assert opt.lr == 1.0
 
 
+PLACE = {
+    "group": 0,
+    "name": "lr",
+    "part": 0,
+    "schedule": PLATEAU,
+    "state": {"factor": 1.0, "best": 1.0, "bad": 0, "cooling": 0},
+}
 BAD_REPORTS = [
     (5, "reports must be a sequence, got int"),
-    ([{}], "reports[0] must be a mapping of schedule and state, got {}"),
-    ([{"schedule": schedules.Constant(1), "state": {}}], "reports[0]['schedule'] must be one that follows reports"),
-    ([{"schedule": PLATEAU, "state": {"factor": 1.0}}], "the state of a plateau has factor, best, bad, cooling, got"),
+    ([{}], "reports[0] must be a mapping of group, name, part, schedule and state, got {}"),
     (
-        [{"schedule": PLATEAU, "state": {"factor": -1.0, "best": 1.0, "bad": 0, "cooling": 0}}],
+        [{**PLACE, "schedule": schedules.Constant(1), "state": {}}],
+        "reports[0]['schedule'] must be one that uses reports",
+    ),
+    ([{**PLACE, "group": -1}], "reports[0]['group'] must be >= 0, got -1"),
+    ([{**PLACE, "part": 0.5}], "reports[0]['part'] must be a whole number >= 0, got 0.5"),
+    ([{**PLACE, "name": 3}], "reports[0]['name'] must be a string, got 3"),
+    ([{**PLACE, "state": {"factor": 1.0}}], "the state of a plateau has factor, best, bad, cooling, got"),
+    (
+        [{**PLACE, "state": {"factor": -1.0, "best": 1.0, "bad": 0, "cooling": 0}}],
         "factor must be in [0, inf), got -1.0",
     ),
 ]

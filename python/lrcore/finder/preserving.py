@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lrcore._restoring import put_back
-from lrcore.optim.reports import Reports
+from lrcore.optim import reports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,7 +63,7 @@ def _of_optimizer(opt: Optimizer) -> Callable[[], None]:
     counts, averaged, steps = opt._stepper.counts, opt._stepper.averaged, opt.steps
     values = [group.hyperparameters for group in opt._groups]
     noise = opt.noise_scale
-    heard, reports = None if noise is None else noise.state(), opt._reports.state()
+    heard, reported = None if noise is None else noise.state(), reports.save(opt._trackers())
     plain = (opt._skipped, opt._skipped_in_a_row, opt._lr)
 
     def restore() -> None:
@@ -78,7 +78,7 @@ def _of_optimizer(opt: Optimizer) -> Callable[[], None]:
             opt._stepper.taken = steps
             for group, given in zip(opt._groups, values, strict=True):
                 group.replace(given)
-            opt._follow(Reports.of(reports))
+            opt._restore_reports(reports.check_saved(reported))
             if noise is not None and heard is not None:
                 noise.restore(heard)
             opt._skipped, opt._skipped_in_a_row, opt._lr = plain

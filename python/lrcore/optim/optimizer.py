@@ -17,7 +17,7 @@ from lrcore.optim.hyperparameter import FLAG, RATE, Hyperparameter
 from lrcore.optim.option_docs import document
 from lrcore.optim.options import GROUP_OPTIONS, Common, not_of_group, split
 from lrcore.optim.param_group import ParamGroup
-from lrcore.optim.reports import Reports
+from lrcore.optim.reports import occupy, tell
 from lrcore.optim.saving import RULES, Savable
 from lrcore.optim.stats import StepStats, from_step
 from lrcore.schedules import Schedule
@@ -155,9 +155,10 @@ class Optimizer(Savable):
         self._lr = math.nan
         self._skipped = self._skipped_in_a_row = 0
         self._swapped = False
-        self._reports = Reports()
+        clip_norm, self._clip_trackers = occupy(self._common.clip_norm)
+        self._common = self._common._replace(clip_norm=clip_norm)
         self._stepper = self._new_stepper(grouped)
-        self._stepper.set_options(**self._common.for_stepper(0, {}))
+        self._stepper.set_options(**self._common.for_stepper(0, self._clip_trackers))
 
     def _new_stepper(self, grouped: bool) -> _lrcore.Stepper:  # noqa: FBT001
         return _lrcore.Stepper(grouped, make_state)
@@ -205,7 +206,7 @@ class Optimizer(Savable):
         self._refuse_if_swapped()
         scale = 1.0 if grad_scale == 1.0 else 1.0 / POSITIVE.check("grad_scale", grad_scale)
         if isinstance(self._common.clip_norm, Schedule):
-            self._stepper.set_options(**self._common.for_stepper(self.steps, self._reports.factors))
+            self._stepper.set_options(**self._common.for_stepper(self.steps, self._clip_trackers))
         steps = self._stepper.step(grads, scale)
         fault = self._stepper.fault
         if fault is not None:
@@ -230,9 +231,9 @@ class Optimizer(Savable):
             noise._learn(small * scale * scale, noise.batch, large * scale * scale, noise.batch * count)
         if noise.is_news:
             noise.is_news = False
-            listeners = self._listeners()
-            if listeners and self._reports.observe(noise, listeners):
-                self._follow(self._reports)
+            trackers = [tracker for _, tracker in self._trackers() if not tracker.rule._hears_reports]
+            if trackers and tell(trackers, noise.gain()):
+                self._resolve_reports()
 
     def _skip(self, parameter: int, place: tuple[list[int], float] | None) -> None:
         """Count a step that was left out; raise if there were too many in a row."""
@@ -374,7 +375,6 @@ class Optimizer(Savable):
         if name is not None and not isinstance(name, str):
             raise TypeError(f"the name of a group must be a string, got {name!r}")
         group = ParamGroup(given["params"], name, self._kinds(), {**self._defaults, **values}, self._check)
-        group.follow(self._reports.factors)
         names = self._stepper.add_group(group.params, str(len(self._groups)) if name is None else name)
         for index, parameter in enumerate(names, start=len(self._names)):
             self._stepper.set_decays(index, self._common.decays(parameter))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, get_args
 from lrcore._ranges import POSITIVE, Range, as_number, check_count
 from lrcore.optim.averages import EMA, SWA, Average
 from lrcore.optim.hyperparameter import FLAG, RATE, Bounds, Choice, Hyperparameter, Number, Optional
+from lrcore.optim.reports import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from lrcore.noise import NoiseScale
     from lrcore.schedules import Schedule
+    from lrcore.schedules.feedback import Tracker
 
 DECAYS = ("coupled", "decoupled", "independent", "cautious")
 MAX_SKIPS = 10
@@ -108,13 +110,9 @@ class Common(NamedTuple):
         """Return whether weight decay acts on the parameter of that name."""
         return not any(fnmatchcase(name, pattern) for pattern in self.no_decay)
 
-    def for_stepper(self, step: int, factors: Mapping[Any, float]) -> dict[str, Any]:
-        """Return what the stepper is told before a step, with the factors of schedules that follow reports."""
-        clip_norm = self.clip_norm
-        if factors:
-            from lrcore.schedules.feedback import resolved
-
-            clip_norm = resolved(clip_norm, factors)
+    def for_stepper(self, step: int, trackers: Sequence[Tracker]) -> dict[str, Any]:
+        """Return what the stepper is told before a step, with the factors that reports have led to."""
+        clip_norm = resolve(self.clip_norm, trackers)
         most = _CLIP_NORM.at("clip_norm", clip_norm, step).get("clip_norm")
         return {
             "norm": NORMS[self.norm_type] if self.needs_norm else None,

@@ -6,18 +6,24 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from lrcore.optim.options import NO_OPTIONS
+from lrcore.optim.reports import occupy, resolve
 from lrcore.schedules import Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lrcore.optim.hyperparameter import Hyperparameter
+    from lrcore.schedules.feedback import Tracker
 
 
 class ParamGroup(MutableMapping[str, Any]):
     """The hyperparameters of a group, by name, with its ``"params"`` and its ``"name"``.
 
     An edit is checked at once and holds from the next step on. A value that is refused leaves the group as it was.
+
+    A schedule that uses reports, such as :class:`ReduceOnPlateau <lrcore.schedules.ReduceOnPlateau>`, begins anew when
+    it is assigned, also if it is equal to the one before or the same object. What is made of the present value goes on:
+    after ``group["lr"] *= 0.5`` a plateau in it has the best report and the reductions that it had.
 
     Examples:
         >>> import lrcore, numpy as np
@@ -30,7 +36,7 @@ class ParamGroup(MutableMapping[str, Any]):
         ValueError: lr must be in [0, inf), got -1.0
     """
 
-    __slots__ = ("_check", "_factors", "_highest_lr", "_kinds", "_numbers", "_values", "edited", "name", "params")
+    __slots__ = ("_check", "_highest_lr", "_kinds", "_numbers", "_trackers", "_values", "edited", "name", "params")
 
     params: Any
     name: str | None
@@ -59,7 +65,7 @@ class ParamGroup(MutableMapping[str, Any]):
         self._kinds = kinds
         self._check = check
         self._values: dict[str, Any] = {}
-        self._factors: Mapping[Any, float] = {}
+        self._trackers: dict[str, list[Tracker]] = {}
         self.replace(values)
 
     def validate(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,40 +81,39 @@ class ParamGroup(MutableMapping[str, Any]):
 
     def replace(self, values: Mapping[str, Any]) -> None:
         """Set all hyperparameters together, or raise and change none."""
-        self._values = self.validate(values)
-        self._sort()
+        self._values, self._trackers = self._occupied(self.validate(values))
+        self.resolve_reports()
 
-    def follow(self, factors: Mapping[Any, float]) -> None:
-        """Put these factors in the place of schedules that follow reports."""
-        self._factors = factors
-        self._sort()
+    def _occupied(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[Tracker]]]:
+        """Return values with occurrences of this group, and the trackers of those that use reports."""
+        occupied = {name: occupy(value, self._trackers.get(name, ())) for name, value in values.items()}
+        trackers = {name: found for name, (_, found) in occupied.items() if found}
+        return {name: value for name, (value, _) in occupied.items()}, trackers
 
-    def listeners(self) -> Iterator[Any]:
-        """Yield the schedules that follow reports."""
-        if self._numbers[1]:
-            from lrcore.schedules.feedback import listeners
+    @property
+    def trackers(self) -> Mapping[str, list[Tracker]]:
+        """The trackers of each hyperparameter that uses reports, in the order of its schedule."""
+        return self._trackers
 
-            yield from listeners(tuple(self._values.values()))
+    def take_trackers(self, other: ParamGroup, schedules: Mapping[str, Any]) -> None:
+        """Go on from the trackers of a group before, where these schedules are the very ones that it has."""
+        for name, trackers in self._trackers.items():
+            if name in schedules and schedules[name] is other._values.get(name):
+                for tracker, before in zip(trackers, other._trackers[name], strict=True):
+                    tracker.restore(before.state())
+        self.resolve_reports()
 
-    def _sort(self) -> None:
-        """Tell the hyperparameters that stay from those that change with the step."""
+    def resolve_reports(self) -> None:
+        """Put the present factors in the place of schedules that use reports."""
         self.edited = True
         self._highest_lr: float | None = None
         scheduled = [name for name, value in self._values.items() if is_scheduled(value)]
         constant: dict[str, float] = {}
         for name in self._values.keys() - scheduled:
             constant |= self._kinds[name].at(name, self._values[name], 0)
-        changing = {name: self._resolved(self._values[name]) for name in scheduled}
+        changing = {name: resolve(self._values[name], self._trackers.get(name, ())) for name in scheduled}
         # Together, since another thread may be reading them.
         self._numbers = constant, changing
-
-    def _resolved(self, schedule: Any) -> Any:
-        """Return a schedule with the factors of those in it that follow reports."""
-        if not self._factors:
-            return schedule
-        from lrcore.schedules.feedback import resolved
-
-        return resolved(schedule, self._factors)
 
     @property
     def needs_resolving(self) -> bool:
@@ -177,14 +182,16 @@ class ParamGroup(MutableMapping[str, Any]):
         checked = {name: self._kinds[name].check(name, value) for name, value in given.items()}
         before, merged = self._values, {**self._values, **checked}
         self._check(merged)
-        self._values = merged
+        occupied, trackers = self._occupied(checked)
+        self._values = {**before, **occupied}
+        self._trackers = {name: found for name, found in self._trackers.items() if name not in occupied} | trackers
         constant, changing = map(dict, self._numbers)
-        for name, value in checked.items():
+        for name, value in occupied.items():
             if changing.pop(name, None) is None:
                 for number in self._kinds[name].at(name, before[name], 0):
                     del constant[number]
             if is_scheduled(value):
-                changing[name] = self._resolved(value)
+                changing[name] = resolve(value, trackers.get(name, ()))
             else:
                 constant |= self._kinds[name].at(name, value, 0)
         self.edited = True

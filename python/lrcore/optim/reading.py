@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 from lrcore.optim.averages import AVERAGES_NOW, buffers_kept, require, swapped
-from lrcore.schedules import Schedule
+from lrcore.optim.reports import Place, check_report, restore, tell
 
 if TYPE_CHECKING:
     import threading
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from lrcore.noise import NoiseScale
     from lrcore.optim.options import Common
     from lrcore.optim.param_group import ParamGroup
-    from lrcore.optim.reports import Reports
-    from lrcore.schedules.feedback import Feedback
+    from lrcore.schedules.feedback import Tracker
 
 
 class Readable:
@@ -33,7 +32,7 @@ class Readable:
         _common: Common
         _stepper: _lrcore.Stepper
         _lock: threading.RLock
-        _reports: Reports
+        _clip_trackers: list[Tracker]
         _skipped: int
         _swapped: bool
 
@@ -177,25 +176,38 @@ class Readable:
             ValueError: If no hyperparameter follows reports.
         """
         with self._lock:
-            changed = self._reports.report(value, self._listeners())
+            number = check_report(value)
+            trackers = [tracker for _, tracker in self._trackers() if tracker.rule._hears_reports]
+            if not trackers:
+                raise ValueError(
+                    "report: no hyperparameter follows reports; give one such as lr=schedule * "
+                    "schedules.ReduceOnPlateau()"
+                )
+            changed = tell(trackers, number)
             if changed:
-                self._follow(self._reports)
+                self._resolve_reports()
             return changed
 
-    def _listeners(self) -> list[Feedback]:
-        """Return the schedules that follow reports, or the noise of the gradient."""
-        listeners = [listener for group in self._groups for listener in group.listeners()]
-        if isinstance(self._common.clip_norm, Schedule):
-            from lrcore.schedules.feedback import listeners as within
+    def _trackers(self) -> list[tuple[Place, Tracker]]:
+        """Return the tracker of each occurrence of a schedule that uses reports, or the noise of the gradient."""
+        places = [
+            (Place(index, name, part), tracker)
+            for index, group in enumerate(self._groups)
+            for name, trackers in group.trackers.items()
+            for part, tracker in enumerate(trackers)
+        ]
+        return places + [(Place(None, "clip_norm", part), tracker) for part, tracker in enumerate(self._clip_trackers)]
 
-            listeners += within(self._common.clip_norm)
-        return listeners
+    def _restore_reports(self, saved: Mapping[Place, Tracker]) -> set[Place]:
+        """Go on from saved trackers, by their places; the others begin. Return the places that were found."""
+        found = restore(self._trackers(), saved)
+        self._resolve_reports()
+        return found
 
-    def _follow(self, reports: Reports) -> None:
-        self._reports = reports
-        factors = reports.factors
+    def _resolve_reports(self) -> None:
         for group in self._groups:
-            group.follow(factors)
+            if group.trackers:
+                group.resolve_reports()
 
     @property
     def steps(self) -> int:

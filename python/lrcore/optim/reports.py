@@ -1,86 +1,132 @@
-"""What a training reported, and the factors that schedules make of it."""
+"""What a run reported, and the factors that schedules make of it.
+
+A tracker belongs to an occurrence of a schedule: a hyperparameter of a group (or ``clip_norm``), and the place within
+its value. The instance of the schedule is the identity of the occurrence: a value that is assigned gets instances of
+its own (:func:`occupy`), so that equal schedules elsewhere, or assigned later, have trackers of their own; and what a
+program makes of the present value, such as ``group["lr"] *= 0.5``, holds the same instances and keeps its trackers.
+"""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lrcore._ranges import check_count
+from lrcore.schedules.schedule import Schedule
 
 if TYPE_CHECKING:
-    from lrcore.noise import NoiseScale
-    from lrcore.schedules.feedback import Feedback, Tracker
+    from lrcore.schedules.feedback import Tracker
 
-# This module is part of every optimizer and that of feedback is not: it is imported where there is a schedule of it.
+# This module is part of every optimizer and that of feedback is not: it is imported where there is a schedule.
 
 
-class Reports:
-    """The trackers of all schedules that follow reports. Equal ones share a tracker: they see the same reports."""
+class Place(NamedTuple):
+    """Where an occurrence is: the group's index, or None for options of all; the name; the number within the value."""
 
-    __slots__ = ("_trackers",)
+    group: int | None
+    name: str
+    part: int
 
-    def __init__(self) -> None:
-        self._trackers: dict[Feedback, Tracker] = {}
 
-    @property
-    def factors(self) -> dict[Feedback, float]:
-        """The present factor of each."""
-        return {listener: tracker.factor for listener, tracker in self._trackers.items()}
+def occupy(value: Any, trackers: Sequence[Tracker] = ()) -> tuple[Any, list[Tracker]]:
+    """Return a value with instances of its own for schedules that use reports, and the tracker of each, in order.
 
-    def report(self, value: Any, listeners: Iterable[Feedback]) -> bool:
-        """Tell listeners a value; return whether a factor changed.
+    Args:
+        value: A hyperparameter: anything, a schedule, or a tuple with schedules.
+        trackers: Those of the value before. An instance that one of them belongs to keeps it.
+    """
+    if not any(isinstance(part, Schedule) for part in (value if isinstance(value, tuple) else (value,))):
+        return value, []
+    from lrcore.schedules.feedback import occupied
 
-        Raises:
-            TypeError: If the value is no number.
-            ValueError: If nobody listens.
-        """
-        if isinstance(value, str | bytes | bool):
-            raise TypeError(f"report: value must be a number, got {value!r}")
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            raise TypeError(f"report: value must be a number, got {value!r}") from None
-        told = {listener for listener in listeners if listener._hears_reports}
-        if not told:
-            raise ValueError(
-                "report: no hyperparameter follows reports; give one such as lr=schedule * schedules.ReduceOnPlateau()"
-            )
-        return self._tell(told, number)
+    return occupied(value, trackers)
 
-    def observe(self, noise: NoiseScale, listeners: Iterable[Feedback]) -> bool:
-        """Tell listeners that follow the noise of the gradient what it is; return whether a factor changed."""
-        told = {listener for listener in listeners if not listener._hears_reports}
-        return bool(told) and self._tell(told, noise.gain())
 
-    def _tell(self, told: set[Feedback], value: float) -> bool:
-        """Tell each of them; return whether a factor changed."""
-        for listener in told - self._trackers.keys():
-            self._trackers[listener] = listener.tracker()
-        changed = [self._trackers[listener].report(value) for listener in told]
-        return any(changed)
+def resolve(value: Any, trackers: Sequence[Tracker]) -> Any:
+    """Return a value with the present factors in the places of schedules that use reports."""
+    if not trackers:
+        return value
+    from lrcore.schedules.feedback import resolved
 
-    def state(self) -> list[dict[str, Any]]:
-        """Return what there is to save: each schedule, and the numbers of its tracker."""
-        return [{"schedule": listener, "state": tracker.state()} for listener, tracker in self._trackers.items()]
+    return resolved(value, [tracker.factor for tracker in trackers])
 
-    @classmethod
-    def of(cls, state: Any) -> Reports:
-        """Return reports that go on from what :meth:`state` returned.
 
-        Raises:
-            TypeError: If a part is of a wrong type.
-            ValueError: If one is missing or out of range.
-        """
-        from lrcore.schedules.feedback import Feedback
+def check_report(value: Any) -> float:
+    """Return a reported metric as a float.
 
-        if not isinstance(state, Sequence) or isinstance(state, str):
-            raise TypeError(f"reports must be a sequence, got {type(state).__name__}")
-        reports = cls()
-        for i, entry in enumerate(state):
-            if not isinstance(entry, Mapping) or entry.keys() != {"schedule", "state"}:
-                raise ValueError(f"reports[{i}] must be a mapping of schedule and state, got {entry!r}")
-            listener = entry["schedule"]
-            if not isinstance(listener, Feedback):
-                raise TypeError(f"reports[{i}]['schedule'] must be one that follows reports, got {listener!r}")
-            tracker = listener.tracker()
-            tracker.restore(entry["state"])
-            reports._trackers[listener] = tracker
-        return reports
+    Raises:
+        TypeError: If it is no number.
+    """
+    if isinstance(value, str | bytes | bool):
+        raise TypeError(f"report: value must be a number, got {value!r}")
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"report: value must be a number, got {value!r}") from None
+
+
+def tell(trackers: Iterable[Tracker], value: float) -> bool:
+    """Give trackers a value; return whether a factor changed."""
+    changed = [tracker.report(value) for tracker in trackers]
+    return any(changed)
+
+
+def save(trackers: Iterable[tuple[Place, Tracker]]) -> list[dict[str, Any]]:
+    """Return what is saved of trackers: the place of each, its schedule, and its numbers."""
+    return [{**place._asdict(), "schedule": tracker.rule, "state": tracker.state()} for place, tracker in trackers]
+
+
+def check_saved(state: Any) -> dict[Place, Tracker]:
+    """Return trackers that go on from what :func:`save` returned, by their places.
+
+    Raises:
+        TypeError: If a part is of a wrong type.
+        ValueError: If one is missing or out of range.
+    """
+    from lrcore.schedules.feedback import Feedback
+
+    if not isinstance(state, Sequence) or isinstance(state, str):
+        raise TypeError(f"reports must be a sequence, got {type(state).__name__}")
+    saved: dict[Place, Tracker] = {}
+    for i, entry in enumerate(state):
+        if not isinstance(entry, Mapping) or entry.keys() != {*Place._fields, "schedule", "state"}:
+            known = "group, name, part, schedule and state"
+            raise ValueError(f"reports[{i}] must be a mapping of {known}, got {entry!r}")
+        rule = entry["schedule"]
+        if not isinstance(rule, Feedback):
+            raise TypeError(f"reports[{i}]['schedule'] must be one that uses reports, got {rule!r}")
+        if not isinstance(entry["name"], str):
+            raise TypeError(f"reports[{i}]['name'] must be a string, got {entry['name']!r}")
+        group = None if entry["group"] is None else check_count(f"reports[{i}]['group']", entry["group"])
+        tracker = rule.tracker()
+        tracker.restore(entry["state"])
+        saved[Place(group, entry["name"], check_count(f"reports[{i}]['part']", entry["part"]))] = tracker
+    return saved
+
+
+def restore(trackers: Iterable[tuple[Place, Tracker]], saved: Mapping[Place, Tracker]) -> set[Place]:
+    """Let trackers go on from saved ones at the same places, and all others begin; return the places found.
+
+    The schedule may have other settings than the saved one, such as another patience; it must be of the same class.
+    """
+    found: set[Place] = set()
+    for place, tracker in trackers:
+        source = saved.get(place)
+        if source is None or type(source) is not type(tracker):
+            source = tracker.rule.tracker()
+        else:
+            found.add(place)
+        tracker.restore(source.state())
+    return found
+
+
+def warn_of_lost(places: Iterable[Place]) -> None:
+    """Warn of saved trackers that no schedule of the optimizer took over."""
+    for place in sorted(places, key=str):
+        where = place.name if place.group is None else f"param_groups[{place.group}][{place.name!r}]"
+        warnings.warn(
+            f"what was reported is not loaded for {where}: it has no schedule of the saved class that uses reports at "
+            f"place {place.part}",
+            stacklevel=3,
+        )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from lrcore import _lrcore
+from lrcore.optim import reports
 from lrcore.optim import state_dict as state_dicts
 from lrcore.optim.reading import Readable
-from lrcore.optim.reports import Reports
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,7 +82,7 @@ class Savable(Readable):
             loaded = state_dicts.match(state_dict, self._snapshot(), weights, states, own, strict=strict)
             for group, values in loaded.groups:
                 group.replace(values)
-            self._follow(loaded.reports)
+            reports.warn_of_lost(loaded.reports.keys() - self._restore_reports(loaded.reports))
             if self._common.noise_scale is not None and loaded.noise is not None:
                 self._common.noise_scale.restore(loaded.noise)
             self._skipped, self._skipped_in_a_row = loaded.skipped
@@ -100,7 +100,7 @@ class Savable(Readable):
             averaged=dict(zip(self._names, self._stepper.averaged, strict=True)),
             state=dict(zip(self._names, self._stepper.states, strict=True)),
             groups=list(zip(self._groups, by_group, strict=True)),
-            reports=self._reports,
+            reports=self._trackers(),
             noise=self._common.noise_scale,
             skipped=(self._skipped, self._skipped_in_a_row),
             accumulated=self._accumulated(),
@@ -145,7 +145,7 @@ class Savable(Readable):
             "steps": snapshot.steps,
             "skipped": snapshot.skipped,
             "accumulated": snapshot.accumulated,
-            "reports": self._reports.state(),
+            "reports": reports.save(snapshot.reports),
             "counts": snapshot.counts,
             "averaged": snapshot.averaged,
             "state": snapshot.state,
@@ -160,7 +160,7 @@ class Savable(Readable):
             self._add_group({"params": params, "name": name, **values})
         self._grouped = grouped
         self._skipped, self._skipped_in_a_row = saved["skipped"]
-        self._follow(Reports.of(saved["reports"]))
+        self._restore_reports(reports.check_saved(saved["reports"]))
         self._set_state(saved["steps"], saved["counts"], saved["averaged"], saved["state"], saved["accumulated"])
 
     def __copy__(self) -> NoReturn:

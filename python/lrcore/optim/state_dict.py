@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lrcore._ranges import NON_NEGATIVE, POSITIVE, check_count
+from lrcore.optim import reports
 from lrcore.optim.allocation import empty_like
-from lrcore.optim.reports import Reports
 
 if TYPE_CHECKING:
     from lrcore.noise import NoiseScale
     from lrcore.optim.param_group import ParamGroup
+    from lrcore.optim.reports import Place
+    from lrcore.schedules.feedback import Tracker
 
 StateDict = dict[str, Any]
 _Arrays = dict[str, np.ndarray[Any, Any]]
@@ -57,7 +59,7 @@ class Snapshot(NamedTuple):
     averaged: Mapping[str, int]
     state: Mapping[str, _Arrays]
     groups: list[tuple[ParamGroup, list[str]]]
-    reports: Reports
+    reports: list[tuple[Place, Tracker]]
     noise: NoiseScale | None
     skipped: tuple[int, int]
     accumulated: Accumulated | None
@@ -71,7 +73,7 @@ class Loaded(NamedTuple):
     counts: dict[str, int]
     averaged: dict[str, int]
     groups: list[tuple[ParamGroup, dict[str, Any]]]
-    reports: Reports
+    reports: dict[Place, Tracker]
     noise: Mapping[str, Any] | None
     skipped: tuple[int, int]
     accumulated: Accumulated | None
@@ -99,8 +101,8 @@ def capture(snapshot: Snapshot) -> StateDict:
         batches, weight, sums, squares = snapshot.accumulated
         copies = {name: array.copy(order="K") for name, array in sums.items()}
         saved["accumulated"] = {"batches": batches, "weight": weight, "sums": copies, "squares": squares}
-    if reports := snapshot.reports.state():
-        saved["reports"] = reports
+    if snapshot.reports:
+        saved["reports"] = reports.save(snapshot.reports)
     if snapshot.noise is not None:
         saved["noise_scale"] = snapshot.noise.state()
     return saved
@@ -157,15 +159,15 @@ def match(
             # Not strict: what the state dict does not know stays as it is.
             counts[name], averaged[name] = snapshot.counts[name], snapshot.averaged[name]
             state[name] = snapshot.state[name]
-    groups = _match_groups(saved_groups, names_of_saved, snapshot, strict=strict)
-    reports = Reports.of(given["reports"]) if "reports" in given else Reports()
+    groups, sources = _match_groups(saved_groups, names_of_saved, snapshot, strict=strict)
+    trackers = _match_reports(reports.check_saved(given.get("reports", ())), sources, snapshot)
     noise = given.get("noise_scale") if snapshot.noise is not None else None
     if snapshot.noise is not None and noise is not None:
         snapshot.noise.check_state(noise)
     first, second = (check_count(key, given.get(key, 0)) for key in ("skipped", "skipped_in_a_row"))
     accumulated = _match_accumulated(given.get("accumulated"), saved_names, weights)
     report = LoadReport(missing, unexpected)
-    return Loaded(steps, state, counts, averaged, groups, reports, noise, (first, second), accumulated, report)
+    return Loaded(steps, state, counts, averaged, groups, trackers, noise, (first, second), accumulated, report)
 
 
 def _entry(mapping: Mapping[str, Any], key: str, place: str) -> Any:
@@ -253,23 +255,36 @@ def _copied(array: Any, place: str, weight: np.ndarray[Any, Any]) -> np.ndarray[
 
 def _match_groups(
     saved_groups: Sequence[Mapping[str, Any]], names_of_saved: list[list[str]], snapshot: Snapshot, *, strict: bool
-) -> list[tuple[ParamGroup, dict[str, Any]]]:
-    matched = []
+) -> tuple[list[tuple[ParamGroup, dict[str, Any]]], dict[int, int]]:
+    """Return the values of each group of the optimizer, and which saved group each comes from."""
+    matched, sources = [], {}
     for i, (group, names) in enumerate(snapshot.groups):
-        candidates = zip(saved_groups, names_of_saved, strict=True)
+        candidates = enumerate(zip(saved_groups, names_of_saved, strict=True))
         # Not strict: hyperparameters come from the first group that has one of the parameters.
         same = [
-            saved
-            for saved, others in candidates
+            (source, saved)
+            for source, (saved, others) in candidates
             if set(others) == set(names) or (not strict and not set(others).isdisjoint(names))
         ]
         if not same:
             if strict:
                 raise ValueError(f"the state dict has no group of the parameters {names}, as param_groups[{i}] is")
             continue
-        values = {key: value for key, value in same[0].items() if key not in ("params", "name")}
+        values = {key: value for key, value in same[0][1].items() if key not in ("params", "name")}
         if not strict:
             values = {**group.hyperparameters, **{key: values[key] for key in group.hyperparameters if key in values}}
         group.validate(values)
         matched.append((group, values))
-    return matched
+        sources[i] = same[0][0]
+    return matched, sources
+
+
+def _match_reports(
+    saved: Mapping[Place, Tracker], sources: Mapping[int, int], snapshot: Snapshot
+) -> dict[Place, Tracker]:
+    """Return saved trackers by their places in the optimizer; a group that nothing is loaded into keeps its own."""
+    matched = {place: tracker for place, tracker in saved.items() if place.group is None}
+    for index, source in sources.items():
+        matched |= {place._replace(group=index): tracker for place, tracker in saved.items() if place.group == source}
+    kept = {place: tracker for place, tracker in snapshot.reports if place.group not in (None, *sources)}
+    return matched | kept

@@ -1,14 +1,15 @@
 """Factors that follow what a training reports: a loss that no longer falls.
 
 A schedule is a pure function of the step, and stays one here: what was reported is kept by the optimizer, which puts
-the present factor in the place of such a schedule. So all that it does is part of the state dict.
+the present factor in the place of each occurrence of such a schedule. So all that it does is part of the state dict.
 """
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections import abc
+from copy import copy
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,6 +21,8 @@ from lrcore.schedules.decays import Constant
 from lrcore.schedules.schedule import Schedule
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
     from lrcore.schedules.schedule import Floats
 
 
@@ -51,8 +54,9 @@ class Feedback(Schedule):
 
 
 class Tracker:
-    """What a factor that follows reports has come to."""
+    """What a factor that follows reports has come to, at one occurrence of a schedule."""
 
+    rule: Feedback
     factor: float
 
     @abstractmethod
@@ -74,7 +78,8 @@ class ReduceOnPlateau(Feedback):
 
     Every ``opt.report(loss)`` is compared with the best so far. One that is no better by more than the margin is bad.
     After more than ``patience`` bad ones in a row the factor is multiplied by ``factor``, and ``cooldown`` reports are
-    not counted.
+    not counted. What was reported belongs to the occurrence: each hyperparameter of each group has a tracker of its
+    own, which begins when the schedule is assigned and ends when it is replaced.
 
     Picture: docs/gallery/ReduceOnPlateau.png
 
@@ -150,6 +155,8 @@ class PlateauTracker(Tracker):
 
     __slots__ = ("bad", "best", "cooling", "factor", "rule")
 
+    rule: ReduceOnPlateau
+
     def __init__(self, rule: ReduceOnPlateau) -> None:
         self.rule = rule
         self.factor = 1.0
@@ -192,7 +199,7 @@ class PlateauTracker(Tracker):
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from numbers that :meth:`state` returned, or raise TypeError or ValueError and change nothing."""
         known = self.state()
-        if not isinstance(state, Mapping) or state.keys() != known.keys():
+        if not isinstance(state, abc.Mapping) or state.keys() != known.keys():
             raise ValueError(f"the state of a plateau has {', '.join(known)}, got {state!r}")
         factor = NON_NEGATIVE.check("factor", state["factor"])
         best = state["best"]
@@ -235,15 +242,16 @@ class AdaScale(Feedback):
 
     def tracker(self) -> GainTracker:
         """Return a new tracker, which is told gains."""
-        return GainTracker()
+        return GainTracker(self)
 
 
 class GainTracker(Tracker):
     """The present gain of :class:`AdaScale`."""
 
-    __slots__ = ("factor",)
+    __slots__ = ("factor", "rule")
 
-    def __init__(self) -> None:
+    def __init__(self, rule: AdaScale) -> None:
+        self.rule = rule
         self.factor = 1.0
 
     def report(self, value: float) -> bool:
@@ -257,31 +265,68 @@ class GainTracker(Tracker):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state` returned, or raise TypeError or ValueError and change nothing."""
-        if not isinstance(state, Mapping) or state.keys() != {"factor"}:
+        if not isinstance(state, abc.Mapping) or state.keys() != {"factor"}:
             raise ValueError(f"the state of a gain has factor, got {state!r}")
         self.factor = NON_NEGATIVE.check("factor", state["factor"])
 
 
 def listeners(value: Any) -> Iterator[Feedback]:
-    """Yield the schedules within a value that follow reports."""
-    if isinstance(value, Feedback):
-        yield value
-    elif isinstance(value, Schedule) and is_dataclass(value):
-        for field in fields(value):
-            if field.init:
-                yield from listeners(getattr(value, field.name))
-    elif isinstance(value, tuple):
-        for part in value:
-            yield from listeners(part)
+    """Yield the schedules within a value that use reports, in the order of :func:`mapped`."""
+    found: list[Feedback] = []
+
+    def note(part: Feedback) -> Feedback:
+        found.append(part)
+        return part
+
+    mapped(value, note)
+    yield from found
 
 
-def resolved(value: Any, factors: Mapping[Feedback, float]) -> Any:
-    """Return the value with the present factors in the place of schedules that follow reports."""
+def mapped(value: Any, function: Callable[[Feedback], Schedule]) -> Any:
+    """Return the value with what a function returns in the place of each schedule that uses reports.
+
+    The order is that of the fields, depth first. A part in which nothing changes stays the same object.
+    """
     if isinstance(value, Feedback):
-        return Constant(factors.get(value, 1.0))
+        return function(value)
     if isinstance(value, tuple):
-        return tuple(resolved(part, factors) for part in value)
-    if not isinstance(value, Schedule) or not is_dataclass(value) or not any(listeners(value)):
+        return tuple([mapped(part, function) for part in value])
+    if not isinstance(value, Schedule) or not is_dataclass(value):
         return value
-    parts = {field.name: getattr(value, field.name) for field in fields(value) if field.init}
-    return replace(value, **{name: resolved(part, factors) for name, part in parts.items()})
+    changed: dict[str, Any] = {}
+    for field in fields(value):
+        part = getattr(value, field.name) if field.init else None
+        if isinstance(part, Schedule):
+            new = mapped(part, function)
+            if new is not part:
+                changed[field.name] = new
+    return replace(value, **changed) if changed else value
+
+
+def occupied(value: Any, trackers: Sequence[Tracker]) -> tuple[Any, list[Tracker]]:
+    """Return a value with instances of its own for schedules that use reports, and the tracker of each, in order.
+
+    An instance that one of the given trackers belongs to keeps it. Where it occurs again, as in ``lr + lr``, the
+    tracker of the second begins as a copy.
+    """
+    known = {id(tracker.rule): tracker for tracker in trackers}
+    taken: list[Tracker] = []
+
+    def own(rule: Feedback) -> Feedback:
+        tracker = known.get(id(rule))
+        if tracker is None or any(tracker is other for other in taken):
+            state = None if tracker is None else tracker.state()
+            rule = copy(rule)
+            tracker = rule.tracker()
+            if state is not None:
+                tracker.restore(state)
+        taken.append(tracker)
+        return tracker.rule
+
+    return mapped(value, own), taken
+
+
+def resolved(value: Any, factors: Iterable[float]) -> Any:
+    """Return the value with the present factors, in order, in the place of schedules that use reports."""
+    present = iter(factors)
+    return mapped(value, lambda _: Constant(next(present)))

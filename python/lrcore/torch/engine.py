@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lrcore import _lrcore, optim
+from lrcore.optim import reports
 from lrcore.optim.allocation import LARGE, PAGE, next_offset
 from lrcore.optim.optimizer import Optimizer
 from lrcore.optim.options import GROUP_OPTIONS
 from lrcore.optim.param_group import ParamGroup
-from lrcore.optim.reports import Reports
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 # Counts up to this have a number of float32 each.
 _FLOAT32_COUNTS = 2.0**24
@@ -96,12 +96,30 @@ class Engine(Optimizer):
 
     def progress(self) -> dict[str, Any]:
         """Return what there is to go on from that is not in the mappings: counts of skipped steps, and reports."""
-        return {"skipped": (self._skipped, self._skipped_in_a_row), "reports": self._reports.state()}
+        return {"skipped": (self._skipped, self._skipped_in_a_row), "reports": reports.save(self._trackers())}
 
     def go_on_from(self, progress: Mapping[str, Any]) -> None:
         """Take over what :meth:`progress` returned."""
         self._skipped, self._skipped_in_a_row = progress["skipped"]
-        self._follow(Reports.of(progress["reports"]))
+        self._restore_reports(reports.check_saved(progress["reports"]))
+
+    def load_reports(self, saved: Any) -> None:
+        """Go on from saved reports, or raise and change nothing; warn of those that no schedule here uses."""
+        trackers = reports.check_saved(saved)
+        reports.warn_of_lost(trackers.keys() - self._restore_reports(trackers))
+
+    def take_over(self, before: Engine, groups: Iterable[tuple[int, int, Mapping[str, Any]]]) -> None:
+        """Go on from an engine with other parameters.
+
+        Args:
+            before: That engine.
+            groups: The index of a group there, its index here, and its schedules as they are now, by name.
+        """
+        self._skipped, self._skipped_in_a_row = before._skipped, before._skipped_in_a_row
+        for old, new, schedules in groups:
+            self._groups[new].take_trackers(before._groups[old], schedules)
+        for tracker, old_tracker in zip(self._clip_trackers, before._clip_trackers, strict=True):
+            tracker.restore(old_tracker.state())
 
 
 class SGDEngine(Engine, optim.SGD):

@@ -121,6 +121,8 @@ class Group:
 
     def follow(self, present: ParamGroup, steps: int) -> None:
         """Put the values of the next step in the place of schedules, where PyTorch's users look for them."""
+        # The very schedules that the engine has: given to it again, they are not new ones.
+        self.schedules = {name: present[name] for name in self.schedules}
         for name in self.schedules:
             self._write(name, present.value(name, steps))
         self._remember()

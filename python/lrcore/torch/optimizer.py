@@ -219,7 +219,7 @@ class DropIn(Savable):
 
     def _prepare(self) -> Engine:
         """Make an engine of the groups, with the state that there is."""
-        known = {id(group.given): group for group in self._groups}
+        watched, known = self._groups, {id(group.given): group for group in self._groups}
         self._groups = [
             known[id(given)] if id(given) in known else self._watched(index)
             for index, given in enumerate(self.param_groups)
@@ -227,13 +227,16 @@ class DropIn(Savable):
         params: list[Any] = []
         for group in self._groups:
             group.take(self.steps)
+        told = [dict(group.schedules) for group in self._groups]
         structures = [structure_of(group.given, params) for group in self._groups]
         engine = self._engine_class(
             [{"params": one, **self._own(group.values())} for one, group in zip(structures, self._groups, strict=True)],
             **self._of_all,
         )
         if self._engine is not None:
-            engine.go_on_from(self._engine.progress())
+            now = {id(group): (index, told[index]) for index, group in enumerate(self._groups)}
+            same = [(old, *now[id(group)]) for old, group in enumerate(watched) if id(group) in now]
+            engine.take_over(self._engine, same[: len(self._engine.param_groups)])
         engine.set_steps(self.steps)
         states = self.state
         mappings = [states.get(param) for param in params]
@@ -262,14 +265,20 @@ class DropIn(Savable):
         """Let a hyperparameter be a plain number for a while, and return its schedules and numbers, group by group."""
         before = [dict(given) for given in self.param_groups]
         self._ready()
+        progress = self.progress()
         kept = [group.schedules.pop(name, None) for group in self._groups]
         present = [given[name] for given in before]
         try:
             yield [number if schedule is None else schedule for schedule, number in zip(kept, present, strict=True)]
         finally:
-            for group, schedule, values in zip(self._groups, kept, before, strict=True):
+            for group, schedule in zip(self._groups, kept, strict=True):
                 if schedule is not None:
                     group.schedules[name] = schedule
+                group.accept()
+            if any(report["name"] == name for report in progress[2]["reports"]):
+                # A schedule that is given again would begin anew; this one was only away.
+                self.restore_progress((self.steps, self._info, progress[2]))
+            for group, values in zip(self._groups, before, strict=True):
                 group.given.update(values)
                 group.accept()
 

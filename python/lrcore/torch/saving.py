@@ -142,12 +142,10 @@ class Savable(torch.optim.Optimizer):
     def _load_own(self, state_dict: Mapping[str, Any]) -> None:
         """Load what a state has beyond PyTorch's."""
         self.steps = state_dict.get("steps", self.state.largest_count())
-        if "reports" in state_dict:
-            reports = [
-                {**report, "schedule": Schedule.from_json(report["schedule"])} for report in state_dict["reports"]
-            ]
-            engine = self._ready()
-            engine.go_on_from({**engine.progress(), "reports": reports})
+        saved = state_dict.get("reports", [])
+        if saved or self._engine is not None:
+            reports = [{**report, "schedule": Schedule.from_json(report["schedule"])} for report in saved]
+            self._ready().load_reports(reports)
 
     def __getstate__(self) -> dict[str, Any]:
         self._refuse_if_averaged()
