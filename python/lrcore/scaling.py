@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from lrcore._ranges import FRACTION, NON_NEGATIVE, check_count
 from lrcore.optim import Optimizer
 from lrcore.optim.hyperparameter import plain
-from lrcore.schedules import Schedule
+from lrcore.schedules.schedule import Schedule, refuse_factor
 
 __all__ = ["adam_sde", "linear", "sqrt"]
 
@@ -162,7 +162,10 @@ def _beta(name: str, beta: Any, factor: float) -> float:
 
 
 def _times(value: Any, factor: float) -> Any:
-    return value * factor if isinstance(value, Schedule) else NON_NEGATIVE.check("lr", value) * factor
+    if isinstance(value, Schedule):
+        refuse_factor("lr", value)
+        return value * factor
+    return NON_NEGATIVE.check("lr", value) * factor
 
 
 def _scaled(given: Any, old_batch: int, new_batch: int, rule: _Rule) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from lrcore._ranges import FRACTION, NON_NEGATIVE, REAL, Range
-from lrcore.schedules import Schedule
+from lrcore.schedules.schedule import Schedule, refuse_factor, remedy_for
 
 
 class Hyperparameter(Protocol):
@@ -22,17 +22,22 @@ class Hyperparameter(Protocol):
 
 
 class Number:
-    """A number in a range, or a schedule of such numbers."""
+    """A number in a range, or a schedule of such numbers; one of factors alone only where 1 can be meant."""
 
-    __slots__ = ("range",)
+    __slots__ = ("range", "takes_factors")
 
-    def __init__(self, allowed: Range = NON_NEGATIVE) -> None:
+    def __init__(self, allowed: Range = NON_NEGATIVE, *, takes_factors: bool = False) -> None:
         self.range = allowed
+        self.takes_factors = takes_factors
 
     def check(self, name: str, value: Any) -> float | Schedule:
         """Return the number as a float, or the schedule."""
         if isinstance(value, Schedule):
+            if not self.takes_factors:
+                refuse_factor(name, value)
             return value
+        if remedy := remedy_for(value):
+            raise TypeError(f"{name} must be a number in {self.range} or a schedule, got {value!r}{remedy}")
         return self.range.check(name, value, otherwise=" or a schedule")
 
     def at(self, name: str, value: float | Schedule, step: int) -> dict[str, float]:

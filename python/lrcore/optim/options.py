@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, get_args
 
 from lrcore._ranges import POSITIVE, Range, as_number, check_count
 from lrcore.optim.averages import EMA, SWA, Average
-from lrcore.optim.hyperparameter import FLAG, RATE, Bounds, Choice, Hyperparameter, Number, Optional
+from lrcore.optim.hyperparameter import FLAG, Bounds, Choice, Hyperparameter, Number, Optional
 from lrcore.optim.reports import resolve
 
 if TYPE_CHECKING:
@@ -24,15 +24,15 @@ DECAYS = ("coupled", "decoupled", "independent", "cautious")
 MAX_SKIPS = 10
 NORMS = {1: "1", 2: "2", math.inf: "inf"}
 # At infinity the norm is computed and nothing is clipped.
-_CLIP_NORM = Optional(Number(Range(opened=True, closed=True)))
+_CLIP_NORM = Optional(Number(Range(opened=True, closed=True), takes_factors=True))
 
 # Those that a group may have for itself.
 GROUP_OPTIONS: dict[str, Hyperparameter] = {
     "decay": Choice(DECAYS),
-    "clip_value": Optional(Number(POSITIVE)),
+    "clip_value": Optional(Number(POSITIVE, takes_factors=True)),
     "bounds": Bounds(),
     "zero_grads": FLAG,
-    "lr_scale": RATE,
+    "lr_scale": Number(takes_factors=True),
 }
 # Those with a value that does nothing; without weight decay no form of it does.
 NO_OPTIONS: dict[str, Any] = {"clip_value": None, "bounds": None, "zero_grads": False, "lr_scale": 1.0}

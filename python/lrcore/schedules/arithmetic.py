@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lrcore.schedules import functions as fn
 from lrcore.schedules.checks import check_numbers, check_schedules, put
-from lrcore.schedules.decays import LARGEST
+from lrcore.schedules.decays import LARGEST, Constant
 from lrcore.schedules.schedule import Schedule, settled, wrapped
 
 if TYPE_CHECKING:
@@ -98,6 +98,10 @@ class Pair(Schedule):
     @property
     def _is_constant(self) -> bool:
         return self.a._is_constant and self.b._is_constant
+
+    @property
+    def _is_factor(self) -> bool:
+        return self.a._is_factor and self.b._is_factor
 
     @property
     def length(self) -> int | None:
@@ -211,6 +215,14 @@ class AtLeast(Pair):
     a: Schedule
     b: Schedule
     _length: int | None = field(init=False, repr=False, compare=False)
+
+    @property
+    def _is_factor(self) -> bool:
+        # A floor is no height.
+        return any(
+            part._is_factor and (other._is_factor or isinstance(other, Constant))
+            for part, other in ((self.a, self.b), (self.b, self.a))
+        )
 
     def __repr__(self) -> str:
         return f"{wrapped(self.a)}.at_least({self.b!r})"

@@ -48,6 +48,10 @@ class Shifted(Schedule):
         put(self, "steps", check_count("shift: steps", self.steps, least=-(2**63)))
 
     @property
+    def _is_factor(self) -> bool:
+        return self.schedule._is_factor
+
+    @property
     def length(self) -> int | None:
         """That of the schedule, and the delay."""
         length = self.schedule.length
@@ -108,6 +112,10 @@ class Stretched(Schedule):
         check_numbers(self, "factor", allowed=POSITIVE)
         if (self.schedule.length or 0) > 2**1000:
             raise ValueError(f"stretch: {self.schedule!r} is too long to be stretched")
+
+    @property
+    def _is_factor(self) -> bool:
+        return self.schedule._is_factor
 
     @property
     def length(self) -> int | None:
@@ -172,6 +180,10 @@ class Repeated(Schedule):
                 raise ValueError(f"repeat: {self.schedule!r} has no length; give a period")
             put(self, "period", self.schedule.length)
         check_counts(self, "period", least=1)
+
+    @property
+    def _is_factor(self) -> bool:
+        return self.schedule._is_factor
 
     @property
     def length(self) -> int | None:
@@ -241,6 +253,10 @@ class Held(Schedule):
     def __post_init__(self) -> None:
         check_schedules(self, "schedule")
         put(self, "steps", check_count("every: steps", self.steps, least=1))
+
+    @property
+    def _is_factor(self) -> bool:
+        return self.schedule._is_factor
 
     @property
     def length(self) -> int | None:

@@ -38,6 +38,10 @@ class Feedback(Schedule):
     def _is_constant(self) -> bool:
         return True
 
+    @property
+    def _is_factor(self) -> bool:
+        return True
+
     @abstractmethod
     def tracker(self) -> Tracker:
         """Return a new tracker, which takes reports and knows the present factor."""

@@ -68,6 +68,10 @@ class Then(Schedule):
         return at  # type: ignore[no-any-return]
 
     @property
+    def _is_factor(self) -> bool:
+        return self.first._is_factor or self.second._is_factor
+
+    @property
     def length(self) -> int | None:
         """Where the second begins, and its length."""
         length = settled(self.second)
@@ -181,6 +185,10 @@ class CooledDown(Schedule):
         put(self, "steps", steps)
         put(self, "_begin", begin)
         put(self, "_fall", fall(self.schedule(begin), self.end, steps, self.shape))
+
+    @property
+    def _is_factor(self) -> bool:
+        return self.schedule._is_factor
 
     @property
     def length(self) -> int | None:

@@ -113,6 +113,11 @@ class Schedule(ABC):
         """Whether it has the same value at every step."""
         return False
 
+    @property
+    def _is_factor(self) -> bool:
+        """Whether it is made of factors alone, such as ``Warmup(10)``, which need a value to multiply."""
+        return False
+
     @abstractmethod
     def _value(self, step: float) -> float:
         """Return the value at a step that has been checked. Within :meth:`stretch` there are steps between steps."""
@@ -472,10 +477,34 @@ def as_schedule(where: str, value: Any) -> Schedule:
     if isinstance(value, Schedule):
         return value
     if not is_number(value):
-        raise TypeError(f"{where}: a schedule or a number is needed, got {value!r}")
+        raise TypeError(f"{where}: a schedule or a number is needed, got {value!r}{remedy_for(value)}")
     from lrcore.schedules.decays import Constant
 
     return Constant(value)
+
+
+def remedy_for(value: Any) -> str:
+    """Return how a function becomes a schedule, as the end of a message; nothing for anything else."""
+    is_function = callable(value) and not isinstance(value, Schedule | type) and not hasattr(value, "shape")
+    return "; make a schedule of a function: schedules.Lambda(function)" if is_function else ""
+
+
+def refuse_factor(name: str, schedule: Schedule) -> None:
+    """Raise if a schedule is made of factors alone where a value is needed.
+
+    Raises:
+        ValueError: If it is.
+    """
+    if schedule._is_factor:
+        shown = (
+            f"schedules.{schedule!r}"
+            if type(schedule).__name__ in ("Warmup", "ReduceOnPlateau", "AdaScale")
+            else (f"({schedule!r})")
+        )
+        raise ValueError(
+            f"{name} must be a value, got {schedule!r}, which is a factor and 1 by itself; multiply a value by it: "
+            f"0.1 * {shown}"
+        )
 
 
 def settled(schedule: Schedule) -> int | None:

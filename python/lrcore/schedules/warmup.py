@@ -98,6 +98,10 @@ class Warmup(Schedule):
         """The number of steps, but of an exponential rise, which has no end."""
         return None if self.shape == "exponential" and self.steps else self.steps
 
+    @property
+    def _is_factor(self) -> bool:
+        return True
+
     def _value(self, step: float) -> float:
         # Forty time constants on, the exponential is 1 too.
         if step >= (self.steps if self.shape != "exponential" else 40 * self.steps):
@@ -170,6 +174,10 @@ class WarmedUp(Schedule):
         put(self, "steps", steps)
         put(self, "_rest", self.schedule._shortened(steps))
         put(self, "_first", self.schedule(0))
+
+    @property
+    def _is_factor(self) -> bool:
+        return self.schedule._is_factor
 
     @property
     def length(self) -> int | None:

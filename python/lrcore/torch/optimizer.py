@@ -16,6 +16,7 @@ from lrcore.optim.optimizer import with_stats
 from lrcore.optim.option_docs import document
 from lrcore.optim.options import GROUP_OPTIONS, split
 from lrcore.optim.param_group import is_scheduled, value_at
+from lrcore.schedules.schedule import remedy_for
 from lrcore.torch.groups import Group, check_own, copied, structure_of, warn_of_bare_options
 from lrcore.torch.preserving import buffers_kept, copy_of, recompute_statistics
 from lrcore.torch.saving import Savable
@@ -58,6 +59,9 @@ class DropIn(Savable):
         self._of_groups = {key: value for key, value in options.items() if key in GROUP_OPTIONS}
         self._of_all = {key: value for key, value in options.items() if key not in GROUP_OPTIONS}
         self._scheduled = {key: value for key, value in values.items() if is_scheduled(value)}
+        for key, value in values.items():
+            if remedy := remedy_for(value):
+                raise TypeError(f"{key} must be a number or a schedule, got {value!r}{remedy}")
         return {key: value_at(value, 0) for key, value in values.items()}
 
     # Groups
@@ -235,8 +239,8 @@ class DropIn(Savable):
         )
         if self._engine is not None:
             now = {id(group): (index, told[index]) for index, group in enumerate(self._groups)}
-            same = [(old, *now[id(group)]) for old, group in enumerate(watched) if id(group) in now]
-            engine.take_over(self._engine, same[: len(self._engine.param_groups)])
+            before = enumerate(watched[: len(self._engine.param_groups)])
+            engine.take_over(self._engine, [(old, *now[id(group)]) for old, group in before if id(group) in now])
         engine.set_steps(self.steps)
         states = self.state
         mappings = [states.get(param) for param in params]
