@@ -278,7 +278,9 @@ def test_a_busy_machine_and_a_roof_that_was_exceeded_are_told():
     work = peers.WORKS[0]
     steady, noisy = Times((1.0, 1.0, 1.0)), Times((0.5, 1.0, 1.5))
     results = grid.Results(peers.Peers(), others=0.02)
-    results.cells = [grid.Cell(work, 999_999_999_999, {"lrcore": steady, "roof": Times((0.5,) * 3), "NumPy": Times((3e3,) * 3)})]
+    results.cells = [
+        grid.Cell(work, 999_999_999_999, {"lrcore": steady, "roof": Times((0.5,) * 3), "NumPy": Times((3e3,) * 3)})
+    ]
     lines = list(table.lines(results, info.gather()))
     assert not any("warning" in line for line in lines)
     (row,) = [line.split() for line in lines if line.startswith("999999999999")]

@@ -22,9 +22,10 @@ from lrcore._lrcore import __version__, get_num_threads, get_simd_level, set_num
 from lrcore.optim import *  # noqa: F403
 
 if _typing.TYPE_CHECKING:
-    from lrcore import checkpoint, finder, noise, scaling, sweeps
+    from lrcore import checkpoint, finder, history, noise, scaling, sweeps
     from lrcore.checkpoint import latest, load, save
     from lrcore.finder import Finder, RangeTest, find_lr
+    from lrcore.history import History
     from lrcore.noise import NoiseScale
     from lrcore.sweeps import logspace, sweep, tune
 
@@ -33,6 +34,7 @@ del _apply_environment
 
 __all__ = [
     "Finder",
+    "History",
     "NoiseScale",
     "RangeTest",
     "__version__",
@@ -41,6 +43,7 @@ __all__ = [
     "finder",
     "get_num_threads",
     "get_simd_level",
+    "history",
     "latest",
     "load",
     "logspace",
@@ -61,6 +64,7 @@ __all__ += optim.__all__
 # What only some programs need is imported when it is first asked for: names with the module that has them, and modules.
 _MODULES = {
     "Finder": "finder",
+    "History": "history",
     "RangeTest": "finder",
     "find_lr": "finder",
     "latest": "checkpoint",
@@ -71,7 +75,7 @@ _MODULES = {
     "sweep": "sweeps",
     "tune": "sweeps",
 }
-_LAZY_MODULES = ("checkpoint", "finder", "noise", "scaling", "sweeps")
+_LAZY_MODULES = ("checkpoint", "finder", "history", "noise", "scaling", "sweeps")
 
 
 def __getattr__(name: str) -> _typing.Any:

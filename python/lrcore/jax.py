@@ -150,6 +150,10 @@ class Optimizer(optim.Optimizer):
                     if array is not None:
                         tree[name][...] = array
 
+    def averaged_params(self) -> Any:
+        """Return :meth:`averaged`: the name that the other optimizers of lrcore have for it."""
+        return self.averaged()
+
     def averaged(self) -> Any:  # type: ignore[override]
         """Return the averages of the weights in the structure of the parameters, as new arrays, for an evaluation.
 

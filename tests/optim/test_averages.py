@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -275,3 +276,40 @@ def test_buffers_are_put_back():
     with pytest.raises(ValueError, match=r"^buffers\['mean'\] is read-only"):
         opt.averaged(buffers=running).__enter__()
     opt.step({"w": np.ones((5, 3)), "b": None, "idle": None})
+
+
+def test_averages_are_exported_in_the_structure_of_the_parameters():
+    class Fresh(Sequence):
+        """Makes views anew at each access."""
+
+        def __init__(self, array):
+            self.array = array
+
+        def __getitem__(self, i):
+            return self.array[range(len(self))[i] :][:1]
+
+        def __len__(self):
+            return 2
+
+    params = {
+        "a": np.zeros((2, 3), order="F"), "b": [np.zeros(2), (np.zeros(0), np.zeros(()))], "c": Fresh(np.zeros(2)),
+    }  # fmt: skip
+    opt = lrcore.SGD(params, lr=1.0, average=lrcore.EMA(0.5))
+    grads = {"a": -np.ones((2, 3)), "b": [None, (np.zeros(0), np.array(-2.0))], "c": [np.ones(1), np.full(1, 2.0)]}
+    for _ in range(2):
+        opt.step(grads)
+    exported = opt.averaged_params()
+    assert exported["a"].tolist() == opt.average["a"].tolist() == [[1.5] * 3] * 2
+    assert exported["a"].flags.f_contiguous
+    assert [array.tolist() for array in (exported["b"][0], *exported["b"][1])] == [[0.0, 0.0], [], 3.0]
+    assert [array.tolist() for array in exported["c"]] == [[-1.5], [-3.0]]
+    exported["a"][...] = 7.0  # they are copies
+    assert opt.average["a"][0, 0] == 1.5
+    again = lrcore.SGD(opt.averaged_params(), lr=1.0)
+    assert again.params["a"][0, 0] == 1.5
+    opt.add_param_group({"params": np.ones(1), "name": "more"})
+    body, more = opt.averaged_params()
+    assert body["params"]["a"][0, 0] == 1.5
+    assert (more["name"], more["params"].tolist()) == ("more", [1.0])
+    with pytest.raises(ValueError, match="made without an average"):
+        lrcore.SGD([np.zeros(1)], lr=1.0).averaged_params()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from lrcore._text import counted, html_curve, html_table, html_text
 from lrcore.finder import curve
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Advice(NamedTuple):
         return f"{self.lr:.3g} (confidence {self.confidence}): {self.reason}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RangeTest:
     """The losses of a range test, and the rates that they suggest.
 
@@ -210,7 +211,32 @@ class RangeTest:
             "batches": "there were no more batches", "left": "the loop was left",
         }  # fmt: skip
         why = ended.get(self.stopped, self.stopped)
-        return f"{len(self.lrs)} rates from {self.lrs[0]:.2g} to {self.lrs[-1]:.2g}; {why}\n{self.table()}"
+        return f"{self._extent()}; {why}\n{self.table()}"
+
+    def _extent(self) -> str:
+        if not self.lrs:
+            return "no rates"
+        return f"{counted(len(self.lrs), 'rate')} from {self.lrs[0]:.2g} to {self.lrs[-1]:.2g}"
+
+    def __repr__(self) -> str:
+        """Return a line: the losses are in :attr:`losses`, the whole in :meth:`to_json`."""
+        lr = self.suggest().lr
+        suggested = "no suggestion" if lr is None else f"suggested {lr:.3g}"
+        return f"<RangeTest: {self._extent()}, stopped: {self.stopped}, {suggested}>"
+
+    def _repr_html_(self) -> str:
+        """Return the curve with the suggested rate marked, and the table, for notebooks."""
+        rows = [[one.name, f"{one.lr:.3g}", one.reason] for one in self.suggestions.values()]
+        advice = self.suggest()
+        lrs, losses = self._finite
+        mark = None
+        if advice.lr is not None and lrs[-1] > lrs[0] > 0.0:
+            mark = math.log(advice.lr / lrs[0]) / math.log(lrs[-1] / lrs[0])
+        # What explodes at the end would flatten all that comes before it.
+        curves = [(curve.capped(losses).tolist(), "#bbb"), (self._centered.tolist(), "#1f77b4")] if len(losses) else []
+        picture = html_curve(*curves, mark=mark)
+        table = html_table(["suggestion", "rate", "why"], rows)
+        return f"{html_text(self._extent())}<div>{picture}</div>{table}{html_text(f'suggested: {advice}')}"
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the losses, raw and smoothed, over the rates, with each suggestion marked.

@@ -137,6 +137,34 @@ def require(average: Average | None, optimizer: object) -> None:
         raise ValueError(f"{type(optimizer).__name__} was made without an average; give average=EMA(…) or SWA(…)")
 
 
+def rebuilt(params: Any, pairs: Sequence[tuple[_Array, _Array]]) -> Any:
+    """Return a structure of arrays with a copy of another array in the place of each.
+
+    Args:
+        params: An array, or a sequence or mapping of arrays, these nested; or groups.
+        pairs: Each array of the structure and the one that takes its place. They are told apart by their memory: a
+            container may make its arrays anew at each access.
+    """
+    replacements = {_memory(array): other for array, other in pairs}
+
+    def rebuild(part: Any) -> Any:
+        if isinstance(part, np.ndarray):
+            return _copied(replacements.get(_memory(part), part))
+        if isinstance(part, Mapping):
+            return {key: rebuild(value) for key, value in part.items()}
+        if isinstance(part, tuple) and hasattr(part, "_fields"):
+            return type(part)(*map(rebuild, part))
+        if isinstance(part, Sequence) and not isinstance(part, str | bytes):
+            return tuple(map(rebuild, part)) if isinstance(part, tuple) else list(map(rebuild, part))
+        return part  # a hyperparameter of a group
+
+    return rebuild(params)
+
+
+def _memory(array: _Array) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+    return array.__array_interface__["data"][0], array.shape, array.strides
+
+
 def _copied(array: _Array) -> _Array:
     return array.copy(order="K")
 

@@ -6,12 +6,14 @@ import math
 import os
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from lrcore import _lrcore
 from lrcore._ranges import POSITIVE
+from lrcore._text import counted, html_table, html_text
 from lrcore.optim.allocation import empty_like
 from lrcore.optim.hyperparameter import FLAG, RATE, Hyperparameter
 from lrcore.optim.option_docs import document
@@ -64,6 +66,18 @@ class StepInfo(NamedTuple):
     step: int
     lr: float
     grad_norm: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as a flat dictionary, as recorders take it; without ``grad_norm`` if it is None.
+
+        Examples:
+            >>> import lrcore, numpy as np
+            >>> opt = lrcore.SGD([np.zeros(2)], lr=0.1)
+            >>> opt.step([np.ones(2)]).as_dict()
+            {'step': 1, 'lr': 0.1, 'applied': True}
+        """
+        norm = {} if self.grad_norm is None else {"grad_norm": self.grad_norm}
+        return {"step": self.step, "lr": self.lr, "applied": self.applied, **norm}
 
     @property
     def stats(self) -> StepStats | None:
@@ -382,12 +396,24 @@ class Optimizer(Savable):
         self._names.extend(names)
 
     def __repr__(self) -> str:
-        count = f"{len(self._names)} parameter{'s' * (len(self._names) != 1)}, {self.steps} steps"
         if len(self._groups) == 1:
             values = self._groups[0].listed()
-            return f"<{type(self).__name__}({values}): {count}>"
+            return f"<{type(self).__name__}({values}): {self._extent()}>"
         groups = "".join(f"\n  {group!r}" for group in self._groups)
-        return f"<{type(self).__name__}: {count}{groups}>"
+        return f"<{type(self).__name__}: {self._extent()}{groups}>"
+
+    def _extent(self) -> str:
+        return f"{counted(len(self._names), 'parameter')}, {counted(self.steps, 'step')}"
+
+    def _repr_html_(self) -> str:
+        """Return a table of the groups, for notebooks."""
+        counts = Counter(self._stepper.group_of_each)
+        rows = [
+            [str(index) if group.name is None else group.name, str(counts[index]), group.listed()]
+            for index, group in enumerate(self._groups)
+        ]
+        head = html_text(f"{type(self).__name__}: {self._extent()}")
+        return head + html_table(["group", "parameters", "hyperparameters"], rows)
 
 
 def make_state(weight: np.ndarray[Any, Any], initial: float) -> np.ndarray[Any, Any]:

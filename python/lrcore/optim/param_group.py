@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
+from lrcore._text import html_table
 from lrcore.optim.options import NO_OPTIONS
 from lrcore.optim.reports import occupy, resolve
 from lrcore.schedules import Schedule
@@ -225,6 +226,15 @@ class ParamGroup(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         values = self.listed()
         return f"ParamGroup({values})" if self.name is None else f"ParamGroup({self.name!r}, {values})"
+
+    def _repr_html_(self) -> str:
+        rows = [[key, _shown(value)] for key, value in self.items() if key != "params"]
+        return html_table(["hyperparameter", "value"], rows)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 # Options with these values go without saying.

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
-from lrcore.optim.averages import AVERAGES_NOW, buffers_kept, require, swapped
+from lrcore.optim.averages import AVERAGES_NOW, buffers_kept, rebuilt, require, swapped
 from lrcore.optim.reports import Place, check_report, restore, tell
 
 if TYPE_CHECKING:
@@ -62,6 +62,29 @@ class Readable:
         for view in views.values():
             view.flags.writeable = False
         return MappingProxyType(views)
+
+    def averaged_params(self) -> Any:
+        """Return the averages of the weights in the structure of :attr:`params`, as new arrays: to keep, or to export.
+
+        A parameter that has no average, since it had no gradient so far, is there with its weight. Of groups, each has
+        its own ``"params"``. :attr:`average` has the same by name, and :meth:`averaged` evaluates them in place.
+
+        Raises:
+            ValueError: If the optimizer has no ``average``.
+
+        Examples:
+            >>> import lrcore, numpy as np
+            >>> opt = lrcore.SGD({"w": np.zeros(1), "more": [np.zeros(2)]}, lr=1.0, average=lrcore.SWA())
+            >>> for _ in range(3):
+            ...     info = opt.step({"w": np.array([-1.0]), "more": [None]})
+            >>> opt.averaged_params()
+            {'w': array([2.]), 'more': [array([0., 0.])]}
+        """
+        require(self._common.average, self)
+        with self._lock:
+            averages = self.average
+            named = zip(self._names, self._stepper.weights(), strict=True)
+            return rebuilt(self._params, [(weight, averages.get(name, weight)) for name, weight in named])
 
     @contextmanager
     def averaged(self, buffers: Any = None) -> Iterator[Self]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, overload
 
+from lrcore._text import counted, html_table
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Self
@@ -99,7 +101,11 @@ class StepStats(dict[str, ParamStats]):
         return "\n".join(lines)
 
     def __repr__(self) -> str:
-        return f"<StepStats of {len(self)} parameters>"
+        return f"<StepStats of {counted(len(self), 'parameter')}>"
+
+    def _repr_html_(self) -> str:
+        rows = [[name, *(f"{one[column]:.4g}" for column in COLUMNS)] for name, one in self.items()]
+        return html_table(["parameter", *COLUMNS], rows)
 
 
 def _width(column: str) -> int:

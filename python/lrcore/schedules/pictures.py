@@ -14,6 +14,7 @@ import numpy as np
 
 from lrcore._optional import matplotlib
 from lrcore._ranges import check_count
+from lrcore._text import html_curve, html_text
 from lrcore.schedules.functions import EXACT
 from lrcore.schedules.schedule import Schedule, as_schedule
 
@@ -143,6 +144,16 @@ def preview(schedule: Schedule, steps: SupportsIndex | None = None, width: Suppo
     line = "".join(BLOCKS[min(int(share * len(BLOCKS)), len(BLOCKS) - 1)] for share in shares.tolist())
     drawn_from = f", drawn from {base:.4g}" if base else ""
     return f"{line}  0 … {count - 1}: {values[0]:.4g} → {values[-1]:.4g}, largest {largest:.4g}{drawn_from}"
+
+
+def to_html(schedule: Schedule) -> str:
+    """Return a schedule's text, its curve, and its first and last value, for notebooks."""
+    count = span("preview", [schedule], None)
+    at, values = _looked_at(schedule, count)
+    heights = np.interp(np.linspace(0, count - 1, _DRAWN), at, np.nan_to_num(values, posinf=sys.float_info.max))
+    ends = f"0 … {count - 1}: {values[0]:.4g} → {values[-1]:.4g}, largest {values.max():.4g}"
+    picture = html_curve(([0.0] * 2, "none"), (heights.tolist(), "#1f77b4"))
+    return f"{html_text(_shortened(repr(schedule)))}<div>{picture}</div>{html_text(ends)}"
 
 
 def to_csv(schedule: Schedule, path_or_stream: str | os.PathLike[str] | _Stream, steps: SupportsIndex) -> None:

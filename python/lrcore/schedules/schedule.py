@@ -418,6 +418,12 @@ class Schedule(ABC):
 
         return preview(self, steps, width)
 
+    def _repr_html_(self) -> str:
+        """Return the text and the curve, for notebooks."""
+        from lrcore.schedules.pictures import to_html
+
+        return to_html(self)
+
     def _parts(self) -> Iterator[tuple[str, float]]:
         """Yield the phases, each with the step at which it begins, where there is more than one. It may have no end."""
         return iter(())

@@ -7,6 +7,8 @@ import time
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from lrcore._text import counted
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -86,7 +88,7 @@ class Progress:
             print(self._line(), file=sys.stderr, flush=True)  # noqa: T201
 
     def _line(self) -> str:
-        return f"{self._done} of {self._total} runs, {self._note()}"
+        return f"{self._done} of {counted(self._total, 'run')}, {self._note()}"
 
     def _note(self) -> str:
         parts = []

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from lrcore._optional import imported
+from lrcore._text import counted, html_table, html_text, write_csv
 from lrcore.sweeps.progress import shown
 from lrcore.sweeps.store import Row, Store
 from lrcore.sweeps.summary import Best, summaries
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
+    from lrcore._text import TextStream
     from lrcore.sweeps.sensitivity import Sensitivity
 
 # How many settings are printed.
@@ -150,15 +152,42 @@ class Results(Sequence[dict[str, Any]]):
         pandas = imported("pandas", message)
         return pandas.DataFrame(self.rows)
 
+    def to_csv(self, path_or_stream: str | os.PathLike[str] | TextStream) -> None:
+        """Write the rows as CSV, with digits enough to read the same numbers back.
+
+        Args:
+            path_or_stream: A file's path, or what has a ``write`` for text.
+
+        Raises:
+            OSError: If the file can't be written.
+
+        Examples:
+            >>> import sys
+            >>> from lrcore import sweeps
+            >>> def train(lr, seed):
+            ...     return lr
+            >>> found = sweeps.sweep(train, {"lr": [0.1, 0.2]}, seeds=1, workers=0, progress=False)
+            >>> found.to_csv("sweep.csv")  # doctest: +SKIP
+        """
+        write_csv(self.rows, path_or_stream)
+
     def table(self) -> str:
         """Return what is printed: a line for each of the best 40 settings, and the most frequent 8 reasons of runs."""
-        lines = list(_table(self.settings, self.names))
-        hidden = len(lines) - 1 - _LINES
-        if hidden > 0:
-            lines = [*lines[: _LINES + 1], f"and {hidden} more settings"]
+        lines = list(_aligned(_cells(self.settings, self.names)))
+        return "\n".join([*lines[: _LINES + 1], *self._notes()])
+
+    def _notes(self) -> list[str]:
+        """Return what stands below the table: how many settings are not in it, and the most frequent reasons."""
+        hidden = len(self.settings) - _LINES
         reasons = Counter(row.reason for row in self._rows if row.reason)
-        lines += [f"{count} ×  {_first_line(reason)}" for reason, count in reasons.most_common(8)]
-        return "\n".join(lines)
+        return [f"and {counted(hidden, 'more setting')}"] * (hidden > 0) + [
+            f"{count} ×  {_first_line(reason)}" for reason, count in reasons.most_common(8)
+        ]
+
+    def _repr_html_(self) -> str:
+        """Return the table, for notebooks."""
+        head, *rows = _cells(self.settings, self.names)
+        return html_table(head, rows[:_LINES]) + html_text("\n".join([repr(self), *self._notes()]))
 
     def __str__(self) -> str:
         """Return the table."""
@@ -166,7 +195,7 @@ class Results(Sequence[dict[str, Any]]):
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {status}" for status, count in self.statuses.items())
-        return f"<Results: {len(self)} runs, {counts or 'none'}>"
+        return f"<Results: {counted(len(self), 'run')}, {counts or 'none'}>"
 
     def _at(self, budget: int | None) -> list[Best]:
         """Return the settings at a budget, or at the largest that as many ran with as with any."""
@@ -216,8 +245,8 @@ def _as_mapping(row: Row) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _table(settings: Sequence[Best], names: Sequence[str]) -> Iterator[str]:
-    """Yield the lines of a table, the first with the names of the columns."""
+def _cells(settings: Sequence[Best], names: Sequence[str]) -> list[list[str]]:
+    """Return the lines of a table as texts, the first with the names of the columns."""
     budgeted = any(summary.budget is not None for summary in settings)
     head = [*names, *(["budget"] if budgeted else []), "objective", "std", "seeds", "seconds", "status"]
     lines = [head]
@@ -227,7 +256,12 @@ def _table(settings: Sequence[Best], names: Sequence[str]) -> Iterator[str]:
             values.append(shown(each.budget or ""))
         numbers = [f"{each.mean:.4g}", f"{each.std:.2g}"] if each.seeds else ["", ""]
         lines.append([*values, *numbers, str(each.seeds), _seconds(each.seconds), each.status])
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head) - 1)]
+    return lines
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield lines with their columns aligned to the right, the last to the left."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]) - 1)]
     for line in lines:
         cells = [f"{text:>{width}}" for text, width in zip(line, widths, strict=False)]
         yield "  ".join([*cells, line[-1]]).rstrip()

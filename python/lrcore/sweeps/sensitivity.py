@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lrcore._ranges import NON_NEGATIVE
+from lrcore._text import counted, html_table, html_text
 from lrcore.sweeps.progress import shown
 from lrcore.sweeps.space import canonical
 
@@ -36,7 +37,7 @@ class Point:
     others: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sensitivity:
     """The values of a setting, and the range of those that are nearly as good as the best.
 
@@ -72,19 +73,33 @@ class Sensitivity:
 
     def __str__(self) -> str:
         """Return a table of the values, and the range."""
+        lines = self._cells()
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        rows = ["  ".join(f"{text:>{width}}" for text, width in zip(line, widths, strict=True)) for line in lines]
+        return "\n".join([*rows, self._range()])
+
+    def __repr__(self) -> str:
+        return f"<Sensitivity to {self.name}: {counted(len(self.points), 'value')}, {self._range()}>"
+
+    def _repr_html_(self) -> str:
+        head, *rows = self._cells()
+        return html_table(head, rows) + html_text(self._range())
+
+    def _cells(self) -> list[list[str]]:
         lines = [[self.name, "mean", "std", "least", "largest", "over the rest", "complete"]]
         for point in self.points:
             best = point.best
             numbers = [best.mean, best.std, best.least, best.largest, point.over_rest] if best else []
             texts = [f"{number:.4g}" for number in numbers] or [""] * 5
             lines.append([shown(point.value), *texts, f"{point.complete} of {point.others}"])
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        rows = ["  ".join(f"{text:>{width}}" for text, width in zip(line, widths, strict=True)) for line in lines]
+        return lines
+
+    def _range(self) -> str:
         if self.is_numeric:
             where = f"from {shown(self.low)} to {shown(self.high)}"
         else:
             where = f"for {', '.join(map(shown, self.good))}"
-        return "\n".join([*rows, f"within {self.within:.3g} of the best {where}"])
+        return f"within {self.within:.3g} of the best {where}"
 
 
 def measure(settings: Sequence[Best], name: str, within: Any, *, minimize: bool) -> Sensitivity:

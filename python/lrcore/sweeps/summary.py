@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lrcore._text import counted
 from lrcore.sweeps.progress import shown
 from lrcore.sweeps.store import Row, same_settings
 
@@ -59,7 +60,7 @@ class Best:
         """Return the settings and the objective on a line."""
         where = " ".join(f"{name}={shown(value)}" for name, value in self.settings.items())
         at = "" if self.budget is None else f" budget={self.budget}"
-        return f"{where}{at}: {self.mean:.4g} ± {self.std:.2g} over {self.seeds} seeds"
+        return f"{where}{at}: {self.mean:.4g} ± {self.std:.2g} over {counted(self.seeds, 'seed')}"
 
 
 def summaries(rows: Iterable[Row], *, minimize: bool) -> list[Best]:

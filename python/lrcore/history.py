@@ -1,0 +1,225 @@
+"""What a training run comes by, step by step: to plot, to keep, and to pass on to other recorders."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+import numpy as np
+
+from lrcore._optional import matplotlib
+from lrcore._text import counted, html_curve, html_table, write_csv
+from lrcore.optim.optimizer import StepInfo
+
+if TYPE_CHECKING:
+    import os
+
+    from matplotlib.axes import Axes
+
+    from lrcore._text import TextStream
+
+    _Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+_Info = TypeVar("_Info", bound=StepInfo | Mapping[str, Any])
+# Columns that are no curves.
+_NO_CURVES = ("step", "applied")
+
+
+class History(Sequence[dict[str, Any]]):
+    """A record of a training run: a row of numbers for each call.
+
+    Args:
+        rows: Rows to begin with, such as the :attr:`rows` of a record that was saved.
+
+    Attributes:
+        rows: The rows, flat dictionaries with a ``"step"``.
+
+    Examples:
+        >>> import lrcore, numpy as np
+        >>> opt = lrcore.SGD({"w": np.ones(2)}, lr=0.5)
+        >>> history = lrcore.History()
+        >>> for _ in range(2):
+        ...     loss = float((opt.params["w"] ** 2).sum()) / 2
+        ...     info = history(opt.step({"w": opt.params["w"].copy()}), loss=loss)
+        >>> history["loss"]
+        array([1.  , 0.25])
+        >>> history[-1]
+        {'step': 2, 'lr': 0.5, 'applied': True, 'loss': 0.25}
+    """
+
+    def __init__(self, rows: Iterable[Mapping[str, Any]] = ()) -> None:
+        self.rows: list[dict[str, Any]] = [dict(row) for row in rows]
+        self._targets: list[Any] = []
+
+    @overload
+    def __call__(self, info: None = None, /, **values: Any) -> None: ...
+    @overload
+    def __call__(self, info: _Info, /, **values: Any) -> _Info: ...
+    def __call__(self, info: Any = None, /, **values: Any) -> Any:
+        """Append a row.
+
+        Args:
+            info: What a step returned, or a mapping of names to numbers; None for the other values alone, as after an
+                epoch.
+            **values: More numbers by name: a ``float``, a NumPy scalar, or an array or tensor of one number. None
+                leaves a name out. ``step`` replaces the step of ``info``, without which a row has the step of the row
+                before.
+
+        Returns:
+            ``info``.
+
+        Raises:
+            TypeError: If something is no number.
+        """
+        if isinstance(info, StepInfo):
+            given: dict[str, Any] = info.as_dict()
+        elif info is None or isinstance(info, Mapping):
+            given = dict(info or {})
+        else:
+            raise TypeError(
+                f"history: must be given what opt.step(…) returned or a mapping, got {type(info).__name__}; of "
+                "lrcore.jax and other steps that return more than a StepInfo, give that alone"
+            )
+        given |= values
+        step = given.pop("step", None)
+        if step is None:
+            step = self.rows[-1]["step"] if self.rows else 0
+        row = {"step": int(_number("step", step))}
+        row |= {str(name): _number(name, value) for name, value in given.items() if value is not None}
+        self.rows.append(row)
+        for target in self._targets:
+            _log(target, row)
+        return info
+
+    def log_to(self, *targets: Any) -> History:
+        """Pass every row on: those that there are at once, and each further one as it is appended.
+
+        Args:
+            *targets: TensorBoard's ``SummaryWriter``, or anything with its ``add_scalar(name, value, step)``; a run of
+                Weights & Biases or the module itself, or anything with ``log(mapping, step=…)``; or a function that
+                takes a row.
+
+        Returns:
+            The history itself.
+
+        Raises:
+            TypeError: If a target is none of these.
+        """
+        for target in targets:
+            if not (hasattr(target, "add_scalar") or hasattr(target, "log") or callable(target)):
+                raise TypeError(
+                    "log_to: must be something with add_scalar(name, value, step), as TensorBoard's SummaryWriter, "
+                    f"with log(mapping, step=…), as a run of Weights & Biases, or a function of a row; got {target!r}"
+                )
+        for target in targets:
+            for row in self.rows:
+                _log(target, row)
+            self._targets.append(target)
+        return self
+
+    @property
+    def columns(self) -> list[str]:
+        """The names that rows have, in the order in which they first occur."""
+        return list(dict.fromkeys(name for row in self.rows for name in row))
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+    @overload
+    def __getitem__(self, index: str) -> _Floats: ...
+    def __getitem__(self, index: int | slice | str) -> Any:
+        """Return a row, rows, or the numbers of a column, with NaN where a row has none."""
+        if not isinstance(index, str):
+            return self.rows[index]
+        if index not in self.columns:
+            raise KeyError(f"history has no column {index!r}; it has {self.columns}")
+        return np.array([row.get(index, math.nan) for row in self.rows], np.float64)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def to_csv(self, path_or_stream: str | os.PathLike[str] | TextStream) -> None:
+        """Write the rows as CSV, with digits enough to read the same numbers back.
+
+        Args:
+            path_or_stream: A file's path, or what has a ``write`` for text.
+
+        Raises:
+            OSError: If the file can't be written.
+        """
+        write_csv(self.rows, path_or_stream)
+
+    def plot(self, *names: str, ax: Axes | None = None) -> Axes:
+        """Draw columns over the step with matplotlib.
+
+        Args:
+            *names: The columns; none are all but ``step`` and ``applied``.
+            ax: The axes to draw all of them on; None makes a figure with a panel for each.
+
+        Returns:
+            The axes, of several panels the first: ``history.plot().figure.savefig("history.png")``.
+
+        Raises:
+            ImportError: If matplotlib is not installed.
+            KeyError: If there is no such column.
+            ValueError: If there is none at all.
+        """
+        names = names or tuple(self._curves())
+        if not names:
+            raise ValueError("history: there is nothing to draw yet")
+        columns = {name: self[name] for name in names}
+        steps = self["step"]
+        if ax is None:
+            pyplot = matplotlib("matplotlib.pyplot")
+            size = (6.4, 1.2 + 2.2 * len(names))
+            _, grid = pyplot.subplots(len(names), sharex=True, squeeze=False, figsize=size, layout="constrained")
+            panels: list[Axes] = list(grid[:, 0])
+        else:
+            panels = [ax] * len(names)
+        for panel, (name, values) in zip(panels, columns.items(), strict=True):
+            there = ~np.isnan(values)
+            panel.plot(steps[there], values[there], label=name)
+            panel.set_ylabel(name if ax is None else "value")
+        if ax is not None:
+            ax.legend(fontsize="small")
+        panels[-1].set_xlabel("step")
+        return panels[0]
+
+    def __repr__(self) -> str:
+        last = f" to step {self.rows[-1]['step']}" if self.rows else ""
+        return f"<History: {counted(len(self), 'row')}{last}, of {', '.join(self.columns) or 'nothing yet'}>"
+
+    def _repr_html_(self) -> str:
+        """Return a curve for each column, with its last value."""
+        curves = {name: self[name].tolist() for name in self._curves()}
+        pictures = "".join(f"<div>{html_curve((values, '#1f77b4'))}</div>" for values in curves.values())
+        last = [[name, f"{[x for x in values if not math.isnan(x)][-1]:.4g}"] for name, values in curves.items()]
+        return html_table(["column", "last"], last) + pictures
+
+    def _curves(self) -> list[str]:
+        return [name for name in self.columns if name not in _NO_CURVES]
+
+
+def _number(name: str, value: Any) -> Any:
+    """Return a number of any library as Python's; bools and whole numbers stay what they are."""
+    if hasattr(value, "item"):
+        try:
+            value = value.item()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"history: {name} must be one number, got {type(value).__name__}: {error}") from None
+    if not isinstance(value, bool | int | float):
+        raise TypeError(f"history: {name} must be a number, got {type(value).__name__}: {value!r:.60}")
+    return value
+
+
+def _log(target: Any, row: dict[str, Any]) -> None:
+    step, values = row["step"], {name: value for name, value in row.items() if name != "step"}
+    if hasattr(target, "add_scalar"):
+        for name, value in values.items():
+            target.add_scalar(name, value, step)
+    elif hasattr(target, "log"):
+        target.log(values, step=step)
+    else:
+        target(dict(row))
