@@ -258,11 +258,10 @@ class DropIn(Savable):
         Raises:
             ValueError: If something else has set what follows a schedule.
         """
-        watched = {id(group.given): group for group in self._groups}
-        for group in watched.values():
+        for group in self._groups:
             group.take(self.steps)
             group.forget()
-        return [dict(watched[id(given)].schedules) if id(given) in watched else {} for given in self.param_groups]
+        return self._schedules()
 
     @contextmanager
     def without_schedules(self, name: str) -> Iterator[list[Any]]:
@@ -270,19 +269,20 @@ class DropIn(Savable):
         before = [dict(given) for given in self.param_groups]
         self._ready()
         progress = self.progress()
-        kept = [group.schedules.pop(name, None) for group in self._groups]
+        groups = list(self._groups)
+        kept = [group.schedules.pop(name, None) for group in groups]
         present = [given[name] for given in before]
         try:
             yield [number if schedule is None else schedule for schedule, number in zip(kept, present, strict=True)]
         finally:
-            for group, schedule in zip(self._groups, kept, strict=True):
+            for group, schedule in zip(groups, kept, strict=True):
                 if schedule is not None:
                     group.schedules[name] = schedule
                 group.accept()
             if any(report["name"] == name for report in progress[2]["reports"]):
                 # A schedule that is given again would begin anew; this one was only away.
                 self.restore_progress((self.steps, self._info, progress[2]))
-            for group, values in zip(self._groups, before, strict=True):
+            for group, values in zip(groups, before, strict=True):
                 group.given.update(values)
                 group.accept()
 

@@ -11,6 +11,7 @@ from lrcore.optim.averages import AVERAGES_NOW
 from lrcore.optim.optimizer import live_lock
 from lrcore.schedules import Schedule
 from lrcore.torch.groups import OWN, Group, check_own
+from lrcore.torch.names import matched
 from lrcore.torch.shared import Shared, SharedAttribute
 from lrcore.torch.states import States
 
@@ -119,16 +120,22 @@ class Savable(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a state of this optimizer or of PyTorch's; see :meth:`torch.optim.Optimizer.load_state_dict`.
 
-        Where the state does not say how many steps were taken, it is the largest count of a parameter.
+        Where both sides have names of parameters, as from ``model.named_parameters()``, state and groups are matched by
+        these, in whatever order; wrappers of the model may differ. Otherwise they go by position, as in PyTorch. Where
+        the state does not say how many steps were taken, it is the largest count of a parameter.
+
+        Raises:
+            ValueError: If the names differ, or are in other groups.
         """
         self._refuse_if_averaged()
 
-        def note(_: Any, given: dict[str, Any]) -> None:
+        def note(_: Any, given: dict[str, Any]) -> dict[str, Any]:
             nonlocal state_dict
             check_count("state_dict['steps']", given.get("steps", 0), least=0)
             for group in given["param_groups"]:
                 check_own(group)
-            state_dict = given
+            state_dict = {**given, "param_groups": matched(given["param_groups"], self.param_groups)}
+            return state_dict
 
         # Hooks of the user may replace the state before it is loaded, and look at what came of it afterwards.
         before = self.register_load_state_dict_pre_hook(note)
@@ -147,6 +154,11 @@ class Savable(torch.optim.Optimizer):
             reports = [{**report, "schedule": Schedule.from_json(report["schedule"])} for report in saved]
             self._ready().load_reports(reports)
 
+    def _schedules(self) -> list[dict[str, Any]]:
+        """Return the schedules of each group, by name, also where groups were put in another order since a step."""
+        watched = {id(group.given): group.schedules for group in self._groups}
+        return [dict(watched.get(id(given), {})) for given in self.param_groups]
+
     def __getstate__(self) -> dict[str, Any]:
         self._refuse_if_averaged()
         engine = self._engine
@@ -154,7 +166,7 @@ class Savable(torch.optim.Optimizer):
             "of_groups": self._of_groups,
             "of_all": self._of_all,
             "scheduled": self._scheduled,
-            "schedules": [group.schedules for group in self._groups],
+            "schedules": self._schedules(),
             "steps": self.steps,
             "progress": None if engine is None else engine.progress(),
         }
