@@ -80,7 +80,7 @@ def test_a_schedule_stays_with_its_group():
     opt.param_groups.reverse()
     for _ in range(3):
         step(opt)
-    assert [group["lr"] for group in opt.param_groups] == [0.5, 0.8]
+    assert [group["lr"] for group in opt.param_groups] == [0.5, 0.7]
 
 
 def test_the_state_is_one_object_from_the_first():

@@ -4,6 +4,7 @@ import pytest
 
 from lrcore import schedules
 from optimizer_pairs import (
+    FULL,
     assert_same,
     drop_ins,
     each,
@@ -144,3 +145,91 @@ def test_a_hook_may_say_how_many_steps_a_state_dict_has(name):
     opt.register_load_state_dict_post_hook(lambda own: seen.append(own.steps))
     opt.load_state_dict({"wrapped": {**opt.state_dict(), "steps": 7}})
     assert (opt.steps, seen) == (7, [7])
+
+
+def scaled(opt, scaler, factor):
+    """Take a step with a GradScaler, of gradients that are ones times a factor."""
+    opt.zero_grad()
+    scaler.scale(sum((param * factor).sum() for param in weights_of(opt))).backward()
+    scaler.step(opt)
+    scaler.update()
+
+
+def clip(opt, *_):
+    for param in weights_of(opt):
+        param.grad.clamp_(-0.1, 0.1)
+
+
+FACTORS = [float("inf"), 1.0, float("nan"), 0.5]
+
+
+@each
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_a_step_that_a_scaler_skips_calls_no_hooks_and_others_see_unscaled_gradients(kind, everywhere):
+    opt, seen = full(kind), []
+
+    def before(own, *_):
+        seen.append(weights_of(own)[0].grad[0, 0].item())
+
+    def after(*_):
+        seen.append("after")
+
+    if everywhere:
+        handles = [
+            registry.register_optimizer_step_pre_hook(before),
+            registry.register_optimizer_step_post_hook(after),
+        ]
+    else:
+        handles = [opt.register_step_pre_hook(before), opt.register_step_post_hook(after)]
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    try:
+        for factor in FACTORS:
+            scaled(opt, scaler, factor)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert seen == [1.0, "after", 0.5, "after"]
+
+
+@named
+@pytest.mark.parametrize("how", ["plain", "hooked", "subclass", "patched", "scheduled"])
+def test_steps_with_a_scaler_are_those_of_pytorch_whatever_is_around_them(name, how):
+    calls = {}
+
+    def act(library):
+        kind = getattr(library, name)
+        calls[library] = []
+        note = calls[library].append
+        if how == "subclass":
+
+            class Own(kind):
+                def step(self, closure=None):
+                    note("step")
+                    return super().step(closure)
+
+            Own.__name__ = name
+            opt = Own(parameters(), **FULL[name])
+        else:
+            opt = full(kind)
+        if how == "hooked":
+            # What clips gradients in a hook must see them without the scale.
+            opt.register_step_pre_hook(clip)
+        if how == "patched":
+            inner = opt.step
+            opt.step = lambda *args: note("step") or inner(*args)
+        if how == "scheduled":
+            torch.optim.lr_scheduler.StepLR(opt, 1)
+        scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+        for factor in FACTORS:
+            scaled(opt, scaler, factor)
+        return values_of(opt)
+
+    torch.testing.assert_close(act(drop_ins), act(torch.optim), rtol=1e-13, atol=1e-14)
+    assert calls[drop_ins] == calls[torch.optim]
+
+
+def test_a_scaler_that_skips_a_hooked_step_says_so():
+    opt = full(drop_ins.AdamW)
+    opt.register_step_post_hook(lambda *_: pytest.fail("called"))
+    scaled(opt, torch.amp.GradScaler("cpu", init_scale=4.0), float("inf"))
+    assert (opt.info.applied, opt.info.step) == (False, 0)

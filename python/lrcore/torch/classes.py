@@ -164,8 +164,9 @@ class AdamW(DropIn, torch.optim.AdamW):
             ``with opt.averaged(model, update_bn=loader)`` puts averages in the place of the weights, and computes the
             running statistics of batch norms for them.
 
-    Every number may be a schedule of lrcore. Its value is then in ``param_groups`` at each step; a scheduler of PyTorch
-    for the same number is an error.
+    Every number may be a schedule of lrcore. ``param_groups`` then has its value for the next step, as with a scheduler
+    of PyTorch that has been stepped, and :attr:`info` the learning rate of the last one; a scheduler of PyTorch for the
+    same number is an error.
 
     Raises:
         TypeError: If an argument or a parameter is of a wrong type.
@@ -182,8 +183,8 @@ class AdamW(DropIn, torch.optim.AdamW):
         ...     opt.zero_grad()
         ...     model(torch.ones(2, 3)).square().mean().backward()
         ...     opt.step()
-        >>> opt.info.step, round(opt.info.lr, 3), opt.param_groups[0]["lr"] == opt.info.lr
-        (5, 0.05, True)
+        >>> opt.info.step, round(opt.info.lr, 3), round(opt.param_groups[0]["lr"], 3)
+        (5, 0.05, 0.06)
 
     Note:
         The count of a parameter's steps goes on beyond 2²⁴, where PyTorch's stops: from there it is float64.

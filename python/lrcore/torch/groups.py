@@ -34,9 +34,22 @@ class Group:
     Attributes:
         given: The dictionary. In the place of a schedule it has the schedule's present value.
         schedules: The hyperparameters, and the options under ``"lrcore"``, that have schedules, with these.
+        shown: The number of steps for which schedules' values are in the dictionary, if they are up to date.
     """
 
-    __slots__ = ("_keys", "_names", "_options", "_read", "_seen", "_size", "_varies", "_written", "given", "schedules")
+    __slots__ = (
+        "_keys",
+        "_names",
+        "_options",
+        "_read",
+        "_seen",
+        "_size",
+        "_varies",
+        "_written",
+        "given",
+        "schedules",
+        "shown",
+    )
 
     def __init__(self, given: dict[str, Any], names: Sequence[str], options: Mapping[str, Any]) -> None:
         """Watch a group of an optimizer.
@@ -48,6 +61,7 @@ class Group:
         """
         self.given = given
         self.schedules: dict[str, Any] = {}
+        self.shown: int | None = None
         self._options = options
         self._names = names
         self._written: dict[str, Any] = {}
@@ -115,21 +129,35 @@ class Group:
         for name in (*self._names, *self.given.get(OWN, ())):
             value = self._place_of(name).get(name)
             if is_scheduled(value):
-                self.schedules[name] = value
+                self.schedules[name], self.shown = value, None
                 self._write(name, value_at(value, steps))
         self._remember()
 
-    def follow(self, present: ParamGroup, steps: int) -> None:
-        """Put the values of the next step in the place of schedules, where PyTorch's users look for them."""
-        # The very schedules that the engine has: given to it again, they are not new ones.
-        self.schedules = {name: present[name] for name in self.schedules}
-        for name in self.schedules:
-            self._write(name, present.value(name, steps))
-        self._remember()
+    def show(self, steps: int, present: ParamGroup | None) -> None:
+        """Put the values of the step after so many in the place of schedules, where PyTorch's users look for them.
+
+        Args:
+            steps: How many steps have been taken.
+            present: The engine's group, which knows what schedules make of reports, if there is one.
+        """
+        # What was edited since the last step stays as it is, and is found by the next one.
+        is_edited = self.has_changed()
+        if present is not None and not is_edited:
+            # The very schedules that the engine has: given to it again, they are not new ones.
+            self.schedules = {name: present[name] for name in self.schedules}
+        for name, schedule in self.schedules.items():
+            place = self._place_of(name)
+            if name in place and place[name] == self._written.get(name, place[name]):
+                self._write(name, value_at(schedule, steps) if present is None else present.value(name, steps))
+        self.shown = steps
+        if is_edited:
+            self.forget()
+        else:
+            self._remember()
 
     def accept(self) -> None:
         """Let the values in the place of schedules be others, such as those of a state that was loaded."""
-        self._written = {}
+        self._written, self.shown = {}, None
         self.forget()
 
     def forget(self) -> None:

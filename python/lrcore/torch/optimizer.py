@@ -35,8 +35,19 @@ class DropIn(Savable):
 
     _counts_steps: ClassVar = True
 
-    # GradScaler leaves the scale and what it found to the step.
-    _step_supports_amp_scaling = True
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Whether a GradScaler leaves the scale, and the decision to skip, to the step.
+
+        It does not where a subclass or a program has put code around the step, which must not run for a step that is
+        skipped: Accelerate sees by it whether one was.
+        """
+        around = self.__dict__.get("step")
+        return type(self).step is DropIn.step and (around is None or hasattr(around, "_wrapped_by_lr_sched"))
+
+    @_step_supports_amp_scaling.setter
+    def _step_supports_amp_scaling(self, _: bool) -> None:
+        """Ignore what PyTorch's constructors set with ``fused=True``."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -149,6 +160,9 @@ class DropIn(Savable):
         """
         if torch.compiler.is_compiling():
             return _compiled_around(self, closure)
+        attributes = self._shared.__dict__
+        if "found_inf" in attributes and attributes["found_inf"].item():
+            return self._leave_out()
         hooked = (
             self._optimizer_step_pre_hooks
             or self._optimizer_step_post_hooks
@@ -158,6 +172,7 @@ class DropIn(Savable):
         )
         # PyTorch calls hooks around the step of a subclass, which calls this.
         if hooked and type(self).step is DropIn.step:
+            self._unscale()
             return _hooked(self) if closure is None else _hooked(self, closure)
         return self._take(closure)
 
@@ -173,13 +188,9 @@ class DropIn(Savable):
         with own._lock:  # two threads would each make an engine, or one say what the other's step has made
             engine = self._ready()
             self._refuse_if_averaged()
-            scale = self._scale()
-            if scale is None:
-                info = StepInfo(applied=False, step=engine.steps, lr=engine.lr, grad_norm=None)
-                own._info = with_stats(info, StepStats) if own._of_all.get("stats") else info
-                return loss
+            scale = own.__dict__.get("grad_scale")
             try:
-                own._info = engine.step(None, grad_scale=scale)
+                own._info = engine.step(None, grad_scale=1.0 if scale is None else float(scale))
             finally:
                 # Also if an interrupt came after the step was taken.
                 made = engine.made
@@ -187,15 +198,32 @@ class DropIn(Savable):
                     states = own.state
                     states.update((own._params[number], own._mappings[number]) for number in made)
                     own._changes = states.changes
+            for group in own._groups:
+                if group.schedules:
+                    self._show_next()
+                    break
         return loss
 
-    def _scale(self) -> float | None:
-        """Return what a GradScaler has the gradients divided by, 1 without one, or None if it found them not finite."""
-        attributes = self._shared.__dict__
-        found_inf, scale = attributes.get("found_inf"), attributes.get("grad_scale")
-        if found_inf is not None and found_inf.item():
-            return None
-        return 1.0 if scale is None else float(scale)
+    def _leave_out(self) -> None:
+        """Note a step that a GradScaler skips: as in PyTorch, neither closures nor hooks are called."""
+        own = self._shared
+        with own._lock:
+            engine = self._ready()
+            info = StepInfo(applied=False, step=engine.steps, lr=engine.lr, grad_norm=None)
+            own._info = with_stats(info, StepStats) if own._of_all.get("stats") else info
+
+    def _unscale(self) -> None:
+        """Divide gradients by a GradScaler's scale where they lie, since hooks are about to look at them."""
+        scale = self._shared.__dict__.get("grad_scale")
+        if scale is None:
+            return
+        inverse = scale.double().reciprocal().float()
+        with torch.no_grad():
+            for group in self.param_groups:
+                for param in group["params"]:
+                    if param.grad is not None:
+                        param.grad.mul_(inverse)
+        self.grad_scale = None
 
     def _ready(self) -> Engine:
         """Return the engine, which knows the groups and the state as they are now."""
@@ -215,8 +243,8 @@ class DropIn(Savable):
                 except BaseException:
                     group.forget()
                     raise
-            if group.schedules:
-                group.follow(engine.param_groups[index], engine.steps)
+            if group.schedules and group.shown != engine.steps:
+                group.show(engine.steps, engine.param_groups[index])
         if own._has_inference and not torch.is_inference_mode_enabled():
             raise RuntimeError("a parameter was made in inference mode; it can be stepped within inference mode alone")
         return engine
@@ -322,7 +350,9 @@ class DropIn(Savable):
 
     def report(self, value: float) -> bool:
         """Tell the schedules that follow reports a loss or another metric; see :meth:`lrcore.Adam.report`."""
-        return self._ready().report(value)
+        changed = self._ready().report(value)
+        self._show_present()
+        return changed
 
     @property
     def average(self) -> dict[str, torch.Tensor]:

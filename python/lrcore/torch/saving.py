@@ -79,6 +79,23 @@ class Savable(torch.optim.Optimizer):
         self._steps = check_count("steps", steps, least=0)
         if self._engine is not None:
             self._engine.set_steps(self._steps)
+        self._show_present()
+
+    def _show_present(self) -> None:
+        """Have groups show the values that schedules give the next step."""
+        engine = self._engine
+        known = [] if engine is None else engine.param_groups
+        for index, group in enumerate(self._groups):
+            if group.schedules:
+                group.show(self.steps, known[index] if index < len(known) else None)
+
+    def _show_next(self) -> None:
+        """Do so after a step. An error of a schedule is for the step that needs it: this one has been taken."""
+        try:
+            self._show_present()
+        except Exception:
+            for group in self._groups:
+                group.shown = None
 
     def progress(self) -> tuple[Any, ...]:
         """Return what there is to go on from, beside groups and state."""
@@ -89,6 +106,7 @@ class Savable(torch.optim.Optimizer):
         self.steps, self._info, of_engine = progress
         if of_engine is not None:
             self._ready().go_on_from(of_engine)
+            self._show_present()
         else:
             self._engine = None
 
@@ -153,6 +171,7 @@ class Savable(torch.optim.Optimizer):
         if saved or self._engine is not None:
             reports = [{**report, "schedule": Schedule.from_json(report["schedule"])} for report in saved]
             self._ready().load_reports(reports)
+            self._show_present()
 
     def _schedules(self) -> list[dict[str, Any]]:
         """Return the schedules of each group, by name, also where groups were put in another order since a step."""
