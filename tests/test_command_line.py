@@ -100,6 +100,8 @@ def test_the_reason_for_the_number_of_threads(used, cores, allowed, quota, wante
         ("0::/job/step", {"job/cpu.max": "300000 100000", "job/step/cpu.max": "max 100000"}, 3.0),
         ("0::/elsewhere", {"cpu.max": "50000 100000"}, 0.5),
         ("4:cpu,cpuacct:/job", {"cpu/job/cpu.cfs_quota_us": "200000", "cpu/job/cpu.cfs_period_us": "100000"}, 2.0),
+        ("4:cpu,cpuacct:/a", {"cpu,cpuacct/cpu.cfs_quota_us": "50000", "cpu,cpuacct/cpu.cfs_period_us": "100000"}, 0.5),
+        ("0::/a/b", {"a/cpu.max": "200000 100000", "a/b/cpu.max": "100000 100000", "cpu.max": "max 100000"}, 1.0),
         ("4:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
         ("4:memory:/job", {"cpu.max": "50000 100000"}, None),
     ],

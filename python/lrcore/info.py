@@ -91,7 +91,7 @@ def _reason(used: int, cores: int, allowed: int, quota: float | None, wanted: st
     if used != whole:
         return f"lrcore.set_num_threads({used}), or the cores that the process had when lrcore first asked"
     if whole < allowed:
-        return f"the control group's quota is {quota:g} cores, of {allowed} that the process may use"
+        return f"the control group's quota is {quota:g} core{'s' * (quota != 1)}, of {allowed} that the process may use"
     if allowed < cores:
         return f"the process may use {allowed} of {cores} cores (affinity)"
     return "one for each core"
@@ -125,10 +125,12 @@ def cgroup_quota() -> float | None:
         _, controllers, group = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
-        mount = CGROUPS / "cpu" if controllers else CGROUPS
-        folder = mount / group.lstrip("/")
-        # A group is limited by all that hold it. In a container the path may not be there; the mount is then its own.
-        quotas += [_quota(place) for place in [folder, *folder.parents] if place.is_relative_to(mount)]
+        # Version 1 is mounted by its controllers, with links from each; version 2 elsewhere if version 1 is there too.
+        for name in ("cpu", controllers) if controllers else ("", "unified"):
+            mount = CGROUPS / name
+            folder = mount / group.lstrip("/")
+            # A group is limited by all that hold it. In a container the path may not be there; the mount is its own.
+            quotas += [_quota(place) for place in [folder, *folder.parents] if place.is_relative_to(mount)]
     return min((quota for quota in quotas if quota is not None), default=None)
 
 

@@ -203,7 +203,7 @@ def test_results_without_losses_say_so():
     finder = Finder()
     for _ in finder:
         finder.report(math.nan)
-    assert "the loss exploded within 1 steps" in str(finder.result())
+    assert "the loss exploded within 1 step;" in str(finder.result())
 
 
 def test_suggestions_are_numbers():

@@ -135,6 +135,7 @@ def test_options_do_what_they_do_on_numpy(options):
         with opt.averaged():
             averages = contents(plain)
         assert contents(other.averaged()) == averages != contents(other.params)
+        assert contents(other.averaged_params()) == averages
 
 
 def test_micro_batches_wait_for_a_step():

@@ -333,7 +333,11 @@ def test_averages_are_put_in_the_place_of_the_weights_for_predictions():
     before = model.predict_proba(X)
     with model.optimizer_.averaged():
         assert not np.array_equal(model.predict_proba(X), before)
+        swapped = {name: array.copy() for name, array in model.optimizer_.params.items()}
     assert np.array_equal(model.predict_proba(X), before)
+    exported = model.optimizer_.averaged_params()
+    assert exported.keys() == swapped.keys()
+    assert all(np.array_equal(exported[name], swapped[name]) for name in swapped)
     assert list(model.last_step_.stats) == [f"{kind}.{i}" for kind in ("coefs_", "intercepts_") for i in range(3)]
     assert model.last_step_.grad_norm > 0
 

@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+import types
 from functools import partial
 
 import numpy as np
@@ -112,6 +113,97 @@ def test_what_can_be_imported_is_sent_by_name():
     assert returned(np.mean) is np.mean
     assert returned(counter) is counter
     assert returned(counter, counter.__module__) is not counter
+
+
+KINDS = """
+import abc, collections, contextlib, dataclasses, enum, functools, typing
+
+class Mode(enum.Enum):
+    A = 1
+    B = "x"
+
+    def twice(self):
+        return self.value * 2
+
+    @property
+    def low(self):
+        return self.name.lower()
+
+    @classmethod
+    def first(cls):
+        return cls.A
+
+class Flag(enum.IntFlag):
+    X = 1
+    Y = 2
+
+class Pair(typing.NamedTuple):
+    x: int
+    y: int = 3
+
+class Base(abc.ABC):
+    @abc.abstractmethod
+    def f(self): ...
+
+class Subclass(Base):
+    def f(self):
+        return super().f() or 1
+
+T = typing.TypeVar("T")
+
+class Generic(typing.Generic[T]):
+    def __init__(self, value: T):
+        self.value = value
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Frozen:
+    a: int = 1
+
+class Outer:
+    class Inner:
+        k = 9
+
+@functools.lru_cache
+def cached(n):
+    return n + 1
+
+def more(function):
+    @functools.wraps(function)
+    def wrapper(*arguments):
+        return function(*arguments) + 1
+    return wrapper
+
+@more
+def plus(x):
+    return x
+
+@contextlib.contextmanager
+def four():
+    yield 4
+
+def typed(mode: "Mode" = Mode.A) -> Pair:
+    return Pair(mode.value)
+
+def found():
+    with four() as number:
+        return [
+            Mode.A.twice(), Mode("x").low, Mode.first() is Mode.A, int(Flag.X | Flag.Y), Pair(1).y, Subclass().f(),
+            Generic[int](3).value, Frozen(2).a, Outer.Inner.k, cached(1), plus(1), number, tuple(typed()),
+            [cached(i) for i in range(3) if plus(i)],
+        ]
+"""
+READ = "import pickle, sys; print(pickle.load(sys.stdin.buffer)())"
+
+
+def test_classes_enumerations_and_decorated_functions_are_sent_too():
+    module = types.ModuleType("__main__")
+    exec(compile(KINDS, "<cell>", "exec"), vars(module))  # noqa: S102
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", READ], input=by_value.dumps(module.found), capture_output=True, check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert done.stdout.decode().strip() == str(module.found()), done.stderr
+    assert module.found()[:4] == [2, "b", True, 3]
 
 
 def test_an_empty_cell_stays_empty():

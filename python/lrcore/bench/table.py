@@ -6,6 +6,7 @@ import statistics
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from lrcore._text import counted
 from lrcore.bench.grid import Cell, Results, name_of
 from lrcore.bench.load import BUSY
 from lrcore.bench.peers import OURS, PEERS, WORKS
@@ -44,7 +45,7 @@ def lines(results: Results, machine: dict[str, Any]) -> Iterator[str]:
     for cell_and_why in results.left_out:
         yield f"left out: {cell_and_why}"
     if results.interrupted:
-        yield f"interrupted: {len(results.cells)} cells were measured"
+        yield f"interrupted after {counted(len(results.cells), 'cell')}"
 
 
 def title(machine: dict[str, Any]) -> str:

@@ -181,8 +181,11 @@ class RangeTest:
         lrs, raw = self._finite
         if len(lrs) < 8:
             if self._diverged:
-                return f"the loss exploded within {len(self.lrs)} steps; try start={self.lrs[0] / 1000.0:.1g}"
-            return f"there are {len(lrs)} losses, and a curve needs 8; try steps=100"
+                return (
+                    f"the loss exploded within {counted(len(self.lrs), 'step')}; try start={self.lrs[0] / 1000.0:.1g}"
+                )
+            there = "is 1 loss" if len(lrs) == 1 else f"are {len(lrs)} losses"
+            return f"there {there}, and a curve needs 8; try steps=100"
         lower = f"try start={lrs[0] / 1000.0:.1g}"
         if curve.is_flat(curve.capped(raw), self.smoothing):
             if self._diverged or raw[-1] > raw[0] + 0.5 * abs(raw[0]):

@@ -15,11 +15,14 @@ from __future__ import annotations
 import builtins
 import dataclasses
 import dis
+import enum
+import functools
 import importlib
 import io
 import marshal
 import pickle
 import sys
+import typing
 from types import (
     CellType,
     CodeType,
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
 
 _GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL")
 # Attributes of a class that Python makes itself.
-_MADE = ("__dict__", "__weakref__", "__module__", "__doc__", "__slots__", "_abc_impl")
+_MADE = ("__dict__", "__weakref__", "__module__", "__doc__", "__slots__", "__orig_bases__", "_abc_impl")
 _EMPTY = "lrcore: an empty cell"
 
 
@@ -67,9 +70,16 @@ class _Pickler(pickle.Pickler):
         if isinstance(value, FunctionType):
             return NotImplemented if self._is_importable(value) else self._function(value)
         if isinstance(value, type):
-            return NotImplemented if self._is_importable(value) else _class(value)
+            if self._is_importable(value):
+                return NotImplemented
+            return _enum(value) if isinstance(value, enum.EnumMeta) else _class(value)
         if isinstance(value, ModuleType):
             return importlib.import_module, (value.__name__,)
+        if isinstance(value, functools._lru_cache_wrapper):
+            cached = value.__wrapped__, value.cache_parameters()
+            return NotImplemented if self._is_importable(value) else (_make_cached, cached)
+        if isinstance(value, typing.TypeVar):
+            return _make_variable, (value.__name__, value.__constraints__, value.__bound__)
         if isinstance(value, property):
             return property, (value.fget, value.fset, value.fdel, value.__doc__)
         if isinstance(value, MappingProxyType):
@@ -112,13 +122,27 @@ class _Pickler(pickle.Pickler):
 
 
 def _class(made: type) -> tuple[Any, ...]:
-    slots = {} if "__slots__" not in vars(made) else {"__slots__": vars(made)["__slots__"]}
+    early = {name: vars(made)[name] for name in ("__slots__", "__orig_bases__") if name in vars(made)}
     described = (GetSetDescriptorType, MemberDescriptorType)
     attributes = {
         name: value for name, value in vars(made).items() if name not in _MADE and not isinstance(value, described)
     }
-    basis = {"__module__": made.__module__, "__qualname__": made.__qualname__, "__doc__": made.__doc__, **slots}
+    basis = {"__module__": made.__module__, "__qualname__": made.__qualname__, "__doc__": made.__doc__, **early}
     return type(made), (made.__name__, made.__bases__, basis), attributes, None, None, _fill_class
+
+
+def _enum(made: enum.EnumMeta) -> tuple[Any, ...]:
+    """Return how an enumeration is made again: with its members, and what else its body defines."""
+    basis = {"__module__": made.__module__, "__qualname__": made.__qualname__, "__doc__": made.__doc__}
+    members: dict[str, Any] = {name: member.value for name, member in made.__members__.items()}  # type: ignore[var-annotated]
+    own = {
+        name: value
+        for name, value in vars(made).items()
+        if getattr(getattr(value, "__func__", getattr(value, "fget", value)), "__module__", None) == made.__module__
+        and name not in members
+        and not isinstance(value, type)
+    }
+    return _make_enum, (type(made), made.__name__, made.__bases__, basis, members), own, None, None, _fill_class
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:
@@ -160,10 +184,26 @@ def _proxy(mapping: dict[Any, Any]) -> MappingProxyType[Any, Any]:
     return MappingProxyType(mapping)
 
 
+def _make_variable(name: str, constraints: tuple[Any, ...], bound: Any) -> Any:
+    return typing.TypeVar(name, *constraints, bound=bound)
+
+
+def _make_cached(function: FunctionType, parameters: dict[str, Any]) -> Any:
+    return functools.lru_cache(**parameters)(function)
+
+
 def _make_function(code: bytes, namespace: dict[str, Any], name: str) -> FunctionType:
     namespace["__builtins__"] = builtins
     loaded = marshal.loads(code)  # noqa: S302  # from this process's parent
     return FunctionType(loaded, namespace, name, None, tuple(CellType() for _ in loaded.co_freevars))
+
+
+def _make_enum(meta: Any, name: str, bases: tuple[type, ...], basis: Any, members: Any) -> enum.EnumMeta:
+    namespace = meta.__prepare__(name, bases)
+    for key, value in (basis | members).items():
+        namespace[key] = value
+    made: enum.EnumMeta = meta(name, bases, namespace)
+    return made
 
 
 def _fill_function(function: FunctionType, state: dict[str, Any]) -> None:
