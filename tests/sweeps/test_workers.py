@@ -6,7 +6,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -106,15 +105,15 @@ def test_elsewhere_process_groups_are_killed(monkeypatch, tmp_path):
     assert not guardian.kill("mark", [process.pid])
 
 
-def hold(file, seconds):
-    """Lock a file for a while, from a thread; return when it is locked."""
+def hold(file, release):
+    """Lock a file until an event, from a thread; return when it is locked."""
     locked = threading.Event()
 
     def lock():
         with closing(sqlite3.connect(file, isolation_level=None)) as database:
             database.execute("BEGIN EXCLUSIVE")
             locked.set()
-            time.sleep(seconds)
+            release.wait(60)
             database.execute("ROLLBACK")
 
     thread = threading.Thread(target=lock)
@@ -125,13 +124,19 @@ def hold(file, seconds):
 
 @pytest.mark.parametrize("action", ["always", "error"])
 def test_a_file_that_is_locked_for_long_is_waited_for_and_nothing_is_lost(action, tmp_path, monkeypatch, capsys):
-    file, threads = tmp_path / "sweep.sqlite", []
+    file, threads, release, tell = tmp_path / "sweep.sqlite", [], threading.Event(), store._tell
+
+    def tell_and_release(message):
+        tell(message)
+        release.set()
+
+    monkeypatch.setattr(store, "_tell", tell_and_release)
     monkeypatch.setattr(store, "_TRY", 0.05)
     monkeypatch.setattr(store, "_PATIENCE", 0.1)
 
     def train(lr, seed):
         if lr == 2:
-            threads.append(hold(file, 0.8))
+            threads.append(hold(file, release))
         return lr
 
     options = {"seeds": 1, "results": file, "workers": 0, "progress": False}

@@ -24,7 +24,7 @@ from concurrent.futures import Executor, Future
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
-from multiprocessing import connection, resource_tracker
+from multiprocessing import connection, resource_tracker, spawn
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +88,7 @@ class Guardian:
         if os.name == "posix":
             # A sweep in a run of another sweep ends with it, but not before its own workers have.
             environment = {name: value for name, value in os.environ.items() if name != guardian.VARIABLE}
-            command = [sys.executable, "-I", "-S", guardian.__file__, self.mark]
+            command = [spawn.get_executable(), "-I", "-S", guardian.__file__, self.mark]
             self._process = subprocess.Popen(  # noqa: S603
                 command, stdin=subprocess.PIPE, env=environment, start_new_session=True, cwd="/", bufsize=0
             )
