@@ -108,12 +108,15 @@ class NoiseScale:
             self._settle()
 
     def _settle(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for small, b, large, big in waiting:
+        if not self._waiting:
+            return
+        averages = RunningAverages(self.smoothing, self._averages.totals, self._averages.weight)
+        for small, b, large, big in self._waiting:
             signal = (big * large - b * small) / (big - b)
             noise = (small - large) / (1.0 / b - 1.0 / big)
-            self._averages.add(noise, signal, noise * noise, signal * signal, noise * signal)
-        self._updates += len(waiting)
+            averages.add(noise, signal, noise * noise, signal * signal, noise * signal)
+        # All in one call: Ctrl-C must not leave the numbers counted twice, or not at all.
+        self.__dict__.update(_averages=averages, _updates=self._updates + len(self._waiting), _waiting=[])
 
     @property
     def updates(self) -> int:
