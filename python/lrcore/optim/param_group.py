@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lrcore._text import html_table
@@ -257,3 +257,44 @@ def value_at(value: Any, step: int) -> Any:
     """Return a hyperparameter with the values of its schedules at a step."""
     parts = tuple(part(step) if isinstance(part, Schedule) else part for part in _parts(value))
     return parts if isinstance(value, tuple) else parts[0]
+
+
+def choose_schedules(
+    loaded: Sequence[tuple[ParamGroup, Mapping[str, Any]]], groups: Sequence[ParamGroup], choice: str | None
+) -> tuple[list[tuple[ParamGroup, dict[str, Any]]], str | None]:
+    """Return the hyperparameters that groups go on with, and a warning of schedules that replace others unasked.
+
+    Args:
+        loaded: Groups, and the hyperparameters that were saved for each.
+        groups: All groups of the optimizer.
+        choice: Which schedules hold: ``"saved"``, ``"program"``, or None: those that were saved, with a warning.
+    """
+    if choice not in (None, "saved", "program"):
+        raise ValueError(f'schedules must be "saved" or "program", got {choice!r}')
+    places = {id(group): f"param_groups[{i}]" for i, group in enumerate(groups)}
+    chosen, replaced = [], []
+    for group, values in loaded:
+        saved, own = group.validate(values), group.hyperparameters
+        scheduled = [name for name in own if is_scheduled(saved[name]) or is_scheduled(own[name])]
+        if choice == "program":
+            saved |= {name: own[name] for name in scheduled}
+        for name in scheduled:
+            if is_scheduled(own[name]) and saved[name] != own[name]:
+                place = places[id(group)] + ("" if group.name is None else f" ({group.name!r})")
+                replaced.append(f"{name} of {place}: saved {_short(saved[name])}, the program's {_short(own[name])}")
+        chosen.append((group, saved))
+    if choice is not None or not replaced:
+        return chosen, None
+    more = f"; and {len(replaced) - _MOST_NAMED} more" if len(replaced) > _MOST_NAMED else ""
+    return chosen, (
+        f"saved schedules replace other ones of the program: {'; '.join(replaced[:_MOST_NAMED])}{more}. "
+        'schedules="program" keeps those of the program; schedules="saved" loads those that were saved, and is silent'
+    )
+
+
+_MOST_NAMED = 5
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"

@@ -121,12 +121,12 @@ def restore(trackers: Iterable[tuple[Place, Tracker]], saved: Mapping[Place, Tra
     return found
 
 
-def warn_of_lost(places: Iterable[Place]) -> None:
+def warn_of_lost(places: Iterable[Place], stacklevel: int = 2) -> None:
     """Warn of saved trackers that no schedule of the optimizer took over."""
     for place in sorted(places, key=str):
         where = place.name if place.group is None else f"param_groups[{place.group}][{place.name!r}]"
         warnings.warn(
             f"what was reported is not loaded for {where}: it has no schedule of the saved class that uses reports at "
             f"place {place.part}",
-            stacklevel=3,
+            stacklevel=stacklevel + 1,
         )

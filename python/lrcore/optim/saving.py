@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+import warnings
+from functools import partial
+from operator import call
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
 from lrcore import _lrcore
+from lrcore._restoring import put_back
 from lrcore.optim import reports
 from lrcore.optim import state_dict as state_dicts
+from lrcore.optim.param_group import choose_schedules
 from lrcore.optim.reading import Readable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import numpy as np
 
+    from lrcore.optim.reports import Place
     from lrcore.optim.state_dict import LoadReport, StateDict
 
 RULES = {name: (hyperparameters, state) for name, hyperparameters, state in _lrcore.rules()}
@@ -52,8 +58,14 @@ class Savable(Readable):
             self._refuse_if_swapped()
             return state_dicts.capture(self._snapshot())
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> LoadReport:  # noqa: FBT001, FBT002
-        """Go on from a state that was saved: all of it, or on an error nothing.
+    def load_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        strict: bool = True,  # noqa: FBT001, FBT002
+        *,
+        schedules: Literal["saved", "program"] = "saved",
+    ) -> LoadReport:
+        """Go on from a state that was saved: all of it, or on an error, or Ctrl-C, nothing.
 
         Arrays are copied, hyperparameters are those that were saved. Parameters are matched by name, so that their
         order does not matter.
@@ -62,6 +74,9 @@ class Savable(Readable):
             state_dict: What :meth:`state_dict` returned.
             strict: Whether parameters, groups and state arrays must be the same on both sides. If not, what both sides
                 have is loaded.
+            schedules: Which schedules hold from then on, for each hyperparameter that is one on either side:
+                ``"saved"``, those of the state dict, or ``"program"``, those that the optimizer has now, as for a run
+                that is made longer. :func:`lrcore.load` warns where they differ and neither was asked for.
 
         Returns:
             The names of parameters that were missing in the state dict, and of those that were unexpected.
@@ -76,18 +91,64 @@ class Savable(Readable):
         """
         with self._lock:
             self._refuse_if_swapped()
-            weights = dict(zip(self._names, self._stepper.weights(), strict=True))
-            states = [RULES[rule][1] for rule in (self._rules if strict else RULES)]
-            own = {name for rule in self._rules for name in RULES[rule][1]}
-            loaded = state_dicts.match(state_dict, self._snapshot(), weights, states, own, strict=strict)
-            for group, values in loaded.groups:
-                group.replace(values)
-            reports.warn_of_lost(loaded.reports.keys() - self._restore_reports(loaded.reports))
-            if self._common.noise_scale is not None and loaded.noise is not None:
-                self._common.noise_scale.restore(loaded.noise)
-            self._skipped, self._skipped_in_a_row = loaded.skipped
-            self._set_state(loaded.steps, loaded.counts, loaded.averaged, loaded.state, loaded.accumulated)
+            loaded = self._match(state_dict, strict=strict, schedules=schedules)
+            self._set_or_leave(loaded)
             return loaded.report
+
+    def _match(self, state_dict: Mapping[str, Any], *, strict: bool, schedules: str | None) -> state_dicts.Loaded:
+        """Return what a state dict sets, checked and copied. Changes nothing.
+
+        Without a choice of schedules it warns the caller of the caller where saved ones replace others.
+        """
+        weights = dict(zip(self._names, self._stepper.weights(), strict=True))
+        states = [RULES[rule][1] for rule in (self._rules if strict else RULES)]
+        own = {name for rule in self._rules for name in RULES[rule][1]}
+        loaded = state_dicts.match(state_dict, self._snapshot(), weights, states, own, strict=strict)
+        groups, replaced = choose_schedules(loaded.groups, self._groups, schedules)
+        if replaced:
+            warnings.warn(replaced, stacklevel=3)
+        return loaded._replace(groups=groups)
+
+    def _set_or_leave(self, loaded: state_dicts.Loaded, finish: Callable[[Callable[[], None]], None] = call) -> None:
+        """Set all that was matched, then finish, or after an exception at any point leave all as it was.
+
+        Args:
+            loaded: What :meth:`_match` returned.
+            finish: Does the rest; then, before Python code runs again, it makes the call that it is given. From then on
+                nothing is taken back.
+        """
+        clean_up: list[Callable[[], object]] = [partial(self._set, self._present())]
+        try:
+            reports.warn_of_lost(self._set(loaded), stacklevel=3)
+            finish(clean_up.clear)
+        finally:
+            # Ctrl-C may come as the first is called; after it the second finds an empty list.
+            try:
+                put_back(clean_up)
+            finally:
+                put_back(clean_up)
+
+    def _set(self, loaded: state_dicts.Loaded) -> set[Place]:
+        """Set all of it, and return the places of saved trackers that no schedule took over."""
+        for group, values in loaded.groups:
+            group.replace(values)
+        lost = loaded.reports.keys() - self._restore_reports(loaded.reports)
+        if self._common.noise_scale is not None and loaded.noise is not None:
+            self._common.noise_scale.restore(loaded.noise)
+        self._skipped, self._skipped_in_a_row = loaded.skipped
+        self._set_state(loaded.steps, loaded.counts, loaded.averaged, loaded.state, loaded.accumulated)
+        return lost
+
+    def _present(self) -> state_dicts.Loaded:
+        """Return what there is now, as what is to be loaded: arrays as they are, not copied."""
+        now = self._snapshot()
+        groups = [(group, group.hyperparameters) for group in self._groups]
+        noise = None if now.noise is None else now.noise.state()
+        counts, averaged, state = dict(now.counts), dict(now.averaged), dict(now.state)
+        told, report = reports.check_saved(reports.save(now.reports)), state_dicts.LoadReport([], [])
+        return state_dicts.Loaded(
+            now.steps, state, counts, averaged, groups, told, noise, now.skipped, now.accumulated, report
+        )
 
     def _snapshot(self) -> state_dicts.Snapshot:
         by_group: list[list[str]] = [[] for _ in self._groups]
