@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 import tracemalloc
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -289,3 +290,128 @@ def test_a_file_is_not_in_memory_when_it_is_read(tmp_path):
 def test_a_missing_file_is_said_to_be_missing(tmp_path):
     with pytest.raises(FileNotFoundError):
         lrcore.load(Path(tmp_path) / "none.safetensors", lrcore.SGD(np.zeros(1)))
+
+
+def scheduled(first, /, **more):
+    """An optimizer of two groups, of which one has a name."""
+    groups = [{"params": {"w": np.zeros(2)}, "lr": first}, {"params": {"b": np.zeros(1)}, "name": "head", **more}]
+    return lrcore.AdamW(groups, lr=0.1)
+
+
+SHORT, LONG = schedules.Cosine(0.1, steps=10), schedules.Cosine(0.1, steps=20)
+BETAS = (schedules.Linear(0.8, 0.9, steps=5), 0.999)
+
+
+@pytest.mark.parametrize("way", ["checkpoint", "state dict"])
+def test_a_saved_schedule_that_is_not_that_of_the_program_is_named_and_there_is_a_choice(way, tmp_path):
+    saved = scheduled(SHORT, betas=BETAS, weight_decay=0.5)
+    path, state_dict = lrcore.save(tmp_path / "a.safetensors", saved), saved.state_dict()
+
+    def loaded(**choice):
+        opt = scheduled(LONG, weight_decay=schedules.Linear(0.0, 0.1, steps=4))
+        if way == "checkpoint":
+            lrcore.load(path, opt, **choice)
+        else:
+            opt.load_state_dict(state_dict, **choice)
+        return [group.hyperparameters for group in opt.param_groups]
+
+    values = [group.hyperparameters for group in saved.param_groups]
+    assert loaded(schedules="saved") == values
+    own = loaded(schedules="program")
+    assert own[0]["lr"] == LONG
+    assert (own[1]["betas"], own[1]["weight_decay"]) == ((0.9, 0.999), schedules.Linear(0.0, 0.1, steps=4))
+    with pytest.raises(ValueError, match=r'^schedules must be "saved" or "program", got \'mine\'$'):
+        loaded(schedules="mine")
+    if way == "state dict":
+        assert loaded() == values
+        return
+    with pytest.warns(UserWarning, match="saved schedules replace other ones of the program: ") as said:
+        assert loaded() == values
+    assert len(said) == 1
+    assert said[0].filename == __file__
+    text = str(said[0].message)
+    assert "betas" not in text  # there the program has numbers, which a checkpoint replaces as ever
+    for part in (
+        f"lr of param_groups[0]: saved {SHORT!r}, the program's {LONG!r}; ",
+        f"weight_decay of param_groups[1] ('head'): saved 0.5, the program's {schedules.Linear(0.0, 0.1, steps=4)!r}. ",
+        'schedules="program"',
+    ):
+        assert part in text
+
+
+def test_numbers_are_those_that_were_saved_and_equal_schedules_say_nothing(tmp_path):
+    path = lrcore.save(tmp_path / "a.safetensors", scheduled(SHORT, lr=0.3))
+    for choice in ({}, {"schedules": "program"}, {"schedules": "saved"}):
+        opt = scheduled(schedules.Cosine(0.1, steps=10), lr=0.4)
+        lrcore.load(path, opt, **choice)
+        assert [group["lr"] for group in opt.param_groups] == [SHORT, 0.3]
+
+
+def test_a_warning_that_is_an_error_leaves_the_optimizer_as_it_was(tmp_path):
+    path = lrcore.save(tmp_path / "a.safetensors", scheduled(SHORT))
+    opt = scheduled(LONG)
+    opt.step([{"w": np.ones(2)}, {"b": np.ones(1)}])
+    before = snapshot(opt, opt.param_groups[0].params["w"])
+    with pytest.raises(UserWarning):
+        lrcore.load(path, opt)
+    assert snapshot(opt, opt.param_groups[0].params["w"]) == before
+
+
+def test_of_many_schedules_some_are_named(tmp_path):
+    def make(steps):
+        table = schedules.Table(np.linspace(0.1, 0.2, 1000 + steps))
+        return lrcore.SGD([{"params": {str(i): np.zeros(1)}, "lr": table} for i in range(30)])
+
+    path = lrcore.save(tmp_path / "a.safetensors", make(1))
+    with pytest.warns(UserWarning, match=r"; and 25 more\. ") as said:
+        lrcore.load(path, make(2))
+    assert len(str(said[0].message)) < 4000
+
+
+def test_what_is_no_optimizer_or_no_path_is_told_which_call_is_right(tmp_path):
+    opt, path = lrcore.SGD({"w": np.zeros(1)}), tmp_path / "run"
+    for function in (lrcore.save, lrcore.load):
+        call = rf"^lrcore\.{function.__name__}\(path, opt\): "
+        for given in (opt.params, None, opt.params["w"], [], 3, lrcore.SGD, opt.state_dict()):
+            with pytest.raises(TypeError, match=f"{call}opt must be an optimizer of lrcore, such as .*, got "):
+                function(path, given)
+        with pytest.raises(TypeError, match=f"{call}the first argument must be a path, got SGD; the path comes first$"):
+            function(opt, path)
+        for given in (None, b"run", 3, opt.params):
+            with pytest.raises(
+                TypeError, match=f"{call}the first argument must be a path, got {type(given).__name__}$"
+            ):
+                function(given, opt)
+    with pytest.raises(TypeError, match=r"^lrcore.latest\(folder\): the first argument must be a path, got NoneType$"):
+        lrcore.latest(None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_optimizers_of_pytorch_are_saved_by_pytorch(tmp_path):
+    torch = pytest.importorskip("torch")
+    import lrcore.torch
+
+    model = torch.nn.Linear(2, 1)
+    for opt in (lrcore.torch.AdamW(model.parameters()), torch.optim.SGD(model.parameters(), lr=0.1)):
+        with pytest.raises(
+            TypeError, match=rf"{type(opt).__name__} is an optimizer of PyTorch, .*torch\.save\(opt\.state"
+        ):
+            lrcore.save(tmp_path, opt)
+    with pytest.raises(TypeError, match=r"got the module Linear: torch\.save"):
+        lrcore.save(tmp_path, model)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_optimizer_of_an_estimator_is_saved(tmp_path):
+    pytest.importorskip("sklearn")
+    import lrcore.sklearn
+
+    x, y = np.arange(20.0).reshape(10, 2), np.arange(10.0)
+    model = lrcore.sklearn.MLPRegressor(hidden_layer_sizes=3, max_iter=2, tol=0.0, n_iter_no_change=100, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it has not converged
+        model.fit(x, y)
+    with pytest.raises(TypeError, match=r"give MLPRegressor's optimizer_"):
+        lrcore.save(tmp_path, model)
+    path = lrcore.save(tmp_path, model.optimizer_)
+    assert lrcore.load(path, model.optimizer_) == {}

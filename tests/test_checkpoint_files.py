@@ -1,8 +1,10 @@
 """What is in the file of a checkpoint: any damage is found, and the official package reads and writes the same."""
 
 import json
+import math
 import os
 import random
+import warnings
 
 import numpy as np
 import pytest
@@ -85,7 +87,18 @@ def nested(depth):
 
 
 ENTRY = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+HUGE = 10**4000
 FOREIGN = {
+    "a shape of many huge numbers": raw({"x": {**ENTRY, "shape": [HUGE] * 2000}}, bytes(4)),
+    "a shape of many axes": raw({"x": {**ENTRY, "shape": [1] * 100_000}}, bytes(4)),
+    "a shape that no address space has": raw({"x": {**ENTRY, "shape": [2**62, 2**62, 0], "data_offsets": [0, 0]}}),
+    "huge places": raw({"x": {**ENTRY, "data_offsets": [HUGE, HUGE + 4]}}, bytes(4)),
+    "a place of 1e999": raw(b'{"x":{"dtype":"F32","shape":[1e999],"data_offsets":[0,1e999]}}', bytes(4)),
+    "places that are true": raw({"x": {"dtype": "U8", "shape": [True], "data_offsets": [False, True]}}, bytes(1)),
+    "one place for many arrays": raw({str(i): ENTRY for i in range(1000)}, bytes(4)),
+    "a gap": raw({"x": ENTRY, "y": {**ENTRY, "data_offsets": [8, 12]}}, bytes(12)),
+    "a header of many lists": raw(b"[" + b"[]," * _safetensors._MOST_BRACKETS + b"[]]"),
+    "a header of many numbers": raw(b"[" + b"1," * _safetensors._MOST_COMMAS + b"1]"),
     "nothing": b"",
     "no header": raw(b""),
     "brackets": raw(nested(50_000)),
@@ -139,7 +152,139 @@ def test_what_is_no_checkpoint_is_refused_and_passed_over(write, tmp_path):
     assert state_of(opt) == before
 
 
+@pytest.mark.parametrize(
+    "saved", ["1e999", "NaN", "-Infinity", "1e300", "9" * 4000, "-1", "null", "true", '"1"', "[[]]", "{}"]
+)
+def test_a_time_of_any_kind_breaks_neither_latest_nor_save(saved, tmp_path):
+    opt, _ = trained()
+    first = lrcore.save(tmp_path, opt)
+    description, arrays = contents(first)
+    text = json.dumps({**description, "saved": "HERE"}).replace('"HERE"', saved)
+    _safetensors.write(tmp_path / "step-0000000001.safetensors", arrays, text)
+    opt.step({name: np.ones_like(array) for name, array in opt.params.items()})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "passed over: .*is damaged: its description has no 'saved' of type int")
+        assert lrcore.latest(tmp_path) is not None
+        newest = lrcore.save(tmp_path, opt, keep=1)
+        assert lrcore.latest(tmp_path) == newest
+    assert not first.exists()
+
+
+def test_a_header_that_could_not_be_read_again_is_not_written(tmp_path, monkeypatch):
+    opt, _ = trained()
+    path = lrcore.save(tmp_path / "run", opt)
+    before = path.read_bytes()
+    for limit, most, value in (
+        ("_LARGEST_HEADER", 20_000, {f"{i:04}": "x" * 20 for i in range(1000)}),
+        ("_MOST_BRACKETS", 500, [[i] for i in range(500)]),
+        ("_MOST_COMMAS", 500, [str(i) for i in range(500)]),
+    ):
+        monkeypatch.setattr(_safetensors, limit, most)
+        for folder in ("run", "new"):
+            with pytest.raises(
+                ValueError, match=rf"was not written, .*, where {most} are allowed\. Save values of many"
+            ):
+                lrcore.save(tmp_path / folder, opt, keep=1, mine=value)
+        lrcore.save(tmp_path / "fits", opt, mine=value[:3] if isinstance(value, list) else 0)
+    assert path.read_bytes() == before
+    assert sorted(folder.name for folder in tmp_path.iterdir()) == ["fits", "run"]
+
+
+@pytest.mark.parametrize(
+    "schedule", [lrcore.schedules.Table(np.linspace(0.1, 0.2, 50_000)), "betas"], ids=["lr", "betas"]
+)
+def test_long_lists_of_numbers_are_arrays(schedule, tmp_path):
+    lists = {
+        "losses": [0.5, math.nan, -0.0, math.inf] * 25_000,
+        "from 0": [0, *np.linspace(1.0, 0.0, 100_000).tolist(), 7],
+        "steps": list(range(100_000)),
+        "flags": [True, False] * 50_000,
+        "tuple": tuple(range(-(2**63), 2**63, 2**55)),
+        "large": [2**64 + i for i in range(100)],
+        "very large": [2**53 + 1, 0.5] * 100,
+        "mixed": [1, 2.5, None, "a", True] * 20,
+        "numpy": list(np.arange(100, dtype=np.int16)),
+        "text": "ä\ud800" * 1000,
+        "integer": -(10**5000),
+        10**5000: {"nested": [1.5] * 100},
+    }
+    betas = (lrcore.schedules.Table([0.5 + i / 1000 for i in range(200)]), 0.9)
+    options = {"betas": betas} if schedule == "betas" else {"lr": schedule}
+    opt = lrcore.Adam({"w": np.zeros(3)}, **options)
+    path = lrcore.save(tmp_path / "a.safetensors", opt, lists=lists)
+    assert int.from_bytes(path.read_bytes()[:8], "little") < 16_000
+    other = lrcore.Adam({"w": np.zeros(3)}, **options)
+    back = lrcore.load(path, other)["lists"]
+    assert other.param_groups[0].hyperparameters == opt.param_groups[0].hyperparameters
+    assert back.keys() == lists.keys()
+    for key, value in lists.items():
+        assert type(back[key]) is type(value)
+        if key == "numpy":
+            assert set(map(type, back[key])) == {int}
+        elif isinstance(value, list | tuple):
+            assert list(map(type, back[key])) == list(map(type, value))
+        assert repr(back[key]) == repr(value) if key == "losses" else back[key] == value
+
+
+def test_values_that_are_nested_too_deep_are_refused(tmp_path):
+    opt, _ = trained()
+    deep: object = 1
+    for level in range(100):
+        deep = [deep] if level % 2 else {"a": deep}
+    back = lrcore.load(lrcore.save(tmp_path / "a.safetensors", opt, deep=deep), opt)
+    assert back == {"deep": deep}
+    endless: list[object] = []
+    endless.append(endless)
+    for value in (endless, [deep]):
+        with pytest.raises(ValueError, match=r"^extra/mine/0.* can't be saved: it is nested deeper than 100 levels$"):
+            lrcore.save(tmp_path / "b.safetensors", opt, mine=value)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_an_array_belongs_to_one_value(tmp_path):
+    """Else a file of a few MB could ask for any amount of memory."""
+    opt, _ = trained()
+    path = lrcore.save(tmp_path / "a.safetensors", opt, x=np.zeros(10))
+    description, arrays = contents(path)
+    description["extra"] |= {"y": description["extra"]["x"]}
+    _safetensors.write(path, arrays, json.dumps(description))
+    with pytest.raises(DamagedError, match="has the array 'extra/x' twice"):
+        lrcore.load(path, opt)
+
+
+def test_a_file_is_whole_whatever_is_written_to_the_arrays_meanwhile(tmp_path, monkeypatch):
+    """What is hashed and what is written are one copy, also where an array is changed between one and the other."""
+    params = {"w": np.zeros(1000), "f": np.zeros((20, 30)).T}
+    opt = lrcore.SGD(params)
+    monkeypatch.setattr(_safetensors, "_PIECE", 512)
+    copied = _safetensors._copied
+
+    def changing(*given):
+        for value, piece in enumerate(copied(*given)):
+            params["w"][...], params["f"][...] = value, value
+            yield piece
+            params["w"][...], params["f"][...] = -value, -value
+
+    monkeypatch.setattr(_safetensors, "_copied", changing)
+    path = lrcore.save(tmp_path / "a.safetensors", opt)
+    monkeypatch.undo()
+    lrcore.load(path, opt)
+    assert len(np.unique(params["w"])) > 5
+    assert len(np.unique(params["f"])) > 3
+
+
+def test_an_array_that_gets_another_size_while_it_is_saved_is_an_error(tmp_path, monkeypatch):
+    array = np.zeros(10)
+    monkeypatch.setattr(_safetensors, "_pieces", lambda *_: iter([memoryview(bytes(72))]))
+    with pytest.raises(RuntimeError, match=r"^x was given another size while it was saved$"):
+        _safetensors.write(tmp_path / "a.safetensors", {"x": array}, "text")
+    assert not list(tmp_path.iterdir())
+
+
 PARTS = {
+    "a schedule that can't be made": (lambda d: rate(d)["arguments"].update(steps=math.inf), "is damaged: "),
+    "a list of lists in place of a name": (lambda d: d["extra"].update(x={"numbers": ["x"]}), "unknown kind"),
+    "digits that are none": (lambda d: d["extra"].update(x={"integer": "x"}), "is damaged: "),
     "another version": (lambda d: d.update(version=2), "is of version 2; known is 1"),
     "no such schedule": (lambda d: rate(d).update(schedule="Evil"), "there is no schedule 'Evil'"),
     "a schedule of another version": (lambda d: rate(d).update(version=9), "version 9"),

@@ -1,30 +1,51 @@
 """A user's own values in a checkpoint: as JSON has them, and back.
 
 What JSON can't tell apart is wrapped: ``{"tuple": [...]}``, ``{"array": name}``, ``{"bytes": name}``,
-``{"dict": [[key, value], ...]}``.
+``{"dict": [[key, value], ...]}``. So is what would make the header of the file large, which has a limit: a long list of
+numbers is ``{"numbers": name}``, a long string ``{"text": name}``, a long integer, in hexadecimal digits,
+``{"integer": digits}``.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lrcore import _safetensors
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
-def plain(value: Any, name: str, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+    Arrays = dict[str, np.ndarray[Any, Any]]
+
+# Python's parser of JSON recurses, on what is left of the stack where a checkpoint is loaded.
+MOST_NESTED = 100
+_LONG_LIST = 64
+_LONG_TEXT = 1024
+_LONG_INTEGER = 1024  # bits; Python refuses to read, or to write, more than some thousand decimal digits
+_EXACT = 2**53  # integers up to here are floats too
+
+
+def plain(value: Any, name: str, arrays: Arrays, nested: int = 0) -> Any:
     """Return a value as JSON has it; arrays are put aside under their names.
 
     Raises:
         TypeError: If it, or a part of it, can't be saved.
+        ValueError: If it is nested too deep, as one is that contains itself.
     """
+    if nested > MOST_NESTED:
+        raise ValueError(f"{name[:200]}… can't be saved: it is nested deeper than {MOST_NESTED} levels")
     if isinstance(value, np.generic):
-        value = value.item() if _safetensors.dtype_name(value.dtype) else value
-    if value is None or isinstance(value, bool | int | float | str):
+        value = _number(value)
+    if value is None or isinstance(value, bool | float):
         return value
+    if isinstance(value, int):
+        return value if value.bit_length() <= _LONG_INTEGER else {"integer": f"{value:x}"}
+    if isinstance(value, str):
+        return value if len(value) <= _LONG_TEXT else {"text": _put_aside(_bytes_of_text(value), name, arrays)}
     if isinstance(value, bytes):
         return {"bytes": _put_aside(np.frombuffer(value, np.uint8), name, arrays)}
     if isinstance(value, getattr(sys.modules.get("torch"), "Tensor", ())):
@@ -34,14 +55,67 @@ def plain(value: Any, name: str, arrays: dict[str, np.ndarray[Any, Any]]) -> Any
             raise TypeError(f"{name} has dtype {value.dtype}, which can't be saved")
         return {"array": _put_aside(value, name, arrays)}
     if isinstance(value, list | tuple):
-        parts = [plain(part, f"{name}/{i}", arrays) for i, part in enumerate(value)]
+        parts = shortened(value, name, arrays)
+        if isinstance(parts, list):
+            parts = [plain(part, f"{name}/{i}", arrays, nested + 1) for i, part in enumerate(value)]
         return {"tuple": parts} if isinstance(value, tuple) else parts
     if isinstance(value, Mapping) and all(isinstance(key, str | int) for key in value):
-        return {"dict": [[key, plain(part, f"{name}/{key}", arrays)] for key, part in value.items()]}
+        pairs = []
+        for i, (given, part) in enumerate(value.items()):
+            key = plain(given, f"{name}/key {i}", arrays)
+            place = f"{name}/value {i}" if isinstance(key, dict) else f"{name}/{key}"  # of a very long key
+            pairs.append([key, plain(part, place, arrays, nested + 1)])
+        return {"dict": pairs}
     raise TypeError(
         f"{name} can't be saved: allowed are numbers, strings, bytes, None, NumPy arrays, tensors, and lists, tuples "
         f"and dicts of these, whose keys are strings or integers, got {type(value).__name__}"
     )
+
+
+def shortened(values: Sequence[Any], name: str, arrays: Arrays) -> Any:
+    """Return a list as ``{"numbers": name}``, with an array put aside, if it is a long one of numbers; else as it is.
+
+    Of integers and floats, as in a history of losses that begins with 0, a second array says which are which.
+    """
+    if len(values) < _LONG_LIST:
+        return list(values)
+    numbers = [_number(value) if isinstance(value, np.generic) else value for value in values]
+    kinds = set(map(type, numbers))
+    if kinds == {float} or kinds == {bool}:
+        return {"numbers": _put_aside(np.array(numbers), name, arrays)}
+    if kinds == {int} and min(numbers) >= -(2**63) and max(numbers) < 2**63:
+        return {"numbers": _put_aside(np.array(numbers, np.int64), name, arrays)}
+    if kinds == {int, float} and all(type(number) is float or -_EXACT <= number <= _EXACT for number in numbers):
+        integers = np.array([type(number) is int for number in numbers])
+        mixed = _put_aside(np.array(numbers, np.float64), name, arrays)
+        return {"numbers": mixed, "integers": _put_aside(integers, f"{name}/integers", arrays)}
+    return list(values)
+
+
+def compact(value: Any, name: str, arrays: Arrays, nested: int = 0) -> Any:
+    """Return a value that is as JSON has it already with its long lists of numbers put aside.
+
+    Raises:
+        ValueError: If it is nested too deep.
+    """
+    if nested > 4 * MOST_NESTED:
+        raise ValueError(f"{name[:200]}… can't be saved: it is nested deeper than {4 * MOST_NESTED} levels")
+    if isinstance(value, dict):
+        return {key: compact(part, f"{name}/{key}", arrays, nested + 1) for key, part in value.items()}
+    if isinstance(value, list):
+        parts = shortened(value, name, arrays)
+        if isinstance(parts, list):
+            return [compact(part, f"{name}/{i}", arrays, nested + 1) for i, part in enumerate(parts)]
+        return parts
+    return value
+
+
+def _number(value: np.generic) -> Any:
+    return value.item() if _safetensors.dtype_name(value.dtype) else value
+
+
+def _bytes_of_text(text: str) -> np.ndarray[Any, Any]:
+    return np.frombuffer(text.encode(errors="surrogatepass"), np.uint8)
 
 
 def _numbers_of_tensor(tensor: Any, name: str) -> Any:
@@ -51,33 +125,79 @@ def _numbers_of_tensor(tensor: Any, name: str) -> Any:
         raise TypeError(f"{name} can't be saved: {error}") from error
 
 
-def _put_aside(array: np.ndarray[Any, Any], name: str, arrays: dict[str, np.ndarray[Any, Any]]) -> str:
+def _put_aside(array: np.ndarray[Any, Any], name: str, arrays: Arrays) -> str:
     while name in arrays:  # {"a/b": ...} and {"a": {"b": ...}}
         name += "'"
     arrays[name] = array
     return name
 
 
-def rich(value: Any, file: _safetensors.File) -> Any:
-    """Return a value as it was, with its arrays read from the file."""
-    match value:
-        case list():
-            return [rich(part, file) for part in value]
-        case {"array": str(name)}:
-            return file.array(name)
-        case {"bytes": str(name)}:
-            return file.array(name).tobytes()
-        case {"tuple": [*parts]}:
-            return tuple(rich(part, file) for part in parts)
-        case {"dict": [*pairs]}:
-            return dict(_rich_pair(pair, file) for pair in pairs)
-        case dict():
-            raise file.damaged(f"its description has a value of the unknown kind {list(value)}")
-    return value
+class Reader:
+    """Makes values of what :func:`plain` made of them. Each array is read once: it belongs to one value."""
 
+    def __init__(self, file: _safetensors.File) -> None:
+        self._file = file
+        self._used: set[str] = set()
 
-def _rich_pair(pair: Any, file: _safetensors.File) -> tuple[str | int, Any]:
-    match pair:
-        case [str(key) | int(key), value]:
-            return key, rich(value, file)
-    raise file.damaged("its description has a dict that is not made of keys and values")
+    def rich(self, value: Any) -> Any:
+        """Return a value as it was, with its arrays read from the file."""
+        match value:
+            case list():
+                return [self.rich(part) for part in value]
+            case {"array": str(name)}:
+                return self._array(name)
+            case {"bytes": str(name)}:
+                return self._array(name).tobytes()
+            case {"text": str(name)}:
+                return self._array(name).tobytes().decode(errors="surrogatepass")
+            case {"integer": str(digits)}:
+                return int(digits, 16)
+            case {"numbers": str(name)}:
+                return self._listed(name, value.get("integers"))
+            case {"tuple": parts}:
+                return tuple(self._rich_parts(parts))
+            case {"dict": [*pairs]}:
+                return dict(self._rich_pair(pair) for pair in pairs)
+            case dict():
+                raise self._file.damaged(f"its description has a value of the unknown kind {list(value)}")
+        return value
+
+    def expanded(self, value: Any) -> Any:
+        """Return a value as it was given to :func:`compact`."""
+        match value:
+            case {"numbers": str(name)}:
+                return self._listed(name, value.get("integers"))
+            case dict():
+                return {key: self.expanded(part) for key, part in value.items()}
+            case list():
+                return [self.expanded(part) for part in value]
+        return value
+
+    def _array(self, name: str) -> np.ndarray[Any, Any]:
+        # A file that named one array a million times would fill the memory.
+        if name in self._used:
+            raise self._file.damaged(f"its description has the array {name!r} twice")
+        self._used.add(name)
+        return self._file.array(name)
+
+    def _listed(self, name: str, integers: Any) -> list[Any]:
+        numbers = self._array(name).reshape(-1)
+        if integers is None:
+            listed: list[Any] = numbers.tolist()
+            return listed
+        pairs = zip(numbers.tolist(), self._array(integers).reshape(-1).tolist(), strict=True)
+        return [int(number) if is_integer else number for number, is_integer in pairs]
+
+    def _rich_parts(self, parts: Any) -> Iterable[Any]:
+        values = self.rich(parts)
+        if not isinstance(values, list):
+            raise self._file.damaged("its description has a tuple that is not made of a list")
+        return values
+
+    def _rich_pair(self, pair: Any) -> tuple[str | int, Any]:
+        match pair:
+            case [key, value]:
+                key = self.rich(key)
+                if isinstance(key, str | int):
+                    return key, self.rich(value)
+        raise self._file.damaged("its description has a dict that is not made of keys and values")

@@ -10,11 +10,15 @@ https://github.com/huggingface/safetensors
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import json
-import math
 import os
+import stat
 from contextlib import contextmanager
+from functools import cached_property, partial
+from operator import attrgetter, call, setitem
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -22,7 +26,7 @@ import numpy as np
 from lrcore import _whole_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from io import BufferedReader
     from pathlib import Path
 
@@ -33,11 +37,21 @@ _DTYPES = {
     "F32": "<f4", "U64": "<u8", "I64": "<i8", "F64": "<f8",
 }  # fmt: skip
 _NAMES = {np.dtype(code): name for name, code in _DTYPES.items()}
+_NATIVE = {name: np.dtype(code).newbyteorder("=") for name, code in _DTYPES.items()}
+_SIZES = {name: dtype.itemsize for name, dtype in _NATIVE.items()}
 # What the text is called in the metadata.
 TEXT = "lrcore"
 _CHECKSUM = "lrcore.sha256"
-_PIECE = 1 << 22  # bytes that are read or gathered at once
-_LARGEST_HEADER = 100_000_000  # as the official package has it
+_PIECE = 1 << 22  # bytes that are read, gathered or written at once
+_BUFFER = 1 << 18  # small arrays are read from a buffer of so many bytes
+
+# Limits of what is read, and so of what is written. The first is that of the official package; NumPy has the second.
+_LARGEST_HEADER = 100_000_000
+_MOST_AXES = 64
+_LARGEST_SIZE = 2**63 - 1
+# What is between brackets and commas becomes an object: some 100 bytes for the first, and 40 for the others.
+_MOST_BRACKETS = 4_000_000
+_MOST_COMMAS = 8_000_000
 
 
 class DamagedError(ValueError):
@@ -53,29 +67,56 @@ class Entry(NamedTuple):
     end: int
 
 
+_PLACE = attrgetter("begin", "end")
+
+
 class File:
     """A file that is open. Its arrays are read when they are asked for, and none twice into memory.
+
+    Nothing is computed from a number in the header before it is known to be in range, and memory is taken in proportion
+    to the file. The arrays must fill the file, each byte belonging to one, as the format has it.
 
     Raises:
         DamagedError: If it is no safetensors file.
     """
 
-    def __init__(self, path: Path, file: BufferedReader) -> None:
+    def __init__(self, path: Path, file: BufferedReader[Any]) -> None:
         self.path = path
         self._file = file
         size = os.fstat(file.fileno()).st_size
         if size < 8:
             raise self.damaged(f"{size} bytes are no safetensors file")
         length = int.from_bytes(file.read(8), "little")
-        if length > min(_LARGEST_HEADER, size - 8):
+        if length > size - 8:
             raise self.damaged(f"its header of {length} bytes is longer than the file")
+        if length > _LARGEST_HEADER:
+            raise self.damaged(f"its header has {length} bytes, and at most {_LARGEST_HEADER} are read")
         try:
-            self.metadata, self._entries = _parsed(file.read(length), 8 + length)
+            self.metadata, self._header = _parsed(file.read(length))
         except (ValueError, RecursionError) as error:
             raise self.damaged(f"its header can't be read ({error})") from error
-        end = max((entry.end for entry in self._entries.values()), default=8 + length)
-        if size != end:
-            raise self.damaged(f"{size} bytes in place of {end}")
+        self._begin, self._end = 8 + length, size
+
+    @cached_property
+    def _entries(self) -> dict[str, Entry]:
+        """What the header says of the arrays, once all of it is known to be true."""
+        try:
+            entries = {name: _entry_of(name, given, self._begin) for name, given in self._header.items()}
+        except ValueError as error:
+            raise self.damaged(f"its header can't be read ({error})") from error
+        end = self._begin
+        for entry in sorted(entries.values(), key=_PLACE):
+            if entry.begin != end:
+                raise self.damaged("its arrays overlap, or have gaps between them")
+            end = entry.end
+        if self._end != end:
+            raise self.damaged(f"{self._end} bytes in place of {end}")
+        return entries
+
+    @property
+    def has_checksum(self) -> bool:
+        """Whether it is of the form that :func:`write` writes."""
+        return _CHECKSUM in self.metadata
 
     def damaged(self, what: str) -> DamagedError:
         """Return the error that says what is wrong with the file."""
@@ -96,9 +137,9 @@ class File:
             raise self.damaged("its checksum is another")
         return text
 
-    def names(self) -> list[str]:
-        """Return the names of the arrays."""
-        return list(self._entries)
+    def names(self) -> Iterable[str]:
+        """Return the names of the arrays; whether one is among them is found at once."""
+        return self._entries.keys()
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of an array."""
@@ -107,9 +148,9 @@ class File:
     def dtype(self, name: str) -> np.dtype[Any]:
         """Return the dtype of an array, in this machine's byte order, or raise a TypeError if NumPy has none for it."""
         dtype = self._entry(name).dtype
-        if dtype not in _DTYPES:
+        if dtype not in _NATIVE:
             raise TypeError(f"{self.path}: {name} has dtype {dtype}; allowed are {', '.join(_DTYPES)}")
-        return np.dtype(_DTYPES[dtype]).newbyteorder("=")
+        return _NATIVE[dtype]
 
     def fill(self, name: str, array: Array) -> None:
         """Read the numbers of an array to where they belong, an array of its shape and dtype."""
@@ -117,10 +158,47 @@ class File:
         for piece in _pieces(array, "writeonly"):
             self._read(piece)
 
+    def fill_together(self, targets: Iterable[tuple[str, Array]], done: Callable[[], object]) -> None:
+        """Read arrays to where they belong, then make a call; no signal handler runs between the first and the last.
+
+        Args:
+            targets: Names, each with an array of its shape and dtype. Where that is not dense, in C order and of
+                the byte order of the file, the numbers are read before all others, to memory of their own.
+            done: What is called when all is read: a function written in C.
+
+        Raises:
+            DamagedError: If the file has become shorter. A part may have been read then.
+            OSError: If it can't be read. A part may have been read then.
+        """
+        calls: list[Callable[[], object]] = []
+        results: list[object] = []
+        position = -1
+        for entry, array in sorted(((self._entry(name), array) for name, array in targets), key=_begin_of):
+            if not _is_laid_out_alike(array):
+                calls.append(partial(setitem, array, ..., self._numbers(entry, array.dtype)))
+                results.append(None)
+            elif array.size:
+                if entry.begin != position:
+                    calls.append(partial(self._file.seek, entry.begin))
+                    results.append(entry.begin)
+                calls.append(partial(self._file.readinto, array.data))
+                results.append(entry.end - entry.begin)
+                position = entry.end
+        # Python runs signal handlers, and raises the exceptions that are sent to a thread, between bytecodes of that
+        # thread. There are none in here.
+        got = list(map(call, [*calls, done]))
+        if got[:-1] != results:
+            raise self.damaged("it ends early")
+
     def array(self, name: str) -> Array:
         """Return an array, read."""
-        array: Array = np.empty(self.shape(name), self.dtype(name))
-        self.fill(name, array)
+        return self._numbers(self._entry(name), self.dtype(name))
+
+    def _numbers(self, entry: Entry, dtype: np.dtype[Any]) -> Array:
+        array: Array = np.empty(entry.shape, dtype)
+        self._file.seek(entry.begin)
+        for piece in _pieces(array, "writeonly"):
+            self._read(piece)
         return array
 
     def _entry(self, name: str) -> Entry:
@@ -131,11 +209,10 @@ class File:
     def _checksum(self, text: str) -> str:
         digest = _begun(text, self._entries)
         buffer = memoryview(bytearray(_PIECE))
-        for name in sorted(self._entries):
-            entry = self._entries[name]
-            self._file.seek(entry.begin)
-            for start in range(entry.begin, entry.end, _PIECE):
-                piece = buffer[: entry.end - start]
+        for begin, end in _stretches(self._entries):
+            self._file.seek(begin)
+            for start in range(begin, end, _PIECE):
+                piece = buffer[: end - start]
                 self._read(piece)
                 digest.update(piece)
         return str(digest.hexdigest())
@@ -147,14 +224,27 @@ class File:
 
 @contextmanager
 def opened(path: Path) -> Iterator[File]:
-    """Open a file to read.
+    """Open a file to read. What is no regular file, such as a FIFO, is not opened: that could wait, or do something.
 
     Raises:
         DamagedError: If it is no safetensors file.
         OSError: If it can't be read.
     """
-    with path.open("rb") as file:
+    _check_regular(path, path.stat().st_mode)
+    with io.BufferedReader(io.FileIO(path, opener=_open), _BUFFER) as file:
+        _check_regular(path, os.fstat(file.fileno()).st_mode)
         yield File(path, file)
+
+
+def _check_regular(path: Path, mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "is a folder, not a checkpoint's file", str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+
+
+def _open(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def dtype_name(dtype: np.dtype[Any]) -> str | None:
@@ -165,23 +255,53 @@ def dtype_name(dtype: np.dtype[Any]) -> str | None:
 def write(path: Path, arrays: Mapping[str, Array], text: str) -> None:
     """Write arrays and a text into a file, whole or not at all.
 
+    The checksum is that of what is written, also if another thread writes into an array meanwhile: each piece is
+    copied to a buffer, of which both are made.
+
     Raises:
         TypeError: If the format has no name for a dtype.
+        ValueError: If the file could not be read again, since its header is too large.
+        RuntimeError: If an array is given another size meanwhile.
         OSError: If it can't be written. What was there is there still.
     """
     entries = _laid_out(arrays)
     placeholder = b"0" * 64
     header = _header(entries, {_CHECKSUM: placeholder.decode(), TEXT: text})
+    if excess := _excess(header):
+        raise ValueError(
+            f"{path} was not written, since it could not be read again: its header, with the names of {len(entries)} "
+            f"arrays and a description of {len(text)} characters, would have {excess}. Save values of many parts as "
+            "NumPy arrays; give many parameters shorter names, or several optimizers"
+        )
     digest = _begun(text, entries)
     with _whole_file.writing(path) as file:
         file.write(len(header).to_bytes(8, "little"))
         file.write(header)
-        for name in entries:
-            for piece in _pieces(arrays[name], "readonly"):
-                digest.update(piece)
-                file.write(piece)
+        for piece in _copied(entries, arrays):
+            digest.update(piece)
+            file.write(piece)
         file.seek(8 + header.index(placeholder))
         file.write(digest.hexdigest().encode())
+
+
+def _copied(entries: Mapping[str, Entry], arrays: Mapping[str, Array]) -> Iterator[memoryview]:
+    """Yield the bytes of arrays one after the other, as they are now, in a buffer that is used again."""
+    buffer = memoryview(bytearray(_PIECE))
+    used = 0
+    for name, entry in entries.items():
+        left = entry.end - entry.begin
+        for piece in _pieces(arrays[name], "readonly"):
+            left -= len(piece)
+            for start in range(0, len(piece), _PIECE):
+                part = piece[start : start + _PIECE]
+                if used + len(part) > _PIECE:
+                    yield buffer[:used]
+                    used = 0
+                buffer[used : used + len(part)] = part
+                used += len(part)
+        if left:
+            raise RuntimeError(f"{name} was given another size while it was saved")
+    yield buffer[:used]
 
 
 def _laid_out(arrays: Mapping[str, Array]) -> dict[str, Entry]:
@@ -204,8 +324,22 @@ def _header(entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> bytes:
     return text + b" " * (-len(text) % 8)
 
 
-def _parsed(header: bytes, start: int) -> tuple[dict[str, str], dict[str, Entry]]:
-    """Return the metadata and the entries of a header. Whatever is not as the format has it is a ValueError."""
+def _excess(header: bytes) -> str | None:
+    """Return what is too much in a header, for the official package or for :class:`File`."""
+    if len(header) > _LARGEST_HEADER:
+        return f"{len(header)} bytes, where {_LARGEST_HEADER} are allowed"
+    brackets, commas = header.count(b"[") + header.count(b"{"), header.count(b",")
+    if brackets > _MOST_BRACKETS:
+        return f"{brackets} lists and dicts, where {_MOST_BRACKETS} are allowed"
+    if commas > _MOST_COMMAS:
+        return f"{commas} commas, where {_MOST_COMMAS} are allowed"
+    return None
+
+
+def _parsed(header: bytes) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return the metadata of a header, and all else that it says, or raise a ValueError."""
+    if excess := _excess(header):
+        raise ValueError(f"it has {excess}")
     parsed = json.loads(header.decode())
     if not isinstance(parsed, dict):
         raise ValueError(f"it is no object, but {type(parsed).__name__}")
@@ -214,18 +348,36 @@ def _parsed(header: bytes, start: int) -> tuple[dict[str, str], dict[str, Entry]
         metadata = {}
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError("its metadata is no text by name")
-    return metadata, {name: _parsed_entry(name, given, start) for name, given in parsed.items()}
+    return metadata, parsed
 
 
-def _parsed_entry(name: str, given: Any, start: int) -> Entry:
-    match given:
-        case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [begin, end]}:
-            if all(type(number) is int and number >= 0 for number in (*shape, begin, end)):
-                # Of a dtype that NumPy does not have it is not known how large its numbers are.
-                size = math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize if dtype in _DTYPES else end - begin
-                if size == end - begin >= 0:
-                    return Entry(dtype, tuple(shape), start + begin, start + end)
-    raise ValueError(f"{name!r} is no array of known dtype, shape and place")
+def _entry_of(name: str, given: Any, start: int) -> Entry:
+    """Return what a header says of an array. Whatever is not as the format has it is a ValueError."""
+    try:
+        dtype, shape, (begin, end) = given["dtype"], given["shape"], given["data_offsets"]
+    except (KeyError, TypeError, ValueError):
+        dtype = None
+    if type(dtype) is str and type(shape) is list and type(begin) is type(end) is int:
+        size = _size_of(shape, _SIZES.get(dtype, 1))
+        # Of a dtype that NumPy does not have it is not known how large its numbers are.
+        is_filled = size == end - begin or (size is not None and dtype not in _SIZES)
+        if is_filled and 0 <= begin <= end <= _LARGEST_SIZE:
+            return Entry(dtype, tuple(shape), start + begin, start + end)
+    raise ValueError(f"{name[:200]!r} is no array of known dtype, shape and place")
+
+
+def _size_of(shape: list[Any], itemsize: int) -> int | None:
+    """Return how many bytes an array has, or None if NumPy has no such array."""
+    if len(shape) > _MOST_AXES:
+        return None
+    size = itemsize
+    for length in shape:
+        if type(length) is not int or not 0 <= length <= _LARGEST_SIZE:
+            return None
+        size *= length or 1
+        if size > _LARGEST_SIZE:
+            return None
+    return 0 if 0 in shape else size
 
 
 def _begun(text: str, entries: Mapping[str, Entry]) -> Any:
@@ -234,13 +386,33 @@ def _begun(text: str, entries: Mapping[str, Entry]) -> Any:
     return hashlib.sha256(json.dumps([text, described]).encode())
 
 
+def _stretches(entries: Mapping[str, Entry]) -> Iterator[tuple[int, int]]:
+    """Yield from where to where the numbers are that the checksum is made of, in its order."""
+    begin = end = 0
+    for _, entry in sorted(entries.items()):
+        if entry.begin != end:
+            yield begin, end
+            begin = entry.begin
+        end = entry.end
+    yield begin, end
+
+
+def _begin_of(target: tuple[Entry, Array]) -> int:
+    return target[0].begin
+
+
+def _is_laid_out_alike(array: Array) -> bool:
+    """Return whether the bytes of an array are in memory as they are in a file."""
+    return array.flags.c_contiguous and array.dtype == array.dtype.newbyteorder("<")
+
+
 def _pieces(array: Array, access: str) -> Iterator[memoryview]:
     """Yield the bytes of an array in C order, to read or to write them; without a copy of more than a piece."""
-    little = array.dtype.newbyteorder("<")
-    if array.flags.c_contiguous and array.dtype == little:
+    if _is_laid_out_alike(array):
         if array.size:
             yield _bytes(array)
         return
+    little = array.dtype.newbyteorder("<")
     flags = ["external_loop", "buffered", "zerosize_ok"]
     size = _PIECE // array.itemsize
     with np.nditer(array, flags, [[access, "contig"]], [little], order="C", buffersize=size) as pieces:  # type: ignore[call-overload]

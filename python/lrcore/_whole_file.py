@@ -2,56 +2,102 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 import re
 import secrets
-import socket
-from contextlib import contextmanager
+import stat
+import warnings
+import weakref
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
 
+from lrcore import _process_identity
+from lrcore._process_identity import Identity
+from lrcore._restoring import put_back
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-# What is beside its place is ".<file>.<host>.<process>.<one save>.partial": two threads that save to one path write
-# two files, and what a process left is known from what one on another host, or in another container, is writing now.
-_HOST = re.sub(r"[^\w-]", "_", socket.gethostname())
-_OF_THIS_HOST = re.compile(rf"\..+\.{_HOST}\.(\d+)\.[0-9a-f]+\.partial")
+# The name of a partial file holds the identity of its writer and a token of the write. It is short whatever the name of
+# the file, which may be as long as the file system allows.
+_SUFFIX = ".partial"
+_NAME = re.compile(r"\.lrcore\.([0-9a-f]{16})\.([0-9]{1,20})\.([0-9]{1,20}|x)\.[0-9a-f]{8}\.partial")
+
+
+class _Partial:
+    """A partial file, and the process that writes it."""
+
+    def __init__(self, folder: Path, writer: Identity) -> None:
+        host, pid, started = writer
+        begun = "x" if started is None else started
+        self.path = folder / f".lrcore.{_digest(host)}.{pid}.{begun}.{secrets.token_hex(4)}{_SUFFIX}"
+        _LIVE[self.path.name] = self
+
+    def remove(self) -> None:
+        """Delete the file if it is still there, that is, unless it was renamed."""
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
+
+
+# An entry lives as long as the frame that writes the file. So it is gone even if interrupts stop the clean-up there.
+_LIVE: weakref.WeakValueDictionary[str, _Partial] = weakref.WeakValueDictionary()
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that takes its place when all is written. On an error what was there is there still."""
-    partial = path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.{secrets.token_hex(4)}.partial")
+    """Open a file that takes its place when all is written. On an error what was there is there still.
+
+    Folders above it are made. A symbolic link is followed: its target is replaced. A file that is replaced keeps its
+    mode, and its owner where that is allowed.
+
+    Raises:
+        OSError: If the file can't be written. What happens after it took its place is a warning.
+    """
+    place = _followed(path)
+    make_folder(place.parent)
+    remove_left_over(place.parent)
+    partial = _Partial(place.parent, _process_identity.current())
+    clean_up: list[Callable[[], object]] = [partial.remove]
     try:
-        with partial.open("xb") as file:
+        with partial.path.open("xb") as file:
+            _keep_mode(place, file.fileno())
             yield file
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+        partial.path.replace(place)
+    finally:
+        # Ctrl-C may come as the first is called; after it the second finds an empty list.
+        try:
+            put_back(clean_up)
+        finally:
+            put_back(clean_up)
+    sync_folder(place.parent)
 
 
-def unfinished(folder: Path, suffix: str) -> list[Path]:
-    """Return what is being written in a folder, or was when its process was stopped."""
-    return sorted(folder.glob(f".*{suffix}.*.partial"))
+def unfinished(folder: Path) -> list[Path]:
+    """Return the partial files of a folder: those that are being written, and those of processes that were stopped."""
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return []
+    return [folder / name for name in sorted(names) if name.startswith(".") and name.endswith(_SUFFIX)]
 
 
-def remove_left_over(folder: Path, suffix: str) -> None:
-    """Delete what processes of this host that are gone left when they were stopped."""
-    if os.name != "posix":  # elsewhere a signal of number 0 is no question, but ends a process
-        return
-    for partial in unfinished(folder, suffix):
-        if match := _OF_THIS_HOST.fullmatch(partial.name):
-            try:
-                os.kill(int(match[1]), 0)
-            except ProcessLookupError:
-                partial.unlink(missing_ok=True)
-            except (OSError, OverflowError):
-                continue
+def remove_left_over(folder: Path) -> None:
+    """Delete the partial files that nobody writes any more, as far as this process can tell."""
+    me = _process_identity.current()
+    digest = _digest(me.host)
+    for partial in unfinished(folder):
+        match = _NAME.fullmatch(partial.name)
+        if match and match[1] == digest:
+            writer = Identity(me.host, int(match[2]), None if match[3] == "x" else int(match[3]))
+            gone = _LIVE.get(partial.name) is None if writer == me else _process_identity.is_gone(writer)
+            if gone:
+                with suppress(OSError):
+                    partial.unlink()
 
 
 def make_folder(folder: Path) -> None:
@@ -63,11 +109,49 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush the names in a folder to the disk, where the system can do that."""
+    """Flush the names in a folder to the disk, where the system can do that. Where it fails, warn."""
     if os.name != "posix":
         return
-    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        message = f"the names in {folder} could not be flushed to the disk, and may be lost in a power cut: {error}"
+        warnings.warn(message, stacklevel=2)
+
+
+def _digest(host: str) -> str:
+    return hashlib.sha256(host.encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+def _followed(path: Path) -> Path:
+    """Return the path without symbolic links, or raise an OSError if a file can't take its place."""
+    place = path.parent / os.path.realpath(path)
+    try:
+        mode = place.lstat().st_mode
+    except FileNotFoundError:
+        return place
+    if stat.S_ISLNK(mode):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EEXIST, "is there and is no regular file, so it is not replaced", str(path))
+    return place
+
+
+def _keep_mode(place: Path, file: int) -> None:
+    """Give a file the mode of the one that it replaces, and the owner where that is allowed."""
+    try:
+        old = place.stat()
+    except FileNotFoundError:
+        return
+    new = os.fstat(file)
+    if os.name != "posix":
+        return
+    if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
+        with suppress(OSError):
+            os.fchown(file, old.st_uid, old.st_gid)
+    if stat.S_IMODE(old.st_mode) != stat.S_IMODE(new.st_mode):
+        os.fchmod(file, stat.S_IMODE(old.st_mode))

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import stat
+import sys
 import time
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from lrcore import _own_values, _safetensors, _whole_file
 from lrcore._ranges import check_count
 from lrcore._safetensors import DamagedError
-from lrcore.optim import reports
+from lrcore.optim import Optimizer, reports
 from lrcore.schedules.schedule import Schedule
 from lrcore.schedules.serial import decode, encode
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterator, Mapping
 
-    from lrcore.optim import Optimizer
+    from lrcore.optim.state_dict import Loaded
 
     StrPath = str | os.PathLike[str]
 
@@ -35,6 +38,11 @@ def __dir__() -> list[str]:
 
 SUFFIX = ".safetensors"
 _VERSION = 1
+_ZERO = bytes(16)
+# What keep counts, and deletes.
+_NUMBERED = re.compile(rf"step-[0-9]+{re.escape(SUFFIX)}")
+# The last time, in nanoseconds since 1970, that a file is believed to have been saved at: in the year 2116.
+_LAST_TIME = 2**62
 _PARTS = {
     "optimizer": str,
     "steps": int,
@@ -51,14 +59,16 @@ def save(path: StrPath, opt: Optimizer, *, keep: int | None = None, **extra: Any
     """Write weights, state, averages, counters and hyperparameters, schedules too, and whatever else a run needs.
 
     The file is written beside its place, flushed to the disk and renamed, so that a process that is killed at any
-    moment leaves either the checkpoint before or this one. Arrays are written from where they lie: none is copied.
+    moment leaves either the checkpoint before or this one. Arrays are written from where they lie, through a buffer of
+    a few MiB.
 
     Args:
-        path: The file, or a folder: a path without a suffix, or one that is a folder already. In a folder it is
-            ``step-<steps>.safetensors``.
-        opt: The optimizer.
-        keep: How many checkpoints stay: this one, and of the files in the folder whose names differ from it in their
-            digits alone those that were saved last. The others are deleted. By default all stay.
+        path: The file, if the name ends in ``.safetensors``; any other path is a folder, which is made if need be. In a
+            folder the file is ``step-<steps>.safetensors``. A symbolic link is followed.
+        opt: The optimizer, with its parameters.
+        keep: How many checkpoints stay in the folder: this one, and of the others those that were saved last. What is
+            deleted are whole checkpoints of the name ``step-<digits>.safetensors`` that this function wrote, nothing
+            else, and only when the new one was read again. By default all stay.
         extra: Values of your own, by name: numbers, strings, bytes, None, NumPy arrays, PyTorch's tensors on the CPU,
             and lists, tuples and dicts of these, whose keys are strings or integers, such as
             ``epoch=3, rng=generator.bit_generator.state``. Tensors come back as NumPy arrays, NumPy's scalars as
@@ -68,11 +78,16 @@ def save(path: StrPath, opt: Optimizer, *, keep: int | None = None, **extra: Any
         The path of the file.
 
     Raises:
-        TypeError: If a value can't be saved.
-        ValueError: If ``keep`` is less than 1.
+        TypeError: If a value can't be saved, or the path or the optimizer is none.
+        ValueError: If ``keep`` is less than 1, or given with a file; if the file could not be read again, since its
+            description is too large, or values are nested too deep. Nothing is written or deleted then.
         RuntimeError: If the weights are averages now, within
             :meth:`Optimizer.averaged <lrcore.optim.Optimizer.averaged>`.
         OSError: If the file can't be written. What was there is there still.
+
+    Warns:
+        UserWarning: If the file is in its place, but something after that failed: flushing the name of the file to the
+            disk, or deleting old checkpoints.
 
     Examples:
         >>> import lrcore, numpy as np, tempfile
@@ -89,40 +104,43 @@ def save(path: StrPath, opt: Optimizer, *, keep: int | None = None, **extra: Any
         ``state/<parameter>/…`` and ``extra/…``. Nothing in it is ever executed, as in a pickle. Gradients that were
         accumulated and wait for a step are saved too.
     """
+    target, is_file = _place("save", path, opt)
     if keep is not None:
         keep = check_count("keep", keep, least=1)
-    target = Path(path)
+        if is_file:
+            raise ValueError(f"keep counts the checkpoints of a folder, and {target} is a file: give the folder")
     with opt._lock:
         opt._refuse_if_swapped()
-        if target.is_dir() or not target.suffix:
+        if not is_file:
             target = target / f"step-{opt.steps:010d}{SUFFIX}"
-        _whole_file.make_folder(target.parent)
-        _whole_file.remove_left_over(target.parent, SUFFIX)
         arrays, description = _describe(opt)
         plain = {name: _own_values.plain(value, f"extra/{name}", arrays) for name, value in extra.items()}
-        # In one folder the later one is of a later time, whatever the clock says.
-        last = max(target.parent.glob(f"*{SUFFIX}"), key=_changed, default=None)
-        saved = max(time.time_ns(), 0 if last is None else _saved(last) + 1)
-        description = {"version": _VERSION, "saved": saved, **description, "extra": plain}
+        description = {"version": _VERSION, "saved": _time_of_save(target.parent), **description, "extra": plain}
         _safetensors.write(target, arrays, json.dumps(description))
     if keep is not None:
-        for old in _newest_first(_siblings(target))[keep - 1 :]:
-            old.unlink(missing_ok=True)
+        _delete_old(target, keep)
     return target
 
 
-def load(path: StrPath, opt: Optimizer, *, strict: bool = True) -> dict[str, Any]:
-    """Read a checkpoint into an optimizer and its weights: all of it, or on an error nothing.
+def load(
+    path: StrPath, opt: Optimizer, *, strict: bool = True, schedules: Literal["saved", "program"] | None = None
+) -> dict[str, Any]:
+    """Read a checkpoint into an optimizer and its weights: all of it, or on an error, or Ctrl-C, nothing.
 
     Parameters are matched by name. Weights are written in place; the run then goes on with the same bits as if it had
     never stopped, with any number of threads and any instruction set. The file is read twice: once to find damage,
-    before anything is changed, and once for the numbers, which are read to where they belong.
+    before anything is changed, and once for the numbers, which are read to where they belong. Signals are handled when
+    all weights are read: Ctrl-C waits so long.
 
     Args:
-        path: A file that :func:`save` wrote, or a folder, of which the :func:`latest` is read.
+        path: A file that :func:`save` wrote, whose name ends in ``.safetensors``, or a folder, of which the
+            :func:`latest` is read.
         opt: The optimizer, made of the same parameters.
         strict: Whether parameters, groups and state must be the same on both sides. If not, what both sides have is
             loaded.
+        schedules: Which schedules hold from then on, for each hyperparameter that is one on either side: ``"saved"``,
+            those of the checkpoint, or ``"program"``, those that the optimizer has now, as for a run that is made
+            longer. By default those of the checkpoint, with a warning where they differ.
 
     Returns:
         The values of one's own that were saved, by name.
@@ -130,37 +148,35 @@ def load(path: StrPath, opt: Optimizer, *, strict: bool = True) -> dict[str, Any
     Raises:
         lrcore.checkpoint.DamagedError: If the file is not as it was written; a ``ValueError``.
         ValueError: If it does not match the optimizer, or was written by a newer version.
-        TypeError: If an array has another dtype.
-        OSError: If it can't be read. Only if that is so the second time, the optimizer is left with a part of it.
+        TypeError: If an array has another dtype, or the path or the optimizer is none.
+        OSError: If it can't be read. Only if that is so the second time, weights are left with a part of it.
+
+    Warns:
+        UserWarning: If a schedule of the program is replaced by another one, and ``schedules`` is not given.
     """
-    path = Path(path)
-    if path.is_dir():
-        folder, found_path = path, latest(path)
+    place, is_file = _place("load", path, opt)
+    if not is_file:
+        found_path = latest(place)
         if found_path is None:
-            raise FileNotFoundError(f"{folder} has no whole checkpoint")
-        path = found_path
-    with _safetensors.opened(path) as file:
+            raise FileNotFoundError(f"{place} has no whole checkpoint")
+        place = found_path
+    with _safetensors.opened(place) as file:
         description, saved = _read(file)
-        extra = {name: _own_values.rich(value, file) for name, value in description["extra"].items()}
+        extra = _extra(file, description)
         with opt._lock:
             opt._refuse_if_swapped()
             weights = dict(zip(opt._names, opt._stepper.weights(), strict=True))
-            known = set(file.names())
-            found = [name for name in weights if f"params/{name}" in known]
+            known = file.names()
+            found = [(f"params/{name}", weights[name]) for name in weights if f"params/{name}" in known]
             if strict and len(found) < len(weights):
-                raise ValueError(f"{path} has no weights of {sorted(weights.keys() - set(found))}")
-            for name in found:
-                _check_weight(file, name, weights[name])
-            opt.load_state_dict(saved, strict)
-            for name in found:
-                file.fill(f"params/{name}", weights[name])
-            if (waiting := opt._stepper.accumulated) is not None:
-                for index, array in waiting[2]:
-                    file.fill(f"accumulated/{opt._names[index]}", array)
-            for name, arrays in zip(opt._names, opt._stepper.states, strict=True):
-                if name in saved["state"]:
-                    for key, array in arrays.items():
-                        file.fill(f"state/{name}/{key}", array)
+                raise ValueError(f"{place} has no weights of {[n for n in weights if f'params/{n}' not in known]}")
+            for name, weight in weights.items():
+                if f"params/{name}" in known:
+                    _check_weight(file, name, weight)
+            loaded = opt._match(saved, strict=strict, schedules=schedules)
+            for name, array in _new_arrays(saved, loaded):
+                file.fill(name, array)
+            opt._set_or_leave(loaded, lambda done: file.fill_together(found, done))
     return extra
 
 
@@ -173,16 +189,25 @@ def latest(folder: StrPath) -> Path | None:
     Args:
         folder: Where to look for ``*.safetensors``.
 
+    Raises:
+        ValueError: If the name is one of a file: it ends in ``.safetensors``.
+        OSError: If the folder can't be read, or is a file. One that is not there has no checkpoint.
+
     Examples:
         >>> import lrcore, tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     print(lrcore.latest(folder))
         None
     """
-    folder = Path(folder)
-    for partial in _whole_file.unfinished(folder, SUFFIX):
+    place, is_file = _place("latest", folder)
+    if is_file:
+        raise ValueError(
+            f"latest looks for the newest file of a folder, and {place} is the name of a file: give the folder, or "
+            "load the file if it is there"
+        )
+    for partial in _whole_file.unfinished(place):
         warnings.warn(f"{partial} is unfinished: it is being written, or its process was stopped", stacklevel=2)
-    for path in _newest_first(folder.glob(f"*{SUFFIX}")):
+    for path in sorted(_files(place), key=lambda path: _age(path, _peek(path)), reverse=True):
         try:
             with _safetensors.opened(path) as file:
                 _read(file)
@@ -193,34 +218,114 @@ def latest(folder: StrPath) -> Path | None:
     return None
 
 
-def _siblings(path: Path) -> list[Path]:
-    """The other files of a folder whose names differ in their digits alone."""
-
-    def family(name: str) -> str:
-        return re.sub(r"\d+", "0", name)
-
-    others = (other for other in path.parent.iterdir() if other.name != path.name and other.is_file())
-    return [other for other in others if family(other.name) == family(path.name)]
+_NO_OPTIMIZER: Any = object()
 
 
-def _newest_first(paths: Iterable[Path]) -> list[Path]:
-    return sorted(paths, key=lambda path: (_saved(path), path.name), reverse=True)
+def _place(function: str, path: Any, opt: Any = _NO_OPTIMIZER) -> tuple[Path, bool]:
+    """Return a path, and whether it is the name of a file: one that ends in ``.safetensors``, there or not.
+
+    Raises:
+        TypeError: If it is no path, or the optimizer is none.
+        OSError: If what is there is a folder in the place of a file, or the other way round.
+    """
+    if not isinstance(path, str | os.PathLike):
+        call = f"lrcore.{function}({'folder' if opt is _NO_OPTIMIZER else 'path, opt'})"
+        swapped = "; the path comes first" if isinstance(opt, str | os.PathLike) else ""
+        raise TypeError(f"{call}: the first argument must be a path, got {type(path).__name__}{swapped}")
+    place = Path(path)
+    if opt is not _NO_OPTIMIZER and not isinstance(opt, Optimizer):
+        raise TypeError(f"lrcore.{function}(path, opt): {_what_instead(opt)}")
+    is_file = place.name.endswith(SUFFIX)
+    if is_file and (place.is_dir() or os.fspath(path).endswith(("/", os.sep))):
+        raise IsADirectoryError(f"{place} is a folder, and a name that ends in {SUFFIX} is one of a file")
+    if not is_file and place.exists() and not place.is_dir():
+        raise NotADirectoryError(f"{place} is no folder, and the name of a checkpoint's file ends in {SUFFIX}")
+    return place, is_file
 
 
-def _saved(path: Path) -> int:
-    """When a checkpoint was saved; for a file that does not say it, when it was changed."""
+def _what_instead(given: Any) -> str:
+    """Return what to do with something that is no optimizer of NumPy or JAX arrays."""
+    kind = type(given).__name__
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(given, torch.optim.Optimizer):
+        return (
+            f"{kind} is an optimizer of PyTorch, and saved as all of these are: torch.save(opt.state_dict(), file) "
+            "beside the model's, then opt.load_state_dict(torch.load(file))"
+        )
+    if torch is not None and isinstance(given, torch.nn.Module):
+        return f"opt must be an optimizer, got the module {kind}: torch.save(model.state_dict(), file) saves it"
+    if isinstance(getattr(given, "optimizer_", None), Optimizer):
+        return (
+            f"opt must be an optimizer: give {kind}'s optimizer_, which has the weights, or pickle the whole estimator"
+        )
+    return (
+        f"opt must be an optimizer of lrcore, such as opt = lrcore.AdamW(params), got {kind}. It is saved with its "
+        "parameters; other values have names: lrcore.save(path, opt, epoch=3)"
+    )
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return what has the name of a checkpoint in a folder."""
+    try:
+        return [folder / name for name in os.listdir(folder) if name.endswith(SUFFIX)]
+    except FileNotFoundError:
+        return []
+
+
+def _peek(path: Path, *, whole: bool = False) -> dict[str, Any] | None:
+    """Return the description of a checkpoint, without a look at its arrays; or None if it has none, or is not whole."""
     try:
         with _safetensors.opened(path) as file:
-            return int(json.loads(file.metadata[_safetensors.TEXT])["saved"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return _changed(path)
+            if whole:
+                file.names()
+            description = json.loads(file.metadata[_safetensors.TEXT]) if file.has_checksum else None
+    except (OSError, ValueError, KeyError, RecursionError):
+        return None
+    return description if isinstance(description, dict) else None
 
 
-def _changed(path: Path) -> int:
+def _age(path: Path, description: dict[str, Any] | None) -> tuple[int, int, str]:
+    """Return what puts files in the order in which they were saved; where one does not say it, when it was changed."""
     try:
-        return path.stat().st_mtime_ns
-    except FileNotFoundError:
-        return 0
+        changed = path.stat().st_mtime_ns
+    except OSError:
+        changed = 0
+    saved = None if description is None else description.get("saved")
+    return saved if type(saved) is int and 0 <= saved <= _LAST_TIME else changed, changed, path.name
+
+
+def _time_of_save(folder: Path) -> int:
+    """Return when a checkpoint is saved: in one folder the later one is of a later time, whatever the clock says."""
+    changed = [(_age(path, None), path) for path in _files(folder)]
+    last = max(changed, default=None)
+    return max(time.time_ns(), 0 if last is None else min(_age(last[1], _peek(last[1]))[0] + 1, _LAST_TIME))
+
+
+def _delete_old(target: Path, keep: int) -> None:
+    """Delete all but the newest checkpoints of a folder, of which one was just written. Failures are warnings."""
+    try:
+        if not _is_readable(_peek(target, whole=True)):
+            warnings.warn(f"{target} can't be read again, so nothing was deleted", stacklevel=3)
+            return
+        others = []
+        for path in _files(target.parent):
+            if path.name != target.name and _NUMBERED.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode):
+                description = _peek(path, whole=True)
+                if _is_readable(description):
+                    others.append((_age(path, description), path))
+        for _, old in sorted(others, reverse=True)[keep - 1 :]:
+            old.unlink(missing_ok=True)
+    except OSError as error:
+        warnings.warn(f"{target} was saved, but not all old checkpoints were deleted: {error}", stacklevel=3)
+
+
+def _is_readable(description: dict[str, Any] | None) -> bool:
+    """Return whether a description is one of this version."""
+    return (
+        description is not None
+        and description.get("version") == _VERSION
+        and all(isinstance(description.get(key), kind) for key, kind in _PARTS.items())
+    )
 
 
 def _describe(opt: Optimizer) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, Any]]:
@@ -240,9 +345,15 @@ def _describe(opt: Optimizer) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str
         arrays |= {f"accumulated/{name}": np.asarray(array) for name, array in sums.items()}
         accumulated = {"batches": batches, "weight": weight, "sums": list(sums), "squares": squares}
     groups = []
-    for group, names in snapshot.groups:
-        values = {key: _scheduled(value) for key, value in group.hyperparameters.items()}
+    for i, (group, names) in enumerate(snapshot.groups):
+        values = {
+            key: _scheduled(value, f"param_groups/{i}/{key}", arrays) for key, value in group.hyperparameters.items()
+        }
         groups.append({"params": names, "name": group.name, "hyperparameters": values})
+    told = [
+        {**entry, "schedule": _scheduled(entry["schedule"], f"reports/{i}", arrays)}
+        for i, entry in enumerate(reports.save(snapshot.reports))
+    ]
     description = {
         "optimizer": snapshot.optimizer,
         "steps": snapshot.steps,
@@ -250,22 +361,24 @@ def _describe(opt: Optimizer) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str
         "accumulated": accumulated,
         "counts": counts,
         "param_groups": groups,
-        "reports": [{**entry, "schedule": encode(entry["schedule"])} for entry in reports.save(snapshot.reports)],
+        "reports": told,
         "noise_scale": None if snapshot.noise is None else snapshot.noise.state(),
     }
     return arrays, description
 
 
-def _scheduled(value: Any) -> Any:
+def _scheduled(value: Any, name: str, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
     if isinstance(value, Schedule):
-        return encode(value)
-    return [_scheduled(part) for part in value] if isinstance(value, tuple) else value
+        return _own_values.compact(encode(value), name, arrays)
+    return (
+        [_scheduled(part, f"{name}/{i}", arrays) for i, part in enumerate(value)] if isinstance(value, tuple) else value
+    )
 
 
-def _hyperparameters(group: Mapping[str, Any]) -> dict[str, Any]:
+def _hyperparameters(group: Mapping[str, Any], reader: _own_values.Reader) -> dict[str, Any]:
     def value(given: Any) -> Any:
         if isinstance(given, dict):
-            return decode(given)
+            return decode(reader.expanded(given))
         return tuple(value(part) for part in given) if isinstance(given, list) else given
 
     named = {} if group["name"] is None else {"name": group["name"]}
@@ -273,13 +386,23 @@ def _hyperparameters(group: Mapping[str, Any]) -> dict[str, Any]:
     return {"params": group["params"], **named, **values}
 
 
+@contextmanager
+def _understanding(file: _safetensors.File) -> Iterator[None]:
+    """Whatever goes wrong in here is damage: a description is made of values of any kind, or too many of them."""
+    try:
+        yield
+    except (DamagedError, OSError):
+        raise
+    except Exception as error:
+        said = str(error) if isinstance(error, ValueError) else repr(error)
+        raise file.damaged(f"its description can't be read ({said})") from error
+
+
 def _read(file: _safetensors.File) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what a checkpoint holds beside arrays, as it is written and as a state dict, if the file is whole."""
     text = file.text()
-    try:
+    with _understanding(file):
         description = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise file.damaged(f"its description can't be read ({error})") from error
     if not isinstance(description, dict) or "version" not in description:
         raise file.damaged("its description has no version")
     if description["version"] != _VERSION:
@@ -287,14 +410,20 @@ def _read(file: _safetensors.File) -> tuple[dict[str, Any], dict[str, Any]]:
     for key, kind in _PARTS.items():
         if not isinstance(description.get(key), kind):
             raise file.damaged(f"its description has no {key!r} of type {kind.__name__}")
-    try:
+    with _understanding(file):
         return description, _state_dict(file, description)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise file.damaged(f"its description can't be read ({error!r})") from error
+
+
+def _extra(file: _safetensors.File, description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of one's own."""
+    reader = _own_values.Reader(file)
+    with _understanding(file):
+        return {name: reader.rich(value) for name, value in description["extra"].items()}
 
 
 def _state_dict(file: _safetensors.File, description: Mapping[str, Any]) -> dict[str, Any]:
     """Return a description as a state dict, with arrays of zeros, which take no memory, for those of the state."""
+    reader = _own_values.Reader(file)
     state: dict[str, dict[str, Any]] = {}
     for name, counts in description["counts"].items():
         state[name] = {key: count for key, count in counts.items() if key != "arrays"}
@@ -302,9 +431,11 @@ def _state_dict(file: _safetensors.File, description: Mapping[str, Any]) -> dict
     saved = {
         "optimizer": description["optimizer"],
         "steps": description["steps"],
-        "param_groups": [_hyperparameters(group) for group in description["param_groups"]],
+        "param_groups": [_hyperparameters(group, reader) for group in description["param_groups"]],
         "state": state,
-        "reports": [{**entry, "schedule": decode(entry["schedule"])} for entry in description["reports"]],
+        "reports": [
+            {**entry, "schedule": decode(reader.expanded(entry["schedule"]))} for entry in description["reports"]
+        ],
     }
     saved["skipped"], saved["skipped_in_a_row"] = description["skipped"]
     if description.get("noise_scale") is not None:
@@ -315,8 +446,19 @@ def _state_dict(file: _safetensors.File, description: Mapping[str, Any]) -> dict
     return saved
 
 
+def _new_arrays(saved: Mapping[str, Any], loaded: Loaded) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+    """Yield the arrays that were made for those of a checkpoint, each with the name that it has there."""
+    if loaded.accumulated is not None:
+        for name, array in loaded.accumulated.sums.items():
+            yield f"accumulated/{name}", array
+    for name in saved["state"]:
+        for key, array in loaded.state.get(name, {}).items():
+            yield f"state/{name}/{key}", array
+
+
 def _zeros(file: _safetensors.File, name: str) -> np.ndarray[Any, Any]:
-    return np.broadcast_to(np.zeros((), file.dtype(name)), file.shape(name))
+    shape = file.shape(name)
+    return np.ndarray(shape, file.dtype(name), _ZERO, strides=(0,) * len(shape))
 
 
 def _check_weight(file: _safetensors.File, name: str, weight: np.ndarray[Any, Any]) -> None:

@@ -1,0 +1,200 @@
+"""Feed damaged and hostile checkpoints to save, load and latest for a time: `soak_checkpoints.py [SECONDS]`.
+
+Each file is a checkpoint that was changed: some bytes of it, its length, or a value in its header or in its description
+that becomes one of another kind or size. Most of these have the right checksum again, to reach what is behind it.
+Allowed are success, and an error that says what is wrong and changes nothing; each in bounded time and memory.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+import random
+import signal
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+import lrcore
+from snapshot import snapshot
+
+SECONDS_FOR_A_FILE = 20
+MEMORY = 1 << 30  # bytes beyond what the process has
+ALLOWED = (ValueError, TypeError, OSError)
+
+
+def deep(levels: int) -> list[object]:
+    nested: list[object] = []
+    for _ in range(levels):
+        nested = [nested]
+    return nested
+
+
+EVIL = [
+    math.inf, -math.inf, math.nan, 0, 1, -1, 2**31, 2**53 + 1, 2**63 - 1, 2**63, 2**64, -(2**63) - 1, 10**400, 0.5,
+    1e308, True, False, None, "", "x", "\ud800", "\x00", "params/w", "extra/x", "9" * 50, [], {}, [[]], [0] * 1000,
+    [2**62] * 64, [1] * 65, {"numbers": "extra/list"}, {"array": "extra/x"}, {"dict": [[1, 2]]}, {"tuple": 5},
+    {"integer": "-f"}, {"schedule": "Constant", "version": 1, "arguments": {"value": 0.1}}, deep(50),
+    deep(900), {"": {}},
+]  # fmt: skip
+
+
+def make() -> lrcore.AdamW:
+    params = {"w": np.linspace(-1, 1, 6), "b": np.ones((2, 3), np.float32)}
+    rate = lrcore.schedules.Cosine(0.1, steps=30).warmup(5) * lrcore.schedules.ReduceOnPlateau()
+    opt = lrcore.AdamW(params, lr=rate, average=lrcore.EMA(0.9), noise_scale=lrcore.NoiseScale(batch=2))
+    grads = {name: np.full_like(array, 0.5) for name, array in params.items()}
+    for _ in range(2):
+        opt.accumulate(grads)
+        opt.accumulate(grads)
+        opt.step()
+    opt.accumulate(grads)
+    opt.report(1.0)
+    return opt
+
+
+def places(value: object) -> list[tuple[object, object]]:
+    """Every part of a value, as what it is in and its key there."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    found: list[tuple[object, object]] = []
+    for key, part in items:
+        found += [(value, key), *places(part)]
+    return found
+
+
+def change_a_value(value: object, rng: random.Random) -> None:
+    within, key = rng.choice(places(value))
+    match rng.randrange(6):
+        case 0 if isinstance(within, dict):
+            del within[key]
+        case 1 if isinstance(within, dict):
+            within[rng.choice(["x", "", "lrcore", "step", "__metadata__"])] = within.pop(key)
+        case 2:
+            other, name = rng.choice(places(value))
+            within[key] = copy.deepcopy(other[name])
+        case _:
+            within[key] = rng.choice(EVIL)
+
+
+def parts_of(content: bytes) -> tuple[dict[str, object], dict[str, object], bytes]:
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    return header, json.loads(header["__metadata__"]["lrcore"]), content[end:]
+
+
+def joined(header: dict[str, object], data: bytes) -> bytes:
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def with_checksum(header: dict[str, object], data: bytes) -> None:
+    """Set the checksum that a reader computes of these arrays and this description, if it computes one."""
+    try:
+        arrays = sorted((name, entry) for name, entry in header.items() if name != "__metadata__")
+        described = [[name, entry["dtype"], entry["shape"]] for name, entry in arrays]
+        digest = hashlib.sha256(json.dumps([header["__metadata__"]["lrcore"], described]).encode())
+        for _, entry in arrays:
+            digest.update(data[slice(*entry["data_offsets"])])
+        header["__metadata__"]["lrcore.sha256"] = digest.hexdigest()
+    except (KeyError, TypeError, ValueError, AttributeError):
+        pass
+
+
+def changed(content: bytes, rng: random.Random) -> tuple[str, bytes]:
+    """Return how a file was changed, and the file."""
+    kind = rng.choice(["bytes", "length", "header", "description", "description", "description"])
+    if kind == "bytes":
+        damaged = bytearray(content)
+        for _ in range(rng.choice([1, 1, 8, 64])):
+            damaged[rng.randrange(len(damaged) if rng.random() < 0.5 else 16)] = rng.randrange(256)
+        return kind, bytes(damaged)
+    if kind == "length":
+        return kind, content[: rng.randrange(len(content))] + rng.randbytes(rng.choice([0, 0, 8, 1000]))
+    header, description, data = parts_of(content)
+    for _ in range(rng.choice([1, 1, 1, 2, 4])):
+        change_a_value(header if kind == "header" else description, rng)
+    if kind == "description":
+        header["__metadata__"]["lrcore"] = json.dumps(description)
+    if rng.random() < 0.8:
+        with_checksum(header, data)
+    return kind, joined(header, data)
+
+
+@contextmanager
+def limits():
+    """Bound the memory of the process, and let an alarm raise a TimeoutError, where the system has that."""
+    try:
+        import resource
+    except ImportError:
+        yield
+        return
+
+    def too_long(*_):
+        raise AssertionError(f"took more than {SECONDS_FOR_A_FILE} s")
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    handler = signal.signal(signal.SIGALRM, too_long)
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, before[1]))
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        resource.setrlimit(resource.RLIMIT_AS, before)
+        signal.signal(signal.SIGALRM, handler)
+
+
+def tried(action, *given) -> str:
+    """Return how an action ended; what is neither success nor an allowed error is raised."""
+    if hasattr(signal, "alarm"):
+        signal.alarm(SECONDS_FOR_A_FILE)
+    try:
+        action(*given)
+    except ALLOWED as error:
+        return type(error).__name__
+    return "success"
+
+
+def main(seconds: float = 60.0, seed: int | None = None) -> Counter[tuple[str, str, str]]:
+    """Try files until the time is over; return how often each kind of change had each outcome, or raise."""
+    seed = random.randrange(2**32) if seed is None else seed  # noqa: S311
+    rng, outcomes = random.Random(seed), Counter()  # noqa: S311
+    end = time.monotonic() + seconds
+    opt, table = make(), [0.5 + i for i in range(100)]
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), limits():
+        warnings.simplefilter("ignore")
+        good = lrcore.save(folder, opt, x=np.arange(4), list=table, deep={"a": [1, (2.5, b"x")]}, text="y" * 2000)
+        content, before = good.read_bytes(), snapshot(opt, *opt.params.values())
+        file = good.with_name("step-0000000009.safetensors")
+        while time.monotonic() < end:
+            kind, damaged = changed(content, rng)
+            file.write_bytes(damaged)
+            try:
+                how = tried(lrcore.load, file, opt)
+                outcomes[kind, "load", how] += 1
+                if how == "success":
+                    opt = make()  # whatever was in the file
+                else:
+                    assert snapshot(opt, *opt.params.values()) == before, "an error changed something"
+                outcomes[kind, "latest", tried(lrcore.latest, folder)] += 1
+                assert tried(lambda: lrcore.save(folder, make(), keep=2)) == "success"
+                assert good.exists(), "a good checkpoint was deleted"
+            except BaseException:
+                kept = Path(tempfile.gettempdir()) / f"lrcore-soak-{seed}.safetensors"
+                kept.write_bytes(damaged)
+                print(f"seed {seed}: the file is {kept}", file=sys.stderr)  # noqa: T201
+                raise
+    return outcomes
+
+
+if __name__ == "__main__":
+    for (kind, action, how), count in sorted(main(*map(float, sys.argv[1:2])).items()):
+        print(f"{kind:12} {action:7} {how:20} {count:8}")  # noqa: T201
