@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lrcore.schedules import functions as fn
-from lrcore.schedules.checks import check_numbers, check_schedules, put
-from lrcore.schedules.decays import LARGEST, Constant
-from lrcore.schedules.schedule import Schedule, settled, wrapped
+from lrcore.schedules.checks import check_depth, check_numbers, check_schedules, put
+from lrcore.schedules.decays import LARGEST, SMALLEST_NORMAL, Constant
+from lrcore.schedules.schedule import Compound, Schedule, settled, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Scaled(Schedule):
+class Scaled(Compound):
     """A schedule times a number: ``schedule * factor`` or ``schedule.scale(factor)``.
 
     Picture: docs/gallery/Scaled.png
@@ -44,6 +45,16 @@ class Scaled(Schedule):
     def __post_init__(self) -> None:
         check_schedules(self, "schedule")
         check_numbers(self, "factor")
+        inner = self.schedule
+        if isinstance(inner, Scaled):
+            factor = product(inner.factor, self.factor)
+            if factor is None and isinstance(inner.schedule, Scaled):
+                # No number times all three is but 0 or the largest.
+                factor = min(inner.factor * self.factor, LARGEST)
+            if factor is not None:
+                put(self, "factor", factor)
+                put(self, "schedule", inner.schedule)
+        check_depth(self, "schedule")
 
     @property
     def length(self) -> int | None:
@@ -75,7 +86,7 @@ class Scaled(Schedule):
         return self.schedule._parts()
 
 
-class Pair(Schedule):
+class Pair(Compound):
     """Two schedules at the same steps; a dataclass with the fields ``a``, ``b`` and ``_length``.
 
     A subclass has ``_joined(x, y)``, the same for numbers and arrays.
@@ -90,10 +101,30 @@ class Pair(Schedule):
 
         def _joined(self, x: Any, y: Any) -> Any: ...
 
+        @staticmethod
+        def _merged(first: float, second: float) -> float | None: ...
+
     def __post_init__(self) -> None:
         check_schedules(self, "a", "b")
+        self._fold()
+        check_depth(self, "a", "b")
         a, b = settled(self.a), settled(self.b)
         put(self, "_length", None if a is None or b is None or self._is_constant else max(a, b))
+
+    def _fold(self) -> None:
+        """Merge a number with that of the same operation within: ``(x + 1) + 2`` becomes ``x + 3``."""
+        for name, other in (("a", "b"), ("b", "a")):
+            number, inner = getattr(self, name), getattr(self, other)
+            if type(number) is not Constant or type(inner) is not type(self):
+                continue
+            for place, rest in (("a", "b"), ("b", "a")):
+                known = getattr(inner, place)
+                if type(known) is Constant:
+                    merged = self._merged(known.value, number.value)
+                    if merged is not None:
+                        put(self, place, Constant(merged))
+                        put(self, rest, getattr(inner, rest))
+                        return
 
     @property
     def _is_constant(self) -> bool:
@@ -160,6 +191,10 @@ class Product(Pair):
     def _joined(self, x: Any, y: Any) -> Any:
         return fn.minimum(x * y, LARGEST)
 
+    @staticmethod
+    def _merged(first: float, second: float) -> float | None:
+        return product(first, second)
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Sum(Pair):
@@ -191,6 +226,10 @@ class Sum(Pair):
 
     def _joined(self, x: Any, y: Any) -> Any:
         return fn.minimum(x + y, LARGEST)
+
+    @staticmethod
+    def _merged(first: float, second: float) -> float | None:
+        return min(first + second, LARGEST)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -230,6 +269,10 @@ class AtLeast(Pair):
     def _joined(self, x: Any, y: Any) -> Any:
         return fn.maximum(x, y)
 
+    @staticmethod
+    def _merged(first: float, second: float) -> float | None:
+        return max(first, second)
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class AtMost(Pair):
@@ -259,6 +302,68 @@ class AtMost(Pair):
 
     def _joined(self, x: Any, y: Any) -> Any:
         return fn.minimum(x, y)
+
+    @staticmethod
+    def _merged(first: float, second: float) -> float | None:
+        return min(first, second)
+
+
+def product(first: float, second: float) -> float | None:
+    """Return the product of two factors, rounded once, or None where it has no exponent that both have."""
+    both = first * second
+    return both if SMALLEST_NORMAL <= both <= LARGEST or 0.0 in (first, second) else None
+
+
+# Numbers on end that are multiplied, added or limited by; more are merged.
+_LONGEST_CHAIN = 4
+_LARGEST_EXPONENT = 1024
+
+
+def merged(schedule: Schedule) -> Schedule:
+    """Return a schedule with few numbers, where many were multiplied, added and limited by in turn.
+
+    ``x``, ``x * f``, ``x + n``, ``.at_most(n)`` and ``.at_least(n)`` in any order are one
+    ``(x * f + n).at_most(n).at_least(n)``, but for rounding. So an edit at each epoch, such as
+    ``group["lr"] = (group["lr"] * 0.9).at_least(1e-5)``, leaves a schedule as small and fast as the first one.
+    """
+    core, steps = schedule, list[tuple[str, float]]()
+    while (step := _outermost(core)) is not None:
+        kind, number, core = step
+        steps.append((kind, number))
+    if len(steps) <= _LONGEST_CHAIN:
+        return schedule
+    # The factor as a mantissa and an exponent, since it may be no number on the way.
+    mantissa, exponent, added, most, least = 1.0, 0, 0.0, math.inf, -math.inf
+    for kind, number in reversed(steps):
+        if kind == "*":
+            mantissa, more = math.frexp(mantissa * number)
+            exponent, added = exponent + more, added * number
+            most, least = (most * number, least * number) if number else (math.inf, -math.inf)
+        elif kind == "+":
+            added, most, least = added + number, most + number, least + number
+        elif kind == "least":
+            most, least = max(most, number), max(least, number)
+        else:
+            most, least = min(most, number), min(least, number)
+    if exponent > _LARGEST_EXPONENT or max(added, least) > LARGEST:
+        return schedule
+    factor = math.ldexp(mantissa, exponent)
+    made = core if factor == 1.0 else Scaled(core, factor)
+    made = Sum(made, Constant(added)) if added else made
+    made = AtMost(made, Constant(most)) if most <= LARGEST else made
+    return AtLeast(made, Constant(least)) if least >= 0.0 else made
+
+
+def _outermost(schedule: Schedule) -> tuple[str, float, Schedule] | None:
+    """Return what is done with a number last, the number, and the schedule it is done to."""
+    if isinstance(schedule, Scaled):
+        return "*", schedule.factor, schedule.schedule
+    if isinstance(schedule, Pair):
+        kind = {Product: "*", Sum: "+", AtLeast: "least", AtMost: "most"}.get(type(schedule))
+        for number, rest in ((schedule.b, schedule.a), (schedule.a, schedule.b)):
+            if kind is not None and type(number) is Constant:
+                return kind, number.value, rest
+    return None
 
 
 def _factor(schedule: Schedule) -> str:

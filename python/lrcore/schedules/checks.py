@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lrcore._ranges import NON_NEGATIVE, Range, check_count
-from lrcore.schedules.schedule import Schedule
+from lrcore.schedules.schedule import DEEPEST, Compound, Schedule, depth_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +47,17 @@ def check_schedules(schedule: Schedule, *names: str) -> None:
         value = getattr(schedule, name)
         if not isinstance(value, Schedule):
             raise TypeError(f"{_where(schedule, name)} must be a schedule, got {value!r}")
+
+
+def check_depth(schedule: Compound, *names: str) -> None:
+    """Raise if the schedules in fields lie too deep within each other."""
+    depth = 1 + max(depth_of(getattr(schedule, name)) for name in names)
+    if depth > DEEPEST:
+        raise ValueError(
+            f"{type(schedule).__name__}: schedules may lie {DEEPEST} deep within each other, got {depth}; "
+            f"concat([…]) puts many one after the other, and numbers that multiply or are added take no depth"
+        )
+    put(schedule, "_depth", depth)
 
 
 def put(schedule: Schedule, name: str, value: Any) -> None:

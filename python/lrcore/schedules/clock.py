@@ -10,8 +10,8 @@ import numpy as np
 
 from lrcore._ranges import POSITIVE, check_count
 from lrcore.schedules import functions as fn
-from lrcore.schedules.checks import check_counts, check_numbers, check_schedules, put
-from lrcore.schedules.schedule import Schedule, largest, wrapped
+from lrcore.schedules.checks import check_counts, check_depth, check_numbers, check_schedules, put
+from lrcore.schedules.schedule import Compound, Schedule, largest, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Shifted(Schedule):
+class Shifted(Compound):
     """A schedule that is delayed, or begins later in its course: ``schedule.shift(steps)``.
 
     ``value(t) = schedule(max(t − steps, 0))``
@@ -46,6 +46,11 @@ class Shifted(Schedule):
     def __post_init__(self) -> None:
         check_schedules(self, "schedule")
         put(self, "steps", check_count("shift: steps", self.steps, least=-(2**63)))
+        inner = self.schedule
+        if isinstance(inner, Shifted) and (inner.steps >= 0 or self.steps <= 0):
+            put(self, "steps", inner.steps + self.steps)
+            put(self, "schedule", inner.schedule)
+        check_depth(self, "schedule")
 
     @property
     def _is_factor(self) -> bool:
@@ -83,7 +88,7 @@ class Shifted(Schedule):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Stretched(Schedule):
+class Stretched(Compound):
     """A schedule that takes longer: ``schedule.stretch(factor)``.
 
     ``value(t) = schedule(t / factor)``
@@ -110,6 +115,14 @@ class Stretched(Schedule):
     def __post_init__(self) -> None:
         check_schedules(self, "schedule")
         check_numbers(self, "factor", allowed=POSITIVE)
+        inner = self.schedule
+        if isinstance(inner, Stretched):
+            # Only where both ways are the same division: what was rounded up before is to stay so.
+            factor = inner.factor * self.factor
+            if inner.factor.is_integer() and self.factor.is_integer() and factor < fn.EXACT:
+                put(self, "factor", factor)
+                put(self, "schedule", inner.schedule)
+        check_depth(self, "schedule")
         if (self.schedule.length or 0) > 2**1000:
             raise ValueError(f"stretch: {self.schedule!r} is too long to be stretched")
 
@@ -145,7 +158,7 @@ class Stretched(Schedule):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Repeated(Schedule):
+class Repeated(Compound):
     """A schedule that begins again: ``schedule.repeat(times, period)``.
 
     ``value(t) = schedule(t mod period)``; after ``times`` periods, ``schedule(period)``
@@ -175,6 +188,9 @@ class Repeated(Schedule):
         check_schedules(self, "schedule")
         if self.times is not None:
             check_counts(self, "times", least=1)
+        if self.period is not None:
+            check_counts(self, "period", least=1)
+        self._fold()
         if self.period is None:
             if not self.schedule.length:
                 raise ValueError(f"repeat: {self.schedule!r} has no length; give a period")
@@ -184,6 +200,15 @@ class Repeated(Schedule):
     @property
     def _is_factor(self) -> bool:
         return self.schedule._is_factor
+
+    def _fold(self) -> None:
+        """Make one of repeats of whole repeats: ``x.repeat(3).repeat(2)`` is ``x.repeat(6)``."""
+        inner = self.schedule
+        if isinstance(inner, Repeated) and inner.times is not None and self.period in (None, inner.length):
+            put(self, "times", None if self.times is None else self.times * inner.times)
+            put(self, "period", inner.period)
+            put(self, "schedule", inner.schedule)
+        check_depth(self, "schedule")
 
     @property
     def length(self) -> int | None:
@@ -226,7 +251,7 @@ class Repeated(Schedule):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Held(Schedule):
+class Held(Compound):
     """A schedule whose values are held for a number of steps: ``schedule.every(steps)``.
 
     ``value(t) = schedule(t − t mod steps)``
@@ -253,6 +278,9 @@ class Held(Schedule):
     def __post_init__(self) -> None:
         check_schedules(self, "schedule")
         put(self, "steps", check_count("every: steps", self.steps, least=1))
+        if isinstance(self.schedule, Held) and self.steps % self.schedule.steps == 0:
+            put(self, "schedule", self.schedule.schedule)
+        check_depth(self, "schedule")
 
     @property
     def _is_factor(self) -> bool:

@@ -311,7 +311,7 @@ def scaled(start: float, gamma: float, times: Any) -> Any:
         factor = math.pow(gamma, times)
     except OverflowError:
         factor = 1.0 if gamma == 1.0 else math.inf
-    if _SMALLEST_NORMAL <= factor <= LARGEST:
+    if SMALLEST_NORMAL <= factor <= LARGEST:
         return min(start * factor, LARGEST)
     # The factor is no number, but the value may be one.
     logarithm = math.log(start) + min(times, 2**1000) * math.log(gamma)
@@ -322,7 +322,7 @@ def _scaled_array(start: float, gamma: float, times: Any) -> Any:
     if start == 0.0 or gamma == 0.0:
         return np.where(times == 0, start, 0.0)
     factor = fn.power_of(gamma, times)
-    is_number = (factor >= _SMALLEST_NORMAL) & (factor <= LARGEST)
+    is_number = (factor >= SMALLEST_NORMAL) & (factor <= LARGEST)
     values = np.minimum(start * np.where(is_number, factor, 0.0), LARGEST)
     if not is_number.all():
         logarithm = math.log(start) + times[~is_number] * math.log(gamma)
@@ -337,7 +337,7 @@ def _over(step: Any, steps: float) -> Any:
     return step / steps
 
 
-_SMALLEST_NORMAL = 2.2250738585072014e-308
+SMALLEST_NORMAL = 2.2250738585072014e-308
 LARGEST = 1.7976931348623157e308
 _LARGEST_INT = int(LARGEST)
 _LOG_LARGEST = 709.78

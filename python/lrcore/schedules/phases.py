@@ -8,10 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from lrcore._ranges import as_number, check_count
 from lrcore.schedules import functions as fn
-from lrcore.schedules.checks import check_counts, check_numbers, check_schedules, check_word, put
+from lrcore.schedules.checks import check_counts, check_depth, check_numbers, check_schedules, check_word, put
 from lrcore.schedules.decays import Constant
 from lrcore.schedules.ramps import Cosine, Linear, Ramp, Sqrt
-from lrcore.schedules.schedule import Composed, Schedule, as_schedule, largest, phases_of, settled, steps_of, wrapped
+from lrcore.schedules.schedule import (
+    Composed,
+    Compound,
+    Schedule,
+    as_schedule,
+    largest,
+    phases_of,
+    settled,
+    steps_of,
+    wrapped,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -29,7 +39,7 @@ def fall(start: float, end: float, steps: int, shape: str) -> Ramp:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Then(Schedule):
+class Then(Compound):
     """One schedule after another: ``first.then(second, at)``.
 
     ``value(t) = first(t)`` for ``t < at``, then ``second(t − at)``
@@ -57,6 +67,7 @@ class Then(Schedule):
 
     def __post_init__(self) -> None:
         check_schedules(self, "first", "second")
+        check_depth(self, "first", "second")
         length = self.first.length
         if self.at is None and length is None:
             raise ValueError(f"then: {self.first!r} has no length; say at which step the next takes over")
@@ -138,7 +149,7 @@ def _concatenated(parts: list[Schedule]) -> Schedule:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class CooledDown(Schedule):
+class CooledDown(Compound):
     """A schedule with a fall over its last steps; made by :meth:`~lrcore.schedules.Schedule.cooldown`.
 
     Picture: docs/gallery/CooledDown.png
@@ -171,6 +182,7 @@ class CooledDown(Schedule):
 
     def __post_init__(self) -> None:
         check_schedules(self, "schedule")
+        check_depth(self, "schedule")
         length = self.schedule.length
         steps = steps_of("cooldown: steps", self.steps, length)
         check_numbers(self, "end")

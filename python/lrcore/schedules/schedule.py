@@ -240,20 +240,20 @@ class Schedule(ABC):
     # Another height
 
     def __mul__(self, other: Schedule | float) -> Schedule:
-        from lrcore.schedules.arithmetic import Product, Scaled
+        from lrcore.schedules.arithmetic import Product, merged
 
         if isinstance(other, Schedule):
-            return Product(self, other)
-        return Scaled(self, other) if is_number(other) else NotImplemented
+            return merged(Product(self, other))
+        return self.scale(other) if is_number(other) else NotImplemented
 
     def __rmul__(self, other: float) -> Schedule:
         return self.scale(other) if is_number(other) else NotImplemented
 
     def __add__(self, other: Schedule | float) -> Schedule:
-        from lrcore.schedules.arithmetic import Sum
+        from lrcore.schedules.arithmetic import Sum, merged
 
         if isinstance(other, Schedule) or is_number(other):
-            return Sum(self, as_schedule("+", other))
+            return merged(Sum(self, as_schedule("+", other)))
         return NotImplemented
 
     def __radd__(self, other: float) -> Schedule:
@@ -262,14 +262,17 @@ class Schedule(ABC):
     def scale(self, factor: float) -> Schedule:
         """Multiply every value by a factor in [0, inf), as ``schedule * factor`` does.
 
+        A schedule that was multiplied before is multiplied by the product of both factors, rounded once. So a million
+        of ``group["lr"] *= 0.999`` make no deeper and no slower a schedule.
+
         Examples:
             >>> from lrcore import schedules
             >>> schedules.Constant(0.5).scale(0.5)(0)
             0.25
         """
-        from lrcore.schedules.arithmetic import Scaled
+        from lrcore.schedules.arithmetic import Scaled, merged
 
-        return Scaled(self, factor)
+        return merged(Scaled(self, factor))
 
     def at_least(self, floor: Schedule | float) -> Schedule:
         """Take the larger of this and a floor, a number or another schedule.
@@ -279,9 +282,9 @@ class Schedule(ABC):
             >>> schedules.Exponential(1.0, gamma=0.5).at_least(0.2)(9)
             0.2
         """
-        from lrcore.schedules.arithmetic import AtLeast
+        from lrcore.schedules.arithmetic import AtLeast, merged
 
-        return AtLeast(self, as_schedule("at_least", floor))
+        return merged(AtLeast(self, as_schedule("at_least", floor)))
 
     def at_most(self, cap: Schedule | float) -> Schedule:
         """Take the smaller of this and a cap, a number or another schedule.
@@ -291,9 +294,9 @@ class Schedule(ABC):
             >>> schedules.Constant(1.0).at_most(0.2)(0)
             0.2
         """
-        from lrcore.schedules.arithmetic import AtMost
+        from lrcore.schedules.arithmetic import AtMost, merged
 
-        return AtMost(self, as_schedule("at_most", cap))
+        return merged(AtMost(self, as_schedule("at_most", cap)))
 
     # Another time
 
@@ -438,6 +441,31 @@ class Schedule(ABC):
         defaults = {field.name: field.default for field in fields(self)}
         shown = [f"{name}={value!r}" for name, value in given.items() if value != defaults[name]]
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+# How many schedules may lie within each other. Each level takes a few frames of Python's stack to evaluate, print,
+# compare or save, of which there are 1000 by default.
+DEEPEST = 100
+
+
+class Compound(Schedule):
+    """A schedule of other schedules, its fields. How deep they lie within each other is limited."""
+
+    __slots__ = ("_depth",)
+
+
+def depth_of(schedule: Any) -> int:
+    """Return how many schedules lie within each other, itself included."""
+    if not isinstance(schedule, Compound):
+        return 1
+    depth: int | None = getattr(schedule, "_depth", None)
+    if depth is None:  # one that came out of a pickle
+        from dataclasses import fields
+
+        parts = [getattr(schedule, field.name) for field in fields(schedule) if field.init]  # type: ignore[arg-type]
+        depth = 1 + max(depth_of(part) for part in parts if isinstance(part, Schedule))
+        object.__setattr__(schedule, "_depth", depth)
+    return depth
 
 
 class Composed(Schedule):

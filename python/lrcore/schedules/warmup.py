@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from lrcore._ranges import FRACTION, SHARE
 from lrcore.schedules import functions as fn
-from lrcore.schedules.checks import check_counts, check_numbers, check_schedules, check_word, put
-from lrcore.schedules.schedule import Schedule, phases_of, steps_of, wrapped
+from lrcore.schedules.checks import check_counts, check_depth, check_numbers, check_schedules, check_word, put
+from lrcore.schedules.schedule import Compound, Schedule, phases_of, steps_of, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,7 +133,7 @@ def risen(x: Any, shape: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class WarmedUp(Schedule):
+class WarmedUp(Compound):
     """A schedule after a warm-up; made by :meth:`Schedule.warmup <lrcore.schedules.Schedule.warmup>`.
 
     ``value(t) = start + (first − start) · (t + 1) / steps`` for ``t < steps``, then the schedule.
@@ -160,11 +160,14 @@ class WarmedUp(Schedule):
     steps: int
     start: float = 0.0
     shape: str = "linear"
-    _rest: Schedule = field(init=False, repr=False, compare=False)
-    _first: float = field(init=False, repr=False, compare=False)
+    # What follows the warm-up, and the first value: made when they are first needed, since a warm-up within another one
+    # is fitted into the steps that the other leaves, and to make all forms at once would double the work with each.
+    _fitted: Schedule | None = field(default=None, init=False, repr=False, compare=False)
+    _peak: float | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_schedules(self, "schedule")
+        check_depth(self, "schedule")
         length = self.schedule.length
         steps = steps_of("warmup: steps", self.steps, length)
         if length is not None and steps > length:
@@ -172,8 +175,26 @@ class WarmedUp(Schedule):
         check_numbers(self, "start")
         check_word(self, "shape", SHAPES)
         put(self, "steps", steps)
-        put(self, "_rest", self.schedule._shortened(steps))
-        put(self, "_first", self.schedule(0))
+        _fit(self)
+
+    @property
+    def _rest(self) -> Schedule:
+        rest = self._fitted
+        if rest is None:
+            length = self.schedule.length
+            if length is not None and self.steps > length:
+                raise ValueError(f"warmup: {self!r} has {self.steps} steps of warm-up in a length of {length}")
+            rest = self.schedule._shortened(self.steps)
+            put(self, "_fitted", rest)
+        return rest
+
+    @property
+    def _first(self) -> float:
+        first = self._peak
+        if first is None:
+            first = self.schedule._value(0)
+            put(self, "_peak", first)
+        return first
 
     @property
     def _is_factor(self) -> bool:
@@ -219,9 +240,26 @@ class WarmedUp(Schedule):
         return max(self._value(0), self._first, self._rest.maximum) if self.steps else self._rest.maximum
 
     def _shortened(self, steps: int) -> Schedule:
-        return WarmedUp(self.schedule._shortened(steps), self.steps, self.start, self.shape)
+        shorter = self.schedule._shortened(steps)
+        # Without the checks that fit it at once.
+        made = object.__new__(WarmedUp)
+        values = {"schedule": shorter, "steps": self.steps, "start": self.start, "shape": self.shape}
+        for name, value in {**values, "_fitted": None, "_peak": None}.items():
+            put(made, name, value)
+        return made
 
     def _parts(self) -> Iterator[tuple[str, float]]:
         yield "warm-up", 0
         for name, at in phases_of(self._rest):
             yield name, at + self.steps
+
+
+def _fit(schedule: Schedule) -> None:
+    """Fit all warm-ups in a schedule, or raise."""
+    if isinstance(schedule, WarmedUp):
+        _fit(schedule._rest)
+    elif isinstance(schedule, Compound):
+        for part in fields(schedule):  # type: ignore[arg-type]
+            value = getattr(schedule, part.name)
+            if isinstance(value, Schedule):
+                _fit(value)
