@@ -276,5 +276,7 @@ def test_a_gradient_that_is_to_be_zeroed_must_be_writable_and_its_own():
 
 def test_independent_decay_needs_a_rate_with_a_largest_value():
     opt = lrcore.SGD(np.ones(1), lr=schedules.Exponential(1.0, gamma=1.1), weight_decay=0.1, decay="independent")
-    with pytest.raises(ValueError, match=r"has no largest value: its gamma is more than 1$"):
+    with pytest.raises(
+        ValueError, match=r"^the largest value of Exponential.* is not known: values grow without an end"
+    ):
         opt.step(np.zeros(1))

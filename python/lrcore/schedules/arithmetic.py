@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lrcore.schedules import functions as fn
+from lrcore.schedules.bounds import products
 from lrcore.schedules.checks import check_depth, check_numbers, check_schedules, put
 from lrcore.schedules.decays import LARGEST, SMALLEST_NORMAL, Constant
 from lrcore.schedules.schedule import Compound, Schedule, settled, wrapped
@@ -76,8 +77,9 @@ class Scaled(Compound):
         values: Floats = fn.minimum(self.schedule._values(steps) * self.factor, LARGEST)
         return values
 
-    def _maximum(self) -> float:
-        return min(self.schedule.maximum * self.factor, LARGEST)
+    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+        low, high = products(self.schedule._bounds(first, last), (self.factor, self.factor))
+        return capped(low), capped(high)
 
     def _shortened(self, steps: int) -> Schedule:
         return Scaled(self.schedule._shortened(steps), self.factor)
@@ -195,6 +197,10 @@ class Product(Pair):
     def _merged(first: float, second: float) -> float | None:
         return product(first, second)
 
+    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+        low, high = products(self.a._bounds(first, last), self.b._bounds(first, last))
+        return capped(low), capped(high)
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Sum(Pair):
@@ -230,6 +236,10 @@ class Sum(Pair):
     @staticmethod
     def _merged(first: float, second: float) -> float | None:
         return min(first + second, LARGEST)
+
+    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+        (a, b), (c, d) = self.a._bounds(first, last), self.b._bounds(first, last)
+        return capped(a + c), capped(b + d)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -273,6 +283,10 @@ class AtLeast(Pair):
     def _merged(first: float, second: float) -> float | None:
         return max(first, second)
 
+    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+        (a, b), (c, d) = self.a._bounds(first, last), self.b._bounds(first, last)
+        return max(a, c), max(b, d)
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class AtMost(Pair):
@@ -306,6 +320,10 @@ class AtMost(Pair):
     @staticmethod
     def _merged(first: float, second: float) -> float | None:
         return min(first, second)
+
+    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+        (a, b), (c, d) = self.a._bounds(first, last), self.b._bounds(first, last)
+        return min(a, c), min(b, d)
 
 
 def product(first: float, second: float) -> float | None:
@@ -369,3 +387,8 @@ def _outermost(schedule: Schedule) -> tuple[str, float, Schedule] | None:
 def _factor(schedule: Schedule) -> str:
     """Return the left side of a product as it is printed."""
     return f"({schedule!r})" if isinstance(schedule, Sum) else repr(schedule)
+
+
+def capped(bound: float) -> float:
+    """Return a bound of values that are at most the largest number; an infinite one says that they grow."""
+    return bound if bound == math.inf else min(bound, LARGEST)

@@ -10,8 +10,9 @@ import numpy as np
 
 from lrcore._ranges import POSITIVE, check_count
 from lrcore.schedules import functions as fn
+from lrcore.schedules.bounds import before, hull, span, window
 from lrcore.schedules.checks import check_counts, check_depth, check_numbers, check_schedules, put
-from lrcore.schedules.schedule import Compound, Schedule, largest, wrapped
+from lrcore.schedules.schedule import Compound, Schedule, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,8 +74,8 @@ class Shifted(Compound):
             return super(Shifted, self)._values(steps)
         return self.schedule._values(np.maximum(steps - self.steps, 0))
 
-    def _maximum(self) -> float:
-        return self.schedule.maximum if self.steps >= 0 else super(Shifted, self)._maximum()
+    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+        return self.schedule._bounds(*window(first, last, self.steps))
 
     def _shortened(self, steps: int) -> Schedule:
         # One that begins within its course would begin elsewhere in a shorter one.
@@ -140,8 +141,13 @@ class Stretched(Compound):
         return f"{wrapped(self.schedule)}.stretch({self.factor!r})"
 
     def _value(self, step: float) -> float:
+        return self.schedule._value(self._inner(step))
+
+    def _inner(self, step: float) -> float:
+        if step == math.inf:
+            return step
         inner = step / self.factor if step < fn.EXACT else math.inf
-        return self.schedule._value(inner if inner < fn.EXACT else _divided(step, self.factor))
+        return inner if inner < fn.EXACT else _divided(step, self.factor)
 
     def _values(self, steps: Any) -> Floats:
         inner = steps / self.factor
@@ -149,9 +155,8 @@ class Stretched(Compound):
             return super(Stretched, self)._values(steps)
         return self.schedule._values(inner)
 
-    def _maximum(self) -> float:
-        # One that is compressed passes over steps.
-        return super(Stretched, self)._maximum() if self.factor < 1.0 and self.length else self.schedule.maximum
+    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+        return self.schedule._bounds(self._inner(first), self._inner(last))
 
     def _parts(self) -> Iterator[tuple[str, float]]:
         return ((name, at * self.factor) for name, at in self.schedule._parts())
@@ -238,10 +243,24 @@ class Repeated(Compound):
             within = np.where(steps // period >= self.times, period, within)
         return self.schedule._values(within)
 
-    def _maximum(self) -> float:
-        assert self.period is not None  # noqa: S101 (for the type checker)
-        within = largest(self.schedule, self.period)
-        return within if self.times is None else max(within, self.schedule(self.period))
+    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+        period, length = self.period or 1, self.length
+        parts = []
+        if length is None or first < length:
+            end = last if length is None else before(length, first, last)
+            latest = before(period, first, math.inf)
+            if span(first, end) >= period:
+                parts.append(self.schedule._bounds(first * 0, latest))
+            else:
+                begin, stop = first % period, end % period
+                parts += (
+                    [self.schedule._bounds(begin, stop)]
+                    if begin <= stop
+                    else [self.schedule._bounds(begin, latest), self.schedule._bounds(first * 0, stop)]
+                )
+        if length is not None and last >= length:
+            parts.append(self.schedule._bounds(period, period))
+        return hull(*parts)
 
     def _parts(self) -> Iterator[tuple[str, float]]:
         period, count = self.period or 1, 0
@@ -303,8 +322,8 @@ class Held(Compound):
             return super(Held, self)._values(steps)
         return self.schedule._values(steps - steps % self.steps)
 
-    def _maximum(self) -> float:
-        return self.schedule.maximum if self.length is None else super(Held, self)._maximum()
+    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+        return self.schedule._bounds(first - first % self.steps, last if last == math.inf else last - last % self.steps)
 
     def _shortened(self, steps: int) -> Schedule:
         length, inner = self.length, self.schedule.length

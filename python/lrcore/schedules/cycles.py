@@ -10,6 +10,7 @@ import numpy as np
 
 from lrcore._ranges import SHARE, Range
 from lrcore.schedules import functions as fn
+from lrcore.schedules.bounds import crosses, ends, span
 from lrcore.schedules.checks import MOST_STEPS, check_counts, check_flags, check_numbers, check_word, put
 from lrcore.schedules.schedule import Composed, Schedule
 from lrcore.schedules.stairs import Piecewise
@@ -78,8 +79,10 @@ class CosineRestarts(Schedule):
 
     def _value(self, step: float) -> float:
         cycle, since, length = self._cycle(step)
-        peak = max(self.start * math.pow(self.decay, cycle), min(self.start, self.end))
-        return float(self._course(since, peak, length))
+        return float(self._course(since, self._peak(cycle), length))
+
+    def _peak(self, cycle: float) -> float:
+        return max(self.start * math.pow(self.decay, cycle), min(self.start, self.end))
 
     def _course(self, since: Any, peak: Any, length: Any) -> Any:
         height = peak - self.end
@@ -122,8 +125,16 @@ class CosineRestarts(Schedule):
         values: Floats = self._course(since, peak, length)
         return values
 
-    def _maximum(self) -> float:
-        return max(self.start, self.end)
+    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+        low, high = ends(self, first, last, self.end)
+        low = min(low, self.end, self.start)
+        cycle, since, length = self._cycle(first)
+        top = max(self.warmup_steps - 1, 0)
+        if self.start < self.end:
+            return low, self.end if span(first, last) >= length - since else high
+        if since <= top and span(first, last) >= top - since:
+            return low, max(high, self._peak(cycle))
+        return low, max(high, self._peak(cycle + 1)) if span(first, last) >= length - since else high
 
 
 _MODES = ("triangular", "triangular2", "exp_range")
@@ -202,12 +213,19 @@ class Cyclic(Schedule):
             x = x * fn.power_of(self.gamma, fn.minimum(step, fn.EXACT))
         return fn.clamp(self.low + (self.high - self.low) * x, self.low, self.high)
 
-    def _maximum(self) -> float:
-        if self.mode != "exp_range" or self.gamma in (0.0, 1.0):
-            return self.high if self.gamma or self.mode != "exp_range" else self.low
-        # On the rise x · gammaˣ has its top there.
-        top = min(self.up, int(-1.0 / math.log(self.gamma)))
-        return max(self._value(step) for step in (0, top, min(top + 1, self.up)))
+    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+        period = self.up + (self.up if self.down is None else self.down)
+        low, high = ends(self, first, last, self.low)
+        if crosses(first, last, period, 0):
+            low = self.low
+        top: float = self.up
+        if self.mode == "exp_range" and 0.0 < self.gamma < 1.0:
+            # On the rise x · gammaˣ has its top there.
+            top = min(top, -1.0 / math.log(self.gamma))
+        if crosses(first, last, period, top):
+            # Later tops are not higher.
+            high = max(high, self._value(max(-((int(top) - int(first)) // period), 0) * period + top))
+        return low, high
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -290,8 +308,8 @@ class OneCycle(Composed):
         end = self.steps - 1.0
         return Piecewise((*points, (end, last)) if end > points[-1][0] else tuple(points), self.shape)
 
-    def _maximum(self) -> float:
-        return self._course.maximum
+    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+        return self._course._bounds(first, last)
 
     def _parts(self) -> Iterator[tuple[str, float]]:
         return ((f"phase {i}", max(at, 0.0)) for i, (at, _) in enumerate(self._course.points[:-1], start=1))

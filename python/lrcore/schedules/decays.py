@@ -10,6 +10,7 @@ import numpy as np
 
 from lrcore._ranges import POSITIVE
 from lrcore.schedules import functions as fn
+from lrcore.schedules.bounds import crosses, ends
 from lrcore.schedules.checks import MOST_STEPS, check_counts, check_numbers
 from lrcore.schedules.schedule import Schedule
 
@@ -58,8 +59,9 @@ class Constant(Schedule):
     def _values(self, steps: Any) -> Floats:
         return np.full(steps.shape, self.value)
 
-    def _maximum(self) -> float:
-        return self.value
+    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+        del first, last
+        return self.value, self.value
 
 
 class Endless(Schedule):
@@ -110,8 +112,8 @@ class Exponential(Endless):
     def _value(self, step: Any) -> Any:
         return scaled(self.start, self.gamma, step if self.steps == 1.0 else _over(step, self.steps))
 
-    def _maximum(self) -> float:
-        return first_of_falling(self, self.start, self.gamma)
+    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+        return ends(self, first, last, limit_of(self.start, self.gamma))
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -154,8 +156,8 @@ class InverseTime(Endless):
     def _value(self, step: Any) -> Any:
         return self.start / (1.0 + self.gamma * fn.minimum(_over(step, self.steps), LARGEST))
 
-    def _maximum(self) -> float:
-        return self.start
+    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+        return ends(self, first, last, 0.0 if self.gamma else self.start)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -196,8 +198,8 @@ class InverseSqrt(Endless):
     def _value(self, step: Any) -> Any:
         return self.start / fn.sqrt(1.0 + _over(step, self.timescale))
 
-    def _maximum(self) -> float:
-        return self.start
+    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+        return ends(self, first, last, 0.0)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -241,11 +243,9 @@ class Noam(Endless):
         rise, fall = _over(t, float(self.warmup_steps)) / math.sqrt(self.warmup_steps), 1.0 / fn.sqrt(_over(t, 1.0))
         return self.factor / math.sqrt(self.d_model) * fn.minimum(rise, fall)
 
-    def _maximum(self) -> float:
-        top: float = max(
-            self._value(step) for step in (self.warmup_steps - 2, self.warmup_steps - 1, self.warmup_steps) if step >= 0
-        )
-        return top
+    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+        low, high = ends(self, first, last, 0.0)
+        return low, max(high, self._value(min(max(self.warmup_steps - 1, first), last)))
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -290,15 +290,17 @@ class CosineWave(Endless):
         angle = math.pi * fn.remainder(step, self.period) / (self.period / 2.0)
         return fn.clamp(self.low + (self.high - self.low) * ((1.0 + fn.cos(angle)) / 2.0), self.low, self.high)
 
-    def _maximum(self) -> float:
-        return self.high
+    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+        low, high = ends(self, first, last, self.low)
+        top = self.high if crosses(first, last, self.period, 0.0) else high
+        return self.low if crosses(first, last, self.period, self.period / 2.0) else low, top
 
 
-def first_of_falling(schedule: Schedule, start: float, gamma: float) -> float:
-    """Return the first value as the largest, or raise if the values grow."""
-    if gamma > 1.0 and start > 0.0:
-        raise ValueError(f"{schedule!r} has no largest value: its gamma is more than 1")
-    return start
+def limit_of(start: float, gamma: float) -> float:
+    """Return what ``start · gamma^t`` tends to."""
+    if start == 0.0 or gamma == 1.0:
+        return start
+    return math.inf if gamma > 1.0 else 0.0
 
 
 def scaled(start: float, gamma: float, times: Any) -> Any:

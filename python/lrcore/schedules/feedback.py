@@ -53,8 +53,9 @@ class Feedback(Schedule):
     def _values(self, steps: Any) -> Floats:
         return np.ones(steps.shape)
 
-    def _maximum(self) -> float:
-        return 1.0
+    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+        del first, last
+        return 1.0, 1.0
 
 
 class Tracker:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrcore._ranges import as_number, check_count
 from lrcore.schedules import functions as fn
+from lrcore.schedules.bounds import before, hull, window
 from lrcore.schedules.checks import check_counts, check_depth, check_numbers, check_schedules, check_word, put
 from lrcore.schedules.decays import Constant
 from lrcore.schedules.ramps import Cosine, Linear, Ramp, Sqrt
@@ -16,7 +17,6 @@ from lrcore.schedules.schedule import (
     Compound,
     Schedule,
     as_schedule,
-    largest,
     phases_of,
     settled,
     steps_of,
@@ -101,9 +101,13 @@ class Then(Compound):
             return self.first._values(steps)
         return fn.joined(steps, self._at, self.first._values, self.second._values)
 
-    def _maximum(self) -> float:
-        second = self.second.maximum
-        return max(largest(self.first, self._at), second) if self._at else second
+    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+        parts = []
+        if first < self._at:
+            parts.append(self.first._bounds(first, before(self._at, first, last)))
+        if last >= self._at:
+            parts.append(self.second._bounds(*window(first, last, self._at)))
+        return hull(*parts)
 
     def _shortened(self, steps: int) -> Schedule:
         length = settled(self.second)
@@ -239,6 +243,16 @@ class CooledDown(Compound):
         yield from takewhile(lambda part: part[1] < self._begin, phases_of(self.schedule))
         yield "cool-down", self._begin
 
+    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+        if not self.steps:
+            return self.schedule._bounds(first, last)
+        parts = []
+        if first < self._begin:
+            parts.append(self.schedule._bounds(first, before(self._begin, first, last)))
+        if last >= self._begin:
+            parts.append(self._fall._bounds(*window(first, last, self._begin)))
+        return hull(*parts)
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class WSD(Composed):
@@ -333,8 +347,8 @@ class WSD(Composed):
         changes = {"end": self.end if end is None else end, "shape": self.shape if shape is None else shape}
         return replace(self, steps=at + decay_steps, decay_steps=decay_steps, **changes)  # type: ignore[arg-type]
 
-    def _maximum(self) -> float:
-        return max(self.peak if self.steps > self.decay_steps else 0.0, self._value(0), self._value(self.steps))
+    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+        return self._course._bounds(first, last)
 
     def _shortened(self, steps: int) -> Schedule:
         if steps + self.warmup_steps + self.decay_steps > self.steps:

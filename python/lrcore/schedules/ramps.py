@@ -12,6 +12,7 @@ import numpy as np
 
 from lrcore._ranges import NON_NEGATIVE, POSITIVE, REAL
 from lrcore.schedules import functions as fn
+from lrcore.schedules.bounds import ends
 from lrcore.schedules.checks import check_counts, check_numbers, put
 from lrcore.schedules.schedule import Schedule
 
@@ -55,8 +56,8 @@ class Finite(Schedule):
             lambda since: np.full(since.shape, self.end),
         )
 
-    def _maximum(self) -> float:
-        return max(self._value(0), self.end)
+    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+        return ends(self, first, last, self.end)
 
     @property
     def length(self) -> int:

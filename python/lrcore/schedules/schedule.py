@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from functools import partial
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 # How many values are worked out together: what lies between stays in the cache.
 _TILE = 2**15
-# The steps that are looked at together for the largest value of a schedule, and the most that are looked at.
-_STRETCH = 2**18
-_MOST_LOOKED_AT = 10**8
 
 
 class Schedule(ABC):
@@ -101,10 +99,14 @@ class Schedule(ABC):
 
     @property
     def maximum(self) -> float:
-        """The largest value of its course. One that is stretched or held may pass over it between two steps.
+        """The largest value at whole steps.
+
+        It is composed from the parts, whatever their length, and the same as that of all values but for rounding. The
+        peak of a product or a sum of several waves whose periods have no common multiple may be missed by a little.
 
         Raises:
-            ValueError: If there is none, since the values grow for ever, or if it is not known.
+            ValueError: If there is none, since the values grow without an end, or if it is not known, since a function
+                without a length is a part.
         """
         return self._maximum()
 
@@ -126,11 +128,19 @@ class Schedule(ABC):
         """Return the values at an array of steps below 2⁵³, equal to those of ``_value``."""
         return np.array([self._value(step) for step in steps.ravel().tolist()], np.float64).reshape(steps.shape)
 
+    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+        """Return numbers that no value from one step to another, which may be infinite, lies outside of."""
+        if first == last:
+            value = self._value(first)
+            return value, value
+        return -math.inf, math.inf
+
     def _maximum(self) -> float:
         """Return the largest value, or raise."""
-        if self.length is None:
-            raise ValueError(f"the largest value of {self!r} is not known, since it has no length")
-        return largest(self, self.length + 1)
+        from lrcore.schedules.bounds import largest
+
+        last = settled(self)
+        return largest(self, math.inf if last is None else last)
 
     def _shortened(self, steps: int) -> Schedule:
         """Return the same course in that many steps fewer, of a schedule with a length at least as long."""
@@ -544,14 +554,6 @@ def refuse_factor(name: str, schedule: Schedule) -> None:
 def settled(schedule: Schedule) -> int | None:
     """Return the step from which on the value stays the same, if there is one."""
     return 0 if schedule._is_constant else schedule.length
-
-
-def largest(schedule: Schedule, steps: int) -> float:
-    """Return the largest value at the first steps, of which there is at least one."""
-    if steps > _MOST_LOOKED_AT:
-        raise ValueError(f"the largest value of {schedule!r} is not known, since it is too long to look at every step")
-    starts = range(0, steps, _STRETCH)
-    return max(float(schedule.values(range(k, min(k + _STRETCH, steps))).max()) for k in starts)
 
 
 def steps_of(where: str, given: Any, length: int | None, *, least: int = 0) -> int:

@@ -12,8 +12,9 @@ import numpy as np
 
 from lrcore._ranges import NON_NEGATIVE, POSITIVE, Range, as_number, check_count
 from lrcore.schedules import functions as fn
+from lrcore.schedules.bounds import ends
 from lrcore.schedules.checks import MOST_STEPS, check_counts, check_numbers, check_word, put
-from lrcore.schedules.decays import LARGEST, Endless, first_of_falling, scaled
+from lrcore.schedules.decays import LARGEST, Endless, limit_of, scaled
 from lrcore.schedules.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ class Step(Endless):
     def _values(self, steps: Any) -> Floats:
         return np.full(steps.shape, self.start) if self.step_size > fn.EXACT else Endless._values(self, steps)
 
-    def _maximum(self) -> float:
-        return first_of_falling(self, self.start, self.gamma)
+    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+        return ends(self, first, last, limit_of(self.start, self.gamma))
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -121,8 +122,8 @@ class MultiStep(Schedule):
         values: Floats = levels[np.searchsorted(np.array(past, np.int64), steps, side="right")]
         return values
 
-    def _maximum(self) -> float:
-        return max(self._value(0), self._value(self.length))
+    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+        return ends(self, first, last)
 
     def _shortened(self, steps: int) -> Schedule:
         if self.milestones and self.milestones[0] < steps:
@@ -203,8 +204,12 @@ class Piecewise(Schedule):
             values[between] = np.clip(course, np.minimum(first, last), np.maximum(first, last))
         return values
 
-    def _maximum(self) -> float:
-        return max(self._value(0), *(height for at, height in self.points if at >= 0), self.points[-1][1])
+    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+        within = [height for at, height in self.points if first <= at <= last]
+        values = [self._value(first), *within]
+        if self.shape != "constant" or last < self._at[-1]:
+            values.append(self._value(last))
+        return min(values), max(values)
 
     def _parts(self) -> Iterator[tuple[str, float]]:
         for at in self._at:
@@ -269,8 +274,14 @@ class Table(Schedule):
         values: Floats = np.array(self.table)[np.minimum(steps.astype(np.int64), len(self.table) - 1)]
         return values
 
-    def _maximum(self) -> float:
-        return max(self.table)
+    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+        end = len(self.table) - 1
+        values = self.table[min(int(first), end) : (end if last >= end else int(last)) + 1]
+        return min(values), max(values)
+
+
+# How many steps of a function are evaluated to bound it.
+_MOST_ASKED = 10**5
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -315,6 +326,13 @@ class Lambda(Schedule):
     def length(self) -> int | None:
         """The step from which on the value stays the same."""
         return self.steps
+
+    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+        if self.steps is None or self.steps - first > _MOST_ASKED:
+            return Schedule._bounds(self, first, last)
+        end = min(last, self.steps)
+        values = [self._value(step) for step in range(int(min(first, end)), int(end) + 1)]
+        return min(values), max(values)
 
     def _value(self, step: float) -> float:
         at = int(step) if self.steps is None else min(int(step), self.steps)
@@ -392,8 +410,14 @@ class Chebyshev(Schedule):
                 place = size - 1 - place
         return place
 
-    def _maximum(self) -> float:
-        return max(self._rate(math.pi * 0.5 / self.steps), 1.0 / self.largest)
+    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+        least = 1.0 / self.largest
+        if first >= self.steps:
+            return least, least
+        if self.order == "fractal":
+            return least, max(self._rate(math.pi * 0.5 / self.steps), least)
+        low, high = ends(self, first, min(last, self.steps - 1) if first <= self.steps - 1 else first)
+        return (least if last > self.steps - 1 else low), high
 
 
 def _counts(where: str, given: Any) -> list[int]:

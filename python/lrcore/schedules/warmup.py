@@ -10,6 +10,7 @@ import numpy as np
 
 from lrcore._ranges import FRACTION, SHARE
 from lrcore.schedules import functions as fn
+from lrcore.schedules.bounds import before, ends, hull, window
 from lrcore.schedules.checks import check_counts, check_depth, check_numbers, check_schedules, check_word, put
 from lrcore.schedules.schedule import Compound, Schedule, phases_of, steps_of, wrapped
 
@@ -119,8 +120,8 @@ class Warmup(Schedule):
         end = self.steps if self.shape != "exponential" else 40 * self.steps
         return fn.joined(steps, end, self._course, lambda since: np.ones(since.shape))
 
-    def _maximum(self) -> float:
-        return 1.0
+    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+        return ends(self, first, last, 1.0)
 
 
 def risen(x: Any, shape: str) -> Any:
@@ -236,11 +237,22 @@ class WarmedUp(Compound):
             self._rest._values,
         )
 
-    def _maximum(self) -> float:
-        return max(self._value(0), self._first, self._rest.maximum) if self.steps else self._rest.maximum
+    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+        parts = []
+        if first < self.steps:
+            end = before(self.steps, first, last)
+            values = self._value(first), self._risen(min((end + 1) / self.steps, 1.0))
+            parts.append((min(values), max(values)))
+        if last >= self.steps:
+            parts.append(self._rest._bounds(*window(first, last, self.steps)))
+        return hull(*parts)
 
     def _shortened(self, steps: int) -> Schedule:
         shorter = self.schedule._shortened(steps)
+        if self.steps and shorter._is_constant and not self.schedule._is_constant:
+            raise ValueError(
+                f"{self!r} can't be fitted into {steps} steps fewer: no step would be left for its warm-up"
+            )
         # Without the checks that fit it at once.
         made = object.__new__(WarmedUp)
         values = {"schedule": shorter, "steps": self.steps, "start": self.start, "shape": self.shape}
