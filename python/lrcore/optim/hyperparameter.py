@@ -82,7 +82,9 @@ class Flag:
     __slots__ = ()
 
     def check(self, name: str, value: Any) -> bool:
-        """Return the flag as a bool."""
+        """Return the flag as a bool; it may be an array or a tensor without axes."""
+        if getattr(value, "shape", None) == () and hasattr(value, "item"):
+            value = value.item()
         if not isinstance(value, bool | np.bool_):
             raise TypeError(f"{name} must be True or False, got {value!r}")
         return bool(value)

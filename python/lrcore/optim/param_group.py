@@ -245,7 +245,7 @@ _QUIET: dict[str, tuple[Any, ...]] = {
 
 
 def _parts(value: Any) -> tuple[Any, ...]:
-    return value if isinstance(value, tuple) else (value,)
+    return tuple(value) if isinstance(value, tuple | list) else (value,)
 
 
 def is_scheduled(value: Any) -> bool:
@@ -256,7 +256,7 @@ def is_scheduled(value: Any) -> bool:
 def value_at(value: Any, step: int) -> Any:
     """Return a hyperparameter with the values of its schedules at a step."""
     parts = tuple(part(step) if isinstance(part, Schedule) else part for part in _parts(value))
-    return parts if isinstance(value, tuple) else parts[0]
+    return parts if isinstance(value, tuple | list) else parts[0]
 
 
 def choose_schedules(

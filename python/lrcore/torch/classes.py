@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, Unpack
 
 import torch
 
+from lrcore.optim.hyperparameter import plain
 from lrcore.torch.engine import AdagradEngine, AdamEngine, RMSpropEngine, SGDEngine
 from lrcore.torch.optimizer import DropIn
 
@@ -329,7 +330,7 @@ class Adagrad(DropIn, torch.optim.Adagrad):
         given = self._start(options, lr=lr, lr_decay=lr_decay, weight_decay=weight_decay, eps=eps)
         super().__init__(
             params,
-            initial_accumulator_value=initial_accumulator_value,
+            initial_accumulator_value=plain(initial_accumulator_value),
             foreach=foreach,
             maximize=maximize,
             differentiable=differentiable,

@@ -14,7 +14,7 @@ from lrcore.optim.options import GROUP_OPTIONS
 from lrcore.optim.param_group import ParamGroup
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 # Counts up to this have a number of float32 each.
 _FLOAT32_COUNTS = 2.0**24
@@ -80,6 +80,12 @@ class Engine(Optimizer):
     def names(self) -> list[str]:
         """The names of the parameters, in their order."""
         return self._names
+
+    def decay_by_names(self, names: Sequence[str | None]) -> None:
+        """Match ``no_decay`` with the program's names of all parameters, which need not be unique, as its own are."""
+        for number, name in enumerate(names):
+            if name is not None:
+                self._stepper.set_decays(number, self._common.decays(name))
 
     def keep_state_in(self, mappings: list[dict[str, Any]], *, counts_steps: bool) -> None:
         """Keep the state of each parameter in a mapping, with counts of its steps or without."""

@@ -133,6 +133,10 @@ class Group:
                 self._write(name, value_at(value, steps))
         self._remember()
 
+    def adopt(self, present: ParamGroup) -> None:
+        """Take the very schedules that the engine has: given to it again, they are not new ones."""
+        self.schedules = {name: present[name] for name in self.schedules}
+
     def show(self, steps: int, present: ParamGroup | None) -> None:
         """Put the values of the step after so many in the place of schedules, where PyTorch's users look for them.
 
@@ -142,9 +146,6 @@ class Group:
         """
         # What was edited since the last step stays as it is, and is found by the next one.
         is_edited = self.has_changed()
-        if present is not None and not is_edited:
-            # The very schedules that the engine has: given to it again, they are not new ones.
-            self.schedules = {name: present[name] for name in self.schedules}
         for name, schedule in self.schedules.items():
             place = self._place_of(name)
             if name in place and place[name] == self._written.get(name, place[name]):
@@ -182,6 +183,18 @@ class Group:
         self._size = len(self.given)
 
 
+def number_for_torch(value: Any) -> Any:
+    """Return a number, or a pair of numbers, as PyTorch's constructors take them.
+
+    They refuse scalars of NumPy and JAX in some places, and a pair of a tensor and a number. What may be edited in
+    place, a tensor or an array that is a number by itself, stays what it is.
+    """
+    if isinstance(value, tuple | list):
+        are_tensors = bool(value) and all(isinstance(part, torch.Tensor) for part in value)
+        return tuple(value) if are_tensors else plain(tuple(value))
+    return value if isinstance(value, torch.Tensor | np.ndarray) else plain(value)
+
+
 def check_own(given: Mapping[str, Any]) -> None:
     """Check what a group has for lrcore, but for values, which the optimizer checks.
 
@@ -217,21 +230,43 @@ def warn_of_bare_options(given: Mapping[str, Any], index: int) -> None:
     )
 
 
-def structure_of(given: Mapping[str, Any], params: list[Any]) -> Any:
-    """Return the parameters of a group as the engine takes them, by name if they have names, and add them to a list."""
-    # A parameter that is there twice, as tied weights may be, moves once.
-    first = {id(param): i for i, param in reversed(list(enumerate(given["params"])))}
-    places = sorted(first.values())
-    own = [given["params"][i] for i in places]
-    params += own
-    names = given.get("param_names")
-    if not names:
-        return own
-    # Names may be too few, or not their own: nobody keeps programs from editing lists.
+def structures_of(groups: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[Any], list[str | None]]:
+    """Return the parameters of all groups as the engine takes them, in a list, and their names there.
+
+    Names need not be their own, in a group or in all of them, nor as many as parameters: nobody keeps programs from
+    that. To the engine those that were there before have the number of the parameter or the group before them.
+
+    Returns:
+        For each group a list, or a mapping by names that are unique; all parameters; and what each is called by the
+        program, or None without names.
+    """
+    structures: list[Any] = []
+    params: list[Any] = []
+    names: list[str | None] = []
+    taken: set[str] = set()
+    for index, given in enumerate(groups):
+        # A parameter that is there twice, as tied weights may be, moves once.
+        first = {id(param): i for i, param in reversed(list(enumerate(given["params"])))}
+        own = {i: given["params"][i] for i in sorted(first.values())}
+        known = given.get("param_names")
+        called = {i: str(known[i] if i < len(known) else i) if known else None for i in own}
+        params += own.values()
+        names += called.values()
+        structures.append(_by_name(own, called, index, taken) if known else list(own.values()))
+    return structures, params, names
+
+
+def _by_name(own: Mapping[int, Any], called: Mapping[int, str | None], index: int, taken: set[str]) -> dict[str, Any]:
+    """Return parameters of a group by names that are in no group yet."""
     named: dict[str, Any] = {}
-    for i, param in zip(places, own, strict=True):
-        name = names[i] if i < len(names) else str(i)
-        named[name if name not in named else f"{i}.{name}"] = param
+    for i, param in own.items():
+        name = str(called[i])
+        if name in named:
+            name = f"{i}.{name}"
+        while name in taken or name in named:
+            name = f"{index}.{name}"
+        named[name] = param
+    taken.update(named)
     return named
 
 

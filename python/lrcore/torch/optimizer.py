@@ -17,7 +17,7 @@ from lrcore.optim.option_docs import document
 from lrcore.optim.options import GROUP_OPTIONS, split
 from lrcore.optim.param_group import is_scheduled, value_at
 from lrcore.schedules.schedule import remedy_for
-from lrcore.torch.groups import Group, check_own, copied, structure_of, warn_of_bare_options
+from lrcore.torch.groups import Group, check_own, copied, number_for_torch, structures_of, warn_of_bare_options
 from lrcore.torch.preserving import buffers_kept, copy_of, recompute_statistics
 from lrcore.torch.saving import Savable
 
@@ -73,7 +73,7 @@ class DropIn(Savable):
         for key, value in values.items():
             if remedy := remedy_for(value):
                 raise TypeError(f"{key} must be a number or a schedule, got {value!r}{remedy}")
-        return {key: value_at(value, 0) for key, value in values.items()}
+        return {key: number_for_torch(value_at(value, 0)) for key, value in values.items()}
 
     # Groups
 
@@ -243,8 +243,10 @@ class DropIn(Savable):
                 except BaseException:
                     group.forget()
                     raise
-            if group.schedules and group.shown != engine.steps:
-                group.show(engine.steps, engine.param_groups[index])
+            if group.schedules:
+                group.adopt(engine.param_groups[index])
+                if group.shown != engine.steps:
+                    group.show(engine.steps, engine.param_groups[index])
         if own._has_inference and not torch.is_inference_mode_enabled():
             raise RuntimeError("a parameter was made in inference mode; it can be stepped within inference mode alone")
         return engine
@@ -256,11 +258,10 @@ class DropIn(Savable):
             known[id(given)] if id(given) in known else self._watched(index)
             for index, given in enumerate(self.param_groups)
         ]
-        params: list[Any] = []
         for group in self._groups:
             group.take(self.steps)
         told = [dict(group.schedules) for group in self._groups]
-        structures = [structure_of(group.given, params) for group in self._groups]
+        structures, params, names = structures_of([group.given for group in self._groups])
         engine = self._engine_class(
             [{"params": one, **self._own(group.values())} for one, group in zip(structures, self._groups, strict=True)],
             **self._of_all,
@@ -273,6 +274,7 @@ class DropIn(Savable):
         states = self.state
         mappings = [states.get(param) for param in params]
         self._params, self._mappings = params, [one if isinstance(one, dict) else {} for one in mappings]
+        engine.decay_by_names(names)
         engine.keep_state_in(self._mappings, counts_steps=self._counts_steps)
         self._lists = [list(self.param_groups), *(list(group["params"]) for group in self.param_groups)]
         self._has_inference = any(not is_lazy(param) and param.is_inference() for param in params)
