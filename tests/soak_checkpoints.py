@@ -61,12 +61,14 @@ def make() -> lrcore.AdamW:
     return opt
 
 
-def places(value: object) -> list[tuple[object, object]]:
-    """Every part of a value, as what it is in and its key there."""
+def places(value: object, depth: int = 100) -> list[tuple[object, object]]:
+    """Every part of a value down to a depth, as what it is in and its key there."""
+    if depth == 0:
+        return []
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     found: list[tuple[object, object]] = []
     for key, part in items:
-        found += [(value, key), *places(part)]
+        found += [(value, key), *places(part, depth - 1)]
     return found
 
 

@@ -52,6 +52,7 @@ _LARGEST_SIZE = 2**63 - 1
 # What is between brackets and commas becomes an object: some 100 bytes for the first, and 40 for the others.
 _MOST_BRACKETS = 4_000_000
 _MOST_COMMAS = 8_000_000
+_MOST_DIGITS = 400  # a longer integer is not written as one
 
 
 class DamagedError(ValueError):
@@ -130,6 +131,7 @@ class File:
             ValueError: If the file is from elsewhere.
             OSError: If it can't be read.
         """
+        self.names()  # what is damaged is no file from elsewhere
         text, checksum = self.metadata.get(TEXT), self.metadata.get(_CHECKSUM)
         if text is None and checksum is None:
             raise ValueError(f"{self.path} is no checkpoint of lrcore, though a safetensors file")
@@ -340,7 +342,7 @@ def _parsed(header: bytes) -> tuple[dict[str, str], dict[str, Any]]:
     """Return the metadata of a header, and all else that it says, or raise a ValueError."""
     if excess := _excess(header):
         raise ValueError(f"it has {excess}")
-    parsed = json.loads(header.decode())
+    parsed = from_json(header.decode())
     if not isinstance(parsed, dict):
         raise ValueError(f"it is no object, but {type(parsed).__name__}")
     metadata = parsed.pop("__metadata__", None)
@@ -349,6 +351,20 @@ def _parsed(header: bytes) -> tuple[dict[str, str], dict[str, Any]]:
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError("its metadata is no text by name")
     return metadata, parsed
+
+
+def from_json(text: str) -> Any:
+    """Return what a JSON text says, or raise a ValueError, also if an integer in it has too many digits.
+
+    The time to convert them grows with the square of their number.
+    """
+    return json.loads(text, parse_int=_short_integer)
+
+
+def _short_integer(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return int(digits)
 
 
 def _entry_of(name: str, given: Any, start: int) -> Entry:

@@ -278,7 +278,7 @@ def _peek(path: Path, *, whole: bool = False) -> dict[str, Any] | None:
         with _safetensors.opened(path) as file:
             if whole:
                 file.names()
-            description = json.loads(file.metadata[_safetensors.TEXT]) if file.has_checksum else None
+            description = _safetensors.from_json(file.metadata[_safetensors.TEXT]) if file.has_checksum else None
     except (OSError, ValueError, KeyError, RecursionError):
         return None
     return description if isinstance(description, dict) else None
@@ -402,7 +402,7 @@ def _read(file: _safetensors.File) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what a checkpoint holds beside arrays, as it is written and as a state dict, if the file is whole."""
     text = file.text()
     with _understanding(file):
-        description = json.loads(text)
+        description = _safetensors.from_json(text)
     if not isinstance(description, dict) or "version" not in description:
         raise file.damaged("its description has no version")
     if description["version"] != _VERSION:
