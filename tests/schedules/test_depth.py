@@ -157,3 +157,14 @@ def test_many_one_after_the_other():
     made = concat([Linear(1.0, 0.0, steps=2)] * 2000)
     assert made.length == 4000
     assert depth_of(made) < 15
+
+
+def test_a_schedule_is_divided_by_a_number():
+    assert LINE / 2 == LINE * 0.5
+    assert (LINE / np.array(4.0))(0) == 0.25
+    assert again(LINE, lambda s: s / 1.001, 1000)(0) == pytest.approx(1.001**-1000, rel=1e-12)
+    for divisor in (0, -1.0, math.nan):
+        with pytest.raises(ValueError, match=r"^/: the divisor must be in \(0, inf\), got "):
+            LINE / divisor
+    with pytest.raises(TypeError):
+        LINE / LINE

@@ -563,8 +563,8 @@ REFUSED = [
     ("timm", "cosine", {"lr": 0.1, "noise": 0.5}, ValueError, "noise must be None, got 0.5"),
     (
         "timm",
-        "TanhLRScheduler",
-        {"lr": 0.1, "t_initial": 5, "cycle_mul": 1.5, "cycle_limit": 2},
+        "PolyLRScheduler",
+        {"lr": 0.1, "t_initial": 5, "cycle_mul": 1.5, "k_decay": 0.5, "cycle_limit": 2},
         TypeError,
         "t_initial * cycle_mul**1 must be a whole number, got 7.5",
     ),
@@ -682,3 +682,24 @@ def test_no_other_library_is_imported():
     given = json.dumps([(source, *setting) for source, setting in first.items()])
     run = subprocess.run([sys.executable, "-c", code], input=given, text=True, capture_output=True, check=False)  # noqa: S603
     assert (run.stdout, run.stderr) == ("\n", "")
+
+
+@pytest.mark.parametrize("cycle_decay", [1.0, 0.5])
+@pytest.mark.parametrize("k", [1.0, 0.7])
+@pytest.mark.parametrize("name", ["CosineLRScheduler", "TanhLRScheduler", "PolyLRScheduler"])
+def test_cycles_of_timm_may_begin_between_steps(name, k, cycle_decay):
+    cycles = {"t_initial": 30, "cycle_mul": 1.5, "cycle_limit": 4, "cycle_decay": cycle_decay, "lr_min": 0.01}
+    more = {"k_decay": k} if name == "CosineLRScheduler" else {}
+    rate = lrcore.schedules.get(name, source="timm", lr=0.1, **cycles, **more)
+    for t in range(1, 300):  # the first step has the rate of the optimizer
+        # As timm computes it.
+        i = math.floor(math.log(1 - t / 30 * (1 - 1.5), 1.5))
+        length, since = 1.5**i * 30, t - (1 - 1.5**i) / (1 - 1.5) * 30
+        share, top = since / length, 0.1 * cycle_decay**i
+        shapes = {
+            "CosineLRScheduler": 0.5 * (1 + math.cos(math.pi * share ** more.get("k_decay", 1.0))),
+            "TanhLRScheduler": 0.5 * (1 - math.tanh(-7.0 * (1.0 - share) + 3.0 * share)),
+            "PolyLRScheduler": (1 - share) ** 0.5,
+        }
+        expected = 0.01 + (top - 0.01) * shapes[name] if i < 4 else 0.01
+        assert rate(t) == pytest.approx(expected, rel=1e-9)

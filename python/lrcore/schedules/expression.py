@@ -141,8 +141,8 @@ def _joined(left: Any, sign: str, function: Callable[[Any, Any], Any], right: An
     if not all(is_number(part) or isinstance(part, Schedule) for part in (left, right)):
         raise ValueError(f"{sign} is allowed between schedules and numbers alone")
     if isinstance(left, Schedule) or isinstance(right, Schedule):
-        if sign not in "+*":
-            raise ValueError(f"{sign} is allowed between numbers alone; schedules have * and +")
+        if sign not in "+*" and not (sign == "/" and is_number(right)):
+            raise ValueError(f"{sign} is allowed between numbers alone; schedules have * and +, and / by a number")
         return function(left, right)
     if sign == "**" and abs(right) > _LARGEST_POWER:
         raise ValueError(f"a power must be at most {_LARGEST_POWER}, got {right}")

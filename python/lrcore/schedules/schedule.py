@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, SupportsIndex
 
 import numpy as np
 
-from lrcore._ranges import as_number, check_count
+from lrcore._ranges import POSITIVE, as_number, check_count
 from lrcore.schedules.functions import EXACT
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ class Schedule(ABC):
     and is the same function after a restart. The ``k``-th step of an optimizer, from 0, uses ``schedule(k)``.
 
     Schedules combine into schedules: one after the other (:meth:`then`, :meth:`warmup`, :meth:`cooldown`), multiplied
-    and added (``a * b``, ``a * 0.1``, ``a + b``), held within limits (:meth:`at_least`, :meth:`at_most`), and with
-    another time (:meth:`shift`, :meth:`stretch`, :meth:`repeat`, :meth:`every`). Where a schedule has a length, a
-    fraction may stand for a number of steps: ``a.warmup(0.1)`` takes a tenth of it.
+    and added (``a * b``, ``a * 0.1``, ``a / 2``, ``a + b``), held within limits (:meth:`at_least`, :meth:`at_most`),
+    and with another time (:meth:`shift`, :meth:`stretch`, :meth:`repeat`, :meth:`every`). Where a schedule has a
+    length, a fraction may stand for a number of steps: ``a.warmup(0.1)`` takes a tenth of it.
 
     A subclass has ``_value(step)``, and ``length`` if it has one.
     """
@@ -258,6 +258,12 @@ class Schedule(ABC):
 
     def __rmul__(self, other: float) -> Schedule:
         return self.scale(other) if is_number(other) else NotImplemented
+
+    def __truediv__(self, other: float) -> Schedule:
+        divisor = as_number(other)
+        if divisor is None:
+            return NotImplemented
+        return self.scale(1.0 / POSITIVE.check("/: the divisor", divisor))
 
     def __add__(self, other: Schedule | float) -> Schedule:
         from lrcore.schedules.arithmetic import Sum, merged

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from lrcore.schedules.elsewhere import Maker
 
 
+_LONGEST_TABLE = 10**6
+
+
 def _without_noise(name: str, **silent: Any) -> Callable[[Maker], Maker]:
     """Let a function take the arguments of noise too, of which the first must be None, and others that do nothing.
 
@@ -326,17 +329,35 @@ def _cycles(
     cycle_decay: float,
     cycle_limit: int,
 ) -> Schedule:
-    """Return cycles of whole steps, one after the other; the shape stays at ``lr_min`` at its end."""
+    """Return cycles one after the other; the shape stays at ``lr_min`` at its end."""
     if not t_initial > 0:
         raise ValueError(f"t_initial must be > 0, got {t_initial!r}")
+    lengths = [t_initial * cycle_mul**i for i in range(whole("cycle_limit", cycle_limit))]
+    if any(length % 1 for length in lengths) and not isinstance(shape(lr, 1), Table):
+        return _fractional_cycles(shape, lr, lr_min, lengths, cycle_decay)
     course: Schedule = Constant(lr_min)
     begin = 0
-    for i in range(whole("cycle_limit", cycle_limit)):
-        length = whole(f"t_initial * cycle_mul**{i}", t_initial * cycle_mul**i)
+    for i, given in enumerate(lengths):
+        length = whole(f"t_initial * cycle_mul**{i}", given)
         cycle = shape(lr * cycle_decay**i, length)
         course = course.then(cycle, at=begin) if i else cycle
         begin += length
     return course
+
+
+def _fractional_cycles(
+    shape: Callable[[float, int], Schedule], lr: float, lr_min: float, lengths: Sequence[float], cycle_decay: float
+) -> Schedule:
+    """Return a table of cycles that begin between steps, and ``lr_min`` after them."""
+    if sum(lengths) > _LONGEST_TABLE:
+        raise ValueError(f"cycles that begin between steps may have {_LONGEST_TABLE} steps, got {sum(lengths):g}")
+    table: list[float] = []
+    begin = 0.0
+    for i, length in enumerate(lengths):
+        cycle = shape(lr * cycle_decay**i, 1)
+        table += [cycle._value((t - begin) / length) for t in range(len(table), math.ceil(begin + length))]
+        begin += length
+    return Table((*table, lr_min))
 
 
 def _cosines(
