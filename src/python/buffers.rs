@@ -34,6 +34,15 @@ pub(super) struct Header<'a> {
     is_writeable: bool,
     is_tensor: bool,
     order: i32,
+    /// How large its whole numbers are, if its elements are signed ones, which only counts of steps may be.
+    whole: Option<Whole>,
+}
+
+/// Signed whole numbers.
+#[derive(Clone, Copy)]
+pub(super) enum Whole {
+    I32,
+    I64,
 }
 
 impl<'a> Header<'a> {
@@ -80,6 +89,7 @@ impl<'a> Header<'a> {
             is_writeable: fields.flags & npyffi::NPY_ARRAY_WRITEABLE != 0,
             is_tensor: false,
             order: fields.flags & (NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_F_CONTIGUOUS),
+            whole: None,
         })
     }
 
@@ -94,6 +104,7 @@ impl<'a> Header<'a> {
         is_writeable: false,
         is_tensor: true,
         order: 0,
+        whole: None,
     };
 
     /// The header of a tensor; without a format if it has no memory here.
@@ -106,7 +117,9 @@ impl<'a> Header<'a> {
         // What has no elements needs no memory.
         let empty = shape.contains(&0);
         let Some(address) = description.address().or(empty.then(ptr::dangling_mut)) else { return here };
-        let Some((dtype, paired)) = description.dtype() else { return Self { address, ..here } };
+        let Some((dtype, paired)) = description.dtype() else {
+            return Self { address, whole: description.whole(), ..here };
+        };
         Self {
             address,
             dtype: Some(dtype),
@@ -240,34 +253,49 @@ impl<'a> Header<'a> {
         })
     }
 
-    /// The number that a scalar holds.
+    /// The number that an array of one element holds, whatever its shape.
     pub(super) fn number(self) -> Option<f64> {
         // SAFETY: the array is as its header says.
         self.place().map(|place| unsafe { place.get() })
     }
 
-    /// Where the number of a scalar lies, if it may be written.
+    /// Where the number of an array of one element lies, if it may be written.
     pub(super) fn place(self) -> Option<Place> {
-        let dtype = self.dtype.filter(|_| self.is_scalar() && !self.paired && self.is_writeable)?;
-        Some(Place { address: self.address as usize, dtype })
+        let (address, alone) = (self.address as usize, self.len() == 1 && !self.paired);
+        let format = match (self.dtype, self.whole) {
+            (Some(dtype), _) => self.is_writeable.then_some(Format::Float(dtype)),
+            (None, whole) => whole.map(Format::Whole),
+        };
+        format.filter(|_| alone).map(|format| Place { address, format })
     }
 }
 
 /// Where one number lies.
 pub(super) struct Place {
     address: usize,
-    dtype: Dtype,
+    format: Format,
+}
+
+#[derive(Clone, Copy)]
+enum Format {
+    Float(Dtype),
+    Whole(Whole),
 }
 
 impl Place {
     /// # Safety
     /// The array is where it was when this was read of its header, and nobody writes it.
+    #[expect(clippy::cast_precision_loss, reason = "nobody counts to 2⁵³")]
     unsafe fn get(&self) -> f64 {
-        match self.dtype {
+        match self.format {
             // SAFETY: the caller's promise.
-            Dtype::F32 => f64::from(unsafe { (self.address as *const f32).read_unaligned() }),
+            Format::Float(Dtype::F32) => f64::from(unsafe { (self.address as *const f32).read_unaligned() }),
             // SAFETY: as above.
-            Dtype::F64 => unsafe { (self.address as *const f64).read_unaligned() },
+            Format::Float(Dtype::F64) => unsafe { (self.address as *const f64).read_unaligned() },
+            // SAFETY: as above.
+            Format::Whole(Whole::I32) => f64::from(unsafe { (self.address as *const i32).read_unaligned() }),
+            // SAFETY: as above.
+            Format::Whole(Whole::I64) => unsafe { (self.address as *const i64).read_unaligned() as f64 },
         }
     }
 
@@ -275,11 +303,15 @@ impl Place {
     /// The array is where it was when this was read of its header, and nobody else uses it.
     #[expect(clippy::cast_possible_truncation, reason = "the format has no more digits")]
     pub(super) unsafe fn set(&self, number: f64) {
-        match self.dtype {
+        match self.format {
             // SAFETY: the caller's promise.
-            Dtype::F32 => unsafe { (self.address as *mut f32).write_unaligned(number as f32) },
+            Format::Float(Dtype::F32) => unsafe { (self.address as *mut f32).write_unaligned(number as f32) },
             // SAFETY: as above.
-            Dtype::F64 => unsafe { (self.address as *mut f64).write_unaligned(number) },
+            Format::Float(Dtype::F64) => unsafe { (self.address as *mut f64).write_unaligned(number) },
+            // SAFETY: as above.
+            Format::Whole(Whole::I32) => unsafe { (self.address as *mut i32).write_unaligned(number as i32) },
+            // SAFETY: as above.
+            Format::Whole(Whole::I64) => unsafe { (self.address as *mut i64).write_unaligned(number as i64) },
         }
     }
 }

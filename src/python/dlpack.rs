@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyCapsule, PyType};
 
+use super::buffers::Whole;
 use super::error;
 use crate::engine::Dtype;
 
@@ -60,6 +61,7 @@ pub(super) struct Description {
 }
 
 const CPU: c_int = 1;
+const INT: u8 = 0;
 const FLOAT: u8 = 2;
 const COMPLEX: u8 = 5;
 const VERSION: u32 = 1;
@@ -175,6 +177,16 @@ impl Description {
             (FLOAT, 64, 1) => Some((Dtype::F64, false)),
             (COMPLEX, 64, 1) => Some((Dtype::F32, true)),
             (COMPLEX, 128, 1) => Some((Dtype::F64, true)),
+            _ => None,
+        }
+    }
+
+    /// The format of the numbers, if they are signed whole ones.
+    #[inline]
+    pub(super) fn whole(&self) -> Option<Whole> {
+        match (self.code, self.bits, self.lanes) {
+            (INT, 32, 1) => Some(Whole::I32),
+            (INT, 64, 1) => Some(Whole::I64),
             _ => None,
         }
     }

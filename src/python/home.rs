@@ -138,7 +138,7 @@ impl Counter {
         if let Some(array) = &given
             && let Some(header) = Header::of(array, terms.source)
             && let Some(count) = header.number()
-            && (header.dtype() == Some(Dtype::F64) || count < FLOAT32_COUNTS)
+            && (header.dtype() != Some(Dtype::F32) || count < FLOAT32_COUNTS)
         {
             if !self.array.as_ref().is_some_and(|held| held.is(array)) {
                 self.array = Some(array.clone().unbind());
