@@ -168,10 +168,12 @@ class Savable(torch.optim.Optimizer):
         """Load what a state has beyond PyTorch's."""
         self.steps = state_dict.get("steps", self.state.largest_count())
         saved = state_dict.get("reports", [])
-        if saved or self._engine is not None:
+        if saved:
             reports = [{**report, "schedule": Schedule.from_json(report["schedule"])} for report in saved]
             self._ready().load_reports(reports)
-            self._show_present()
+        elif self._engine is not None:  # what is wrong in the groups is for the next step to refuse
+            self._engine.load_reports([])
+        self._show_present()
 
     def _schedules(self) -> list[dict[str, Any]]:
         """Return the schedules of each group, by name, also where groups were put in another order since a step."""
