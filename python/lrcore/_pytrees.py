@@ -72,7 +72,11 @@ class Tree(dict[str, "_Array"]):
             tree.device, tree.committed = device.id, tree.committed or getattr(leaf, "committed", True)
             name = ".".join([*first, *map(_name_of, path)]) or "0"
             if name in tree:
-                raise ValueError(f"{_at(place, path)}: there is a parameter named {name!r} already")
+                other = _at(place, next(one for one, own in zip(tree.paths, tree, strict=False) if own == name))
+                raise ValueError(
+                    f"{_at(place, path)}: there is a parameter named {name!r} already, {other}; names are keys joined "
+                    "by dots: rename one of the keys"
+                )
             tree[name] = empty_like(array)
             tree[name][...] = array
         return tree
@@ -97,7 +101,10 @@ class Tree(dict[str, "_Array"]):
                 raise ValueError(f"{_at(place, path)} has shape {given}, the parameter {name!r} has {own}")
             if array.dtype != weight.dtype:
                 given, own = array.dtype, weight.dtype
-                raise TypeError(f"{_at(place, path)} has dtype {given}, the parameter {name!r} has {own}")
+                raise TypeError(
+                    f"{_at(place, path)} has dtype {given}, the parameter {name!r} has {own}; "
+                    f"give {_at(place, path)}.astype({own.name!r})"
+                )
         return arrays
 
     def _matched(self, values: Any, place: str) -> list[Any]:
@@ -170,7 +177,9 @@ def _read(leaf: Any, place: str, path: _Path) -> _Array:
             "outside of jit, grad, vmap and scan; inside, use optax, with schedules.to_optax for the rate"
         )
     if not isinstance(leaf, jax.Array):
-        raise TypeError(f"{_at(place, path)} must be a JAX array, got {type(leaf).__name__}")
+        again = hasattr(leaf, "__iter__") and not hasattr(leaf, "__getitem__")
+        hint = "; give list(...) of it, since it is read at every step" if again else ""
+        raise TypeError(f"{_at(place, path)} must be a JAX array, got {type(leaf).__name__}{hint}")
     devices = leaf.devices()
     if len(devices) != 1 or next(iter(devices)).platform != "cpu":
         where = ", ".join(sorted(f"{device.platform}:{device.id}" for device in devices))

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from lrcore._messages import brief
+
 
 def as_number(value: Any) -> int | float | None:
     """Return a real scalar as a Python int or float, or None for anything else.
@@ -82,13 +84,13 @@ class Range:
         """
         scalar = as_number(value)
         if scalar is None:
-            raise TypeError(f"{name} must be a number in {self}{otherwise}, got {value!r}")
+            raise TypeError(f"{name} must be a number in {self}{otherwise}, got {brief(value)}")
         try:
             number = float(scalar)
         except OverflowError:
             number = math.inf if scalar > 0 else -math.inf
         if number not in self:
-            raise ValueError(f"{name} must be in {self}, got {value!r}")
+            raise ValueError(f"{name} must be in {self}, got {brief(value)}")
         return number + 0.0  # which makes 0 of -0
 
 
@@ -113,9 +115,9 @@ def check_count(name: str, value: Any, *, least: int = 0, most: int | None = Non
         except TypeError:
             count = None
     if not isinstance(count, int):
-        raise TypeError(f"{name} must be a whole number >= {least}, got {value!r}")
+        raise TypeError(f"{name} must be a whole number >= {least}, got {brief(value)}")
     if count < least:
-        raise ValueError(f"{name} must be >= {least}, got {value!r}")
+        raise ValueError(f"{name} must be >= {least}, got {brief(value)}")
     if most is not None and count > most:
-        raise ValueError(f"{name} must be <= {most}, got {value!r}")
+        raise ValueError(f"{name} must be <= {most}, got {brief(value)}")
     return count

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 
+from lrcore._messages import brief
 from lrcore._optional import matplotlib
 from lrcore._text import counted, html_curve, html_table, write_csv
 from lrcore.optim.optimizer import StepInfo
@@ -110,7 +111,8 @@ class History(Sequence[dict[str, Any]]):
             if not (hasattr(target, "add_scalar") or hasattr(target, "log") or callable(target)):
                 raise TypeError(
                     "log_to: must be something with add_scalar(name, value, step), as TensorBoard's SummaryWriter, "
-                    f"with log(mapping, step=…), as a run of Weights & Biases, or a function of a row; got {target!r}"
+                    "with log(mapping, step=…), as a run of Weights & Biases, or a function of a row; "
+                    f"got {brief(target)}"
                 )
         for target in targets:
             for row in self.rows:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from lrcore._messages import brief
 from lrcore._ranges import FRACTION, NON_NEGATIVE, POSITIVE, check_count
 from lrcore._running_average import RunningAverages
 
@@ -226,7 +227,7 @@ class NoiseScale:
                 and all(isinstance(number, int | float) for number in numbers)
             ):
                 return
-        raise ValueError(f"the state of a noise scale has {', '.join(known)}, got {state!r}")
+        raise ValueError(f"the state of a noise scale has {', '.join(known)}, got {brief(state)}")
 
     def __repr__(self) -> str:
         """Return the value with its uncertainty."""

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from lrcore._messages import brief
 from lrcore._ranges import FRACTION, NON_NEGATIVE, check_count
 from lrcore.optim import Optimizer
 from lrcore.optim.hyperparameter import plain
@@ -154,7 +155,7 @@ def _adam_sde(values: Mapping[str, Any], factor: float) -> dict[str, Any]:
 
 def _beta(name: str, beta: Any, factor: float) -> float:
     if isinstance(beta, Schedule):
-        raise TypeError(f"adam_sde: {name} must be a number, got {beta!r}")
+        raise TypeError(f"adam_sde: {name} must be a number, got {brief(beta)}")
     new = 1.0 - factor * (1.0 - FRACTION.check(f"adam_sde: {name}", beta))
     if new < 0.0:
         raise ValueError(f"adam_sde: {name} is {beta!r}, and for {factor:g} times the batch it would be {new:.3g}")
@@ -184,7 +185,7 @@ def _scaled(given: Any, old_batch: int, new_batch: int, rule: _Rule) -> Any:
         _scale_torch(given, factor, rule)
         return given
     if rule is _adam_sde:
-        raise TypeError(f"adam_sde: a mapping or an optimizer is needed, since betas change too, got {given!r}")
+        raise TypeError(f"adam_sde: a mapping or an optimizer is needed, since betas change too, got {brief(given)}")
     return rule({"lr": given}, factor)["lr"]
 
 

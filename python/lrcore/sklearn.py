@@ -10,11 +10,13 @@ import inspect
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
+from lrcore._messages import brief, did_you_mean
 from lrcore._optional import imported
 from lrcore.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
+from lrcore.optim.options import Options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     import numpy as np
     from sklearn import neural_network
@@ -182,12 +184,14 @@ class _Trained:
         else:
             error = ValueError if isinstance(given, str) else TypeError
             names = ", ".join(map(repr, _BY_NAME))
-            raise error(f"optimizer must be one of {names}, or a callable that takes the parameters, got {given!r}")
+            raise error(
+                f"optimizer must be one of {names}, or a callable that takes the parameters, got {brief(given)}"
+            )
         for name, default in _DEFAULTS.items():
             value = getattr(self, name)
             if name not in used and value != default:
                 reason = _INSTEAD.get(name, why)
-                raise ValueError(f"{name} of {type(self).__name__} must stay {default!r}, got {value!r}: {reason}")
+                raise ValueError(f"{name} of {type(self).__name__} must stay {default!r}, got {brief(value)}: {reason}")
 
 
 def _named(arrays: Sequence[Array]) -> dict[str, Array]:
@@ -218,14 +222,28 @@ def _arguments(value: dict[str, Any]) -> dict[str, Any]:
     return arguments
 
 
+def _meant(name: str, known: Collection[str]) -> str:
+    """Return what an argument that an estimator does not have may have meant, for a message."""
+    meant = "" if name in Options.__annotations__ else did_you_mean(name, known)
+    if meant:
+        return meant
+    meant = did_you_mean(name, Options.__annotations__)
+    if not meant and name not in Options.__annotations__:
+        return ""
+    return f"{meant or ';'} options are given to the optimizer: optimizer=functools.partial(lrcore.AdamW, ...)"
+
+
 def _init_of(estimator: Any) -> Callable[..., None]:
     """Return an ``__init__`` with the arguments of an estimator, which differ between versions, and ``optimizer``."""
+    signature = inspect.signature(estimator.__init__)
 
     def __init__(self: Any, *args: Any, optimizer: Any = "adam", **kwargs: Any) -> None:  # noqa: N807
+        for name in kwargs:
+            if name not in signature.parameters:
+                raise TypeError(f"{type(self).__name__} has no argument {name!r}{_meant(name, signature.parameters)}")
         estimator.__init__(self, *args, **kwargs)
         self.optimizer = optimizer
 
-    signature = inspect.signature(estimator.__init__)
     added = inspect.Parameter("optimizer", inspect.Parameter.KEYWORD_ONLY, default="adam")
     # scikit-learn reads the names of the arguments here.
     __init__.__signature__ = signature.replace(  # type: ignore[attr-defined]

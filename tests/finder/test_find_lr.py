@@ -354,3 +354,15 @@ def test_a_loop_of_ones_own_reports_one_loss_for_each_rate():
         finder.report(1.0)
     with pytest.raises(RuntimeError, match=r"no loss was reported for the rate 0\.001"):
         list(finder)
+
+
+def test_a_loss_of_other_weights_is_no_suggestion():
+    params, other = {"w": np.ones(2)}, {"w": np.ones(2)}
+
+    def loss_and_grads(_):
+        return float(other["w"] @ other["w"]), {"w": 2.0 * other["w"]}
+
+    result = find_lr(lrcore.SGD(params, lr=0.1), loss_and_grads, [()], progress=False)
+    assert result.suggest().lr is None
+    assert "not computed from the weights that the optimizer moves" in result.suggest().reason
+    assert (params["w"] == 1.0).all()

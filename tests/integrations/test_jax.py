@@ -442,12 +442,12 @@ GRADIENTS = {
     "dtype": (
         lambda: with_leaf(jnp.ones((2, 3))),
         TypeError,
-        rf"{W} has dtype float64, the parameter 'layers.0.w' has float32",
+        rf"{W} has dtype float64, the parameter 'layers.0.w' has float32; give {W}\.astype\('float32'\)",
     ),
     "half": (
         lambda: with_leaf(jnp.ones((2, 3), jnp.bfloat16)),
         TypeError,
-        rf"{W} has dtype bfloat16, the parameter 'layers.0.w' has float32",
+        rf"{W} has dtype bfloat16, the parameter 'layers.0.w' has float32; give {W}\.astype\('float32'\)",
     ),
     "a number": (lambda: with_leaf(1.0), TypeError, rf"{W} must be a JAX array, got float"),
 }
@@ -519,7 +519,7 @@ PARAMETERS = {
     "one name twice": (
         {"a": {"b": np.float32}, "a.b": np.float32},
         ValueError,
-        r"params\['a.b'\]: there is a parameter named 'a.b' already",
+        r"params\['a.b'\]: there is a parameter named 'a.b' already, params\['a'\]\['b'\]; .*: rename one of the keys",
     ),
     "in a group": (
         [{"params": {"w": np.float32}}, {"params": [np.int32]}],

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import lrcore
 from lrcore import info
+from lrcore._messages import brief
 from lrcore.bench import plot, table
 from lrcore.bench.grid import Results, measure
 from lrcore.bench.peers import Peers
@@ -101,7 +102,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = math.nan
     if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, got {brief(text)}")
     return seconds
 
 
@@ -113,7 +114,7 @@ def _size(text: str) -> int:
     found = re.fullmatch(r"(\d+) ?(Ki|Mi|Gi|)", text, re.ASCII)
     size = int(found[1]) * UNITS[found[2]] if found else 0
     if not 1 <= size <= LARGEST:
-        raise argparse.ArgumentTypeError(f"must be numbers of weights like 300000, 64Ki or 16Mi, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be numbers of weights like 300000, 64Ki or 16Mi, got {brief(text)}")
     return size
 
 
@@ -121,7 +122,7 @@ def _file(text: str) -> Path:
     """Return a path that can be written, so that a minute of measuring is not lost at its end."""
     path = Path(text)
     if not text or path.is_dir():
-        raise argparse.ArgumentTypeError(f"must be a file, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a file, got {brief(text)}")
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {str(path.parent)!r}")
     if not os.access(path if path.exists() else path.parent, os.W_OK):

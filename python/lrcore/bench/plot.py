@@ -6,6 +6,7 @@ import importlib
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from lrcore._messages import brief
 from lrcore.bench.grid import Results, name_of
 from lrcore.bench.peers import NUMPY, OURS, ROOF, WORKS
 from lrcore.bench.table import title, versions
@@ -29,7 +30,7 @@ def hindrance(path: Path) -> str:
     bases = importlib.import_module("matplotlib.backend_bases")
     kinds = bases.FigureCanvasBase.get_supported_filetypes()
     if path.suffix[1:].lower() not in kinds:
-        return f"the name must end in one of {', '.join(f'.{kind}' for kind in sorted(kinds))}, got {path.name!r}"
+        return f"the name must end in one of {', '.join(f'.{kind}' for kind in sorted(kinds))}, got {brief(path.name)}"
     return ""
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from lrcore._messages import described
 from lrcore._ranges import check_count
-from lrcore.finder.given import as_number, check_callable, described
+from lrcore.finder.given import as_number, check_callable, check_start
 from lrcore.finder.loop import Finder
 from lrcore.finder.preserving import all_of, generators_preserved, preserved
 from lrcore.finder.search import ratios_of, search
@@ -94,6 +95,7 @@ def find_lr(
         raise TypeError(f"opt must be an optimizer of lrcore, got {type(opt).__name__}{hint}")
     check_callable("loss_and_grads", loss_and_grads)
     check_callable("validation", validation, optional=True)
+    check_start(start)
     accumulate, repeats = check_count("accumulate", accumulate, least=1), check_count("repeats", repeats, least=1)
     finders = [Finder(start, end, steps, mode, smoothing=smoothing, stop=stop) for _ in range(repeats)]
     trial = _Trial(opt, loss_and_grads, validation, whole=accumulate == 1)

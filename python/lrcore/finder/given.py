@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from lrcore._messages import brief, described
+
 
 def as_number(name: str, value: Any) -> float:
     """Return a number of Python, or one that is all that an array or a tensor has.
@@ -20,10 +22,13 @@ def as_number(name: str, value: Any) -> float:
 def check_callable(name: str, value: Any, *, optional: bool = False) -> None:
     """Raise a TypeError unless the value can be called."""
     if not callable(value) and not (optional and value is None):
-        raise TypeError(f"{name} must be a function{' or None' if optional else ''}, got {value!r}")
+        raise TypeError(f"{name} must be a function{' or None' if optional else ''}, got {brief(value)}")
 
 
-def described(value: Any) -> str:
-    """Return what a message says in the place of a value that may be long: its type, and the shape of an array."""
-    shape = getattr(value, "shape", None)
-    return f"{type(value).__name__}{'' if shape is None else f' of shape {tuple(shape)}'}"
+def check_start(start: Any) -> None:
+    """Raise a TypeError if the inputs and the targets of a batch were given as ``batches`` and ``start``."""
+    if getattr(start, "shape", ()) or isinstance(start, list | tuple):
+        raise TypeError(
+            f"start must be a number, the first learning rate, got {described(start)}; the batches are one argument: "
+            "[(inputs, targets)]"
+        )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lrcore._messages import brief
 from lrcore._ranges import FRACTION, POSITIVE, Range, check_count
 from lrcore._running_average import RunningAverages
 from lrcore.finder.given import as_number
@@ -60,10 +61,10 @@ class Finder:
     ) -> None:
         start, end = POSITIVE.check("start", start), POSITIVE.check("end", end)
         if end <= start:
-            raise ValueError(f"end must be more than start, {start!r}, got {end!r}")
+            raise ValueError(f"end must be more than start, {start!r}, got {brief(end)}")
         steps = check_count("steps", steps, least=2)
         if mode not in MODES:
-            raise ValueError(f"mode must be 'exp' or 'linear', got {mode!r}")
+            raise ValueError(f"mode must be 'exp' or 'linear', got {brief(mode)}")
         self._smoothing = FRACTION.check("smoothing", smoothing)
         self._stop = Range(1.0, math.inf, opened=True, closed=True).check("stop", stop)
         rates = np.geomspace(start, end, steps) if mode == "exp" else np.linspace(start, end, steps)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lrcore._messages import brief
 from lrcore._optional import matplotlib
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def draw(result: RangeTest, ax: Axes | None) -> Axes:
         ax = matplotlib("matplotlib.pyplot").subplots(figsize=(8, 4.5), layout="constrained")[1]
     elif not hasattr(ax, "axvline"):
         raise TypeError(
-            f"ax must be axes of matplotlib, got {ax!r}; to write a file: result.plot().figure.savefig(file)"
+            f"ax must be axes of matplotlib, got {brief(ax)}; to write a file: result.plot().figure.savefig(file)"
         )
     ax.plot(lrs, losses, color="0.75", linewidth=1, label="loss")
     ax.plot(lrs, result._centered, color="C0", linewidth=2, label="smoothed")

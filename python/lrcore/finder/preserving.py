@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lrcore._messages import brief
 from lrcore._restoring import put_back
 from lrcore.optim import reports
 
@@ -97,4 +98,4 @@ def _of_generator(generator: Any) -> Callable[[], None]:
     for get, put in _METHODS:
         if hasattr(generator, get) and hasattr(generator, put):
             return partial(getattr(generator, put), getattr(generator, get)())
-    raise TypeError(f"generators: a generator of NumPy, Python or PyTorch is needed, got {generator!r}")
+    raise TypeError(f"generators: a generator of NumPy, Python or PyTorch is needed, got {brief(generator)}")

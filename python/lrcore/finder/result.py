@@ -187,6 +187,11 @@ class RangeTest:
             there = "is 1 loss" if len(lrs) == 1 else f"are {len(lrs)} losses"
             return f"there {there}, and a curve needs 8; try steps=100"
         lower = f"try start={lrs[0] / 1000.0:.1g}"
+        if (raw == raw[0]).all():
+            return (
+                f"the loss is {raw[0]:.6g} at every learning rate, to the last bit: it is not computed from the "
+                "weights that the optimizer moves"
+            )
         if curve.is_flat(curve.capped(raw), self.smoothing):
             if self._diverged or raw[-1] > raw[0] + 0.5 * abs(raw[0]):
                 return f"the loss falls nowhere, and explodes before {lrs[-1]:.2g}; {lower}, unless it is at its least"

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from lrcore._messages import brief
 from lrcore._ranges import FRACTION, NON_NEGATIVE, REAL, Range
 from lrcore.schedules.schedule import Schedule, refuse_factor, remedy_for
 
@@ -37,7 +38,7 @@ class Number:
                 refuse_factor(name, value)
             return value
         if remedy := remedy_for(value):
-            raise TypeError(f"{name} must be a number in {self.range} or a schedule, got {value!r}{remedy}")
+            raise TypeError(f"{name} must be a number in {self.range} or a schedule, got {brief(value)}{remedy}")
         return self.range.check(name, value, otherwise=" or a schedule")
 
     def at(self, name: str, value: float | Schedule, step: int) -> dict[str, float]:
@@ -46,7 +47,7 @@ class Number:
             return {name: value}
         number = value(step)
         if number not in self.range:
-            raise ValueError(f"{name} must be in {self.range}, got {number!r} from {value!r} at step {step}")
+            raise ValueError(f"{name} must be in {self.range}, got {brief(number)} from {value!r} at step {step}")
         return {name: number}
 
 
@@ -63,7 +64,7 @@ class Pair:
         try:
             first, second = value
         except (TypeError, ValueError):
-            raise TypeError(f"{name} must be two numbers or schedules, got {value!r}") from None
+            raise TypeError(f"{name} must be two numbers or schedules, got {brief(value)}") from None
         return self.number.check(f"{name}[0]", first), self.number.check(f"{name}[1]", second)
 
     def at(self, name: str, value: tuple[float | Schedule, float | Schedule], step: int) -> dict[str, float]:
@@ -86,7 +87,7 @@ class Flag:
         if getattr(value, "shape", None) == () and hasattr(value, "item"):
             value = value.item()
         if not isinstance(value, bool | np.bool_):
-            raise TypeError(f"{name} must be True or False, got {value!r}")
+            raise TypeError(f"{name} must be True or False, got {brief(value)}")
         return bool(value)
 
     def at(self, name: str, value: bool, step: int) -> dict[str, float]:  # noqa: FBT001
@@ -123,7 +124,7 @@ class Choice:
     def check(self, name: str, value: Any) -> str:
         """Return the word."""
         if not isinstance(value, str) or value not in self.words:
-            raise ValueError(f"{name} must be one of {', '.join(map(repr, self.words))}, got {value!r}")
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, self.words))}, got {brief(value)}")
         return value
 
     def at(self, name: str, value: str, step: int) -> dict[str, float]:
@@ -144,11 +145,11 @@ class Bounds:
         try:
             low, high = value
         except (TypeError, ValueError):
-            raise TypeError(f"{name} must be two numbers (low, high), or None, got {value!r}") from None
+            raise TypeError(f"{name} must be two numbers (low, high), or None, got {brief(value)}") from None
         low, high = -math.inf if low is None else low, math.inf if high is None else high
         low, high = REAL.check(f"{name}[0]", low), REAL.check(f"{name}[1]", high)
         if low > high:
-            raise ValueError(f"{name} must be (low, high) with low <= high, got {value!r}")
+            raise ValueError(f"{name} must be (low, high) with low <= high, got {brief(value)}")
         return low, high
 
     def at(self, name: str, value: tuple[float, float] | None, step: int) -> dict[str, float]:

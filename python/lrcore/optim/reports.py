@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lrcore._messages import brief
 from lrcore._ranges import check_count
 from lrcore.schedules.schedule import Schedule
 
@@ -59,11 +60,11 @@ def check_report(value: Any) -> float:
         TypeError: If it is no number.
     """
     if isinstance(value, str | bytes | bool):
-        raise TypeError(f"report: value must be a number, got {value!r}")
+        raise TypeError(f"report: value must be a number, got {brief(value)}")
     try:
         return float(value)
     except (TypeError, ValueError):
-        raise TypeError(f"report: value must be a number, got {value!r}") from None
+        raise TypeError(f"report: value must be a number, got {brief(value)}") from None
 
 
 def tell(trackers: Iterable[Tracker], value: float) -> bool:
@@ -92,12 +93,12 @@ def check_saved(state: Any) -> dict[Place, Tracker]:
     for i, entry in enumerate(state):
         if not isinstance(entry, Mapping) or entry.keys() != {*Place._fields, "schedule", "state"}:
             known = "group, name, part, schedule and state"
-            raise ValueError(f"reports[{i}] must be a mapping of {known}, got {entry!r}")
+            raise ValueError(f"reports[{i}] must be a mapping of {known}, got {brief(entry)}")
         rule = entry["schedule"]
         if not isinstance(rule, Feedback):
-            raise TypeError(f"reports[{i}]['schedule'] must be one that uses reports, got {rule!r}")
+            raise TypeError(f"reports[{i}]['schedule'] must be one that uses reports, got {brief(rule)}")
         if not isinstance(entry["name"], str):
-            raise TypeError(f"reports[{i}]['name'] must be a string, got {entry['name']!r}")
+            raise TypeError(f"reports[{i}]['name'] must be a string, got {brief(entry['name'])}")
         group = None if entry["group"] is None else check_count(f"reports[{i}]['group']", entry["group"])
         tracker = rule.tracker()
         tracker.restore(entry["state"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lrcore._messages import brief
 from lrcore._ranges import NON_NEGATIVE, Range, check_count
 from lrcore.schedules.schedule import DEEPEST, Compound, Schedule, depth_of
 
@@ -31,14 +32,14 @@ def check_flags(schedule: Schedule, *names: str) -> None:
     """Raise if a field is neither True nor False."""
     for name in names:
         if not isinstance(getattr(schedule, name), bool):
-            raise TypeError(f"{_where(schedule, name)} must be True or False, got {getattr(schedule, name)!r}")
+            raise TypeError(f"{_where(schedule, name)} must be True or False, got {brief(getattr(schedule, name))}")
 
 
 def check_word(schedule: Schedule, name: str, words: Sequence[str]) -> None:
     """Raise if a field is none of the words."""
     value = getattr(schedule, name)
     if not isinstance(value, str) or value not in words:
-        raise ValueError(f"{_where(schedule, name)} must be one of {', '.join(map(repr, words))}, got {value!r}")
+        raise ValueError(f"{_where(schedule, name)} must be one of {', '.join(map(repr, words))}, got {brief(value)}")
 
 
 def check_schedules(schedule: Schedule, *names: str) -> None:
@@ -46,7 +47,7 @@ def check_schedules(schedule: Schedule, *names: str) -> None:
     for name in names:
         value = getattr(schedule, name)
         if not isinstance(value, Schedule):
-            raise TypeError(f"{_where(schedule, name)} must be a schedule, got {value!r}")
+            raise TypeError(f"{_where(schedule, name)} must be a schedule, got {brief(value)}")
 
 
 def check_depth(schedule: Compound, *names: str) -> None:

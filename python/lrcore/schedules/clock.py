@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lrcore._messages import brief
 from lrcore._ranges import POSITIVE, check_count
 from lrcore.schedules import functions as fn
 from lrcore.schedules.bounds import before, hull, span, window
@@ -125,7 +126,7 @@ class Stretched(Compound):
                 put(self, "schedule", inner.schedule)
         check_depth(self, "schedule")
         if (self.schedule.length or 0) > 2**1000:
-            raise ValueError(f"stretch: {self.schedule!r} is too long to be stretched")
+            raise ValueError(f"stretch: {brief(self.schedule)} is too long to be stretched")
 
     @property
     def _is_factor(self) -> bool:
@@ -198,7 +199,7 @@ class Repeated(Compound):
         self._fold()
         if self.period is None:
             if not self.schedule.length:
-                raise ValueError(f"repeat: {self.schedule!r} has no length; give a period")
+                raise ValueError(f"repeat: {brief(self.schedule)} has no length; give a period")
             put(self, "period", self.schedule.length)
         check_counts(self, "period", least=1)
 
@@ -360,7 +361,7 @@ def per_epoch(schedule: Schedule, steps_per_epoch: int) -> Schedule:
         ``schedule.stretch(steps_per_epoch)`` follows the course within epochs too.
     """
     if not isinstance(schedule, Schedule):
-        raise TypeError(f"per_epoch: schedule must be a schedule, got {schedule!r}")
+        raise TypeError(f"per_epoch: schedule must be a schedule, got {brief(schedule)}")
     steps = check_count("per_epoch: steps_per_epoch", steps_per_epoch, least=1)
     return schedule.stretch(steps).every(steps)
 

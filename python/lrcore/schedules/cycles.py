@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lrcore._messages import brief
 from lrcore._ranges import SHARE, Range
 from lrcore.schedules import functions as fn
 from lrcore.schedules.bounds import crosses, ends, span
@@ -192,7 +193,7 @@ class Cyclic(Schedule):
         check_word(self, "mode", _MODES)
         check_numbers(self, "gamma", allowed=SHARE)
         if self.low > self.high:
-            raise ValueError(f"Cyclic: low must be in [0, {self.high!r}], the high value, got {self.low!r}")
+            raise ValueError(f"Cyclic: low must be in [0, {self.high!r}], the high value, got {brief(self.low)}")
 
     def _value(self, step: float) -> float:
         return float(self._course(step))
@@ -285,7 +286,7 @@ class OneCycle(Composed):
         check_numbers(self, "div_factor", "final_div_factor", allowed=_AT_LEAST_ONE)
         check_flags(self, "three_phase")
         if self.three_phase and self.pct_start > 0.5:
-            raise ValueError(f"OneCycle: pct_start must be in [0, 0.5] with three phases, got {self.pct_start!r}")
+            raise ValueError(f"OneCycle: pct_start must be in [0, 0.5] with three phases, got {brief(self.pct_start)}")
         low = self.peak / self.div_factor
         put(self, "_course", self._through(low, self.peak, low, low / self.final_div_factor))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lrcore._messages import brief
 from lrcore._ranges import POSITIVE
 from lrcore.schedules import functions as fn
 from lrcore.schedules.bounds import crosses, ends
@@ -284,7 +285,7 @@ class CosineWave(Endless):
         check_numbers(self, "high", "low")
         check_numbers(self, "period", allowed=POSITIVE)
         if self.low > self.high:
-            raise ValueError(f"CosineWave: low must be in [0, {self.high!r}], the high value, got {self.low!r}")
+            raise ValueError(f"CosineWave: low must be in [0, {self.high!r}], the high value, got {brief(self.low)}")
 
     def _value(self, step: Any) -> Any:
         angle = math.pi * fn.remainder(step, self.period) / (self.period / 2.0)

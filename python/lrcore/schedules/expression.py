@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from lrcore import schedules
+from lrcore._messages import brief
 from lrcore.schedules.schedule import Schedule, is_number
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def evaluate(text: str) -> Schedule:
     except (MemoryError, RecursionError):
         raise ValueError("this is nested too deep") from None
     if not isinstance(value, Schedule):
-        raise ValueError(f"a schedule is needed, such as Cosine(0.1, steps=100), got {value!r}")
+        raise ValueError(f"a schedule is needed, such as Cosine(0.1, steps=100), got {brief(value)}")
     return value
 
 
@@ -182,7 +183,7 @@ def _function(node: ast.expr, depth: int) -> Callable[..., Any]:
         case ast.Attribute(value=ast.Call() | ast.BinOp() as before, attr=name):
             owner = _value(before, depth + 1)
             if not isinstance(owner, Schedule) or not hasattr(owner, name):
-                raise ValueError(f"{owner!r} has no .{name}()")
+                raise ValueError(f"{brief(owner)} has no .{name}()")
             found = getattr(owner, name)
         case ast.Attribute(value=before, attr=name):
             raise ValueError(f".{name}() is allowed after a schedule alone, not after {ast.unparse(before)}")

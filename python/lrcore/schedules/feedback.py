@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from lrcore._messages import brief
 from lrcore._ranges import FRACTION, NON_NEGATIVE, SHARE, check_count
 from lrcore.schedules.checks import check_counts, check_flags, check_numbers, check_word
 from lrcore.schedules.decays import Constant
@@ -205,11 +206,11 @@ class PlateauTracker(Tracker):
         """Go on from numbers that :meth:`state` returned, or raise TypeError or ValueError and change nothing."""
         known = self.state()
         if not isinstance(state, abc.Mapping) or state.keys() != known.keys():
-            raise ValueError(f"the state of a plateau has {', '.join(known)}, got {state!r}")
+            raise ValueError(f"the state of a plateau has {', '.join(known)}, got {brief(state)}")
         factor = NON_NEGATIVE.check("factor", state["factor"])
         best = state["best"]
         if isinstance(best, bool) or not isinstance(best, int | float):
-            raise TypeError(f"best must be a number, got {best!r}")
+            raise TypeError(f"best must be a number, got {brief(best)}")
         bad, cooling = check_count("bad", state["bad"]), check_count("cooling", state["cooling"])
         self.factor, self.best, self.bad, self.cooling = factor, float(best), bad, cooling
 
@@ -271,7 +272,7 @@ class GainTracker(Tracker):
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state` returned, or raise TypeError or ValueError and change nothing."""
         if not isinstance(state, abc.Mapping) or state.keys() != {"factor"}:
-            raise ValueError(f"the state of a gain has factor, got {state!r}")
+            raise ValueError(f"the state of a gain has factor, got {brief(state)}")
         self.factor = NON_NEGATIVE.check("factor", state["factor"])
 
 

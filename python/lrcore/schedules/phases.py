@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
+from lrcore._messages import brief
 from lrcore._ranges import as_number, check_count
 from lrcore.schedules import functions as fn
 from lrcore.schedules.bounds import before, hull, window
@@ -70,7 +71,7 @@ class Then(Compound):
         check_depth(self, "first", "second")
         length = self.first.length
         if self.at is None and length is None:
-            raise ValueError(f"then: {self.first!r} has no length; say at which step the next takes over")
+            raise ValueError(f"then: {brief(self.first)} has no length; say at which step the next takes over")
         put(self, "at", length if self.at is None else steps_of("then: at", self.at, length))
 
     @property
@@ -142,7 +143,7 @@ def concat(parts: Iterable[Schedule | float]) -> Schedule:
         raise ValueError("concat: parts must be at least one schedule, got none")
     for i, part in enumerate(given[:-1]):
         if part.length is None:
-            raise ValueError(f"concat: parts[{i}], {part!r}, has no length, and must be the last then")
+            raise ValueError(f"concat: parts[{i}], {brief(part)}, has no length, and must be the last then")
     return _concatenated(given)
 
 
@@ -194,7 +195,7 @@ class CooledDown(Compound):
         if self.at is not None:
             put(self, "at", steps_of("cooldown: at", self.at, length))
         elif length is None:
-            raise ValueError(f"cooldown: {self.schedule!r} has no length; say at which step the fall begins")
+            raise ValueError(f"cooldown: {brief(self.schedule)} has no length; say at which step the fall begins")
         elif steps > length:
             raise ValueError(f"cooldown: steps must be in [0, {length}], the length of the schedule, got {steps}")
         begin = self.at if self.at is not None else (length or 0) - steps
@@ -340,7 +341,7 @@ class WSD(Composed):
         if isinstance(share, float):
             if not 0.0 <= share < 1.0:
                 raise ValueError(
-                    f"branch: decay_steps must be a whole number, or a share in [0, 1), got {decay_steps!r}"
+                    f"branch: decay_steps must be a whole number, or a share in [0, 1), got {brief(decay_steps)}"
                 )
             decay_steps = round(at * share / (1.0 - share))
         decay_steps = check_count("branch: decay_steps", decay_steps)
@@ -352,7 +353,7 @@ class WSD(Composed):
 
     def _shortened(self, steps: int) -> Schedule:
         if steps + self.warmup_steps + self.decay_steps > self.steps:
-            raise ValueError(f"{self!r} can't be fitted into {self.steps - steps} steps")
+            raise ValueError(f"{brief(self)} can't be fitted into {self.steps - steps} steps")
         return replace(self, steps=self.steps - steps)
 
     def _parts(self) -> Iterator[tuple[str, float]]:

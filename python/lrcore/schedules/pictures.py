@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex
 
 import numpy as np
 
+from lrcore._messages import brief
 from lrcore._optional import matplotlib
 from lrcore._ranges import check_count
 from lrcore._text import html_curve, html_text
@@ -92,7 +93,7 @@ def plot(
         raise ValueError("plot: at least one schedule is needed")
     if labels is not None:
         if isinstance(labels, str) or len(labels) != len(named):
-            raise ValueError(f"plot: labels must be one for each of {len(named)} schedules, got {labels!r}")
+            raise ValueError(f"plot: labels must be one for each of {len(named)} schedules, got {brief(labels)}")
         named = [(label, schedule) for label, (_, schedule) in zip(labels, named, strict=True)]
     count = span("plot", [schedule for _, schedule in named], steps)
     if ax is None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from lrcore._messages import brief
 from lrcore._ranges import NON_NEGATIVE, POSITIVE, REAL
 from lrcore.schedules import functions as fn
 from lrcore.schedules.bounds import ends
@@ -224,7 +225,7 @@ class Cosine(Ramp):
     def __post_init__(self, end_share: float | None) -> None:
         if end_share is not None:
             if self.end != 0.0:
-                raise ValueError(f"Cosine: end or end_share, not both, got {self.end!r} and {end_share!r}")
+                raise ValueError(f"Cosine: end or end_share, not both, got {brief(self.end)} and {end_share!r}")
             share = NON_NEGATIVE.check("Cosine: end_share", end_share)
             put(self, "end", share * NON_NEGATIVE.check("Cosine: start", self.start))
         Ramp.__post_init__(self)
@@ -295,7 +296,7 @@ class Tanh(Ramp):
         Ramp.__post_init__(self)
         check_numbers(self, "lower", "upper", allowed=REAL)
         if not -math.inf < self.lower <= self.upper < math.inf:
-            raise ValueError(f"Tanh: lower must be <= upper, got {self.lower!r} and {self.upper!r}")
+            raise ValueError(f"Tanh: lower must be <= upper, got {brief(self.lower)} and {self.upper!r}")
 
     def _share(self, step: Any) -> Any:
         p = step / self.steps

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, SupportsIndex
 
 import numpy as np
 
+from lrcore._messages import brief
 from lrcore._ranges import POSITIVE, as_number, check_count
 from lrcore.schedules.functions import EXACT
 
@@ -527,7 +528,7 @@ def as_schedule(where: str, value: Any) -> Schedule:
     if isinstance(value, Schedule):
         return value
     if not is_number(value):
-        raise TypeError(f"{where}: a schedule or a number is needed, got {value!r}{remedy_for(value)}")
+        raise TypeError(f"{where}: a schedule or a number is needed, got {brief(value)}{remedy_for(value)}")
     from lrcore.schedules.decays import Constant
 
     return Constant(value)
@@ -552,8 +553,8 @@ def refuse_factor(name: str, schedule: Schedule) -> None:
             else (f"({schedule!r})")
         )
         raise ValueError(
-            f"{name} must be a value, got {schedule!r}, which is a factor and 1 by itself; multiply a value by it: "
-            f"0.1 * {shown}"
+            f"{name} must be a value, got {brief(schedule)}, which is a factor and 1 by itself; multiply a value by it"
+            f": 0.1 * {shown}"
         )
 
 
@@ -580,15 +581,15 @@ def steps_of(where: str, given: Any, length: int | None, *, least: int = 0) -> i
             else ", or a share such as 0.1"
         )
         raise ValueError(
-            f"{where} must be an int, a number of steps, or a float in [0, 1), a share of the length, got {given!r}: "
-            f"write {count} for {count} step{'s' * (number != 1.0)}{share}"
+            f"{where} must be an int, a number of steps, or a float in [0, 1), a share of the length, "
+            f"got {brief(given)}: write {count} for {count} step{'s' * (number != 1.0)}{share}"
         )
     if length is None:
         raise TypeError(
-            f"{where} must be a whole number >= {least}, got {given!r}: a share is of a length, and there is none"
+            f"{where} must be a whole number >= {least}, got {brief(given)}: a share is of a length, and there is none"
         )
     if not 0.0 <= number < 1.0:
-        raise ValueError(f"{where} must be a whole number, or a share in [0, 1) of the length, got {given!r}")
+        raise ValueError(f"{where} must be a whole number, or a share in [0, 1) of the length, got {brief(given)}")
     numerator, denominator = number.as_integer_ratio()
     return round(number * length) if length < EXACT else length * numerator // denominator
 

@@ -7,6 +7,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 from lrcore import schedules
+from lrcore._messages import brief
 from lrcore.schedules.schedule import Schedule
 
 VERSION = 1
@@ -20,11 +21,11 @@ def encode(schedule: Schedule) -> dict[str, Any]:
     """
     name = type(schedule).__name__
     if getattr(schedules, name, None) is not type(schedule) or not is_dataclass(schedule):
-        raise TypeError(f"{schedule!r} can't be saved: {name} is no class of lrcore.schedules")
+        raise TypeError(f"{brief(schedule)} can't be saved: {name} is no class of lrcore.schedules")
     values = {field.name: getattr(schedule, field.name) for field in fields(schedule) if field.init}
     for key, value in values.items():
         if callable(value) and not isinstance(value, Schedule):
-            raise TypeError(f"{schedule!r} can't be saved: its {key} is a function, and files hold no code")
+            raise TypeError(f"{brief(schedule)} can't be saved: its {key} is a function, and files hold no code")
     arguments = {key: encode(value) if isinstance(value, Schedule) else _listed(value) for key, value in values.items()}
     return {"schedule": name, "version": VERSION, "arguments": arguments}
 
@@ -37,7 +38,7 @@ def decode(given: Any) -> Schedule:
         ValueError: If it is of another version, has an unknown name or argument, or one is missing or out of range.
     """
     if not isinstance(given, dict) or given.keys() != {"schedule", "version", "arguments"}:
-        raise ValueError(f"a schedule must be a dict of schedule, version and arguments, got {given!r}")
+        raise ValueError(f"a schedule must be a dict of schedule, version and arguments, got {brief(given)}")
     name, version, arguments = given["schedule"], given["version"], given["arguments"]
     if type(version) is not int or version != VERSION:
         raise ValueError(f"the schedule {name!r} was saved in version {version!r}, known is {VERSION}")
@@ -47,7 +48,7 @@ def decode(given: Any) -> Schedule:
     known = {field.name: field.default is MISSING for field in fields(kind) if field.init}
     needed = {key for key, is_needed in known.items() if is_needed}
     if not isinstance(arguments, dict) or not needed <= arguments.keys() <= known.keys():
-        raise ValueError(f"{name} has the arguments {sorted(known)}, got {arguments!r}")
+        raise ValueError(f"{name} has the arguments {sorted(known)}, got {brief(arguments)}")
     made = kind(**{key: decode(value) if isinstance(value, dict) else value for key, value in arguments.items()})
     assert isinstance(made, Schedule)  # noqa: S101 (for the type checker)
     return made

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lrcore._messages import brief
 from lrcore._ranges import NON_NEGATIVE, POSITIVE, Range, as_number, check_count
 from lrcore.schedules import functions as fn
 from lrcore.schedules.bounds import ends
@@ -127,7 +128,7 @@ class MultiStep(Schedule):
 
     def _shortened(self, steps: int) -> Schedule:
         if self.milestones and self.milestones[0] < steps:
-            raise ValueError(f"{self!r} has a milestone within a warm-up of {steps} steps")
+            raise ValueError(f"{brief(self)} has a milestone within a warm-up of {steps} steps")
         return MultiStep(self.start, tuple(milestone - steps for milestone in self.milestones), self.gamma)
 
 
@@ -217,7 +218,7 @@ class Piecewise(Schedule):
 
     def _shortened(self, steps: int) -> Schedule:
         if any(0 < at < steps for at in self._at):
-            raise ValueError(f"{self!r} has a point within a warm-up of {steps} steps")
+            raise ValueError(f"{brief(self)} has a point within a warm-up of {steps} steps")
         if self._at[0] < 0 < self._at[-1]:
             return super(Piecewise, self)._shortened(steps)
         return Piecewise(tuple((at - steps if at > 0 else at, height) for at, height in self.points), self.shape)
@@ -254,7 +255,7 @@ class Table(Schedule):
                 raise ValueError(f"Table: table must be an array of one dimension, got the shape {table.shape}")
             table = table.tolist()
         if isinstance(table, str | bytes) or not isinstance(table, Iterable):
-            raise TypeError(f"Table: table must be numbers, got {table!r}")
+            raise TypeError(f"Table: table must be numbers, got {brief(table)}")
         put(self, "table", tuple(NON_NEGATIVE.check(f"Table: table[{i}]", value) for i, value in enumerate(table)))
         if not self.table:
             raise ValueError("Table: table must be at least one number, got none")
@@ -318,7 +319,7 @@ class Lambda(Schedule):
 
     def __post_init__(self) -> None:
         if not callable(self.function):
-            raise TypeError(f"Lambda: function must be callable, got {self.function!r}")
+            raise TypeError(f"Lambda: function must be callable, got {brief(self.function)}")
         if self.steps is not None:
             check_counts(self, "steps")
 
@@ -380,7 +381,7 @@ class Chebyshev(Schedule):
         check_counts(self, "steps", least=1, most=MOST_STEPS)
         check_word(self, "order", ("fractal", "rising", "falling"))
         if self.smallest > self.largest:
-            raise ValueError(f"Chebyshev: largest must be >= smallest, {self.smallest!r}, got {self.largest!r}")
+            raise ValueError(f"Chebyshev: largest must be >= smallest, {self.smallest!r}, got {brief(self.largest)}")
         if self.order == "fractal" and self.steps & (self.steps - 1):
             raise ValueError(f"Chebyshev: steps must be a power of 2 for the fractal order, got {self.steps}")
 
@@ -422,19 +423,19 @@ class Chebyshev(Schedule):
 
 def _counts(where: str, given: Any) -> list[int]:
     if isinstance(given, str) or not isinstance(given, Iterable):
-        raise TypeError(f"{where} must be whole numbers, got {given!r}")
+        raise TypeError(f"{where} must be whole numbers, got {brief(given)}")
     return [check_count(f"{where}[{i}]", count) for i, count in enumerate(given)]
 
 
 def _points(given: Any) -> tuple[tuple[float, float], ...]:
     points: list[tuple[float, float]] = []
     if isinstance(given, str) or not isinstance(given, Iterable):
-        raise TypeError(f"Piecewise: points must be pairs of a step and a value, got {given!r}")
+        raise TypeError(f"Piecewise: points must be pairs of a step and a value, got {brief(given)}")
     for i, point in enumerate(given.items() if isinstance(given, dict) else given):
         try:
             at, height = point
         except (TypeError, ValueError):
-            raise TypeError(f"Piecewise: points[{i}] must be a step and a value, got {point!r}") from None
+            raise TypeError(f"Piecewise: points[{i}] must be a step and a value, got {brief(point)}") from None
         place, number = _SPAN.check(f"Piecewise: points[{i}][0]", at), as_number(at)
         at = number if isinstance(number, int) else place
         if points and at < points[-1][0]:

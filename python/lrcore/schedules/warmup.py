@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from lrcore._messages import brief
 from lrcore._ranges import FRACTION, SHARE
 from lrcore.schedules import functions as fn
 from lrcore.schedules.bounds import before, ends, hull, window
@@ -45,7 +46,7 @@ def untuned(beta2: float, shape: str = "linear") -> int:
     """
     beta2 = FRACTION.check("beta2", beta2)
     if shape not in ("linear", "exponential"):
-        raise ValueError(f"untuned: shape must be 'linear' or 'exponential', got {shape!r}")
+        raise ValueError(f"untuned: shape must be 'linear' or 'exponential', got {brief(shape)}")
     return round((2.0 if shape == "linear" else 1.0) / (1.0 - beta2))
 
 
@@ -172,7 +173,9 @@ class WarmedUp(Compound):
         length = self.schedule.length
         steps = steps_of("warmup: steps", self.steps, length)
         if length is not None and steps > length:
-            raise ValueError(f"warmup: steps must be in [0, {length}], the length of {self.schedule!r}, got {steps}")
+            raise ValueError(
+                f"warmup: steps must be in [0, {length}], the length of {brief(self.schedule)}, got {steps}"
+            )
         check_numbers(self, "start")
         check_word(self, "shape", SHAPES)
         put(self, "steps", steps)
@@ -184,7 +187,7 @@ class WarmedUp(Compound):
         if rest is None:
             length = self.schedule.length
             if length is not None and self.steps > length:
-                raise ValueError(f"warmup: {self!r} has {self.steps} steps of warm-up in a length of {length}")
+                raise ValueError(f"warmup: {brief(self)} has {self.steps} steps of warm-up in a length of {length}")
             rest = self.schedule._shortened(self.steps)
             put(self, "_fitted", rest)
         return rest

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lrcore._messages import brief
 from lrcore.sweeps.space import logspace, loguniform, uniform
 from lrcore.sweeps.sweeping import METHODS, Interrupted, sweep
 
@@ -53,7 +54,7 @@ def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     for text in given.space:
         name, equals, values = text.partition("=")
         if not equals or name in space:
-            parser.error(f"argument --space: must be NAME=VALUES, once for each name, got {text!r}")
+            parser.error(f"argument --space: must be NAME=VALUES, once for each name, got {brief(text)}")
         try:
             space[name] = _values(values)
         except (TypeError, ValueError) as error:
@@ -83,7 +84,7 @@ def _function(text: str) -> Train:
     file, _, name = text.rpartition(":")
     path = Path(file).resolve()
     if not file or not name.isidentifier() or path.suffix != ".py":
-        raise ValueError(f"must be FILE.py:FUNCTION, got {text!r}")
+        raise ValueError(f"must be FILE.py:FUNCTION, got {brief(text)}")
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {file!r}")
     sys.path.insert(0, str(path.parent))
@@ -103,11 +104,11 @@ def _values(text: str) -> Any:
         parts = commas.split(",") if colons is None else colons.split(":")
         make, count = _RANGES[kind]
         if len(parts) != count:
-            raise ValueError(f"{kind}: takes {count} numbers, got {text!r}")
+            raise ValueError(f"{kind}: takes {count} numbers, got {brief(text)}")
         return make(*(_value(part) for part in parts))  # type: ignore[operator]  # they say what is wrong
     inside = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     if re.search(r"[][(){}]", inside):
-        raise ValueError(f"values must be {_FORMS}, without brackets within, got {text!r}")
+        raise ValueError(f"values must be {_FORMS}, without brackets within, got {brief(text)}")
     return [_value(part) for part in inside.split(",")] if inside else []
 
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lrcore._messages import brief
 from lrcore.sweeps.objective import Cell, Outcome, Train, call
 from lrcore.sweeps.owner import BEAT
 from lrcore.sweeps.processes import WorkerDiedError, WorkerStartError
@@ -43,7 +44,7 @@ def as_executor(given: Any) -> Executor:
     if isinstance(given, type) or not callable(getattr(given, "submit", None)):
         raise TypeError(
             "executor must be an executor, with submit as concurrent.futures.ThreadPoolExecutor(4) has it, or a client "
-            f"of Dask, got {given!r}"
+            f"of Dask, got {brief(given)}"
         )
     executor: Executor = given.get_executor() if callable(getattr(given, "get_executor", None)) else given
     return executor

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from lrcore._messages import brief
 from lrcore.sweeps.space import RESERVED, Settings
 
 Train = Callable[..., Any]
@@ -119,7 +120,7 @@ def check_train(train: Any, names: Iterable[str], *, budget: bool = False) -> bo
         TypeError: If it is no function, lacks an argument, or needs one that nobody gives.
     """
     if not callable(train):
-        raise TypeError(f"train must be a function, got {train!r}")
+        raise TypeError(f"train must be a function, got {brief(train)}")
     try:
         parameters = inspect.signature(train).parameters
     except ValueError:  # some that are written in C don't tell

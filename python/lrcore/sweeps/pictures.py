@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lrcore._messages import brief
 from lrcore._optional import matplotlib
 from lrcore.sweeps.progress import shown
 from lrcore.sweeps.sensitivity import Sensitivity, best_of, by_value
@@ -93,7 +94,7 @@ def _mark_failed(ax: Axes, xs: Sequence[float]) -> None:
 def draw_heatmap(settings: Sequence[Best], x: str, y: str, ax: Axes | None, *, minimize: bool) -> Axes:
     """Draw the objective over two settings."""
     if x == y:
-        raise ValueError(f"a heat map needs two different settings, got {x!r} twice")
+        raise ValueError(f"a heat map needs two different settings, got {brief(x)} twice")
     columns = [value for value, _ in by_value(settings, x)]
     rows = by_value(settings, y)
     means = np.full((len(rows), len(columns)), np.nan)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
+from lrcore._messages import brief
 from lrcore._optional import imported
 from lrcore._text import counted, html_table, html_text, write_csv
 from lrcore.sweeps.progress import shown
@@ -204,7 +205,9 @@ class Results(Sequence[dict[str, Any]]):
             most = max(counts.values())
             budget = max((known for known, count in counts.items() if count == most), key=lambda known: known or 0)
         elif budget not in counts:
-            raise ValueError(f"budget must be one of {sorted(counts, key=lambda known: known or 0)}, got {budget!r}")
+            raise ValueError(
+                f"budget must be one of {sorted(counts, key=lambda known: known or 0)}, got {brief(budget)}"
+            )
         return summaries([row for row in self._rows if row.budget == budget], minimize=self.minimize)
 
 

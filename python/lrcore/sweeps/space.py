@@ -12,6 +12,7 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
+from lrcore._messages import brief
 from lrcore._ranges import POSITIVE, check_count
 
 Settings = dict[str, Any]
@@ -138,12 +139,12 @@ def check_space(space: Any) -> dict[str, Sequence[Any] | Distribution]:
         ValueError: If there is nothing to try, or a value stands twice.
     """
     if not isinstance(space, Mapping):
-        raise TypeError(f"space must be a mapping of names to values, {_EXAMPLE}, got {space!r}")
+        raise TypeError(f"space must be a mapping of names to values, {_EXAMPLE}, got {brief(space)}")
     if not space:
         raise ValueError(f"space must have at least one name, {_EXAMPLE}, got {{}}")
     for name in space:
         if not isinstance(name, str) or not name.isidentifier():
-            raise TypeError(f"names in space must be names of arguments, got {name!r}")
+            raise TypeError(f"names in space must be names of arguments, got {brief(name)}")
         if name in RESERVED:
             raise ValueError(f"space: {name!r} has a meaning of its own; others like it are {sorted(RESERVED)}")
     return {name: _check_values(f"space[{name!r}]", given) for name, given in space.items()}
@@ -158,16 +159,16 @@ def _check_values(place: str, given: Any) -> Sequence[Any] | Distribution:
         or (isinstance(given, np.ndarray) and given.ndim == 0)
     ):
         raise TypeError(
-            f"{place} must be a sequence of values, loguniform(…) or uniform(…), got {given!r}; one value alone is "
-            f"[{given!r}]"
+            f"{place} must be a sequence of values, loguniform(…) or uniform(…), got {brief(given)}; one value alone "
+            f"is [{brief(given)}]"
         )
     values = [plain(f"{place}[{i}]", value) for i, value in enumerate(given)]
     if not values:
-        raise ValueError(f"{place} must have at least one value, got {given!r}")
+        raise ValueError(f"{place} must have at least one value, got {brief(given)}")
     seen = set()
     for value in values:
         if (key := canonical(value)) in seen:
-            raise ValueError(f"{place} must have each value once, got {value!r} twice")
+            raise ValueError(f"{place} must have each value once, got {brief(value)} twice")
         seen.add(key)
     return values
 
@@ -182,7 +183,7 @@ def plain(place: str, value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{place} must be finite, got {value!r}")
+        raise ValueError(f"{place} must be finite, got {brief(value)}")
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):
@@ -215,7 +216,7 @@ def grid(space: Mapping[str, Sequence[Any] | Distribution]) -> list[Settings]:
     """
     for name, values in space.items():
         if isinstance(values, Distribution):
-            raise ValueError(f"a grid needs values, got {values!r} for space[{name!r}]; to draw, give trials=…")
+            raise ValueError(f"a grid needs values, got {brief(values)} for space[{name!r}]; to draw, give trials=…")
     lists: list[Sequence[Any]] = [values for values in space.values() if isinstance(values, Sequence)]
     return [dict(zip(space, values, strict=True)) for values in itertools.product(*lists)]
 
@@ -252,8 +253,8 @@ def _drawn(space: Mapping[str, Sequence[Any] | Distribution], seed: int) -> Iter
 def _check_ends(name: str, low: Any, high: Any) -> None:
     for end, value in (("low", low), ("high", high)):
         if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-            raise TypeError(f"{name}: {end} must be a number, got {value!r}")
+            raise TypeError(f"{name}: {end} must be a number, got {brief(value)}")
         if not math.isfinite(value):
-            raise ValueError(f"{name}: {end} must be finite, got {value!r}")
+            raise ValueError(f"{name}: {end} must be finite, got {brief(value)}")
     if not low < high:
-        raise ValueError(f"{name}: low must be less than high, got {low!r} and {high!r}")
+        raise ValueError(f"{name}: low must be less than high, got {brief(low)} and {high!r}")

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lrcore._messages import brief
 from lrcore.sweeps import owner
 from lrcore.sweeps.space import canonical
 
@@ -280,7 +281,7 @@ def _check_path(path: str | os.PathLike[str] | None, *, is_new: bool) -> None:
         return
     place = Path(path)
     if not os.fspath(path) or place.is_dir():
-        raise ValueError(f"results must be a file, got {os.fspath(path)!r}")
+        raise ValueError(f"results must be a file, got {brief(os.fspath(path))}")
     if not place.parent.is_dir():
         raise FileNotFoundError(f"results: there is no folder {str(place.parent)!r}")
     if not is_new and not place.exists():

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
+from lrcore._messages import brief
 from lrcore._ranges import Range, check_count
 from lrcore.sweeps import processes
 from lrcore.sweeps.coordinator import Coordinator, Here, as_executor, capacity
@@ -239,9 +240,9 @@ def _plan(
     if method is None:
         method = "grid" if trials is None else "random"
     if method not in METHODS:
-        raise ValueError(f"method must be one of {list(METHODS)}, got {method!r}")
+        raise ValueError(f"method must be one of {list(METHODS)}, got {brief(method)}")
     if not isinstance(minimize, bool):
-        raise TypeError(f"minimize must be True or False, got {minimize!r}")
+        raise TypeError(f"minimize must be True or False, got {brief(minimize)}")
     factor = Range(1.0, opened=True).check("factor", factor)
     seed = check_count("seed", seed)
     budgets = _halving_budgets(budget, factor) if method == "halving" else [_fixed_budget(budget)]
@@ -260,14 +261,14 @@ def _settings(space: Mapping[str, Sequence[Any] | Distribution], method: str, tr
 
 def _fixed_budget(budget: Any) -> int | None:
     if isinstance(budget, Sequence):
-        raise ValueError(f"budget must be one number, got {budget!r}; from one to another goes method='halving'")
+        raise ValueError(f"budget must be one number, got {brief(budget)}; from one to another goes method='halving'")
     return None if budget is None else check_count("budget", budget, least=1)
 
 
 def _halving_budgets(budget: Any, factor: float) -> list[int | None]:
     """Return the budgets of the rounds: from the largest down in steps of the factor, to the least at the start."""
     if not isinstance(budget, Sequence) or len(budget) != 2:
-        raise ValueError(f"method='halving' needs budget=(least, largest), such as (3, 81), got {budget!r}")
+        raise ValueError(f"method='halving' needs budget=(least, largest), such as (3, 81), got {brief(budget)}")
     least = check_count("budget[0]", budget[0], least=1)
     largest = check_count("budget[1]", budget[1], least=least)
     budgets: list[int | None] = []

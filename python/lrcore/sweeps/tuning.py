@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
+from lrcore._messages import brief
 from lrcore._optional import imported
 from lrcore._ranges import check_count
 from lrcore.sweeps import sharing
@@ -176,7 +177,7 @@ def _storage(optuna: Any, given: Any) -> Any:
     if isinstance(given, os.PathLike) or (isinstance(given, str) and "://" not in given):
         path = Path(given)
         if not os.fspath(given) or path.is_dir():
-            raise ValueError(f"storage must be a file, a URL or a storage of Optuna, got {os.fspath(given)!r}")
+            raise ValueError(f"storage must be a file, a URL or a storage of Optuna, got {brief(os.fspath(given))}")
         given = f"sqlite:///{path}"
     if isinstance(given, str) and given.startswith("sqlite:"):
         return optuna.storages.RDBStorage(given, engine_kwargs={"connect_args": {"timeout": _PATIENCE}})

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from lrcore._messages import described
 from lrcore._ranges import check_count
 from lrcore._restoring import put_back
-from lrcore.finder.given import as_number, check_callable
+from lrcore.finder.given import as_number, check_callable, check_start
 from lrcore.finder.loop import Finder
 from lrcore.finder.preserving import all_of, generators_preserved
 from lrcore.finder.search import ratios_of, search
@@ -93,10 +94,13 @@ def find_lr(
         torch-lr-finder and Lightning's ``lr_find`` write one rate into every group, and take slopes by the rate; here
         groups keep their ratios, and slopes are by its logarithm. A batch norm's buffers, too, are put back.
     """
+    check_start(start)
     accumulate, repeats = check_count("accumulate", accumulate, least=1), check_count("repeats", repeats, least=1)
     if not isinstance(opt, torch.optim.Optimizer):
         raise TypeError(f"opt must be an optimizer of PyTorch, got {type(opt).__name__}")
-    check_callable("model", model)
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model must be a module of PyTorch, got {described(model)}")
+    _check_parameters(model, opt)
     check_callable("loss", loss, optional=True)
     check_callable("validation", validation, optional=True)
     finders = [Finder(start, end, steps, mode, smoothing=smoothing, stop=stop) for _ in range(repeats)]
@@ -115,6 +119,17 @@ def find_lr(
         trial = _Trial(model, opt, loss, validation, accumulate, ratios)
         return search(
             finders, trial, lambda: _preserved(model, opt), loader, accumulate, _momentum(opt), progress=progress
+        )
+
+
+def _check_parameters(model: torch.nn.Module, opt: torch.optim.Optimizer) -> None:
+    """Raise a ValueError if an optimizer steps none of a model's parameters."""
+    own = {id(param) for param in model.parameters()}
+    stepped = [param for group in opt.param_groups for param in group["params"]]
+    if stepped and not any(id(param) in own for param in stepped):
+        raise ValueError(
+            f"opt has {len(stepped)} parameters, and none of them is one of the model's {len(own)}: make the optimizer "
+            "of model.parameters(), after the model has got its last ones"
         )
 
 

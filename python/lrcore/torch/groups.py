@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from lrcore._messages import brief
 from lrcore.optim.hyperparameter import plain
 from lrcore.optim.options import GROUP_OPTIONS, NO_OPTIONS, Options, not_of_group
 from lrcore.optim.param_group import ParamGroup, is_scheduled, value_at
@@ -204,7 +205,7 @@ def check_own(given: Mapping[str, Any]) -> None:
     """
     own, place = given.get(OWN, {}), f'group["{OWN}"]'
     if not isinstance(own, dict):
-        raise TypeError(f"{place} must be a dict of options, such as {{'clip_value': 1.0}}, got {own!r}")
+        raise TypeError(f"{place} must be a dict of options, such as {{'clip_value': 1.0}}, got {brief(own)}")
     for name in own:
         if name not in GROUP_OPTIONS:
             raise not_of_group(name, place, GROUP_OPTIONS)

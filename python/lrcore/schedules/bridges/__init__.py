@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from lrcore import _optional
+from lrcore._messages import brief
 from lrcore._ranges import check_count
 from lrcore.schedules.feedback import listeners
 from lrcore.schedules.schedule import as_schedule, settled
@@ -227,7 +228,9 @@ def bridged(where: str, schedule: Any) -> Schedule:
     """Return the schedule, or a number as one, if it is a function of the step alone."""
     made = as_schedule(where, schedule)
     for part in listeners(made):
-        raise ValueError(f"{where}: {part!r} follows what is reported to an optimizer of lrcore, not the step alone")
+        raise ValueError(
+            f"{where}: {brief(part)} follows what is reported to an optimizer of lrcore, not the step alone"
+        )
     return made
 
 
@@ -238,7 +241,7 @@ def table_of(where: str, schedule: Schedule, steps: SupportsIndex | None) -> Flo
         count = check_count(f"{where}: steps", steps, least=1, most=_MOST)
         return schedule.values(count if last is None else min(count, last + 1))
     if last is None:
-        raise ValueError(f"{where}: {schedule!r} has no length; give steps, all that a training will take")
+        raise ValueError(f"{where}: {brief(schedule)} has no length; give steps, all that a training will take")
     if last > _LONGEST:
-        raise ValueError(f"{where}: {schedule!r} has {last} steps; give steps, all that a training will take")
+        raise ValueError(f"{where}: {brief(schedule)} has {last} steps; give steps, all that a training will take")
     return schedule.values(last + 1)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
+from lrcore._messages import brief
 from lrcore._ranges import check_count
 from lrcore.schedules.bridges import bridged, imported
 
@@ -86,7 +87,7 @@ class Scheduled:
             ValueError: If it is no such state.
         """
         if not isinstance(state_dict, Mapping) or state_dict.keys() != self.state_dict().keys():
-            raise ValueError(f"the state of a ScheduleLR has {', '.join(self.state_dict())}, got {state_dict!r}")
+            raise ValueError(f"the state of a ScheduleLR has {', '.join(self.state_dict())}, got {brief(state_dict)}")
         # A SequentialLR takes one step back from each of its parts that it has not begun.
         is_part = self._is_begun_again or self.last_epoch < 0
         self.last_epoch = check_count("last_epoch", state_dict["last_epoch"], least=-1)
@@ -122,7 +123,7 @@ def scheduler_of(
 ) -> Any:
     """Return the scheduler that has been asked for."""
     if not isinstance(optimizer, imported("torch.optim", "to_torch", "torch").Optimizer):
-        raise TypeError(f"to_torch: optimizer must be one of PyTorch, got {optimizer!r}")
+        raise TypeError(f"to_torch: optimizer must be one of PyTorch, got {brief(optimizer)}")
     groups = optimizer.param_groups
     given: Schedule | tuple[Schedule, ...]
     if isinstance(schedule, Sequence) and not isinstance(schedule, str):
@@ -143,7 +144,7 @@ def _check_name(where: str, group: Mapping[str, Any], name: Any) -> None:
     """Raise if a group has no number by that name."""
     key, place = name if isinstance(name, tuple) and len(name) == 2 else (name, None)
     if not isinstance(key, str) or not (place is None or type(place) is int):
-        raise TypeError(f"to_torch: name must be a string, or a string and a place in a pair, got {name!r}")
+        raise TypeError(f"to_torch: name must be a string, or a string and a place in a pair, got {brief(name)}")
     if key not in group:
         raise ValueError(f"{where} has no {key!r}; it has {', '.join(sorted(group.keys() - {'params'}))}")
     value = group[key]

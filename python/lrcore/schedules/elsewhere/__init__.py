@@ -10,6 +10,7 @@ import inspect
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lrcore._messages import brief
 from lrcore._ranges import as_number
 from lrcore.schedules import CosineWave
 
@@ -93,7 +94,7 @@ def whole(name: str, value: Any) -> int:
     """Return a number of steps as an int, where a library also takes 1e4 for 10000."""
     number = as_number(value)
     if number is None or number % 1 != 0:
-        raise TypeError(f"{name} must be a whole number, got {value!r}")
+        raise TypeError(f"{name} must be a whole number, got {brief(value)}")
     return int(number)
 
 
@@ -101,7 +102,7 @@ def check_first(name: str, value: Any, first: int) -> None:
     """Raise if an argument tells a scheduler to go on from somewhere: a schedule has no place of its own."""
     if value != first:
         raise ValueError(
-            f"{name} must be {first}, got {value!r}: a schedule can be asked for any step, whatever it was"
+            f"{name} must be {first}, got {brief(value)}: a schedule can be asked for any step, whatever it was"
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lrcore._messages import brief
 from lrcore.schedules import Constant, Cosine, Geometric, Linear, Piecewise, Table
 from lrcore.schedules.elsewhere import check_first, whole
 
@@ -48,7 +49,7 @@ def sched_poly(*, start: float, end: float, power: float, steps: int) -> Schedul
 def combined_cos(*, pct: float, start: float, middle: float, end: float, steps: int) -> Schedule:
     """Return a Piecewise of two cosines."""
     if not 0.0 <= pct <= 1.0:
-        raise ValueError(f"the share of the first phase must be in [0, 1], got {pct!r}")
+        raise ValueError(f"the share of the first phase must be in [0, 1], got {brief(pct)}")
     length = whole("steps", steps)
     return Piecewise(((0, start), (pct * length, middle), (length, end)), "cosine")
 

@@ -10,6 +10,7 @@ import math
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from lrcore._messages import brief
 from lrcore.schedules import (
     Constant,
     Cosine,
@@ -141,7 +142,7 @@ def cosine_decay_restarts(
     del name
     _check_positive("first_decay_steps", first_decay_steps)
     if t_mul < 1.0:
-        raise ValueError(f"t_mul must be >= 1, got {t_mul!r}: Keras has no number after ever shorter cycles")
+        raise ValueError(f"t_mul must be >= 1, got {brief(t_mul)}: Keras has no number after ever shorter cycles")
     low = initial_learning_rate * alpha
     if m_mul == 1.0:
         return CosineRestarts(initial_learning_rate, first_decay_steps, low, factor=t_mul)
@@ -164,7 +165,7 @@ def reduce_lr_on_plateau(
     """Return the rate times a ReduceOnPlateau, at least ``min_lr``."""
     del verbose
     if not factor < 1.0:
-        raise ValueError(f"factor must be < 1, got {factor!r}")
+        raise ValueError(f"factor must be < 1, got {brief(factor)}")
     if mode == "auto":
         if monitor.removeprefix("val_") != "loss":
             raise ValueError(f"mode must be 'min' or 'max' for {monitor!r}: Keras asks the model for the metric")
@@ -177,7 +178,7 @@ def reduce_lr_on_plateau(
 
 def _check_positive(name: str, value: float) -> None:
     if not value > 0:
-        raise ValueError(f"{name} must be > 0, got {value!r}")
+        raise ValueError(f"{name} must be > 0, got {brief(value)}")
 
 
 REFUSED: dict[str, str] = {

@@ -10,6 +10,7 @@ from itertools import accumulate
 from operator import mul
 from typing import TYPE_CHECKING, Any
 
+from lrcore._messages import brief
 from lrcore.schedules import Constant, Cosine, Exponential, Linear, Piecewise, Polynomial, Step
 from lrcore.schedules.elsewhere import whole
 
@@ -67,7 +68,7 @@ def cosine_decay_schedule(
 ) -> Schedule:
     """Return a Cosine to a share of its start."""
     if not decay_steps > 0:
-        raise ValueError(f"decay_steps must be > 0, got {decay_steps!r}")
+        raise ValueError(f"decay_steps must be > 0, got {brief(decay_steps)}")
     # Nothing to the power 0 is 1.
     if exponent == 0.0:
         return Constant(init_value)
@@ -121,10 +122,10 @@ def piecewise_interpolate_schedule(
 ) -> Schedule:
     """Return a Piecewise of lines or cosines between values that the scales multiply one after the other."""
     if interpolate_type not in ("linear", "cosine"):
-        raise ValueError(f"interpolate_type must be 'linear' or 'cosine', got {interpolate_type!r}")
+        raise ValueError(f"interpolate_type must be 'linear' or 'cosine', got {brief(interpolate_type)}")
     for boundary in boundaries_and_scales or ():
         if boundary < 0:
-            raise ValueError(f"boundaries must be >= 0, got {boundary!r}: in optax the pieces would overlap")
+            raise ValueError(f"boundaries must be >= 0, got {brief(boundary)}: in optax the pieces would overlap")
         whole("a boundary", boundary)
     return Piecewise(_points(init_value, boundaries_and_scales), interpolate_type)
 
@@ -203,14 +204,14 @@ def _points(init: float, scales: Mapping[int, float] | None) -> tuple[tuple[int,
     steps = sorted((scales or {}).items())
     for boundary, scale in steps:
         if not scale >= 0.0:
-            raise ValueError(f"scales must be >= 0, got {scale!r} at {boundary!r}")
+            raise ValueError(f"scales must be >= 0, got {brief(scale)} at {boundary!r}")
     values = accumulate((scale for _, scale in steps), mul, initial=init)
     return tuple(zip((0, *(max(math.ceil(boundary), 0) for boundary, _ in steps)), values, strict=True))
 
 
 def _positive(transition_steps: int) -> int:
     if not transition_steps > 0:
-        raise ValueError(f"transition_steps must be > 0, got {transition_steps!r}")
+        raise ValueError(f"transition_steps must be > 0, got {brief(transition_steps)}")
     return whole("transition_steps", transition_steps)
 
 

@@ -12,6 +12,7 @@ from functools import partial, wraps
 from inspect import Parameter
 from typing import TYPE_CHECKING, Any
 
+from lrcore._messages import brief
 from lrcore.schedules import (
     Constant,
     Cosine,
@@ -50,7 +51,7 @@ def _without_noise(name: str, **silent: Any) -> Callable[[Maker], Maker]:
         @wraps(maker)
         def made(**given: Any) -> Schedule:
             if (noise := given.pop(name, None)) is not None:
-                raise ValueError(f"noise must be None, got {noise!r}: it comes from a generator of torch")
+                raise ValueError(f"noise must be None, got {brief(noise)}: it comes from a generator of torch")
             return maker(**{key: value for key, value in given.items() if key not in silent})
 
         signature = inspect.signature(maker)
@@ -103,7 +104,7 @@ def tanh_lr_scheduler(
 ) -> Schedule:
     """Return a Tanh for each cycle, and ``lr_min`` after them."""
     if not lb < ub:
-        raise ValueError(f"lb must be less than ub, got {lb!r} and {ub!r}")
+        raise ValueError(f"lb must be less than ub, got {brief(lb)} and {ub!r}")
     shape = partial(_tanh, lr_min, lb, ub)
     course = _cycles(shape, lr, lr_min, t_initial, cycle_mul, cycle_decay, cycle_limit)
     # Here, and in no other class, the warm-up rises to where the course then is.
@@ -144,7 +145,7 @@ def step_lr_scheduler(
 ) -> Schedule:
     """Return a Step, whose length need not be whole."""
     if not decay_t > 0:
-        raise ValueError(f"decay_t must be > 0, got {decay_t!r}")
+        raise ValueError(f"decay_t must be > 0, got {brief(decay_t)}")
     is_whole = decay_t % 1 == 0
     course = Step(lr, int(decay_t), decay_rate) if is_whole else Step(lr, 1, decay_rate).stretch(decay_t)
     return _warmed_up(course, lr, warmup_t, warmup_lr_init, prefix=warmup_prefix)
@@ -212,9 +213,11 @@ def wsd_lr_scheduler(
     """Return a Linear, a Constant or InverseSqrt, and a fall; a Table where a shape has no other name."""
     steps, decay = whole("t_initial", t_initial), whole("decay_t", decay_t)
     if not 0 < decay <= steps:
-        raise ValueError(f"decay_t must be in [1, {t_initial}], t_initial, got {decay_t!r}")
+        raise ValueError(f"decay_t must be in [1, {t_initial}], t_initial, got {brief(decay_t)}")
     if not 0.0 < decay_ratio < 1.0 or not decay_power > 0.0:
-        raise ValueError(f"decay_ratio must be in (0, 1) and decay_power > 0, got {decay_ratio!r} and {decay_power!r}")
+        raise ValueError(
+            f"decay_ratio must be in (0, 1) and decay_power > 0, got {brief(decay_ratio)} and {decay_power!r}"
+        )
     fall = partial(_fall, decay, decay_fn, decay_power, decay_ratio)
     if stable_fn == "constant":
         top = max(lr, lr_min)
@@ -260,7 +263,7 @@ def create_scheduler_v2(
     """Return what the class does that ``sched`` stands for, with the arguments that it has."""
     del cooldown_epochs
     if not step_on_epochs and not updates_per_epoch > 0:
-        raise ValueError(f"updates_per_epoch must be > 0 where step_on_epochs is false, got {updates_per_epoch!r}")
+        raise ValueError(f"updates_per_epoch must be > 0 where step_on_epochs is false, got {brief(updates_per_epoch)}")
     unit = 1 if step_on_epochs else whole("updates_per_epoch", updates_per_epoch)
     steps, warmup = num_epochs * unit, warmup_epochs * unit
     after: dict[str, Any] = {"lr": lr, "warmup_t": warmup, "warmup_lr_init": warmup_lr}
@@ -331,7 +334,7 @@ def _cycles(
 ) -> Schedule:
     """Return cycles one after the other; the shape stays at ``lr_min`` at its end."""
     if not t_initial > 0:
-        raise ValueError(f"t_initial must be > 0, got {t_initial!r}")
+        raise ValueError(f"t_initial must be > 0, got {brief(t_initial)}")
     lengths = [t_initial * cycle_mul**i for i in range(whole("cycle_limit", cycle_limit))]
     if any(length % 1 for length in lengths) and not isinstance(shape(lr, 1), Table):
         return _fractional_cycles(shape, lr, lr_min, lengths, cycle_decay)
@@ -365,7 +368,7 @@ def _cosines(
 ) -> Schedule:
     """Return cosines one after the other, each from its peak; their lengths need not be whole."""
     if not t_initial > 0:
-        raise ValueError(f"t_initial must be > 0, got {t_initial!r}")
+        raise ValueError(f"t_initial must be > 0, got {brief(t_initial)}")
     points: list[tuple[float, float]] = []
     begin: float = 0
     for i in range(whole("cycle_limit", cycle_limit)):
@@ -393,13 +396,13 @@ def _poly(lr_min: float, power: float, k_decay: float, peak: float, steps: int) 
 
 def _stable(shape: str, lr: float, timescale: float, power: float, steps: int) -> Schedule:
     if shape not in ("rsqrt", "power"):
-        raise ValueError(f"stable_fn must be 'constant', 'rsqrt' or 'power', got {shape!r}")
+        raise ValueError(f"stable_fn must be 'constant', 'rsqrt' or 'power', got {brief(shape)}")
     if not timescale > 0:
-        raise ValueError(f"stable_timescale, or else warmup_t, must be > 0, got {timescale!r}")
+        raise ValueError(f"stable_timescale, or else warmup_t, must be > 0, got {brief(timescale)}")
     if shape == "rsqrt" or power == 0.5:
         return InverseSqrt(lr, timescale)
     if not power > 0.0:
-        raise ValueError(f"stable_power must be > 0, got {power!r}")
+        raise ValueError(f"stable_power must be > 0, got {brief(power)}")
     return Table(tuple(lr * (1.0 + t / timescale) ** -power for t in range(steps + 1)))
 
 
@@ -412,7 +415,7 @@ def _fall(steps: int, shape: str, power: float, ratio: float, start: float, end:
     if shape == "cosine":
         return Cosine(start, steps, end)
     if shape not in ("power", "exp"):
-        raise ValueError(f"decay_fn must be 'linear', '1-sqrt', 'cosine', 'power' or 'exp', got {shape!r}")
+        raise ValueError(f"decay_fn must be 'linear', '1-sqrt', 'cosine', 'power' or 'exp', got {brief(shape)}")
     done = [t / steps for t in range(steps + 1)]
     left = [1.0 - p**power if shape == "power" else (ratio**p - ratio) / (1.0 - ratio) for p in done]
     return Table(tuple(end + (start - end) * share for share in left))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from lrcore._messages import brief
 from lrcore.schedules import (
     Constant,
     CosineRestarts,
@@ -58,7 +59,7 @@ def constant_lr(*, lr: float, factor: float = 1.0 / 3, total_iters: int = 5, las
     """Return the rate times a factor, and from a step on without it; with no such step torch keeps the factor."""
     check_first("last_epoch", last_epoch, -1)
     if not 0.0 < factor <= 1.0:
-        raise ValueError(f"factor must be in (0, 1], got {factor!r}: torch divides by it to undo it")
+        raise ValueError(f"factor must be in (0, 1], got {brief(factor)}: torch divides by it to undo it")
     steps = whole("total_iters", total_iters)
     return Constant(lr * factor).then(lr, at=steps) if steps > 0 else Constant(lr * factor)
 
@@ -96,7 +97,7 @@ def cosine_annealing_lr(*, lr: float, T_max: float, eta_min: float = 0.0, last_e
     """Return a CosineWave, which rises again after ``T_max``."""
     check_first("last_epoch", last_epoch, -1)
     if T_max <= 0:
-        raise ValueError(f"T_max must be > 0, got {T_max!r}: torch divides by it")
+        raise ValueError(f"T_max must be > 0, got {brief(T_max)}: torch divides by it")
     return wave(lr, eta_min, T_max)
 
 
@@ -158,10 +159,10 @@ def one_cycle_lr(
             raise ValueError("total_steps, or both epochs and steps_per_epoch, must be given")
         total_steps = whole("epochs", epochs) * whole("steps_per_epoch", steps_per_epoch)
     if anneal_strategy not in ("cos", "linear"):
-        raise ValueError(f"anneal_strategy must be 'cos' or 'linear', got {anneal_strategy!r}")
+        raise ValueError(f"anneal_strategy must be 'cos' or 'linear', got {brief(anneal_strategy)}")
     if pct_start * total_steps == 1.0:
         raise ValueError(
-            f"pct_start * total_steps must not be 1, got {pct_start!r} and {total_steps}: torch divides by 0"
+            f"pct_start * total_steps must not be 1, got {brief(pct_start)} and {total_steps}: torch divides by 0"
         )
     shape = "cosine" if anneal_strategy == "cos" else "linear"
     steps = whole("total_steps", total_steps)
@@ -184,9 +185,9 @@ def reduce_lr_on_plateau(
 ) -> Schedule:
     """Return the rate times a ReduceOnPlateau, and where torch stops reducing it as the least."""
     if not factor < 1.0:
-        raise ValueError(f"factor must be < 1, got {factor!r}")
+        raise ValueError(f"factor must be < 1, got {brief(factor)}")
     if threshold_mode not in ("rel", "abs"):
-        raise ValueError(f"threshold_mode must be 'rel' or 'abs', got {threshold_mode!r}")
+        raise ValueError(f"threshold_mode must be 'rel' or 'abs', got {brief(threshold_mode)}")
     plateau = ReduceOnPlateau(
         factor, patience, mode, threshold=threshold, relative=threshold_mode == "rel", cooldown=cooldown
     )
@@ -212,7 +213,7 @@ class _Products:
 
     def __init__(self, function: Callable[[int], float]) -> None:
         if not callable(function):
-            raise TypeError(f"lr_lambda must be callable, got {function!r}")
+            raise TypeError(f"lr_lambda must be callable, got {brief(function)}")
         self._function = function
         self._products = [1.0]
 

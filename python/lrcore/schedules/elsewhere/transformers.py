@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lrcore._messages import brief
 from lrcore.schedules import Constant, Cosine, CosineRestarts, InverseSqrt, Linear, Polynomial, Sqrt
 from lrcore.schedules.elsewhere import check_first, wave, whole
 from lrcore.schedules.elsewhere.torch import reduce_lr_on_plateau
@@ -54,7 +55,9 @@ def get_cosine_with_hard_restarts_schedule_with_warmup(
     check_first("last_epoch", last_epoch, -1)
     warmup, steps = _steps(num_warmup_steps, num_training_steps)
     if not 0 <= num_cycles <= max(1, steps):
-        raise ValueError(f"num_cycles must be in [0, {max(1, steps)}], the steps after the warm-up, got {num_cycles!r}")
+        raise ValueError(
+            f"num_cycles must be in [0, {max(1, steps)}], the steps after the warm-up, got {brief(num_cycles)}"
+        )
     course = CosineRestarts(lr, max(1, steps) / num_cycles) if num_cycles != 0 else Constant(lr)
     return _after(warmup, lr, course.then(0.0, at=max(1, steps)))
 
@@ -71,7 +74,7 @@ def get_polynomial_decay_schedule_with_warmup(
     """Return a Linear and a Polynomial."""
     check_first("last_epoch", last_epoch, -1)
     if not lr > lr_end:
-        raise ValueError(f"lr_end must be less than lr, {lr!r}, got {lr_end!r}")
+        raise ValueError(f"lr_end must be less than lr, {lr!r}, got {brief(lr_end)}")
     warmup, steps = _steps(num_warmup_steps, num_training_steps)
     if steps == 0:
         raise ValueError(f"num_warmup_steps must not be num_training_steps, got {warmup}: transformers divides by 0")
@@ -152,7 +155,7 @@ def get_wsd_schedule(
         raise ValueError("num_training_steps or num_stable_steps must be given")
     for name, shape in (("warmup_type", warmup_type), ("decay_type", decay_type)):
         if shape not in ("linear", "cosine", "1-sqrt"):
-            raise ValueError(f"{name} must be 'linear', 'cosine' or '1-sqrt', got {shape!r}")
+            raise ValueError(f"{name} must be 'linear', 'cosine' or '1-sqrt', got {brief(shape)}")
     low = lr * min_lr_ratio
     rise: Schedule = Linear(low, lr, warmup)
     if warmup_type != "linear":
@@ -230,7 +233,7 @@ def _cycles(lr: float, low: float, steps: int, num_cycles: float) -> Schedule:
 def _least(lr: float, min_lr: float | None, min_lr_rate: float | None) -> float:
     """Return the least rate, which is given as it is or as a share."""
     if (min_lr is None) == (min_lr_rate is None):
-        raise ValueError(f"min_lr or min_lr_rate must be given, and not both, got {min_lr!r} and {min_lr_rate!r}")
+        raise ValueError(f"min_lr or min_lr_rate must be given, and not both, got {brief(min_lr)} and {min_lr_rate!r}")
     return min_lr if min_lr is not None else lr * (min_lr_rate or 0.0)
 
 
