@@ -23,7 +23,7 @@ use std::ops::Range;
 pub use average::Average;
 pub use format::Dtype;
 pub use kernel::{Describe, Kernel, Make, Signature, Update, erased};
-pub use overlap::{Meeting, Overlaps, Span};
+pub use overlap::{Meeting, Overlaps, Regions, Span};
 pub use reduce::{LANES, Norm};
 pub use stage::{Decay, Stages};
 pub use tally::Stats;

@@ -2,6 +2,8 @@
 //!
 //! Spans are compared first. What was compared at the last step, and has not moved, is not compared again.
 
+use std::collections::BTreeMap;
+
 /// A range of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
@@ -28,6 +30,36 @@ pub struct Overlaps {
     read: Vec<Span>,
     /// The written spans by their start, each with its number and the furthest end so far.
     sorted: Vec<(Span, usize, usize)>,
+}
+
+/// The memory that spans cover together.
+#[derive(Debug, Default)]
+pub struct Regions {
+    /// The ends of regions by their starts. No two regions meet.
+    ends: BTreeMap<usize, usize>,
+}
+
+impl Regions {
+    /// Whether a span reaches into a region.
+    #[must_use]
+    pub fn meets(&self, span: Span) -> bool {
+        self.before(span.end).is_some_and(|(_, end)| end > span.start)
+    }
+
+    /// Adds the memory of a span.
+    pub fn insert(&mut self, span: Span) {
+        let (mut start, mut end) = (span.start, span.end);
+        while let Some((first, last)) = self.before(end).filter(|&(_, last)| last > start) {
+            self.ends.remove(&first);
+            (start, end) = (start.min(first), end.max(last));
+        }
+        self.ends.insert(start, end);
+    }
+
+    /// The last region that starts before an address.
+    fn before(&self, address: usize) -> Option<(usize, usize)> {
+        self.ends.range(..address).next_back().map(|(&start, &end)| (start, end))
+    }
 }
 
 /// Two arrays whose spans meet: the number of one that is written, and another.
@@ -140,6 +172,23 @@ mod tests {
             });
             assert_eq!((result, confirmed), (Ok(()), 1));
         }
+    }
+
+    #[test]
+    fn regions_are_the_union_of_spans() {
+        let span = |start, end| Span { start, end, pattern: 0 };
+        let mut regions = Regions::default();
+        for (start, end) in [(10, 20), (30, 40), (50, 60), (15, 35), (20, 21)] {
+            regions.insert(span(start, end));
+        }
+        assert_eq!(regions.ends.into_iter().collect::<Vec<_>>(), [(10, 40), (50, 60)]);
+        let mut regions = Regions::default();
+        regions.insert(span(10, 20));
+        let meets: Vec<_> = [(0, 10), (20, 30), (0, 11), (19, 30), (0, 30), (12, 13)]
+            .into_iter()
+            .map(|(start, end)| regions.meets(span(start, end)))
+            .collect();
+        assert_eq!(meets, [false, false, true, true, true, true]);
     }
 
     #[test]

@@ -33,12 +33,27 @@ fn repr(object: &Bound<'_, PyAny>) -> String {
     object.repr().map_or_else(|_| type_of(object), |text| text.to_string())
 }
 
+/// What a message says of an object that is no array and no structure of arrays: its type, and what to give in its place.
+fn described(given: &Bound<'_, PyAny>) -> String {
+    let has = |name| given.hasattr(name).unwrap_or(false);
+    let kind = type_of(given);
+    let module = given.get_type().module().map_or_else(|_| String::new(), |name| name.to_string());
+    let hint = match module.split('.').next() {
+        // Generators, sets and views of dictionaries: none can be read again, in the same order, by index.
+        _ if has("__iter__") && !has("__getitem__") => "; give list(...) of it, since it is read at every step",
+        Some("torch") => "; lrcore.torch has the optimizers of PyTorch's tensors",
+        Some("jax" | "jaxlib") => "; lrcore.jax has the optimizers of JAX arrays",
+        _ => "",
+    };
+    format!("{kind}{hint}")
+}
+
 pub(super) fn not_an_array(place: &str, given: &Bound<'_, PyAny>) -> PyErr {
-    type_error(format!("{place} must be a NumPy array, or a sequence or mapping of them, got {}", type_of(given)))
+    type_error(format!("{place} must be a NumPy array, or a sequence or mapping of them, got {}", described(given)))
 }
 
 pub(super) fn not_a_gradient(place: &str, given: &Bound<'_, PyAny>) -> PyErr {
-    type_error(format!("{place} must be a NumPy array, or None to skip it, got {}", type_of(given)))
+    type_error(format!("{place} must be a NumPy array, or None to skip it, got {}", described(given)))
 }
 
 pub(super) fn no_gradients() -> PyErr {
@@ -46,7 +61,7 @@ pub(super) fn no_gradients() -> PyErr {
 }
 
 pub(super) fn not_a_structure(place: &str, given: &Bound<'_, PyAny>, kind: &str) -> PyErr {
-    type_error(format!("{place} must be a {kind} like params, or None to skip it, got {}", type_of(given)))
+    type_error(format!("{place} must be a {kind} like params, or None to skip it, got {}", described(given)))
 }
 
 pub(super) fn bad_dtype(place: &str, array: &Bound<'_, PyAny>) -> PyErr {
@@ -57,6 +72,19 @@ pub(super) fn bad_dtype(place: &str, array: &Bound<'_, PyAny>) -> PyErr {
 
 pub(super) fn other_dtype(place: &str, array: &Bound<'_, PyAny>, of: (&str, &Bound<'_, PyAny>)) -> PyErr {
     type_error(differs("dtype", place, array, of))
+}
+
+/// As `other_dtype`, of a gradient. One of the other precision is converted with no more than a rounding, so that is proposed.
+pub(super) fn other_dtype_of_grad(place: &str, array: &Bound<'_, PyAny>, of: (&str, &Bound<'_, PyAny>)) -> PyErr {
+    let message = differs("dtype", place, array, of);
+    let dtype = attribute(array, "dtype");
+    type_error(match dtype.rsplit('.').next() {
+        Some("float32" | "float64") => {
+            let convert = if array.hasattr("astype").unwrap_or(false) { "astype" } else { "to" };
+            format!("{message}; give {place}.{convert}({}.dtype)", of.0)
+        }
+        _ => message,
+    })
 }
 
 /// A tensor that has no memory here, or not that of a dense one.
@@ -97,9 +125,16 @@ pub(super) fn shares_with_itself(place: &str) -> PyErr {
     value(format!("{place} has elements that share memory with each other; give a copy"))
 }
 
-pub(super) fn other_length(place: &str, given: usize, expected: usize) -> PyErr {
+/// `now` is how many parameters there are, if that is not how many there were when the optimizer was made.
+pub(super) fn other_length(place: &str, given: usize, expected: usize, now: Option<usize>) -> PyErr {
     let entries = if given == 1 { "entry" } else { "entries" };
-    value(format!("{place} has {given} {entries}, params has {expected} there"))
+    value(match now {
+        None => format!("{place} has {given} {entries}, params has {expected} there"),
+        Some(now) => format!(
+            "{place} has {given} {entries}, params had {expected} there when the optimizer was made, and has {now} now; \
+             add_param_group takes new ones, and None skips one"
+        ),
+    })
 }
 
 pub(super) fn state_of_no_rule(parameter: &str, given: &[String]) -> PyErr {
@@ -114,8 +149,15 @@ pub(super) fn missing(place: &str) -> PyErr {
     value(format!("{place} is missing; give None to skip that parameter"))
 }
 
-pub(super) fn unexpected(place: &str) -> PyErr {
-    value(format!("{place} is unexpected: params has no such entry"))
+pub(super) fn unexpected(place: &str, is_new: bool) -> PyErr {
+    value(if is_new {
+        format!(
+            "{place} is unexpected: the entry was added to params after the optimizer was made; \
+             add_param_group({{\"params\": ...}}) takes it"
+        )
+    } else {
+        format!("{place} is unexpected: params has no such entry")
+    })
 }
 
 pub(super) fn gone(place: &str) -> PyErr {
@@ -147,8 +189,19 @@ pub(super) fn too_deep(place: &str, limit: usize) -> PyErr {
     value(format!("{place} is nested more than {limit} deep; does it contain itself?"))
 }
 
-pub(super) fn same_name(name: &str, place: &str) -> PyErr {
-    value(format!("{place}: there is a parameter named {name:?} already; give its group another \"name\""))
+/// Two parameters of one group have the same name, which is made of keys and indices.
+pub(super) fn same_name(name: &str, place: &str, other: &str) -> PyErr {
+    value(format!(
+        "{place}: there is a parameter named {name:?} already, {other}; names are keys joined by dots: rename one of the keys"
+    ))
+}
+
+/// A parameter has the name of one of another group, though its own is prefixed with the group's name.
+pub(super) fn same_name_in_groups(name: &str, place: &str, group: &str) -> PyErr {
+    value(format!(
+        "{place}: there is a parameter named {name:?} already, of another group; give this group a \"name\" other than \
+         {group:?}"
+    ))
 }
 
 pub(super) fn unknown_rule(name: &str) -> PyErr {

@@ -4,7 +4,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{IntoPyDict, PyList, PyString};
+use pyo3::types::{IntoPyDict, PyList, PySet, PyString};
 
 use super::buffers::{Header, Source};
 use super::error;
@@ -44,6 +44,8 @@ pub(super) struct Groups {
     /// Whether gradients are attributes of their parameters.
     attached: bool,
     all: Vec<Group>,
+    /// The entries of all groups that are mappings.
+    entries: Option<Py<PySet>>,
     /// An entry that two groups have, if there is one: then one mapping can't hold the gradients of all.
     shared_entry: Option<String>,
 }
@@ -93,7 +95,7 @@ impl<'py, F: FnMut(usize, Bound<'py, PyAny>, Bound<'py, PyAny>)> Visit<'py> for 
 
 impl Groups {
     pub(super) fn new(grouped: bool, attached: bool) -> Self {
-        Self { grouped, attached, all: Vec::new(), shared_entry: None }
+        Self { grouped, attached, all: Vec::new(), entries: None, shared_entry: None }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -121,12 +123,18 @@ impl Groups {
         let group = Group { params: params.clone().unbind(), node };
         let mut shared = None;
         if let Node::Mapping(entries) = &group.node {
+            let py = params.py();
+            let known = match &self.entries {
+                Some(known) => known.bind(py).clone(),
+                None => self.entries.insert(PySet::empty(py)?.unbind()).bind(py).clone(),
+            };
             for (key, _) in entries {
-                for other in &self.all {
-                    if other.has_entry(key.bind(params.py()))? {
-                        shared = Some(structure::index_of(key.bind(params.py())));
-                    }
+                if known.contains(key)? {
+                    shared = Some(structure::index_of(key.bind(py)));
                 }
+            }
+            for (key, _) in entries {
+                known.add(key)?;
             }
         }
         self.grouped = self.form_with_another() == Form::Groups;
@@ -192,7 +200,7 @@ impl Groups {
             return Err(error::not_a_structure("grads", grads, "sequence of groups"));
         }
         if grads.len()? != self.all.len() {
-            return Err(error::other_length("grads", grads.len()?, self.all.len()));
+            return Err(error::other_length("grads", grads.len()?, self.all.len(), None));
         }
         let key = PyString::intern(grads.py(), "params").into_any();
         for (i, group) in self.all.iter().enumerate() {
@@ -227,7 +235,9 @@ impl Groups {
             let walked = structure::walk_entries(all[i], group.params.bind(py), grads, visit);
             walked.map_err(|fault| fault.into_error(py, &Form::Merged.params(i), "grads"))?;
         }
-        let checked = structure::check_no_other_entry(grads, &all);
+        let params: Vec<_> = self.all.iter().map(|group| group.params.bind(py)).collect();
+        let mappings: Vec<_> = all.into_iter().zip(params).collect();
+        let checked = structure::check_no_other_entry(grads, &mappings);
         checked.map_err(|fault| fault.into_error(py, "params", "grads"))
     }
 
@@ -236,11 +246,12 @@ impl Groups {
             visit.call(&group.params)?;
             group.node.traverse(visit)?;
         }
-        Ok(())
+        visit.call(&self.entries)
     }
 
     pub(super) fn clear(&mut self) {
         self.all.clear();
+        self.entries = None;
     }
 }
 

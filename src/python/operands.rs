@@ -194,6 +194,9 @@ impl Problem {
         match self {
             Self::Nowhere => error::nowhere(&place, array),
             Self::Dtype => error::bad_dtype(&place, array),
+            Self::OtherDtype if operand == GRAD => {
+                error::other_dtype_of_grad(&place, array, (&places.place(WEIGHT), weight))
+            }
             Self::OtherDtype => error::other_dtype(&place, array, (&places.place(WEIGHT), weight)),
             Self::OtherShape => error::other_shape(&place, array, (&places.place(WEIGHT), weight)),
             Self::ReadOnly => error::read_only(&place),

@@ -333,11 +333,11 @@ fn detached<T: Send>(
     if batch.total() < DETACH { work(batch) } else { py.detach(|| work(batch)) }
 }
 
-/// Checks weights that come together in an optimizer: each by itself, and against each other.
+/// Checks weights that come together in an optimizer: each by itself, and against each other. Returns their memory.
 pub(super) fn check_weights<'a, 'py: 'a>(
     weights: impl Iterator<Item = (&'a Parameter, &'a Bound<'py, PyAny>)>,
     form: Form,
-) -> PyResult<()> {
+) -> PyResult<Vec<Span>> {
     let mut spans = Vec::new();
     let mut owners = Vec::new();
     let none = State::NONE;
@@ -352,7 +352,8 @@ pub(super) fn check_weights<'a, 'py: 'a>(
         let (Meeting::Written(a, b) | Meeting::Read(a, b)) = meeting;
         let ((a, first), (b, second)) = (owners[a], owners[b]);
         check_apart(first, second, || (a.place(WEIGHT), b.place(WEIGHT)))
-    })
+    })?;
+    Ok(spans)
 }
 
 /// Checks that gradients which are to be set to zero have no element in common with weights, where no step compares the two.

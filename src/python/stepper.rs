@@ -1,6 +1,6 @@
 //! The prepared list of an optimizer: its groups and parameters, and the way of a step through them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::mem;
 
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -17,7 +17,7 @@ use super::operands::Places;
 use super::parameter::{Located, Parameter, Recipe, State};
 use super::step::{Step, Task, as_numpy, check_weights, check_zeroed};
 use super::structure::{Node, Place};
-use crate::engine::{Average, Decay, Describe, Make, Norm, Stages, Stats, WEIGHT};
+use crate::engine::{Average, Decay, Describe, Make, Norm, Regions, Stages, Stats, WEIGHT};
 use crate::rules;
 
 /// Moves the parameters of one optimizer.
@@ -26,6 +26,12 @@ pub(crate) struct Stepper {
     groups: Groups,
     recipes: Vec<Recipe>,
     parameters: Vec<Parameter>,
+    /// The names of all parameters.
+    names: HashSet<String>,
+    /// The memory in which parameters lay when they were last looked at, as their groups were added.
+    memory: Regions,
+    /// How many parameters of other groups there were when all of them were last looked at.
+    checked: usize,
     /// How many steps have been taken.
     taken: u64,
     /// `make_state(weight, initial)` gives a new state array.
@@ -95,6 +101,9 @@ impl Stepper {
             groups: Groups::new(grouped, library.is_some()),
             recipes: Vec::new(),
             parameters: Vec::new(),
+            names: HashSet::new(),
+            memory: Regions::default(),
+            checked: 0,
             taken: 0,
             make_state,
             source,
@@ -129,12 +138,26 @@ impl Stepper {
         let parameter = |place| Parameter { place, group, state: State::NONE, decays: true, may_be_lazy: true };
         let parameters: Vec<_> = places.into_iter().map(parameter).collect();
         // Of tensors only those that get a gradient need to be fit for a step.
+        let mut spans = Vec::new();
         if stepper.library.is_none() {
-            let known = stepper.present_weights(params.py())?;
-            check_weights(stepper.parameters.iter().zip(&known).chain(parameters.iter().zip(&arrays)), form)?;
+            let own = parameters.iter().zip(&arrays);
+            spans = check_weights(own.clone(), form)?;
+            // The parameters of other groups are looked at again where memory meets, or else each time that their number has
+            // doubled: so to add groups one by one takes a time that is linear in their number. A step looks at all of them.
+            let meets = spans.iter().any(|&span| stepper.memory.meets(span));
+            if meets || stepper.parameters.len() >= 2 * stepper.checked {
+                stepper.checked = stepper.parameters.len();
+                let known = stepper.present_weights(params.py())?;
+                spans = check_weights(stepper.parameters.iter().zip(&known).chain(own), form)?;
+                stepper.memory = Regions::default();
+            }
         }
-        let names = parameters.iter().map(|parameter| parameter.place.name.clone()).collect();
+        let names: Vec<_> = parameters.iter().map(|parameter| parameter.place.name.clone()).collect();
         stepper.groups.push(params, node)?;
+        for span in spans {
+            stepper.memory.insert(span);
+        }
+        stepper.names.extend(names.iter().cloned());
         stepper.parameters.extend(parameters);
         stepper.recipes.push(Recipe::default());
         Ok(names)
@@ -286,6 +309,7 @@ impl Stepper {
             step,
             accumulator,
             report,
+            ..
         } = &mut *stepper;
         if !grads.is_none() && accumulator.count > 0 {
             return Err(error::others_wait(accumulator.count));
@@ -462,6 +486,7 @@ impl Stepper {
     fn __clear__(&mut self) {
         self.groups.clear();
         self.parameters.clear();
+        self.names.clear();
         self.recipes.clear();
         self.accumulator = Accumulator::default();
         self.report = Report::default();
@@ -548,18 +573,25 @@ impl Stepper {
     /// Makes the names of a group's parameters unique: those from keys stand for themselves unless one is taken, others come
     /// after the group's name.
     fn name(&self, places: &mut [Place], group: Option<&str>, named_by_keys: bool, root: &str) -> PyResult<()> {
-        let taken = |name: &str| self.parameters.iter().any(|parameter| parameter.place.name == name);
-        let group = group.filter(|_| !named_by_keys || places.iter().any(|place| taken(&place.name)));
-        let mut names = HashSet::new();
-        for place in places {
+        let group = group.filter(|_| !named_by_keys || places.iter().any(|place| self.names.contains(&place.name)));
+        let mut own = HashMap::new();
+        for (number, place) in places.iter_mut().enumerate() {
             place.name = match (group, place.name.is_empty()) {
                 (Some(group), true) => group.to_owned(),
                 (Some(group), false) => format!("{group}.{}", place.name),
                 (None, true) => "0".to_owned(),
                 (None, false) => mem::take(&mut place.name),
             };
-            if taken(&place.name) || !names.insert(place.name.clone()) {
-                return Err(error::same_name(&place.name, &format!("{root}{}", place.path)));
+            if let Some(group) = group.filter(|_| self.names.contains(&place.name)) {
+                return Err(error::same_name_in_groups(&place.name, &format!("{root}{}", place.path), group));
+            }
+            own.entry(place.name.clone()).or_insert(number);
+        }
+        for (number, place) in places.iter().enumerate() {
+            let first = own[&place.name];
+            if first != number {
+                let [place_of_first, place_of_this] = [first, number].map(|at| format!("{root}{}", places[at].path));
+                return Err(error::same_name(&place.name, &place_of_this, &place_of_first));
             }
         }
         Ok(())

@@ -6,7 +6,7 @@
 use pyo3::exceptions::PyIndexError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyMapping, PySequence, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PyMapping, PySequence, PySet, PyString, PyTuple};
 
 use super::buffers::{Header, Source};
 use super::error;
@@ -39,10 +39,26 @@ impl Place {
 
 /// The index of a mapping's entry, as Python code says it.
 pub(super) fn index_of(key: &Bound<'_, PyAny>) -> String {
-    match key.cast::<PyString>() {
-        Ok(text) => format!("{:?}", text.to_string_lossy()),
-        Err(_) => key.repr().map_or_else(|_| "?".into(), |text| text.to_string()),
+    match key.cast::<PyString>().ok().and_then(|text| text.to_str().ok()) {
+        Some(text) => format!("{text:?}"),
+        None => key.repr().map_or_else(|_| "?".into(), |text| text.to_string()),
     }
+}
+
+/// The part of a name that a key makes. UTF-8 has no surrogates: they are escaped, since replaced by U+FFFD they would make
+/// the names of different keys equal.
+fn name_of(key: &Bound<'_, PyAny>) -> PyResult<String> {
+    let text = key.str()?;
+    if let Ok(text) = text.to_str() {
+        return Ok(text.to_owned());
+    }
+    let bytes = text.call_method1("encode", ("utf-8", "backslashreplace"))?;
+    Ok(String::from_utf8_lossy(bytes.cast::<PyBytes>()?.as_bytes()).into_owned())
+}
+
+/// The keys of mappings as a set, so that looking for one takes no longer where there are many.
+pub(super) fn keys_of<'py>(py: Python<'py>, mappings: &[&[Entry]]) -> PyResult<Bound<'py, PySet>> {
+    PySet::new(py, mappings.iter().copied().flatten().map(|(key, _)| key))
 }
 
 impl Node {
@@ -74,7 +90,7 @@ impl Node {
             let mut entries = Vec::new();
             for item in mapping.items()?.iter() {
                 let (key, value): (Bound<'py, PyAny>, Bound<'py, PyAny>) = item.extract()?;
-                let child = place.child(&key.str()?.to_string_lossy(), &index_of(&key));
+                let child = place.child(&name_of(&key)?, &index_of(&key));
                 entries.push((key.unbind(), Self::build_at(&value, source, root, &child, depth + 1, leaf)?));
             }
             return Ok(Self::Mapping(entries));
@@ -90,7 +106,8 @@ impl Node {
         Err(error::not_an_array(&format!("{root}{}", place.path), object))
     }
 
-    /// Walks parameters and gradients together, and calls `visit(leaf, parameter, gradient)` for each that has one.
+    /// Walks parameters and gradients together, and calls `visit(leaf, parameter, gradient)` for each that has one. Parameters
+    /// that are walked with themselves may have got other entries since the optimizer was made.
     pub(super) fn walk<'py>(
         &self,
         params: Bound<'py, PyAny>,
@@ -105,8 +122,8 @@ impl Node {
             Self::Sequence(nodes) => {
                 let given = sequence_len(&grads)
                     .ok_or_else(|| Fault::grads(Problem::NotA(grads.clone().unbind(), "sequence")))?;
-                if given != nodes.len() {
-                    return Err(Fault::grads(Problem::Length(given, nodes.len())));
+                if given != nodes.len() && !grads.is(&params) {
+                    return Err(Fault::grads(Problem::Length(given, nodes.len(), sequence_len(&params))));
                 }
                 for (i, node) in nodes.iter().enumerate() {
                     let param = item(&params, i).map_err(|raised| {
@@ -122,7 +139,9 @@ impl Node {
             }
             Self::Mapping(entries) => {
                 walk_entries(entries, &params, &grads, visit)?;
-                check_no_other_entry(&grads, &[entries])?;
+                if !grads.is(&params) {
+                    check_no_other_entry(&grads, &[(entries, &params)])?;
+                }
             }
         }
         Ok(())
@@ -153,19 +172,23 @@ pub(super) fn walk_entries<'py>(
     Ok(())
 }
 
-/// Checks that a mapping of gradients, which has all of these entries, has no other.
-pub(super) fn check_no_other_entry(grads: &Bound<'_, PyAny>, entries: &[&[Entry]]) -> Result<(), Fault> {
-    if grads.len()? == entries.iter().map(|entries| entries.len()).sum::<usize>() {
+/// Checks that a mapping of gradients, which has the entries of all these mappings of parameters, has no other.
+pub(super) fn check_no_other_entry(
+    grads: &Bound<'_, PyAny>,
+    mappings: &[(&[Entry], &Bound<'_, PyAny>)],
+) -> Result<(), Fault> {
+    if grads.len()? == mappings.iter().map(|(entries, _)| entries.len()).sum::<usize>() {
         return Ok(());
     }
+    let known = keys_of(grads.py(), &mappings.iter().map(|(entries, _)| *entries).collect::<Vec<_>>())?;
     for key in grads.try_iter()? {
         let key = key?;
-        let mut known = false;
-        for (other, _) in entries.iter().copied().flatten() {
-            known = known || key.eq(other)?;
-        }
-        if !known {
-            return Err(Fault::grads(Problem::Unexpected).under(|| index_of(&key)));
+        if !known.contains(&key)? {
+            let mut is_new = false;
+            for (_, params) in mappings {
+                is_new = is_new || entry(params, &key)?.is_some();
+            }
+            return Err(Fault::grads(Problem::Unexpected(is_new)).under(|| index_of(&key)));
         }
     }
     Ok(())
@@ -192,9 +215,11 @@ pub(super) struct Fault {
 
 enum Problem {
     NotA(Py<PyAny>, &'static str),
-    Length(usize, usize),
+    /// How many gradients were given, how many parameters there were when the optimizer was made, and how many there are now.
+    Length(usize, usize, Option<usize>),
     Missing,
-    Unexpected,
+    /// Whether the parameters have got such an entry since the optimizer was made.
+    Unexpected(bool),
     Gone,
     Raised(PyErr),
 }
@@ -225,9 +250,11 @@ impl Fault {
         let place = format!("{grads}{path}");
         match self.problem {
             Problem::NotA(given, kind) => error::not_a_structure(&place, given.bind(py), kind),
-            Problem::Length(given, expected) => error::other_length(&place, given, expected),
+            Problem::Length(given, expected, now) => {
+                error::other_length(&place, given, expected, now.filter(|now| *now != expected))
+            }
             Problem::Missing => error::missing(&place),
-            Problem::Unexpected => error::unexpected(&place),
+            Problem::Unexpected(is_new) => error::unexpected(&place, is_new),
             Problem::Gone => error::gone(&format!("{params}{path}")),
             Problem::Raised(raised) => raised,
         }
@@ -240,7 +267,7 @@ pub(super) fn is_sequence(object: &Bound<'_, PyAny>) -> bool {
         || object.is_instance_of::<PyTuple>()
         || (object.cast::<PySequence>().is_ok()
             && !object.is_instance_of::<PyString>()
-            && object.cast::<pyo3::types::PyBytes>().is_err())
+            && object.cast::<PyBytes>().is_err())
 }
 
 fn sequence_len(object: &Bound<'_, PyAny>) -> Option<usize> {

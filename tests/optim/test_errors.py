@@ -21,6 +21,8 @@ PARAMS = "must be a NumPy array, or a sequence or mapping of them, got"
 DTYPES = "allowed are float32 and float64 in native byte order"
 DEEP = '["layers"][0]["w"]'
 UNEXPECTED = "is unexpected: params has no such entry"
+CONVERT = lambda name: f'; give grads["{name}"].astype(params["{name}"].dtype)'  # noqa: E731
+ONCE = "; give list(...) of it, since it is read at every step"
 GONE = "is gone since the optimizer was made"
 
 
@@ -77,19 +79,20 @@ STEP = [
     (put("w1", np.ones(12, F32)), ValueError, 'grads["w1"] has shape (12,), params["w1"] has (4, 3)'),
     (put("w1", np.ones((4, 3, 1), F32)), ValueError, 'grads["w1"] has shape (4, 3, 1), params["w1"] has (4, 3)'),
     (put("w1", np.array(1.0, F32)), ValueError, 'grads["w1"] has shape (), params["w1"] has (4, 3)'),
-    (put("w1", np.ones((4, 3))), TypeError, 'grads["w1"] has dtype float64, params["w1"] has float32'),
+    (put("w1", np.ones((4, 3))), TypeError, f'grads["w1"] has dtype float64, params["w1"] has float32{CONVERT("w1")}'),
     (put("w1", np.ones((4, 3), int)), TypeError, 'grads["w1"] has dtype int64, params["w1"] has float32'),
     (put("w1", np.ones((4, 3), ">f4")), TypeError, 'grads["w1"] has dtype >f4, params["w1"] has float32'),
     (put("w1", 1.0), TypeError, f'grads["w1"] {GRAD} float'),
     (put("w1", [[1.0] * 3] * 4), TypeError, f'grads["w1"] {GRAD} list'),
     (put("layers", [{"w": 1}]), TypeError, f'grads["layers"][0]["w"] {GRAD} int'),
-    (put("layers", [{"w": F32(1)}]), TypeError, f'grads{DEEP} has dtype float32, params{DEEP} has float64'),
+    (put("layers", [{"w": F32(1)}]), TypeError, f'grads{DEEP} has dtype float32, params{DEEP} has float64; '
+     f"give grads{DEEP}.astype(params{DEEP}.dtype)"),
     (put("layers", []), ValueError, 'grads["layers"] has 0 entries, params has 1 there'),
     (put("layers", [None, None]), ValueError, 'grads["layers"] has 2 entries, params has 1 there'),
     (put("layers", {0: None}), TypeError, f'grads["layers"] {SEQUENCE} dict'),
     (put("layers", np.ones(1)), TypeError, f'grads["layers"] {SEQUENCE} ndarray'),
     (put("layers", "w"), TypeError, f'grads["layers"] {SEQUENCE} str'),
-    (put("layers", iter([])), TypeError, f'grads["layers"] {SEQUENCE} list_iterator'),
+    (put("layers", iter([])), TypeError, f'grads["layers"] {SEQUENCE} list_iterator{ONCE}'),
     (put("layers", [[1.0]]), TypeError, f'grads["layers"][0] {MAPPING} list'),
     (put("layers", [{}]), ValueError, 'grads["layers"][0]["w"] is missing; give None to skip that parameter'),
     (put("layers", [{"w": 1.0, "b": None}]), ValueError, f'grads["layers"][0]["b"] {UNEXPECTED}'),

@@ -125,3 +125,74 @@ def test_groups_are_matched_by_their_parameters_in_any_order():
     other.load_state_dict(opt.state_dict())
     assert [group["lr"] for group in other.param_groups] == [0.5, 7.0]
     assert same(other.state["a"]["exp_avg"], opt.state["a"]["exp_avg"])
+
+
+def test_a_state_dict_of_no_common_parameter_is_refused_however_it_is_loaded(tmp_path):
+    source = lrcore.Adam({f"model.{i}": np.zeros(2) for i in range(20)})
+    source.step({f"model.{i}": np.ones(2) for i in range(20)})
+    lrcore.save(tmp_path / "a.safetensors", source)
+    opt = lrcore.Adam({f"net.{i}": np.zeros(2) for i in range(20)}, lr=0.5)
+    for load in (
+        lambda: opt.load_state_dict(source.state_dict(), strict=False),
+        lambda: lrcore.load(tmp_path / "a.safetensors", opt, strict=False),
+    ):
+        with pytest.raises(ValueError, match=r"none of the optimizer's parameters.*'net.0'.*20 in all.*'model.0'"):
+            load()
+        assert (opt.steps, opt.lr, dict(opt.state)) == (0, 0.5, {})
+    report = lrcore.Adam({"model.3": np.zeros(2), "b": np.zeros(2)}).load_state_dict(source.state_dict(), strict=False)
+    assert (report.missing, len(report.unexpected)) == (["b"], 19)
+
+
+NAMES = ["a\udc80", "a\udc81", "a\ufffd", "a\\udc82", "a.b[0]", "[x]", "x]y[", "a/b", "é", "\x00", '"', "0"]
+
+
+def test_names_of_any_text_are_unique_and_come_back(tmp_path):
+    def make():
+        return lrcore.Adam({name: np.full(2, float(i)) for i, name in enumerate(NAMES)})
+
+    opt = make()
+    assert len({row.name for row in opt.summary().rows}) == len(NAMES)
+    opt.step({name: np.full(2, i + 1.0) for i, name in enumerate(NAMES)})
+    lrcore.save(tmp_path / "a.safetensors", opt)
+    for load in (
+        lambda other: other.load_state_dict(opt.state_dict()),
+        lambda other: lrcore.load(tmp_path / "a.safetensors", other),
+    ):
+        other = make()
+        load(other)
+        for name, arrays in opt.state.items():
+            for key, array in arrays.items():
+                assert (other.state[name][key] == array).all()
+    assert all((other.params[name] == opt.params[name]).all() for name in NAMES)
+
+
+def test_a_name_collision_says_which_two_and_what_helps():
+    with pytest.raises(
+        ValueError, match=r'^params\["a"\]\["b"\]: .*"a.b" already, params\["a.b"\]; .*rename one of the keys'
+    ):
+        lrcore.SGD({"a.b": np.zeros(1), "a": {"b": np.zeros(1)}})
+    groups = [{"params": {"w": np.zeros(1), "1.w": np.zeros(1)}}, {"params": {"w": np.zeros(1)}}]
+    with pytest.raises(ValueError, match=r'of another group; give this group a "name" other than "1"'):
+        lrcore.SGD(groups)
+    groups[1]["name"] = "head"
+    assert [row.name for row in lrcore.SGD(groups).summary().rows] == ["w", "1.w", "head.w"]
+
+
+def test_an_entry_that_was_added_later_is_said_to_be_and_can_be_added():
+    params = {"w": np.zeros(1), "list": [np.zeros(1)]}
+    opt = lrcore.SGD(params, lr=1.0)
+    params["v"] = np.zeros(1)
+    grads = {"w": np.ones(1), "list": [np.ones(1)], "v": np.ones(1)}
+    with pytest.raises(ValueError, match=r'^grads\["v"\] is unexpected: the entry was added .* add_param_group'):
+        opt.step(grads)
+    params["list"].append(np.zeros(1))
+    with pytest.raises(ValueError, match=r"had 1 there when the optimizer was made, and has 2 now; add_param_group"):
+        opt.step({"w": None, "list": [None, None]})
+    assert [row.name for row in opt.summary().rows] == ["w", "list.0"]
+    assert list(opt.state_dict()["param_groups"][0]["params"]) == ["w", "list.0"]
+    params["list"].pop()
+    opt.add_param_group({"params": {"v": params["v"]}})
+    opt.step(grads)
+    assert params["v"].tolist() == [-1.0]
+    with pytest.raises(ValueError, match=r"params has no such entry"):
+        lrcore.SGD({"w": np.zeros(1)}).step({"w": None, "u": None})

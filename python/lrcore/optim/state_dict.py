@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from lrcore._messages import brief, listed
 from lrcore._ranges import NON_NEGATIVE, POSITIVE, check_count
 from lrcore.optim import reports
 from lrcore.optim.allocation import empty_like
@@ -137,16 +139,22 @@ def match(
             f"the state dict was saved by {optimizer}, this is {snapshot.optimizer}; strict=False loads it"
         )
     steps = check_count("steps", steps, most=_MOST_STEPS)
-    names_of_saved = _names_of_groups(saved_groups)
-    saved_names = [name for names in names_of_saved for name in names]
-    missing = [name for name in weights if name not in saved_names]
-    unexpected = [name for name in saved_names if name not in weights]
+    group_of_saved = _groups_of_names(saved_groups)
+    missing = [name for name in weights if name not in group_of_saved]
+    unexpected = [name for name in group_of_saved if name not in weights]
     if strict and (missing or unexpected):
-        raise ValueError(f"the state dict has other parameters: missing {missing}, unexpected {unexpected}")
+        raise ValueError(
+            f"the state dict has other parameters: missing [{listed(missing)}], unexpected [{listed(unexpected)}]"
+        )
+    if len(missing) == len(weights) and weights:
+        raise ValueError(
+            f"the state dict has none of the optimizer's parameters, which are {listed(missing)}; "
+            f"it has {listed(unexpected) or 'none'}"
+        )
     if not isinstance(saved_state, Mapping):
         raise TypeError(f"state must be a mapping, got {type(saved_state).__name__}")
     for name in saved_state:
-        if name not in saved_names:
+        if name not in group_of_saved:
             raise ValueError(f"state[{name!r}] belongs to no group of the state dict")
     state: dict[str, _Arrays] = {}
     counts: dict[str, int] = {}
@@ -155,17 +163,17 @@ def match(
         if name in saved_state:
             place = f"state[{name!r}]"
             counts[name], averaged[name], state[name] = _match_parameter(saved_state[name], place, weight, states, own)
-        elif name in missing:
+        elif name not in group_of_saved:
             # Not strict: what the state dict does not know stays as it is.
             counts[name], averaged[name] = snapshot.counts[name], snapshot.averaged[name]
             state[name] = snapshot.state[name]
-    groups, sources = _match_groups(saved_groups, names_of_saved, snapshot, strict=strict)
+    groups, sources = _match_groups(saved_groups, group_of_saved, snapshot, strict=strict)
     trackers = _match_reports(reports.check_saved(given.get("reports", ())), sources, snapshot)
     noise = given.get("noise_scale") if snapshot.noise is not None else None
     if snapshot.noise is not None and noise is not None:
         snapshot.noise.check_state(noise)
     first, second = (check_count(key, given.get(key, 0)) for key in ("skipped", "skipped_in_a_row"))
-    accumulated = _match_accumulated(given.get("accumulated"), saved_names, weights)
+    accumulated = _match_accumulated(given.get("accumulated"), group_of_saved, weights)
     report = LoadReport(missing, unexpected)
     return Loaded(steps, state, counts, averaged, groups, trackers, noise, (first, second), accumulated, report)
 
@@ -176,21 +184,20 @@ def _entry(mapping: Mapping[str, Any], key: str, place: str) -> Any:
     return mapping[key]
 
 
-def _names_of_groups(groups: Any) -> list[list[str]]:
+def _groups_of_names(groups: Any) -> dict[str, int]:
+    """Return the number of the group of each saved parameter, by name, in their order."""
     if not isinstance(groups, Sequence) or not all(isinstance(group, Mapping) for group in groups):
         raise TypeError("param_groups must be a sequence of mappings")
-    names: list[list[str]] = []
+    group_of: dict[str, int] = {}
     for i, group in enumerate(groups):
         place, params = f"param_groups[{i}]['params']", _entry(group, "params", f"param_groups[{i}]")
         if not isinstance(params, list | tuple) or not all(isinstance(name, str) for name in params):
-            raise TypeError(f"{place} must be a list of names, got {params!r}")
-        names.append(list(params))
-    known: set[str] = set()
-    for name in (name for group in names for name in group):
-        if name in known:
-            raise ValueError(f"param_groups hold the parameter {name!r} twice")
-        known.add(name)
-    return names
+            raise TypeError(f"{place} must be a list of names, got {brief(params)}")
+        for name in params:
+            if name in group_of:
+                raise ValueError(f"param_groups hold the parameter {name!r} twice")
+            group_of[name] = i
+    return group_of
 
 
 def _match_parameter(
@@ -213,7 +220,7 @@ def _match_parameter(
     return count, averaged, {key: array for key, array in arrays.items() if key in own or key == "average"}
 
 
-def _match_accumulated(saved: Any, names: list[str], weights: _Arrays) -> Accumulated | None:
+def _match_accumulated(saved: Any, names: Container[str], weights: _Arrays) -> Accumulated | None:
     if saved is None:
         return None
     place = "accumulated"
@@ -233,7 +240,7 @@ def _match_accumulated(saved: Any, names: list[str], weights: _Arrays) -> Accumu
     if squares is None:
         return Accumulated(batches, weight, copies, None)
     if not isinstance(squares, Sequence) or len(squares) != 3:
-        raise ValueError(f"{place}['squares'] must be a stride, a phase and a sum, or None, got {squares!r}")
+        raise ValueError(f"{place}['squares'] must be a stride, a phase and a sum, or None, got {brief(squares)}")
     stride = check_count(f"{place}['squares'][0]", squares[0], least=1, most=_MOST_STEPS)
     phase = check_count(f"{place}['squares'][1]", squares[1], most=_MOST_STEPS)
     of_squares = NON_NEGATIVE.check(f"{place}['squares'][2]", squares[2])
@@ -254,28 +261,27 @@ def _copied(array: Any, place: str, weight: np.ndarray[Any, Any]) -> np.ndarray[
 
 
 def _match_groups(
-    saved_groups: Sequence[Mapping[str, Any]], names_of_saved: list[list[str]], snapshot: Snapshot, *, strict: bool
+    saved_groups: Sequence[Mapping[str, Any]], group_of_saved: Mapping[str, int], snapshot: Snapshot, *, strict: bool
 ) -> tuple[list[tuple[ParamGroup, dict[str, Any]]], dict[int, int]]:
     """Return the values of each group of the optimizer, and which saved group each comes from."""
+    sizes = Counter(group_of_saved.values())
     matched, sources = [], {}
     for i, (group, names) in enumerate(snapshot.groups):
-        candidates = enumerate(zip(saved_groups, names_of_saved, strict=True))
-        # Not strict: hyperparameters come from the first group that has one of the parameters.
-        same = [
-            (source, saved)
-            for source, (saved, others) in candidates
-            if set(others) == set(names) or (not strict and not set(others).isdisjoint(names))
-        ]
-        if not same:
-            if strict:
-                raise ValueError(f"the state dict has no group of the parameters {names}, as param_groups[{i}] is")
+        known = {group_of_saved[name] for name in names if name in group_of_saved}
+        if strict and not (
+            len(known) == 1 and all(name in group_of_saved for name in names) and sizes[min(known)] == len(names)
+        ):
+            raise ValueError(f"the state dict has no group of the parameters {listed(names)}, as param_groups[{i}] is")
+        if not known:
             continue
-        values = {key: value for key, value in same[0][1].items() if key not in ("params", "name")}
+        source = min(known)
+        # Not strict: hyperparameters come from the first group that has one of the parameters.
+        values = {key: value for key, value in saved_groups[source].items() if key not in ("params", "name")}
         if not strict:
             values = {**group.hyperparameters, **{key: values[key] for key in group.hyperparameters if key in values}}
         group.validate(values)
         matched.append((group, values))
-        sources[i] = same[0][0]
+        sources[i] = source
     return matched, sources
 
 
