@@ -252,3 +252,98 @@ def test_a_group_that_was_edited_is_one_that_was_made_so(name, values):
         made = lrcore.Adam([other], **{name: value})
         for step in (0, 5):
             assert opt.param_groups[0].at(step) == made.param_groups[0].at(step)
+
+
+def test_groups_are_compared_by_identity():
+    groups = [{"params": [np.zeros((2, 2)), np.zeros(3)]}, {"params": [np.zeros((2, 2)), np.zeros(3)]}]
+    opt = lrcore.SGD(groups, lr=0.1)
+    first, second = opt.param_groups
+    assert first in opt.param_groups
+    assert (opt.param_groups.index(first), opt.param_groups.index(second)) == (0, 1)
+    assert first == first
+    assert first != second
+    assert first != dict(first)
+    assert len({first, second, opt.param_groups[0]}) == 2
+
+
+def test_a_group_can_be_copied():
+    opt = lrcore.SGD([np.zeros(3)], lr=0.1, momentum=0.5)
+    (copied,) = copy.deepcopy(opt.param_groups)
+    assert {key: copied[key] for key in copied if key != "params"} == {
+        key: value for key, value in opt.param_groups[0].items() if key != "params"
+    }
+    copied["lr"] = 0.5
+    assert opt.lr == 0.1
+    assert copied != opt.param_groups[0]
+
+
+SCALARS = {
+    "float32": np.float32(0.5),
+    "int": 1,
+    "0-d": np.array(0.5),
+    "0-d integer": np.array(1),
+    "float16": np.float16(0.5),
+    "longdouble": np.longdouble(0.5),
+}
+
+
+@pytest.mark.parametrize("value", SCALARS.values(), ids=SCALARS)
+def test_any_real_scalar_is_a_hyperparameter_and_is_kept_as_a_float(value):
+    number = float(value)
+    beta = value if number < 1 else np.array(0.5)
+    opt = lrcore.Adam(
+        [{"params": [np.zeros(1)], "lr_scale": value}], lr=value, betas=(beta, beta), eps=value, clip_value=value,
+        bounds=(0, value), clip_norm=value,
+    )  # fmt: skip
+    group = opt.param_groups[0]
+    kept = [group["lr"], *group["betas"], group["eps"], group["lr_scale"], *group["bounds"], opt.options["clip_norm"]]
+    assert [type(one) for one in kept] == [float] * len(kept)
+    assert opt.step([[np.ones(1)]], grad_scale=value).applied
+    group["lr"] = value
+    group.update(betas=np.array([0.25, 0.5]), weight_decay=value)
+    assert (group["lr"], group["betas"], group["weight_decay"]) == (number, (0.25, 0.5), number)
+    opt.add_param_group({"params": [np.zeros(1)], "lr": value})
+    assert type(opt.param_groups[1]["lr"]) is float
+
+
+@pytest.mark.parametrize(
+    "value", [True, np.True_, np.asarray(np.True_), "0.5", b"1", None, 1j, np.array([0.5]), [0.5]], ids=repr
+)
+def test_what_is_no_real_scalar_is_refused_everywhere(value):
+    opt = lrcore.Adam([np.zeros(1)])
+    for call in (
+        lambda: lrcore.SGD([np.zeros(1)], lr=value),
+        lambda: lrcore.Adam([np.zeros(1)], betas=(0.9, value)),
+        lambda: opt.step([np.ones(1)], grad_scale=value),
+        lambda: opt.param_groups[0].update(lr=value),
+        lambda: opt.param_groups[0].update(eps=value),
+        lambda: opt.add_param_group({"params": [np.zeros(1)], "lr": value}),
+        lambda: setattr(opt, "lr", value),
+    ):
+        with pytest.raises(TypeError):
+            call()
+    assert opt.steps == 0
+
+
+def test_a_scalar_that_is_changed_in_place_changes_no_hyperparameter():
+    scalar = np.array(0.5)
+    opt = lrcore.Adam([np.zeros(1)], lr=scalar, betas=(scalar, scalar))
+    scalar[...] = 0.25
+    assert (opt.lr, opt.param_groups[0]["betas"]) == (0.5, (0.5, 0.5))
+    opt.param_groups[0]["lr"] = scalar
+    scalar[...] = 0.125
+    assert opt.lr == 0.25
+
+
+def test_tensors_are_scalars():
+    torch = pytest.importorskip("torch")
+    tensor = torch.tensor(0.5)
+    opt = lrcore.Adam([np.zeros(1)], lr=tensor, betas=(tensor, torch.tensor(0.5, dtype=torch.float64)))
+    opt.param_groups[0]["eps"] = tensor
+    tensor.fill_(0.25)
+    group = opt.param_groups[0]
+    assert (group["lr"], group["betas"], group["eps"]) == (0.5, (0.5, 0.5), 0.5)
+    assert opt.step([np.ones(1)], grad_scale=torch.tensor(2)).applied
+    for bad in (torch.tensor([0.5]), torch.tensor(1, dtype=torch.bool), torch.tensor(1j)):
+        with pytest.raises(TypeError):
+            group["lr"] = bad

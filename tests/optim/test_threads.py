@@ -135,6 +135,7 @@ def test_whatever_is_called_during_a_step_says_that_the_optimizer_is_in_use():
     assert set(errors) <= {
         "this optimizer is in use by another thread; one optimizer takes one step at a time",
         'params[1]["params"] holds no parameters',
+        "the state dict has none of the optimizer's parameters, which are 'w'; it has none",
     }
 
 
@@ -159,3 +160,79 @@ def test_an_interrupt_during_a_step_leaves_the_counts_together():
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, handler)
     assert opt.state_dict()["state"]["0"]["step"] == opt.steps
+
+
+class Waiting:
+    """A number whose reading lets another thread edit the same group, and gives it all the time that it needs."""
+
+    shape = ()
+
+    def __init__(self, value, other):
+        self.value = value
+        self.other = other
+
+    def item(self):
+        thread = threading.Thread(target=self.other)
+        thread.start()
+        thread.join()
+        return self.value
+
+
+def test_edits_of_other_threads_are_kept_by_an_edit_of_several_values():
+    opt = lrcore.Adam([np.zeros(2)], lr=0.1)
+    group = opt.param_groups[0]
+    group.update(lr=Waiting(0.5, lambda: group.update(eps=1e-3)), weight_decay=0.25)
+    assert (group["lr"], group["eps"], group["weight_decay"]) == (0.5, 1e-3, 0.25)
+
+
+class Editing(schedules.Schedule):
+    """A schedule that has another thread edit a group while a step resolves it."""
+
+    def __init__(self):
+        self.edit = None
+
+    def _value(self, step):
+        del step
+        if self.edit is not None:
+            edit, self.edit = self.edit, None
+            thread = threading.Thread(target=edit)
+            thread.start()
+            thread.join(0.05)
+            self.thread = thread
+        return 0.5
+
+
+def test_an_edit_during_a_step_holds_from_the_next_one_on():
+    weight, schedule = np.zeros(1), Editing()
+    opt = lrcore.SGD([weight], lr=1.0, momentum=schedule)
+    group = opt.param_groups[0]
+    schedule.edit = lambda: group.update(lr=2.0)
+    assert opt.step([np.ones(1)]).lr == 1.0
+    schedule.thread.join()
+    assert group["lr"] == 2.0
+    assert opt.step([np.ones(1)]).lr == 2.0
+
+
+def test_threads_that_edit_a_group_lose_nothing():
+    opt = lrcore.Adam([np.zeros(2)], lr=0.1)
+    group, count = opt.param_groups[0], 2000
+    keys = ["lr", "eps", "weight_decay", "lr_scale"]
+
+    def edit(key):
+        lost = 0
+        for k in range(1, count):
+            group[key] = float(k)
+            lost += group[key] != float(k)
+        return lost
+
+    def step():
+        return sum(not opt.step([np.zeros(2)]).applied for _ in range(count))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        found = together([*(lambda key=key: edit(key) for key in keys), step])
+    finally:
+        sys.setswitchinterval(interval)
+    assert found == [0] * len(found)
+    assert opt.step([np.ones(2)]).lr == (count - 1.0) ** 2

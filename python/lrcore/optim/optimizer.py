@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-import os
-import threading
-import weakref
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from lrcore import _lrcore
+from lrcore._messages import brief
 from lrcore._ranges import POSITIVE
 from lrcore._text import counted, html_table, html_text
 from lrcore.optim.allocation import empty_like
 from lrcore.optim.hyperparameter import FLAG, RATE, Hyperparameter
+from lrcore.optim.locks import live_lock
 from lrcore.optim.option_docs import document
-from lrcore.optim.options import GROUP_OPTIONS, Common, not_of_group, split
+from lrcore.optim.options import GROUP_OPTIONS, Common, not_of_group, split, warn_of_unmatched
 from lrcore.optim.param_group import ParamGroup
 from lrcore.optim.reports import occupy, tell
 from lrcore.optim.saving import RULES, Savable
@@ -30,25 +29,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from lrcore.noise import NoiseScale
-
-
-_LIVE: weakref.WeakSet[Any] = weakref.WeakSet()
-
-
-def live_lock(optimizer: Any) -> threading.RLock:
-    """Return a lock for the attribute ``_lock`` of an optimizer, which is another one in a forked child."""
-    _LIVE.add(optimizer)
-    return threading.RLock()
-
-
-def _renew_locks() -> None:
-    """Forget, in a forked child, the locks that threads of its parent hold: they don't exist there."""
-    for optimizer in _LIVE:
-        optimizer._lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_locks)
 
 
 class StepInfo(NamedTuple):
@@ -115,10 +95,12 @@ class Optimizer(Savable):
     _rules: ClassVar[tuple[str, ...]]
     _hyperparameters: ClassVar[Mapping[str, Hyperparameter]]
     _decay: ClassVar[str] = "coupled"
+    _warns: ClassVar = True
 
     _params: Any
     _groups: list[ParamGroup]
     _names: list[str]
+    _decaying: dict[int, bool]
     _lr: float
     _common: Common
     _stepper: _lrcore.Stepper
@@ -137,12 +119,14 @@ class Optimizer(Savable):
         """
         if type(self) is Optimizer:
             raise TypeError("Optimizer is what all optimizers have in common; use SGD, Adam, AdamW, …")
-        of_groups, self._common = split(options, self._decay, type(self).__name__)
+        of_groups, self._common = split(options, self._decay, type(self).__name__, defaults)
         self._defaults = ParamGroup(None, None, self._kinds(), {**defaults, **of_groups}, self._check).hyperparameters
         groups = _as_groups(params)
         self._start(params, grouped=groups is not None)
         for group in [{"params": params}] if groups is None else groups:
             self._add_group(group)
+        if self._warns:
+            warn_of_unmatched(self._common.no_decay, self._names)
 
     @classmethod
     def _rule(cls, group: Mapping[str, Any]) -> str:
@@ -166,6 +150,7 @@ class Optimizer(Savable):
         self._lock = live_lock(self)
         self._groups = []
         self._names = []
+        self._decaying = {}
         self._lr = math.nan
         self._skipped = self._skipped_in_a_row = 0
         self._swapped = False
@@ -211,14 +196,15 @@ class Optimizer(Savable):
             for index, group in enumerate(self._groups):
                 if group.needs_resolving:
                     self._resolve(index, group)
-            if self._common.is_plain and grad_scale == 1.0 and not self._swapped:
+            # True is equal to 1.0, and is refused.
+            if self._common.is_plain and type(grad_scale) is float and grad_scale == 1.0 and not self._swapped:
                 steps = self._stepper.step(grads)
                 return StepInfo(True, steps, self._lr, None)  # noqa: FBT003 (keywords cost a third more)
             return self._step_with_options(grads, grad_scale)
 
     def _step_with_options(self, grads: Any, grad_scale: float) -> StepInfo:
         self._refuse_if_swapped()
-        scale = 1.0 if grad_scale == 1.0 else 1.0 / POSITIVE.check("grad_scale", grad_scale)
+        scale = 1.0 / POSITIVE.check("grad_scale", grad_scale)
         if isinstance(self._common.clip_norm, Schedule):
             self._stepper.set_options(**self._common.for_stepper(self.steps, self._clip_trackers))
         steps = self._stepper.step(grads, scale)
@@ -318,13 +304,14 @@ class Optimizer(Savable):
 
     def _resolve(self, index: int, group: ParamGroup) -> None:
         """Tell the stepper the rule and the numbers of a group at the present step."""
-        # An edit made while this reads, by another thread, is for the next time.
-        group.edited = False
-        try:
-            self._tell(index, group)
-        except BaseException:
-            group.edited = True
-            raise
+        # An edit by another thread is seen whole or not at all, and then at the next step.
+        with group._lock:
+            group.edited = False
+            try:
+                self._tell(index, group)
+            except BaseException:
+                group.edited = True
+                raise
 
     def _tell(self, index: int, group: ParamGroup) -> None:
         numbers = group.at(self.steps)
@@ -380,6 +367,12 @@ class Optimizer(Savable):
             self._params = [*groups, group]
             self._grouped = True
 
+    def _set_decays(self, parameter: int, name: str) -> None:
+        """Match ``no_decay`` with the name of a parameter, by its number."""
+        decays = self._common.decays(name)
+        self._stepper.set_decays(parameter, decays)
+        self._decaying[parameter] = decays
+
     def _add_group(self, given: Mapping[str, Any]) -> None:
         values = {key: value for key, value in given.items() if key not in ("params", "name")}
         for key in values:
@@ -387,11 +380,11 @@ class Optimizer(Savable):
                 raise not_of_group(key, "a group", ("params", "name", *self._defaults))
         name = given.get("name")
         if name is not None and not isinstance(name, str):
-            raise TypeError(f"the name of a group must be a string, got {name!r}")
+            raise TypeError(f"the name of a group must be a string, got {brief(name)}")
         group = ParamGroup(given["params"], name, self._kinds(), {**self._defaults, **values}, self._check)
         names = self._stepper.add_group(group.params, str(len(self._groups)) if name is None else name)
         for index, parameter in enumerate(names, start=len(self._names)):
-            self._stepper.set_decays(index, self._common.decays(parameter))
+            self._set_decays(index, parameter)
         self._groups.append(group)
         self._names.extend(names)
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lrcore._messages import brief, did_you_mean
 from lrcore._text import html_table
+from lrcore.optim.locks import live_lock
 from lrcore.optim.options import NO_OPTIONS
 from lrcore.optim.reports import occupy, resolve
 from lrcore.schedules import Schedule
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable
 
     from lrcore.optim.hyperparameter import Hyperparameter
@@ -21,6 +24,8 @@ class ParamGroup(MutableMapping[str, Any]):
     """The hyperparameters of a group, by name, with its ``"params"`` and its ``"name"``.
 
     An edit is checked at once and holds from the next step on. A value that is refused leaves the group as it was.
+    Threads may edit a group together, also during a step: no edit is lost, and a step sees each of them whole. Groups
+    are compared by identity.
 
     A schedule that uses reports, such as :class:`ReduceOnPlateau <lrcore.schedules.ReduceOnPlateau>`, begins anew when
     it is assigned, also if it is equal to the one before or the same object. What is made of the present value goes on:
@@ -37,11 +42,24 @@ class ParamGroup(MutableMapping[str, Any]):
         ValueError: lr must be in [0, inf), got -1.0
     """
 
-    __slots__ = ("_check", "_highest_lr", "_kinds", "_numbers", "_trackers", "_values", "edited", "name", "params")
+    __slots__ = (
+        "__weakref__",
+        "_check",
+        "_highest_lr",
+        "_kinds",
+        "_lock",
+        "_numbers",
+        "_trackers",
+        "_values",
+        "edited",
+        "name",
+        "params",
+    )
 
     params: Any
     name: str | None
     edited: bool  # since the values were last resolved for a step
+    _lock: threading.RLock
     _numbers: tuple[dict[str, float], dict[str, Any]]  # those that stay, and hyperparameters that change with the step
 
     def __init__(
@@ -61,6 +79,7 @@ class ParamGroup(MutableMapping[str, Any]):
             values: A value for each of them.
             check: Raises if the values contradict each other.
         """
+        self._lock = live_lock(self)
         self.params = params
         self.name = name
         self._kinds = kinds
@@ -82,8 +101,10 @@ class ParamGroup(MutableMapping[str, Any]):
 
     def replace(self, values: Mapping[str, Any]) -> None:
         """Set all hyperparameters together, or raise and change none."""
-        self._values, self._trackers = self._occupied(self.validate(values))
-        self.resolve_reports()
+        validated = self.validate(values)
+        with self._lock:
+            self._values, self._trackers = self._occupied(validated)
+            self.resolve_reports()
 
     def _occupied(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[Tracker]]]:
         """Return values with occurrences of this group, and the trackers of those that use reports."""
@@ -106,15 +127,20 @@ class ParamGroup(MutableMapping[str, Any]):
 
     def resolve_reports(self) -> None:
         """Put the present factors in the place of schedules that use reports."""
-        self.edited = True
-        self._highest_lr: float | None = None
-        scheduled = [name for name, value in self._values.items() if is_scheduled(value)]
-        constant: dict[str, float] = {}
-        for name in self._values.keys() - scheduled:
-            constant |= self._kinds[name].at(name, self._values[name], 0)
-        changing = {name: resolve(self._values[name], self._trackers.get(name, ())) for name in scheduled}
-        # Together, since another thread may be reading them.
+        with self._lock:
+            self._highest_lr: float | None = None
+            scheduled = [name for name, value in self._values.items() if is_scheduled(value)]
+            constant: dict[str, float] = {}
+            for name in self._values.keys() - scheduled:
+                constant |= self._kinds[name].at(name, self._values[name], 0)
+            changing = {name: resolve(self._values[name], self._trackers.get(name, ())) for name in scheduled}
+            self._commit(constant, changing)
+
+    def _commit(self, constant: dict[str, float], changing: dict[str, Any]) -> None:
+        """Set the numbers of the next step, of values that were set."""
+        # Together, since another thread may be reading them. The flag comes last: who clears it reads them afterwards.
         self._numbers = constant, changing
+        self.edited = True
 
     @property
     def needs_resolving(self) -> bool:
@@ -157,7 +183,8 @@ class ParamGroup(MutableMapping[str, Any]):
 
     def _require_known(self, key: str) -> None:
         if key not in self._kinds:
-            raise ValueError(f"there is no hyperparameter {key!r}; there are {', '.join(self._kinds)}")
+            meant = did_you_mean(key, self._kinds) if isinstance(key, str) else ""
+            raise ValueError(f"there is no hyperparameter {key!r}; there are {', '.join(self._kinds)}{meant}")
 
     def _require_settable(self, key: str) -> None:
         if key in ("params", "name"):
@@ -181,23 +208,23 @@ class ParamGroup(MutableMapping[str, Any]):
             self._require_settable(name)
         # Only these are looked at: a scheduler may set the rate at every step.
         checked = {name: self._kinds[name].check(name, value) for name, value in given.items()}
-        before, merged = self._values, {**self._values, **checked}
-        self._check(merged)
-        occupied, trackers = self._occupied(checked)
-        self._values = {**before, **occupied}
-        self._trackers = {name: found for name, found in self._trackers.items() if name not in occupied} | trackers
-        constant, changing = map(dict, self._numbers)
-        for name, value in occupied.items():
-            if changing.pop(name, None) is None:
-                for number in self._kinds[name].at(name, before[name], 0):
-                    del constant[number]
-            if is_scheduled(value):
-                changing[name] = resolve(value, trackers.get(name, ()))
-            else:
-                constant |= self._kinds[name].at(name, value, 0)
-        self.edited = True
-        self._highest_lr = None
-        self._numbers = constant, changing
+        with self._lock:
+            before = self._values
+            self._check({**before, **checked})
+            occupied, trackers = self._occupied(checked)
+            constant, changing = map(dict, self._numbers)
+            for name, value in occupied.items():
+                if changing.pop(name, None) is None:
+                    for number in self._kinds[name].at(name, before[name], 0):
+                        del constant[number]
+                if is_scheduled(value):
+                    changing[name] = resolve(value, trackers.get(name, ()))
+                else:
+                    constant |= self._kinds[name].at(name, value, 0)
+            self._values = {**before, **occupied}
+            self._trackers = {name: found for name, found in self._trackers.items() if name not in occupied} | trackers
+            self._highest_lr = None
+            self._commit(constant, changing)
 
     def __delitem__(self, key: str) -> None:
         raise ValueError(f"{key!r} can't be removed from a group")
@@ -217,6 +244,21 @@ class ParamGroup(MutableMapping[str, Any]):
 
     def _ipython_key_completions_(self) -> list[str]:
         return list(self)
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether it is the same group: its parameters are arrays, which have no one truth value."""
+        return self is other
+
+    __hash__ = object.__hash__
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy holds: all but the lock."""
+        return {name: getattr(self, name) for name in self.__slots__ if name not in ("__weakref__", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._lock = live_lock(self)
+        for name, value in state.items():
+            setattr(self, name, value)
 
     def listed(self) -> str:
         """Return the hyperparameters, and the options that do something, as arguments."""
@@ -270,7 +312,7 @@ def choose_schedules(
         choice: Which schedules hold: ``"saved"``, ``"program"``, or None: those that were saved, with a warning.
     """
     if choice not in (None, "saved", "program"):
-        raise ValueError(f'schedules must be "saved" or "program", got {choice!r}')
+        raise ValueError(f'schedules must be "saved" or "program", got {brief(choice)}')
     places = {id(group): f"param_groups[{i}]" for i, group in enumerate(groups)}
     chosen, replaced = [], []
     for group, values in loaded:

@@ -8,7 +8,7 @@ import torch
 
 from lrcore._ranges import check_count
 from lrcore.optim.averages import AVERAGES_NOW
-from lrcore.optim.optimizer import live_lock
+from lrcore.optim.locks import live_lock
 from lrcore.schedules import Schedule
 from lrcore.torch.groups import OWN, Group, check_own
 from lrcore.torch.names import matched
