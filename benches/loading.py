@@ -60,6 +60,7 @@ def of_groups(count: int) -> dict[str, float]:
     """Return the seconds that each operation takes on an optimizer of so many groups of one parameter."""
     seconds: dict[str, float] = {}
     params = {f"layers.{i}.bias": np.zeros(4, np.float32) for i in range(count)}
+    grads = {name: np.ones(4, np.float32) for name in params}
     groups = [{"params": {name: array}} for name, array in params.items()]
     opt = lrcore.AdamW(groups[:1])
 
@@ -69,7 +70,7 @@ def of_groups(count: int) -> dict[str, float]:
 
     timed(seconds, "construct", lambda: lrcore.AdamW(groups))
     timed(seconds, "add_param_group", add)
-    timed(seconds, "first step", lambda: opt.step(params))
+    timed(seconds, "first step", lambda: opt.step(grads))
     state = timed(seconds, "state_dict", opt.state_dict)
     timed(seconds, "load_state_dict", lambda: opt.load_state_dict(state))
     data = timed(seconds, "pickle", lambda: pickle.dumps(opt))

@@ -38,7 +38,7 @@ def test_defaults_may_be_given_and_do_nothing(options):
     ids=str,
 )
 def test_an_option_has_more_than_one_spelling(given, means):
-    opt = lrcore.AdamW({"bias": np.zeros(1)}, **{"clip_norm": 1.0, **given})
+    opt = lrcore.AdamW({"bias": np.zeros(1), "norm": np.zeros(1)}, **{"clip_norm": 1.0, **given})
     told = opt.options
     assert {name: told[name] for name in means} == means
     assert [type(told[name]) for name in means] == [type(value) for value in means.values()]

@@ -10,6 +10,7 @@ from lrcore.optim.rmsprop import RMSprop
 from lrcore.optim.sgd import SGD
 from lrcore.optim.state_dict import LoadReport
 from lrcore.optim.stats import ParamStats, StepStats
+from lrcore.optim.summary import Memory, Summary, SummaryRow
 
 __all__ = [
     "EMA",
@@ -19,12 +20,15 @@ __all__ = [
     "Adam",
     "AdamW",
     "LoadReport",
+    "Memory",
     "Optimizer",
     "ParamGroup",
     "ParamStats",
     "RMSprop",
     "StepInfo",
     "StepStats",
+    "Summary",
+    "SummaryRow",
     "layerwise",
 ]
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import fnmatch
 import math
+import re
 from collections.abc import Mapping, Sequence, Set
-from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, get_args
 
+from lrcore._messages import brief, did_you_mean, listed, warn
 from lrcore._ranges import POSITIVE, Range, as_number, check_count
 from lrcore.optim.averages import EMA, SWA, Average
 from lrcore.optim.hyperparameter import FLAG, Bounds, Choice, Hyperparameter, Number, Optional
 from lrcore.optim.reports import resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Collection
     from typing import Self
 
     from lrcore.noise import NoiseScale
@@ -85,15 +88,15 @@ class Common(NamedTuple):
             raise ValueError("max_skips needs skip_nonfinite=True: no step is skipped without it")
         average = given.get("average")
         if average is not None and not isinstance(average, get_args(Average)):
-            raise TypeError(f"average must be EMA(…), SWA(…) or None, got {average!r}")
+            raise TypeError(f"average must be EMA(…), SWA(…) or None, got {brief(average)}")
         stats = FLAG.check("stats", given.get("stats", False))
         noise_scale = given.get("noise_scale")
         if noise_scale is not None:
             from lrcore.noise import NoiseScale
 
             if not isinstance(noise_scale, NoiseScale):
-                raise TypeError(f"noise_scale must be NoiseScale(batch=…) or None, got {noise_scale!r}")
-        patterns = _patterns(given.get("no_decay"))
+                raise TypeError(f"noise_scale must be NoiseScale(batch=…) or None, got {brief(noise_scale)}")
+        patterns = patterns_of(given.get("no_decay"))
         return cls(clip_norm, norm_type, skip_nonfinite, max_skips, patterns, average, stats, noise_scale)
 
     @property
@@ -108,7 +111,7 @@ class Common(NamedTuple):
 
     def decays(self, name: str) -> bool:
         """Return whether weight decay acts on the parameter of that name."""
-        return not any(fnmatchcase(name, pattern) for pattern in self.no_decay)
+        return not (self.no_decay and is_matched(name, self.no_decay))
 
     def for_stepper(self, step: int, trackers: Sequence[Tracker]) -> dict[str, Any]:
         """Return what the stepper is told before a step, with the factors that reports have led to."""
@@ -129,35 +132,79 @@ def _norm_type(given: Any) -> float:
     norm_type = math.inf if isinstance(given, str) and given == "inf" else given
     number = as_number(norm_type)
     if number is None or number not in NORMS:
-        raise ValueError(f"norm_type must be 1, 2 or inf, got {given!r}")
+        raise ValueError(f"norm_type must be 1, 2 or inf, got {brief(given)}")
     return float(number)
 
 
-def _patterns(given: Any) -> tuple[str, ...]:
+def patterns_of(given: Any) -> tuple[str, ...]:
+    """Return the patterns of ``no_decay`` as a tuple, or raise a TypeError."""
     if given is None:
         return ()
     patterns = (given,) if isinstance(given, str) else given
     if not isinstance(patterns, Sequence | Set) or not all(isinstance(pattern, str) for pattern in patterns):
-        raise TypeError(f'no_decay must be name patterns, such as ["*bias", "*norm*"], or None, got {given!r}')
+        raise TypeError(f'no_decay must be name patterns, such as ["*bias", "*norm*"], or None, got {brief(given)}')
     # A set has another order in each process.
     return tuple(sorted(patterns) if isinstance(patterns, Set) else patterns)
 
 
-def not_of_group(name: str, place: str, known: Iterable[str]) -> ValueError:
+def not_of_group(name: str, place: str, known: Collection[str]) -> ValueError:
     """Return the error for a key of a group that is none of the known ones; of an option it says where it goes."""
     message = f"{place} has no {name!r}; it has {', '.join(known)}"
     if name in Options.__annotations__:
         message += f"; {name} is for all groups together: give {name}=… to the optimizer"
+    elif isinstance(name, str):
+        message += did_you_mean(name, known)
     return ValueError(message)
 
 
-def split(given: Mapping[str, Any], decay: str, where: str) -> tuple[dict[str, Any], Common]:
+def is_matched(name: str, patterns: tuple[str, ...]) -> bool:
+    """Return whether a pattern matches a dotted name, or what follows one of its dots.
+
+    So ``bias`` matches ``layers.0.bias``, and neither ``debias`` nor ``bias.extra``. A pattern also matches its own
+    text, whatever brackets mean in patterns.
+    """
+    matches, after_dots = _matcher(patterns)
+    return name in patterns or name.endswith(after_dots) or matches(name) is not None
+
+
+@lru_cache(maxsize=64)
+def _matcher(patterns: tuple[str, ...]) -> tuple[Callable[[str], re.Match[str] | None], tuple[str, ...]]:
+    """Return a matcher of patterns as one regular expression, since names may be many, and their texts after a dot."""
+    either = "|".join(f"(?:{fnmatch.translate(pattern)})" for pattern in patterns)
+    return re.compile(rf"(?s:.*\.)?(?:{either})").match, tuple(f".{pattern}" for pattern in patterns)
+
+
+def warn_of_unmatched(patterns: tuple[str, ...], names: Collection[str]) -> None:
+    """Warn of patterns of ``no_decay`` that match none of an optimizer's parameters."""
+    for pattern in patterns:
+        if not any(is_matched(name, (pattern,)) for name in names):
+            warn(f"no_decay: the pattern {pattern!r} matches no parameter{_near(pattern, names)}")
+
+
+def _near(pattern: str, names: Collection[str]) -> str:
+    """Return what a pattern that matches no name may have meant, for a message."""
+    text = pattern.strip("*.")
+    within = [name for name in names if text and text.lower() in name.lower()]
+    if within:
+        start = within[0].lower().index(text.lower())
+        wider = f"*{within[0][start : start + len(text)]}*"
+        return f"; {wider!r} matches {sum(is_matched(name, (wider,)) for name in names)}, such as {within[0]!r}"
+    import difflib
+
+    # Of many names those that differ in a number alone have the same endings.
+    endings = {".".join(name.split(".")[-parts:]) for name in names for parts in (1, 2)}
+    near = difflib.get_close_matches(text, sorted(endings)[:2000], n=3)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else f"; there are {listed(names)}"
+
+
+def split(given: Mapping[str, Any], decay: str, where: str, own: Collection[str]) -> tuple[dict[str, Any], Common]:
     """Return the options of groups, each with a value, and those of all groups together.
 
     Args:
         given: What the caller of an optimizer gave.
         decay: The form of weight decay where none is given.
         where: The optimizer's name, for the message.
+        own: The names of its own arguments, for the message.
 
     Raises:
         TypeError: If there is no such option, or a value is of a wrong type.
@@ -165,6 +212,8 @@ def split(given: Mapping[str, Any], decay: str, where: str) -> tuple[dict[str, A
     """
     for name in given:
         if name not in Options.__annotations__:
-            raise TypeError(f"{where} has no argument {name!r}; its options are {', '.join(Options.__annotations__)}")
+            options = ", ".join(Options.__annotations__)
+            meant = did_you_mean(name, [*own, *Options.__annotations__])
+            raise TypeError(f"{where} has no argument {name!r}; its options are {options}{meant}")
     defaults = {"decay": decay, **NO_OPTIONS}
     return {name: given.get(name, default) for name, default in defaults.items()}, Common.of(given)

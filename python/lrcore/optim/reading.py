@@ -6,12 +6,14 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
+from lrcore._messages import listed
 from lrcore.optim.averages import AVERAGES_NOW, buffers_kept, rebuilt, require, swapped
 from lrcore.optim.reports import Place, check_report, restore, tell
+from lrcore.optim.summary import summarize
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy as np
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from lrcore.noise import NoiseScale
     from lrcore.optim.options import Common
     from lrcore.optim.param_group import ParamGroup
+    from lrcore.optim.summary import Memory, Summary
     from lrcore.schedules.feedback import Tracker
 
 
@@ -29,6 +32,7 @@ class Readable:
         _params: Any
         _groups: list[ParamGroup]
         _names: list[str]
+        _decaying: dict[int, bool]
         _common: Common
         _stepper: _lrcore.Stepper
         _lock: threading.RLock
@@ -163,9 +167,83 @@ class Readable:
 
     @property
     def lr(self) -> float:
-        """The learning rate of the next step, of the first group."""
+        """The learning rate of the next step, of the first group. It can be set where there is one group.
+
+        Raises:
+            TypeError: If it is set to what is neither a number nor a schedule.
+            ValueError: If it is set to a number out of range, if there are several groups, or if the group has an
+                ``lr_scale``, which would multiply it.
+
+        Examples:
+            >>> import lrcore, numpy as np
+            >>> opt = lrcore.SGD([np.zeros(3)], lr=0.1)
+            >>> opt.lr = 0.01
+            >>> opt.param_groups[0]["lr"]
+            0.01
+        """
         lr: float = self._groups[0].present(self.steps)["lr"]
         return lr
+
+    @lr.setter
+    def lr(self, value: Any) -> None:
+        if len(self._groups) > 1:
+            groups = listed((group.name or number for number, group in enumerate(self._groups)), len(self._groups))
+            raise ValueError(
+                f"lr can only be set where there is one group, and there are {groups}: set that of one, "
+                'opt.param_groups[0]["lr"] = ..., or of each'
+            )
+        (group,) = self._groups
+        if group["lr_scale"] != 1.0:
+            raise ValueError(
+                f"lr is the product of the group's lr and lr_scale, which is {group['lr_scale']!r}: "
+                'set opt.param_groups[0]["lr"]'
+            )
+        group["lr"] = value
+
+    def summary(self) -> Summary:
+        """Return a table of the parameters: name, shape, dtype, group, learning rate, weight decay and state bytes.
+
+        Returns:
+            The table, which prints itself; ``.rows`` has it as data.
+
+        Examples:
+            >>> import lrcore, numpy as np
+            >>> params = {"w": np.zeros((64, 10)), "b": np.zeros(10)}
+            >>> opt = lrcore.AdamW(params, lr=1e-3, weight_decay=0.1, no_decay=["b"])
+            >>> print(opt.summary())
+            name  shape  dtype    group  lr     decay  state_bytes
+            w     64×10  float64  0      0.001  0.1    0
+            b     10     float64  0      0.001  0      0
+            total: 2 parameters, 1 with weight decay; 650 weights, 5.078 KiB; state 0 B; average 0 B
+        """
+        with self._lock:
+            return self.summary_of(self._stepper.weights(), self._stepper.states)
+
+    def summary_of(self, weights: Sequence[Any], states: Sequence[Mapping[str, Any]]) -> Summary:
+        """Return :meth:`summary` of parameters that are these arrays, or tensors, with these states."""
+        accumulated = self._stepper.accumulated
+        return summarize(
+            self._names,
+            weights,
+            states,
+            self._stepper.group_of_each,
+            [self._decaying[number] for number in range(len(self._names))],
+            self._groups,
+            self.steps,
+            [] if accumulated is None else [array for _, array in accumulated[2]],
+        )
+
+    def memory(self) -> Memory:
+        """Return how many bytes weights, state and averages take.
+
+        Examples:
+            >>> import lrcore, numpy as np
+            >>> opt = lrcore.Adam({"w": np.zeros(100)})
+            >>> info = opt.step({"w": np.ones(100)})
+            >>> opt.memory()
+            Memory(weights=800, state=1600, average=0, total=2400)
+        """
+        return self.summary().memory
 
     def hyperparameters(self) -> list[dict[str, Any]]:
         """Return the values of all hyperparameters at the next step, for each group.

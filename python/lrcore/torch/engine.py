@@ -63,6 +63,9 @@ written = torch._C._increment_version
 class Engine(Optimizer):
     """An optimizer of tensors, whose gradients are their ``grad`` and whose state its owner keeps."""
 
+    # Its owner does, once, and makes an engine whenever groups change.
+    _warns = False
+
     def _new_stepper(self, grouped: bool) -> _lrcore.Stepper:  # noqa: FBT001
         return _lrcore.Stepper(grouped, make_state, tensors=(torch.Tensor, make_count, written))
 
@@ -85,7 +88,7 @@ class Engine(Optimizer):
         """Match ``no_decay`` with the program's names of all parameters, which need not be unique, as its own are."""
         for number, name in enumerate(names):
             if name is not None:
-                self._stepper.set_decays(number, self._common.decays(name))
+                self._set_decays(number, name)
 
     def keep_state_in(self, mappings: list[dict[str, Any]], *, counts_steps: bool) -> None:
         """Keep the state of each parameter in a mapping, with counts of its steps or without."""

@@ -10,11 +10,12 @@ from torch.nn.parameter import is_lazy
 from torch.optim import optimizer as torch_optimizer
 
 from lrcore import _lrcore
+from lrcore._messages import brief
 from lrcore.optim import StepInfo, StepStats
 from lrcore.optim.averages import AVERAGES_NOW, require, swapped
 from lrcore.optim.optimizer import with_stats
 from lrcore.optim.option_docs import document
-from lrcore.optim.options import GROUP_OPTIONS, split
+from lrcore.optim.options import GROUP_OPTIONS, patterns_of, split, warn_of_unmatched
 from lrcore.optim.param_group import is_scheduled, value_at
 from lrcore.schedules.schedule import remedy_for
 from lrcore.torch.groups import Group, check_own, copied, number_for_torch, structures_of, warn_of_bare_options
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Self
 
+    from lrcore.optim.summary import Memory, Summary
     from lrcore.torch.engine import Engine
 
 _DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
@@ -65,15 +67,21 @@ class DropIn(Savable):
             raise ValueError(
                 f"{name} has no noise_scale: gradients are added up in .grad; see lrcore.NoiseScale.update"
             )
-        split(options, "coupled", name)
+        split(options, "coupled", name, self._engine_class.hyperparameter_names())
         self._begin()
         self._of_groups = {key: value for key, value in options.items() if key in GROUP_OPTIONS}
         self._of_all = {key: value for key, value in options.items() if key not in GROUP_OPTIONS}
         self._scheduled = {key: value for key, value in values.items() if is_scheduled(value)}
         for key, value in values.items():
             if remedy := remedy_for(value):
-                raise TypeError(f"{key} must be a number or a schedule, got {value!r}{remedy}")
+                raise TypeError(f"{key} must be a number or a schedule, got {brief(value)}{remedy}")
         return {key: number_for_torch(value_at(value, 0)) for key, value in values.items()}
+
+    def __init__(self, *args: Any, **values: Any) -> None:
+        """Make the optimizer of PyTorch that a subclass is, which adds its groups."""
+        super().__init__(*args, **values)
+        names = [name for given in self.param_groups for name in given.get("param_names", ())]
+        warn_of_unmatched(patterns_of(self._of_all.get("no_decay")), names)
 
     # Groups
 
@@ -344,6 +352,31 @@ class DropIn(Savable):
     def info(self) -> StepInfo | None:
         """What the last step did: whether it was applied, its number, rate, gradient norm and statistics."""
         return self._info
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next step, of the first group; see :attr:`lrcore.Adam.lr`. It can be set."""
+        return self._ready().lr
+
+    @lr.setter
+    def lr(self, value: Any) -> None:
+        # The engine says what is wrong, and the group that PyTorch's users see is the one that counts.
+        self._ready().lr = value
+        self.param_groups[0]["lr"] = value
+
+    def summary(self) -> Summary:
+        """Return a table of the parameters: name, shape, dtype, group, learning rate, weight decay and state bytes.
+
+        Returns:
+            The table, which prints itself; ``.rows`` has it as data.
+        """
+        engine = self._ready()
+        states = [self.state.get(param, {}) for param in self._params]
+        return engine.summary_of(self._params, states)
+
+    def memory(self) -> Memory:
+        """Return how many bytes weights, state and averages take."""
+        return self.summary().memory
 
     @property
     def skipped(self) -> int:

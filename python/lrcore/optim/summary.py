@@ -1,0 +1,174 @@
+"""What an optimizer holds: a table of its parameters, and the memory that they take."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lrcore._text import html_table, html_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from lrcore.optim.param_group import ParamGroup
+
+_MOST = 40
+
+
+class SummaryRow(NamedTuple):
+    """A parameter of an optimizer.
+
+    Attributes:
+        name: Its name, as in ``no_decay`` and state dicts.
+        shape: Its shape.
+        dtype: The name of its dtype.
+        group: The name of its group, or its number.
+        lr: The learning rate of the next step.
+        decay: The weight decay of the next step: 0 where ``no_decay`` matches the name.
+        state_bytes: The memory of its state arrays and of its average; 0 before its first step.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    group: str
+    lr: float
+    decay: float
+    state_bytes: int
+
+
+class Memory(NamedTuple):
+    """The bytes that the arrays of an optimizer take.
+
+    Attributes:
+        weights: Those of the parameters.
+        state: Those of the state, and of gradients that wait for a step.
+        average: Those of the averages of the weights.
+        total: All of them.
+    """
+
+    weights: int
+    state: int
+    average: int
+    total: int
+
+
+class Summary:
+    """A table of the parameters of an optimizer, as text and in notebooks as HTML.
+
+    Attributes:
+        rows: A :class:`SummaryRow` for each parameter.
+        memory: The bytes of all of them.
+    """
+
+    def __init__(self, rows: list[SummaryRow], memory: Memory) -> None:
+        """Make a table of rows."""
+        self.rows = rows
+        self.memory = memory
+
+    @property
+    def total(self) -> str:
+        """The line below the table."""
+        weights = sum(math.prod(row.shape) for row in self.rows)
+        decaying = sum(row.decay != 0.0 for row in self.rows)
+        return (
+            f"total: {len(self.rows):,} parameter{'s' * (len(self.rows) != 1)}, {decaying:,} with weight decay; "
+            f"{weights:,} weights, {_size(self.memory.weights)}; state {_size(self.memory.state)}; "
+            f"average {_size(self.memory.average)}"
+        )
+
+    def __str__(self) -> str:
+        """Return the table, of many parameters the first and the last ones."""
+        cells = [SummaryRow._fields, *(_cells(row) for row in self._shortened())]
+        widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
+        ]
+        if len(self.rows) > _MOST:
+            lines.insert(1 + _MOST // 2, f"… {len(self.rows) - _MOST:,} more …")
+        return "\n".join([*lines, self.total])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        rows = [_cells(row) for row in self._shortened()]
+        if len(self.rows) > _MOST:
+            rows.insert(_MOST // 2, (f"… {len(self.rows) - _MOST:,} more …", *[""] * (len(SummaryRow._fields) - 1)))
+        return html_table(SummaryRow._fields, rows) + html_text(self.total)
+
+    def _shortened(self) -> list[SummaryRow]:
+        if len(self.rows) <= _MOST:
+            return self.rows
+        return [*self.rows[: _MOST // 2], *self.rows[-_MOST // 2 :]]
+
+
+def summarize(
+    names: Sequence[str],
+    weights: Sequence[Any],
+    states: Sequence[Mapping[str, Any]],
+    group_of_each: Sequence[int],
+    decays: Sequence[bool],
+    groups: Sequence[ParamGroup],
+    steps: int,
+    waiting: Iterable[Any] = (),
+) -> Summary:
+    """Return a summary of parameters, one entry of each sequence for each.
+
+    Args:
+        names: Their names.
+        weights: Arrays or tensors.
+        states: Their state arrays, with averages, by name.
+        group_of_each: The numbers of their groups.
+        decays: Whether weight decay acts on them.
+        groups: All groups.
+        steps: How many steps were taken.
+        waiting: The sums of gradients that wait for a step.
+    """
+    present = [group.present(steps) for group in groups]
+    labels = [str(number) if group.name is None else group.name for number, group in enumerate(groups)]
+    rows = []
+    of_weights = of_averages = 0
+    of_state = sum(map(_bytes, waiting))
+    for name, weight, state, group, is_decaying in zip(names, weights, states, group_of_each, decays, strict=True):
+        average = _bytes(state["average"]) if "average" in state else 0
+        own = sum(_bytes(array) for key, array in state.items() if key != "average")
+        of_weights, of_state, of_averages = of_weights + _bytes(weight), of_state + own, of_averages + average
+        values = present[group]
+        decay = values["weight_decay"] if is_decaying else 0.0
+        rows.append(
+            SummaryRow(
+                name, _shape(weight) or (), _name_of(weight.dtype), labels[group], values["lr"], decay, own + average
+            )
+        )
+    return Summary(rows, Memory(of_weights, of_state, of_averages, of_weights + of_state + of_averages))
+
+
+@cache
+def _name_of(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _bytes(array: Any) -> int:
+    # A parameter of a lazy module of PyTorch has neither shape nor memory yet.
+    return 0 if _shape(array) is None else int(array.nbytes)
+
+
+def _shape(array: Any) -> tuple[int, ...] | None:
+    try:
+        return tuple(array.shape)
+    except RuntimeError:
+        return None
+
+
+def _cells(row: SummaryRow) -> tuple[str, ...]:
+    shape = "×".join(map(str, row.shape)) or "()"
+    return row.name, shape, row.dtype, row.group, f"{row.lr:.6g}", f"{row.decay:.6g}", f"{row.state_bytes:,}"
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.4g} {unit}"
+        count /= 1024
+    return f"{count:.4g} GiB"
