@@ -4,6 +4,7 @@ import math
 import os
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +14,9 @@ from snapshot import snapshot
 
 EXAMPLES = int(os.environ.get("LRCORE_TEST_EXAMPLES", "300"))
 OPTIMIZERS = [lrcore.SGD, lrcore.Adam, lrcore.AdamW, lrcore.RMSprop, lrcore.Adagrad]
+# Patterns that happen to match no name.
+pytestmark = pytest.mark.filterwarnings("ignore:no_decay")
+
 REFUSED = (TypeError, ValueError)
 
 numbers = st.floats() | st.integers(-2, 2**70) | st.floats(0.0, 1.0)
