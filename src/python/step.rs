@@ -73,6 +73,12 @@ impl Task<'_> {
         self.average.is_some_and(|average| average.share(self.number, state.averaged).is_some())
     }
 
+    /// Whether a parameter with this state still needs memory for its average. Where states are kept in mappings it is there from
+    /// the first step on, also if that does not count, so that all states of an optimizer have the same names.
+    fn lacks_average(&self, state: &State) -> bool {
+        state.average.is_none() && (self.averages(state) || (self.average.is_some() && state.home.is_some()))
+    }
+
     /// Whether gradients of a group are set to zero.
     pub(super) fn zeroes(&self, group: usize) -> bool {
         self.zero_grads || self.recipes[group].update.as_ref().is_some_and(|(_, stages)| stages.zero_grads)
@@ -119,11 +125,11 @@ impl Step {
         for found in &mut *found {
             let Parameter { group, state, .. } = &task.parameters[found.parameter];
             let Some((update, _)) = &task.recipes[*group].update else { return Err(error::unknown_rule("")) };
-            let averages = task.averages(state);
-            if !state.is_of(update.state()) || (averages && state.average.is_none()) {
+            let lacks_average = task.lacks_average(state);
+            if !state.is_of(update.state()) || lacks_average {
                 let py = found.weight.py();
                 let make = |initial: f64| make_state.call1(py, (&found.weight, initial));
-                found.made = Some(Box::new(state.turned_into(py, &**update, averages, make)?));
+                found.made = Some(Box::new(state.turned_into(py, &**update, lacks_average, make)?));
             }
         }
         self.prepare(found, task)?;
@@ -151,7 +157,10 @@ impl Step {
             let parameter = &task.parameters[number];
             let state = &parameter.state;
             let recipe = &task.recipes[parameter.group].update;
-            if one.parameter != number || !recipe.as_ref().is_some_and(|(update, _)| state.is_of(update.state())) {
+            if one.parameter != number
+                || !recipe.as_ref().is_some_and(|(update, _)| state.is_of(update.state()))
+                || task.lacks_average(state)
+            {
                 return Ok(false);
             }
             let kind = task.kind(parameter, state, tensor.access().dtype);
@@ -244,7 +253,7 @@ impl Step {
             }
             let access = operands.access();
             let Some((update, _)) = &task.recipes[parameter.group].update else { continue };
-            if !state.is_of(update.state()) || averages != access.average {
+            if !state.is_of(update.state()) || averages != access.average || task.lacks_average(state) {
                 continue;
             }
             let kind = task.kind(parameter, state, access.dtype);

@@ -293,8 +293,16 @@ impl Stepper {
 
     /// Takes one step, and returns how many have been taken. Gradients are multiplied by a factor; without any, the mean of
     /// those that were accumulated is used, and with some, none may be waiting. After an error nothing has changed.
-    #[pyo3(signature = (grads, scale=1.0))]
-    fn step(slf: &Bound<'_, Self>, grads: &Bound<'_, PyAny>, scale: f64) -> PyResult<u64> {
+    ///
+    /// `combine(norm, skip)` is called with the norm of the gradients, if one is wanted, and whether the step is to be skipped,
+    /// and returns both for all processes together.
+    #[pyo3(signature = (grads, scale=1.0, combine=None))]
+    fn step(
+        slf: &Bound<'_, Self>,
+        grads: &Bound<'_, PyAny>,
+        scale: f64,
+        combine: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<u64> {
         let py = slf.py();
         let mut stepper = Self::change(slf)?;
         let Self {
@@ -332,21 +340,29 @@ impl Stepper {
         let (average, number) = (options.average, *taken + 1);
         let task = Task { form, source: *source, parameters, recipes, average, number, zero_grads: own };
         // Whether the interpreter is held and no Python code runs until the end: then memory stays where it lies.
-        let held = step.ready(&mut found, task, make_state)? && step.is_short() && as_it_was;
+        let mut held = step.ready(&mut found, task, make_state)? && step.is_short() && as_it_was;
         *report = Report::default();
         let factor = match options.norm {
             None => scale,
             Some(norm) => {
-                let value = step.grad_norm(py, norm, scale);
-                report.grad_norm = Some(value);
+                let mut value = step.grad_norm(py, norm, scale);
                 // Where a norm is no number an element may be none, or the sum is too large for one.
-                if options.skip_nonfinite
-                    && !value.is_finite()
-                    && let Some(bad) = step.batch.first_nonfinite(scale)
-                {
-                    let Found { parameter, grad, .. } = &found[bad];
-                    report.fault = Some((*parameter, locate(grad)?));
+                let bad =
+                    if options.skip_nonfinite && !value.is_finite() { step.batch.first_nonfinite(scale) } else { None };
+                let mut skips = bad.is_some();
+                if let Some(combine) = combine {
+                    (value, skips) = combine.call1((value, skips))?.extract()?;
                     // Python code ran, so all is read again before anything is written.
+                    step.ready(&mut found, task, make_state)?;
+                    held = false;
+                }
+                report.grad_norm = Some(value);
+                if skips {
+                    report.fault = Some(match bad {
+                        Some(bad) => (Some(found[bad].parameter), locate(&found[bad].grad)?),
+                        None => (None, None),
+                    });
+                    // As above.
                     step.ready(&mut found, task, make_state)?;
                     step.batch.zero_grads();
                     if let Some(Library { written, .. }) = library {
@@ -455,7 +471,8 @@ impl Stepper {
         Ok(Self::look(slf)?.report.grad_norm)
     }
 
-    /// Of the last step, if it was left out: the number of a parameter whose gradient is not finite, and where and what it is.
+    /// Of the last step, if it was left out: the number of a parameter whose gradient is not finite, unless it is one of another
+    /// process, and where and what it is.
     #[getter]
     fn fault(slf: &Bound<'_, Self>) -> PyResult<Option<Fault>> {
         Ok(Self::look(slf)?.report.fault.clone())
@@ -502,9 +519,9 @@ fn average_from(given: &Bound<'_, PyAny>) -> PyResult<Average> {
     }
 }
 
-/// The parameter whose gradient is not finite, where it is not, and its value there. The place is not known if it is the factor
-/// that makes it infinite.
-type Fault = (usize, Option<(Vec<usize>, f64)>);
+/// The parameter whose gradient is not finite, where it is not, and its value there. The parameter is not known if it is one of
+/// another process, the place if it is the factor that makes it infinite.
+type Fault = (Option<usize>, Option<(Vec<usize>, f64)>);
 
 /// Finds the first element of an array that is not finite.
 fn locate(array: &Bound<'_, PyAny>) -> PyResult<Option<(Vec<usize>, f64)>> {

@@ -143,7 +143,9 @@ def test_a_hook_may_say_how_many_steps_a_state_dict_has(name):
     opt.register_load_state_dict_pre_hook(lambda _, saved: saved["wrapped"])
     seen = []
     opt.register_load_state_dict_post_hook(lambda own: seen.append(own.steps))
-    opt.load_state_dict({"wrapped": {**opt.state_dict(), "steps": 7}})
+    other = getattr(drop_ins, name)(parameters(), lr=schedules.Linear(1.0, 0.0, steps=10))
+    other.steps = 7
+    opt.load_state_dict({"wrapped": other.state_dict()})
     assert (opt.steps, seen) == (7, [7])
 
 

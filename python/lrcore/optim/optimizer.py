@@ -235,17 +235,20 @@ class Optimizer(Savable):
             if trackers and tell(trackers, noise.gain()):
                 self._resolve_reports()
 
-    def _skip(self, parameter: int, place: tuple[list[int], float] | None) -> None:
+    def _skip(self, parameter: int | None, place: tuple[list[int], float] | None) -> None:
         """Count a step that was left out; raise if there were too many in a row."""
         self._skipped += 1
         self._skipped_in_a_row += 1
         if self._skipped_in_a_row >= self._common.max_skips:
             times, self._skipped_in_a_row = self._skipped_in_a_row, 0
-            name = f"the gradient of {self._names[parameter]!r}"
-            where = (
-                f"{name} is {place[1]} at index {tuple(place[0])}" if place else f"{name} is too large for grad_scale"
-            )
-            raise FloatingPointError(f"{times} steps in a row were skipped: {where}")
+            raise FloatingPointError(f"{times} steps in a row were skipped: {self._reason(parameter, place)}")
+
+    def _reason(self, parameter: int | None, place: tuple[list[int], float] | None) -> str:
+        """Return why a step was skipped."""
+        if parameter is None:
+            return "a gradient of another process is not finite"
+        name = f"the gradient of {self._names[parameter]!r}"
+        return f"{name} is {place[1]} at index {tuple(place[0])}" if place else f"{name} is too large for grad_scale"
 
     def accumulate(self, grads: Any, weight: float = 1.0) -> int:
         """Add the gradients of a micro-batch to those that are waiting; :meth:`step` without gradients uses their mean.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from lrcore import _lrcore, optim
 from lrcore.optim import reports
 from lrcore.optim.allocation import LARGE, PAGE, next_offset
+from lrcore.optim.averages import SWA
 from lrcore.optim.optimizer import Optimizer
 from lrcore.optim.options import GROUP_OPTIONS
 from lrcore.optim.param_group import ParamGroup
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 # Counts up to this have a number of float32 each.
 _FLOAT32_COUNTS = 2.0**24
+_MOST_STEPS = 2**63 - 1
 
 
 def make_state(weight: torch.Tensor, initial: float) -> torch.Tensor:
@@ -99,9 +102,45 @@ class Engine(Optimizer):
         """The numbers of the parameters whose state the last step made."""
         return self._stepper.made
 
+    # By the number of the group: hyperparameters that are 0 at the next step, whatever their schedules say.
+    _held: Mapping[int, frozenset[str]] = MappingProxyType({})
+
+    def hold(self, index: int, names: Iterable[str]) -> None:
+        """Have hyperparameters of a group be 0 at the next step. Their schedules stay."""
+        held = frozenset(names)
+        if held != self._held.get(index, frozenset()):
+            self._held = {**self._held, index: held}
+            self._groups[index].edited = True
+
+    def _tell(self, index: int, group: ParamGroup) -> None:
+        held = self._held.get(index)
+        super()._tell(index, _Held(group, held) if held else group)  # type: ignore[arg-type]
+
+    def prime(self, scale: float) -> None:
+        """Make the state of parameters, as a step does, by one that schedules and averages pass over."""
+        common, skips, steps = self._common, self.skips, self.steps
+        if common.average is not None:
+            self._common = common._replace(average=SWA(start=_MOST_STEPS))  # its memory is made
+        try:
+            self._tell_options()
+            self.step(None, grad_scale=scale)
+        finally:
+            self._common = common
+            self._stepper.taken = steps
+            self._skipped, self._skipped_in_a_row = skips
+            self._tell_options()
+
+    def _tell_options(self) -> None:
+        self._stepper.set_options(**self._common.for_stepper(self.steps, self._clip_trackers))
+
     def set_steps(self, steps: int) -> None:
         """Set how many steps have been taken."""
         self._stepper.taken = steps
+
+    @property
+    def skips(self) -> tuple[int, int]:
+        """How many steps were skipped, and how many of these in a row."""
+        return self._skipped, self._skipped_in_a_row
 
     def progress(self) -> dict[str, Any]:
         """Return what there is to go on from that is not in the mappings: counts of skipped steps, and reports."""
@@ -112,9 +151,10 @@ class Engine(Optimizer):
         self._skipped, self._skipped_in_a_row = progress["skipped"]
         self._restore_reports(reports.check_saved(progress["reports"]))
 
-    def load_reports(self, saved: Any) -> None:
-        """Go on from saved reports, or raise and change nothing; warn of those that no schedule here uses."""
-        trackers = reports.check_saved(saved)
+    def load(self, progress: Mapping[str, Any]) -> None:
+        """Take over what :meth:`progress` of another optimizer returned; warn of reports that no schedule here uses."""
+        trackers = reports.check_saved(progress["reports"])
+        self._skipped, self._skipped_in_a_row = progress["skipped"]
         reports.warn_of_lost(trackers.keys() - self._restore_reports(trackers))
 
     def take_over(self, before: Engine, groups: Iterable[tuple[int, int, Mapping[str, Any]]]) -> None:
@@ -129,6 +169,22 @@ class Engine(Optimizer):
             self._groups[new].take_trackers(before._groups[old], schedules)
         for tracker, old_tracker in zip(self._clip_trackers, before._clip_trackers, strict=True):
             tracker.restore(old_tracker.state())
+
+
+class _Held:
+    """A group in which some hyperparameters are 0."""
+
+    def __init__(self, group: ParamGroup, names: frozenset[str]) -> None:
+        self._group, self._names = group, names
+
+    def at(self, step: int) -> dict[str, float]:
+        return {**self._group.at(step), **dict.fromkeys(self._names, 0.0)}
+
+    def share_of_highest_lr(self, step: int) -> float:
+        return 0.0 if "lr" in self._names else self._group.share_of_highest_lr(step)
+
+    def __getitem__(self, key: str) -> Any:
+        return 0.0 if key in self._names else self._group[key]
 
 
 class SGDEngine(Engine, optim.SGD):

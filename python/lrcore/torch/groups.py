@@ -36,20 +36,12 @@ class Group:
         given: The dictionary. In the place of a schedule it has the schedule's present value.
         schedules: The hyperparameters, and the options under ``"lrcore"``, that have schedules, with these.
         shown: The number of steps for which schedules' values are in the dictionary, if they are up to date.
+        held: The hyperparameters with schedules that something has set to 0 for a step, with the number of that step.
     """
 
     __slots__ = (
-        "_keys",
-        "_names",
-        "_options",
-        "_read",
-        "_seen",
-        "_size",
-        "_varies",
-        "_written",
-        "given",
-        "schedules",
-        "shown",
+        *("_before", "_keys", "_names", "_options", "_read", "_seen", "_size", "_varies", "_written"),
+        *("given", "held", "schedules", "shown"),
     )
 
     def __init__(self, given: dict[str, Any], names: Sequence[str], options: Mapping[str, Any]) -> None:
@@ -63,9 +55,11 @@ class Group:
         self.given = given
         self.schedules: dict[str, Any] = {}
         self.shown: int | None = None
+        self.held: dict[str, int] = {}
         self._options = options
         self._names = names
         self._written: dict[str, Any] = {}
+        self._before: dict[str, Any] = {}
         self._seen: tuple[Any, ...] = ()
         self._keys: list[str] = []
         self._varies = True
@@ -122,7 +116,7 @@ class Group:
         self.schedules = {name: one for name, one in self.schedules.items() if name in self._place_of(name)}
         for name, schedule in self.schedules.items():
             value = self._place_of(name)[name]
-            if not is_scheduled(value) and value != self._written.get(name, value):
+            if not self._stands(name, value, steps):
                 raise ValueError(
                     f"param_groups: {name} follows {schedule!r}, and was set to {value!r}, by hand or by a scheduler of"
                     f" PyTorch; give one of both, or schedules.Constant({value!r})"
@@ -133,6 +127,17 @@ class Group:
                 self.schedules[name], self.shown = value, None
                 self._write(name, value_at(value, steps))
         self._remember()
+
+    def _stands(self, name: str, value: Any, steps: int) -> bool:
+        """Return whether a value in the place of a schedule may be there."""
+        if value == self._before.get(name):
+            # ZeroRedundancyOptimizer puts back what it has read after the last step.
+            self._written[name] = value
+        if is_scheduled(value) or value == self._written.get(name, value):
+            self.held.pop(name, None)
+            return True
+        # torch.distributed.checkpoint has a rate of 0 for one step, which makes state, and puts back what was there.
+        return name in self._names and plain(value) == 0.0 and self.held.setdefault(name, steps) == steps
 
     def adopt(self, present: ParamGroup) -> None:
         """Take the very schedules that the engine has: given to it again, they are not new ones."""
@@ -159,7 +164,7 @@ class Group:
 
     def accept(self) -> None:
         """Let the values in the place of schedules be others, such as those of a state that was loaded."""
-        self._written, self.shown = {}, None
+        self._written, self._before, self.held, self.shown = {}, {}, {}, None
         self.forget()
 
     def forget(self) -> None:
@@ -172,6 +177,8 @@ class Group:
         return place
 
     def _write(self, name: str, value: Any) -> None:
+        if name in self._written and self._written[name] != value:
+            self._before[name] = self._written[name]
         self._place_of(name)[name] = self._written[name] = value
 
     def _remember(self) -> None:
@@ -181,7 +188,8 @@ class Group:
         # Lists and dictionaries may be edited in place; so may tensors and arrays, which are not kept twice.
         self._seen = tuple(map(copied, values))
         self._varies = any(isinstance(part, torch.Tensor | np.ndarray) for value in values for part in _parts(value))
-        self._size = len(self.given)
+        # One that is held is looked at again before each step.
+        self._size = -1 if self.held else len(self.given)
 
 
 def number_for_torch(value: Any) -> Any:

@@ -13,6 +13,7 @@ from lrcore import _lrcore
 from lrcore._messages import brief
 from lrcore.optim import StepInfo, StepStats
 from lrcore.optim.averages import AVERAGES_NOW, require, swapped
+from lrcore.optim.hyperparameter import plain
 from lrcore.optim.optimizer import with_stats
 from lrcore.optim.option_docs import document
 from lrcore.optim.options import GROUP_OPTIONS, patterns_of, split, warn_of_unmatched
@@ -20,6 +21,7 @@ from lrcore.optim.param_group import is_scheduled, value_at
 from lrcore.schedules.schedule import remedy_for
 from lrcore.torch.groups import Group, check_own, copied, number_for_torch, structures_of, warn_of_bare_options
 from lrcore.torch.preserving import buffers_kept, copy_of, recompute_statistics
+from lrcore.torch.progress import KEY
 from lrcore.torch.saving import Savable
 
 if TYPE_CHECKING:
@@ -120,6 +122,10 @@ class DropIn(Savable):
             self.param_groups.pop()
             raise
         self._groups.append(group)
+        # A group that was part of another optimizer has the progress of that one.
+        group.given.pop(KEY, None)
+        self._note_schedules()
+        self._write_progress()
 
     def _watched(self, index: int) -> Group:
         """Check a group, and return what watches it."""
@@ -197,8 +203,13 @@ class DropIn(Savable):
             engine = self._ready()
             self._refuse_if_averaged()
             scale = own.__dict__.get("grad_scale")
+            scale = 1.0 if scale is None else float(scale)
+            primes = own._note.is_kept and self._only_makes_state()
             try:
-                own._info = engine.step(None, grad_scale=1.0 if scale is None else float(scale))
+                if primes:
+                    engine.prime(scale)
+                else:
+                    own._info = engine.step(None, grad_scale=scale)
             finally:
                 # Also if an interrupt came after the step was taken.
                 made = engine.made
@@ -206,11 +217,28 @@ class DropIn(Savable):
                     states = own.state
                     states.update((own._params[number], own._mappings[number]) for number in made)
                     own._changes = states.changes
+                if own._note.is_kept:
+                    self._write_progress(anew=primes)
+                    own._note.of_step = own._note.text
             for group in own._groups:
                 if group.schedules:
                     self._show_next()
                     break
         return loss
+
+    def _only_makes_state(self) -> bool:
+        """Return whether a step is the one that torch.distributed.checkpoint takes to have state made.
+
+        That is at rates of 0, which something has set, on gradients of zeros, where there is no state. It may come
+        before a state is loaded and before each that is saved, so it must not count for schedules and averages.
+        """
+        for group in self._groups:
+            lr = group.given.get("lr")
+            if type(lr) is float and lr != 0.0:
+                return False
+            if plain(lr) != 0.0 or ("lr" in group.schedules and "lr" not in group.held):
+                return False
+        return not self.state and not any(param.grad is not None and bool(param.grad.any()) for param in self._params)
 
     def _leave_out(self) -> None:
         """Note a step that a GradScaler skips: as in PyTorch, neither closures nor hooks are called."""
@@ -236,6 +264,8 @@ class DropIn(Savable):
     def _ready(self) -> Engine:
         """Return the engine, which knows the groups and the state as they are now."""
         own = self._shared
+        if own._note.is_kept and not own._note.is_in(own.param_groups):
+            self._take_in_progress()
         given, engine, states = own.param_groups, own._engine, own.state
         if (
             engine is None
@@ -248,9 +278,13 @@ class DropIn(Savable):
             if group.has_changed():
                 try:
                     engine.param_groups[index].update(self._own(group.changes(engine.steps)))
+                    engine.hold(index, group.held)
                 except BaseException:
                     group.forget()
                     raise
+                if group.schedules and not self._note.is_kept:
+                    self._note_schedules()
+                    self._write_progress()
             if group.schedules:
                 group.adopt(engine.param_groups[index])
                 if group.shown != engine.steps:
@@ -258,6 +292,14 @@ class DropIn(Savable):
         if own._has_inference and not torch.is_inference_mode_enabled():
             raise RuntimeError("a parameter was made in inference mode; it can be stepped within inference mode alone")
         return engine
+
+    def _take_in_progress(self) -> None:
+        """Go on from a progress that something else has put into the groups, with the values beside it."""
+        text = self._note.loaded(self.param_groups)
+        if text is None:
+            self._write_progress()
+        else:
+            self._go_on(text)
 
     def _prepare(self) -> Engine:
         """Make an engine of the groups, with the state that there is."""
@@ -343,7 +385,8 @@ class DropIn(Savable):
         # Its schedulers ask it whether a step was taken.
         optimizer._opt_called = True
         self._groups = [self._watched(index) for index in range(len(self.param_groups))]
-        self.steps = self.state.largest_count()
+        self._note_schedules()
+        self._go_on(next((group[KEY] for group in self.param_groups if KEY in group), None))
         return self
 
     # What the step tells
@@ -385,9 +428,11 @@ class DropIn(Savable):
 
     def report(self, value: float) -> bool:
         """Tell the schedules that follow reports a loss or another metric; see :meth:`lrcore.Adam.report`."""
-        changed = self._ready().report(value)
-        self._show_present()
-        return changed
+        with self._lock:
+            changed = self._ready().report(value)
+            self._show_present()
+            self._write_progress()
+            return changed
 
     @property
     def average(self) -> dict[str, torch.Tensor]:
@@ -400,7 +445,12 @@ class DropIn(Savable):
             (name, param, self.state.get(param, {}))
             for name, param in zip(self._ready().names, self._params, strict=True)
         ]
-        return [(name, param, state["average"]) for name, param, state in states if "average" in state]
+        return [
+            (name, param, state["average"])
+            for name, param, state in states
+            # There is memory for it from the first step on, also if no weight has entered it yet.
+            if "average" in state and float(state.get("averaged", 0.0)) > 0.0
+        ]
 
     @contextmanager
     def averaged(self, model: torch.nn.Module | None = None, update_bn: Iterable[Any] | None = None) -> Iterator[Self]:

@@ -12,6 +12,7 @@ from lrcore.optim.locks import live_lock
 from lrcore.schedules import Schedule
 from lrcore.torch.groups import OWN, Group, check_own
 from lrcore.torch.names import matched
+from lrcore.torch.progress import KEY, Note, Progress
 from lrcore.torch.shared import Shared, SharedAttribute
 from lrcore.torch.states import States
 
@@ -55,6 +56,7 @@ class Savable(torch.optim.Optimizer):
         self._steps, self._is_averaged = 0, False
         self._groups = []
         self._lock = live_lock(self._shared)
+        self._note = Note()
 
     def _refuse_if_averaged(self) -> None:
         if self._is_averaged:
@@ -80,6 +82,7 @@ class Savable(torch.optim.Optimizer):
         if self._engine is not None:
             self._engine.set_steps(self._steps)
         self._show_present()
+        self._write_progress()
 
     def _show_present(self) -> None:
         """Have groups show the values that schedules give the next step."""
@@ -97,6 +100,52 @@ class Savable(torch.optim.Optimizer):
             for group in self._groups:
                 group.shown = None
 
+    # The progress in the groups
+
+    def _note_schedules(self) -> None:
+        """Have the groups tell the progress from now on, if this optimizer has any to go on from."""
+        if not self._note.is_kept:
+            options = self._of_all
+            self._note.is_kept = (
+                any(group.schedules for group in self._groups)
+                or isinstance(options.get("clip_norm"), Schedule)
+                or bool(options.get("skip_nonfinite"))
+                or options.get("average") is not None
+            )
+
+    def _write_progress(self, *, anew: bool = True) -> None:
+        """Put the progress into the groups. If not ``anew``, no more than counts of steps have changed."""
+        note, engine = self._note, self._engine
+        if not note.is_kept:
+            return
+        if anew:
+            reports = [] if engine is None else engine.progress()["reports"]
+            note.look_at(self.state.largest_count() - self.steps, reports)
+        skipped, in_a_row = (0, 0) if engine is None else engine.skips
+        note.write(self.param_groups, self.steps, skipped, in_a_row)
+
+    def _go_on(self, text: str | None) -> None:
+        """Go on from a progress that groups were loaded with, or without one from the counts of parameters' steps."""
+        counted = self.state.largest_count()
+        saved = None if text is None else Progress.parsed(text)
+        for group in self._groups:
+            group.accept()
+        self.steps = counted if saved is None else saved.steps_at(counted)
+        skipped = (0, 0) if self._engine is None else self._engine.skips
+        reports, skipped = ([], skipped) if saved is None else (saved.reports, saved.skipped)
+        if self._note.is_kept:
+            engine = self._engine
+            # Only what needs one makes an engine: what is wrong in the groups is for the next step to refuse.
+            if reports or (engine is None and skipped != (0, 0)):
+                engine = self._prepare()
+            if engine is not None:
+                engine.load({"skipped": skipped, "reports": reports})
+                self._show_present()
+            self._write_progress()
+        else:
+            for given in self.param_groups:
+                given.pop(KEY, None)
+
     def progress(self) -> tuple[Any, ...]:
         """Return what there is to go on from, beside groups and state."""
         return self.steps, self._info, None if self._engine is None else self._engine.progress()
@@ -109,30 +158,25 @@ class Savable(torch.optim.Optimizer):
             self._show_present()
         else:
             self._engine = None
+        self._write_progress()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state in PyTorch's form; see :meth:`torch.optim.Optimizer.state_dict`.
 
-        An optimizer with schedules or an average adds ``"steps"``, how many were taken, and ``"reports"``, where a
-        schedule follows what was reported. PyTorch passes over both. Schedules themselves are not part of it: the
-        program makes them anew.
+        Groups of an optimizer that has schedules, an average or ``skip_nonfinite`` have one entry more,
+        ``"lrcore_state"``, which PyTorch passes over: a text that says how many steps were taken and skipped, and what
+        schedules made of reports. Schedules themselves are not part of it: the program makes them anew.
 
         Raises:
             RuntimeError: Within :meth:`averaged`, as from all that saves, loads or copies the optimizer.
         """
         self._refuse_if_averaged()
-        saved: dict[str, Any] = super().state_dict()
+        with self._lock:
+            self._write_progress()
+            saved: dict[str, Any] = super().state_dict()
         for group in saved.get("param_groups", ()):
             if OWN in group:  # which is a dictionary that may be edited in place
                 group[OWN] = dict(group[OWN])
-        scheduled = any(group.schedules for group in self._groups) or isinstance(
-            self._of_all.get("clip_norm"), Schedule
-        )
-        if scheduled or self._of_all.get("average") is not None:
-            saved["steps"] = self.steps
-        reports = [] if self._engine is None else self._engine.progress()["reports"]
-        if reports:
-            saved["reports"] = [{**report, "schedule": report["schedule"].to_json()} for report in reports]
         return saved
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -147,33 +191,19 @@ class Savable(torch.optim.Optimizer):
         """
         self._refuse_if_averaged()
 
-        def note(_: Any, given: dict[str, Any]) -> dict[str, Any]:
-            nonlocal state_dict
-            check_count("state_dict['steps']", given.get("steps", 0), least=0)
+        def check(_: Any, given: dict[str, Any]) -> dict[str, Any]:
             for group in given["param_groups"]:
                 check_own(group)
-            state_dict = {**given, "param_groups": matched(given["param_groups"], self.param_groups)}
-            return state_dict
+                if KEY in group:
+                    Progress.parsed(group[KEY])
+            return {**given, "param_groups": matched(given["param_groups"], self.param_groups)}
 
-        # Hooks of the user may replace the state before it is loaded, and look at what came of it afterwards.
-        before = self.register_load_state_dict_pre_hook(note)
-        after = self.register_load_state_dict_post_hook(lambda _: self._load_own(state_dict), prepend=True)
+        # Hooks of the user may replace the state before it is loaded.
+        before = self.register_load_state_dict_pre_hook(check)
         try:
             super().load_state_dict(state_dict)
         finally:
             before.remove()
-            after.remove()
-
-    def _load_own(self, state_dict: Mapping[str, Any]) -> None:
-        """Load what a state has beyond PyTorch's."""
-        self.steps = state_dict.get("steps", self.state.largest_count())
-        saved = state_dict.get("reports", [])
-        if saved:
-            reports = [{**report, "schedule": Schedule.from_json(report["schedule"])} for report in saved]
-            self._ready().load_reports(reports)
-        elif self._engine is not None:  # what is wrong in the groups is for the next step to refuse
-            self._engine.load_reports([])
-        self._show_present()
 
     def _schedules(self) -> list[dict[str, Any]]:
         """Return the schedules of each group, by name, also where groups were put in another order since a step."""
@@ -219,8 +249,7 @@ class Savable(torch.optim.Optimizer):
                 old.clear()
                 old.update(given)
             self.param_groups = before
-            for group in self._groups:
-                group.accept()
+            self._go_on(next((group[KEY] for group in self.param_groups if KEY in group), None))
             return
         self._of_groups, self._of_all, self._scheduled = own["of_groups"], own["of_all"], own["scheduled"]
         self._steps = own["steps"]
@@ -230,6 +259,8 @@ class Savable(torch.optim.Optimizer):
             group.accept()
         if own["progress"] is not None:
             self._prepare().go_on_from(own["progress"])
+        self._note_schedules()
+        self._write_progress()
 
 
 for _name in Shared.__annotations__.keys() - {"state"}:

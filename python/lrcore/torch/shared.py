@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lrcore.optim import StepInfo
     from lrcore.torch.engine import Engine
     from lrcore.torch.groups import Group
+    from lrcore.torch.progress import Note
     from lrcore.torch.states import States
 
 
@@ -48,6 +49,7 @@ class Shared:
     _steps: int
     _is_averaged: bool
     _lock: threading.RLock
+    _note: Note
 
 
 class SharedAttribute:
