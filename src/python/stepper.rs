@@ -358,10 +358,8 @@ impl Stepper {
                 }
                 report.grad_norm = Some(value);
                 if skips {
-                    report.fault = Some(match bad {
-                        Some(bad) => (Some(found[bad].parameter), locate(&found[bad].grad)?),
-                        None => (None, None),
-                    });
+                    let place = |bad: usize| Ok::<_, PyErr>((Some(found[bad].parameter), locate(&found[bad].grad)?));
+                    report.fault = Some(bad.map(place).transpose()?.unwrap_or_default());
                     // As above.
                     step.ready(&mut found, task, make_state)?;
                     step.batch.zero_grads();
@@ -372,11 +370,7 @@ impl Stepper {
                     accumulator.forget(own);
                     return Ok(*taken);
                 }
-                let shrink = |most: f64| {
-                    let coefficient = most / (value + 1e-6);
-                    if coefficient > 1.0 { 1.0 } else { coefficient }
-                };
-                scale * options.clip_norm.map_or(1.0, shrink)
+                scale * options.clip_norm.map_or(1.0, |most| clip_coefficient(most, value))
             }
         };
         step.fold(task, factor);
@@ -522,6 +516,12 @@ fn average_from(given: &Bound<'_, PyAny>) -> PyResult<Average> {
 /// The parameter whose gradient is not finite, where it is not, and its value there. The parameter is not known if it is one of
 /// another process, the place if it is the factor that makes it infinite.
 type Fault = (Option<usize>, Option<(Vec<usize>, f64)>);
+
+/// What gradients of a norm are multiplied by so that it is at most this.
+fn clip_coefficient(most: f64, norm: f64) -> f64 {
+    let coefficient = most / (norm + 1e-6);
+    if coefficient > 1.0 { 1.0 } else { coefficient }
+}
 
 /// Finds the first element of an array that is not finite.
 fn locate(array: &Bound<'_, PyAny>) -> PyResult<Option<(Vec<usize>, f64)>> {

@@ -211,3 +211,13 @@ def test_a_run_of_zero_goes_on_with_the_same_bits(configuration):
     for one, its in ((model, opt), (again, other)):
         run(one, its, range(5, STEPS), its.optim)
         assert told(one, its.optim) == uninterrupted(configuration)
+
+
+@pytest.mark.filterwarnings("error:.*the keys of a group are the program's:UserWarning")
+def test_zero_gives_options_to_groups_and_optimizer_without_a_warning():
+    model = network()
+    opt = ZeroRedundancyOptimizer(
+        model.parameters(), optimizer_class=Adam, lr=0.1, average=lrcore.EMA(0.5), clip_value=1.0, clip_norm=1.0
+    )
+    run(model, opt, range(2), opt.optim)
+    assert len(opt.optim.average) == 4

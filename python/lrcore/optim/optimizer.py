@@ -104,6 +104,8 @@ class Optimizer(Savable):
     _lr: float
     _common: Common
     _stepper: _lrcore.Stepper
+    # What makes the norm, and the decision to skip, those of several processes.
+    _combine: Callable[[float, bool], tuple[float, bool]] | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -207,7 +209,7 @@ class Optimizer(Savable):
         scale = 1.0 / POSITIVE.check("grad_scale", grad_scale)
         if isinstance(self._common.clip_norm, Schedule):
             self._stepper.set_options(**self._common.for_stepper(self.steps, self._clip_trackers))
-        steps = self._stepper.step(grads, scale)
+        steps = self._stepper.step(grads, scale, self._combine)
         fault = self._stepper.fault
         if fault is not None:
             self._skip(*fault)

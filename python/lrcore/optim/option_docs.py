@@ -10,12 +10,13 @@ from __future__ import annotations
 import inspect
 import re
 from textwrap import fill, indent
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from lrcore.optim.options import MAX_SKIPS, NO_OPTIONS, Options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
 
 # One entry an option, in the order of their declaration.
 DESCRIPTIONS = {
@@ -29,7 +30,8 @@ DESCRIPTIONS = {
     "skip_nonfinite": "Leaves out a step whose gradients contain an infinity or a NaN.",
     "max_skips": "How many skipped steps in a row raise FloatingPointError; at least 1.",
     "no_decay": 'Name patterns of parameters without weight decay, such as ``["bias", "*norm*"]``.',
-    "average": "``EMA(…)`` or ``SWA(…)``: averages of the weights, see :meth:`averaged`.",
+    "average": "``EMA(…)`` or ``SWA(…)``: averages of the weights. :meth:`averaged` puts them in the place of the "
+    "weights for a while, and buffers such as the statistics of batch norms back with the weights.",
     "stats": "Whether ``info.stats`` has norms of weight, gradient and update for each parameter.",
     "noise_scale": "``NoiseScale(batch=…)``: measures the gradient noise scale from accumulated micro-batches.",
 }
@@ -43,13 +45,20 @@ _DEFAULTS: dict[str, Any] = {
 _WIDTH = 100
 
 
-def with_options(function: Callable[..., Any], *, decay: str | None, without: Collection[str] = ()) -> None:
+def with_options(
+    function: Callable[..., Any],
+    *,
+    decay: str | None,
+    without: Collection[str] = (),
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Replace ``**options`` by the options in what :func:`inspect.signature` returns for a function.
 
     Args:
         function: The function; one without such a parameter stays as it is.
         decay: The default of ``decay``; None where it is that of another optimizer.
         without: Options that it does not offer.
+        more: Those that others do not offer, each None by default, with their descriptions.
     """
     signature = inspect.signature(function)
     parameters = [one for one in signature.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
@@ -61,6 +70,7 @@ def with_options(function: Callable[..., Any], *, decay: str | None, without: Co
         for name, kind in Options.__annotations__.items()
         if name not in without
     ]
+    parameters += [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in more]
     function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
 
 
@@ -69,7 +79,9 @@ def _text(annotation: Any) -> Any:
     return getattr(annotation, "__forward_arg__", annotation)
 
 
-def documented(docstring: str | None, *, without: Collection[str] = ()) -> str | None:
+def documented(
+    docstring: str | None, *, without: Collection[str] = (), more: Mapping[str, str] = MappingProxyType({})
+) -> str | None:
     """Return a docstring, without the indentation of its source, with an entry for each option.
 
     They take the place of the entry ``options:`` under Args, or become a section of their own before the examples.
@@ -78,7 +90,7 @@ def documented(docstring: str | None, *, without: Collection[str] = ()) -> str |
         return None
     entries = "".join(
         indent(fill(f"{name}: {text}", _WIDTH, subsequent_indent="    ", break_on_hyphens=False), "    ") + "\n"
-        for name, text in DESCRIPTIONS.items()
+        for name, text in {**DESCRIPTIONS, **more}.items()
         if name not in without
     )
     plain = inspect.cleandoc(docstring)
@@ -88,9 +100,11 @@ def documented(docstring: str | None, *, without: Collection[str] = ()) -> str |
     return re.sub(r"^Examples:$", lambda found: f"Options:\n{entries}\n{found[0]}", plain, count=1, flags=re.MULTILINE)
 
 
-def document(cls: type, *, decay: str, without: Collection[str] = ()) -> None:
+def document(
+    cls: type, *, decay: str, without: Collection[str] = (), more: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Expand the options in the signature and the docstring of a class that has just been made."""
     if "__init__" in vars(cls):
-        with_options(vars(cls)["__init__"], decay=decay, without=without)
+        with_options(vars(cls)["__init__"], decay=decay, without=without, more=more)
     if "__doc__" in vars(cls):
-        cls.__doc__ = documented(cls.__doc__, without=without)
+        cls.__doc__ = documented(cls.__doc__, without=without, more=more)

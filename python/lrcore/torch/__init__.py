@@ -22,10 +22,10 @@ if not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
 from lrcore.optim.option_docs import documented, with_options  # noqa: E402
 from lrcore.torch.classes import SGD, Adagrad, Adam, AdamW, RMSprop  # noqa: E402
 from lrcore.torch.finding import find_lr  # noqa: E402
+from lrcore.torch.processes import OPTION  # noqa: E402
 
 if TYPE_CHECKING:
-    from lrcore.optim.options import Options
-    from lrcore.torch.optimizer import DropIn
+    from lrcore.torch.optimizer import DropIn, TorchOptions
 
 __all__ = ["SGD", "Adagrad", "Adam", "AdamW", "RMSprop", "find_lr", "from_torch"]
 
@@ -43,7 +43,7 @@ _CLASSES: dict[type[torch.optim.Optimizer], type[DropIn]] = {
 }
 
 
-def from_torch(optimizer: torch.optim.Optimizer, **options: Unpack[Options]) -> DropIn:
+def from_torch(optimizer: torch.optim.Optimizer, **options: Unpack[TorchOptions]) -> DropIn:
     """Turn a live optimizer of PyTorch into lrcore's: with its groups, its state and its hooks, without a copy.
 
     Both share groups and state: schedulers that were made for the one go on to move the rates of the other, and either
@@ -79,5 +79,5 @@ def from_torch(optimizer: torch.optim.Optimizer, **options: Unpack[Options]) -> 
     return found.taking_over(optimizer, options)
 
 
-with_options(from_torch, decay=None, without=("noise_scale",))
-from_torch.__doc__ = documented(from_torch.__doc__, without=("noise_scale",))
+with_options(from_torch, decay=None, without=("noise_scale",), more=OPTION)
+from_torch.__doc__ = documented(from_torch.__doc__, without=("noise_scale",), more=OPTION)

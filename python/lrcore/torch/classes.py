@@ -11,8 +11,8 @@ from lrcore.torch.engine import AdagradEngine, AdamEngine, RMSpropEngine, SGDEng
 from lrcore.torch.optimizer import DropIn
 
 if TYPE_CHECKING:
-    from lrcore.optim.options import Options
     from lrcore.schedules import Schedule
+    from lrcore.torch.optimizer import TorchOptions
 
     Rate: TypeAlias = float | torch.Tensor | Schedule
 
@@ -62,7 +62,7 @@ class SGD(DropIn, torch.optim.SGD):
         foreach: bool | None = None,
         differentiable: bool = False,
         fused: bool | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[TorchOptions],
     ) -> None:
         given = self._start(options, lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay)
         super().__init__(
@@ -123,7 +123,7 @@ class Adam(DropIn, torch.optim.Adam):
         differentiable: bool = False,
         fused: bool | None = None,
         decoupled_weight_decay: bool = False,
-        **options: Unpack[Options],
+        **options: Unpack[TorchOptions],
     ) -> None:
         given = self._start(options, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
         super().__init__(
@@ -162,8 +162,6 @@ class AdamW(DropIn, torch.optim.AdamW):
             :class:`Options <lrcore.optim.options.Options>` of every optimizer, all in the pass of the step. Those for
             one group stand under its key ``"lrcore"``, as in ``{"params": …, "lrcore": {"clip_value": 1.0}}``; its
             other keys are PyTorch's and the program's.
-            ``with opt.averaged(model, update_bn=loader)`` puts averages in the place of the weights, and computes the
-            running statistics of batch norms for them.
 
     Every number may be a schedule of lrcore. ``param_groups`` then has its value for the next step, as with a scheduler
     of PyTorch that has been stepped, and :attr:`info` the learning rate of the last one; a scheduler of PyTorch for the
@@ -208,7 +206,7 @@ class AdamW(DropIn, torch.optim.AdamW):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[TorchOptions],
     ) -> None:
         given = self._start(options, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
         super().__init__(
@@ -268,7 +266,7 @@ class RMSprop(DropIn, torch.optim.RMSprop):
         foreach: bool | None = None,  # noqa: FBT001
         maximize: bool = False,  # noqa: FBT001, FBT002
         differentiable: bool = False,  # noqa: FBT001, FBT002
-        **options: Unpack[Options],
+        **options: Unpack[TorchOptions],
     ) -> None:
         given = self._start(options, lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum)
         super().__init__(
@@ -325,7 +323,7 @@ class Adagrad(DropIn, torch.optim.Adagrad):
         maximize: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[TorchOptions],
     ) -> None:
         given = self._start(options, lr=lr, lr_decay=lr_decay, weight_decay=weight_decay, eps=eps)
         super().__init__(

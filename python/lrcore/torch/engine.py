@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from lrcore.optim.param_group import ParamGroup
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from lrcore.torch.processes import Processes
 
 # Counts up to this have a number of float32 each.
 _FLOAT32_COUNTS = 2.0**24
@@ -102,6 +105,8 @@ class Engine(Optimizer):
         """The numbers of the parameters whose state the last step made."""
         return self._stepper.made
 
+    _processes: Processes | None = None
+
     # By the number of the group: hyperparameters that are 0 at the next step, whatever their schedules say.
     _held: Mapping[int, frozenset[str]] = MappingProxyType({})
 
@@ -129,6 +134,18 @@ class Engine(Optimizer):
             self._stepper.taken = steps
             self._skipped, self._skipped_in_a_row = skips
             self._tell_options()
+
+    def join(self, processes: Processes) -> None:
+        """Take part in the steps of other processes."""
+        self._combine = partial(processes.combined, self._common.norm_type)
+        self._processes = processes
+
+    def _reason(self, parameter: int | None, place: tuple[list[int], float] | None) -> str:
+        own = "" if parameter is None else super()._reason(parameter, place)
+        if self._processes is None:
+            return own
+        texts = enumerate(self._processes.texts(own))
+        return "; ".join(f"rank {rank} of process_group: {text}" for rank, text in texts if text)
 
     def _tell_options(self) -> None:
         self._stepper.set_options(**self._common.for_stepper(self.steps, self._clip_trackers))

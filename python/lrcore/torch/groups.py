@@ -219,12 +219,17 @@ def check_own(given: Mapping[str, Any]) -> None:
             raise not_of_group(name, place, GROUP_OPTIONS)
 
 
-def warn_of_bare_options(given: Mapping[str, Any], index: int) -> None:
+def warn_of_bare_options(given: Mapping[str, Any], index: int, acting: Mapping[str, Any]) -> None:
     """Warn of keys of a group that are spelt like options of lrcore, and belong to the program.
 
     ``lr_scale`` is left out: timm, MAE and BEiT put it into every group, and multiply it into ``lr`` themselves.
+    So are those that ``acting`` has, the options of the optimizer: ZeroRedundancyOptimizer gives them to both.
     """
-    bare = [name for name in Options.__annotations__ if name in given and name != "lr_scale"]
+    bare = [
+        name
+        for name in Options.__annotations__
+        if name in given and name != "lr_scale" and not (name in acting and acting[name] is given[name])
+    ]
     if not bare:
         return
     of_group = [name for name in bare if name in GROUP_OPTIONS]

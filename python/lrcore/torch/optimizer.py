@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -16,20 +18,29 @@ from lrcore.optim.averages import AVERAGES_NOW, require, swapped
 from lrcore.optim.hyperparameter import plain
 from lrcore.optim.optimizer import with_stats
 from lrcore.optim.option_docs import document
-from lrcore.optim.options import GROUP_OPTIONS, patterns_of, split, warn_of_unmatched
+from lrcore.optim.options import GROUP_OPTIONS, Options, patterns_of, split, warn_of_unmatched
 from lrcore.optim.param_group import is_scheduled, value_at
 from lrcore.schedules.schedule import remedy_for
 from lrcore.torch.groups import Group, check_own, copied, number_for_torch, structures_of, warn_of_bare_options
 from lrcore.torch.preserving import buffers_kept, copy_of, recompute_statistics
+from lrcore.torch.processes import OPTION, Processes
 from lrcore.torch.progress import KEY
 from lrcore.torch.saving import Savable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from types import FrameType
     from typing import Self
 
     from lrcore.optim.summary import Memory, Summary
     from lrcore.torch.engine import Engine
+
+
+class TorchOptions(Options, total=False):
+    """The options of lrcore's optimizers, and that of distributed runs."""
+
+    process_group: Any
+
 
 _DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 
@@ -56,7 +67,7 @@ class DropIn(Savable):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         decay = "decoupled" if issubclass(cls, torch.optim.AdamW) else "coupled"
-        document(cls, decay=decay, without=("noise_scale",))
+        document(cls, decay=decay, without=("noise_scale",), more=OPTION)
 
     def _start(self, options: Mapping[str, Any], **values: Any) -> dict[str, Any]:
         """Take what is beyond PyTorch, options and schedules. PyTorch's constructor comes after it and adds groups.
@@ -69,8 +80,18 @@ class DropIn(Savable):
             raise ValueError(
                 f"{name} has no noise_scale: gradients are added up in .grad; see lrcore.NoiseScale.update"
             )
-        split(options, "coupled", name, self._engine_class.hyperparameter_names())
+        given = {**options}
+        group = given.pop("process_group", None)
+        _, common = split(given, "coupled", name, self._engine_class.hyperparameter_names())
+        if group is not None and not common.needs_norm:
+            raise ValueError(
+                "process_group needs clip_norm or skip_nonfinite: nothing else is of all gradients together"
+            )
         self._begin()
+        self._processes = None if group is None else Processes(group)
+        if common.needs_norm and group is None and _is_of_zero():
+            raise ValueError(f"{name} is made by ZeroRedundancyOptimizer: {_A_PART}")
+        options = given
         self._of_groups = {key: value for key, value in options.items() if key in GROUP_OPTIONS}
         self._of_all = {key: value for key, value in options.items() if key not in GROUP_OPTIONS}
         self._scheduled = {key: value for key, value in values.items() if is_scheduled(value)}
@@ -117,7 +138,7 @@ class DropIn(Savable):
         try:
             index = len(self.param_groups) - 1
             group = self._watched(index)
-            warn_of_bare_options(group.given, index)
+            warn_of_bare_options(group.given, index, self._of_groups | self._of_all)
         except BaseException:
             self.param_groups.pop()
             raise
@@ -131,6 +152,9 @@ class DropIn(Savable):
         """Check a group, and return what watches it."""
         given = self.param_groups[index]
         _refuse_averaged(given)
+        needs_all = self._of_all.get("clip_norm") is not None or self._of_all.get("skip_nonfinite")
+        if needs_all and self._processes is None and _are_shards(given["params"]):
+            raise ValueError(f'param_groups[{index}]["params"] are shards of FSDP: {_A_PART}')
         for i, param in enumerate(given["params"]):
             if not param.requires_grad:
                 continue
@@ -175,8 +199,13 @@ class DropIn(Savable):
         if torch.compiler.is_compiling():
             return _compiled_around(self, closure)
         attributes = self._shared.__dict__
-        if "found_inf" in attributes and attributes["found_inf"].item():
-            return self._leave_out()
+        processes = attributes["_processes"]
+        if processes is not None and not processes.is_stepping:
+            return processes.around(partial(DropIn.step, self, closure))
+        if "found_inf" in attributes:
+            found = bool(attributes["found_inf"].item())
+            if found if processes is None else processes.any(found):
+                return self._leave_out()
         hooked = (
             self._optimizer_step_pre_hooks
             or self._optimizer_step_post_hooks
@@ -316,6 +345,8 @@ class DropIn(Savable):
             [{"params": one, **self._own(group.values())} for one, group in zip(structures, self._groups, strict=True)],
             **self._of_all,
         )
+        if self._processes is not None:
+            engine.join(self._processes)
         if self._engine is not None:
             now = {id(group): (index, told[index]) for index, group in enumerate(self._groups)}
             before = enumerate(watched[: len(self._engine.param_groups)])
@@ -378,7 +409,7 @@ class DropIn(Savable):
         torch.optim.Optimizer.__setstate__(self, attributes)
         for index in range(len(self.param_groups)):
             self._watched(index)
-            warn_of_bare_options(self.param_groups[index], index)
+            warn_of_bare_options(self.param_groups[index], index, self._of_groups | self._of_all)
         # All is well. Whoever edits the groups of the other one, as its schedulers do, edits these.
         self.param_groups = optimizer.param_groups
         optimizer.state = self.state
@@ -517,6 +548,35 @@ class DropIn(Savable):
             raise ValueError(
                 f"averaged: model must be that of the optimizer; {type(model).__name__} has none of its parameters"
             )
+
+
+# What clip_norm and skip_nonfinite would see.
+_A_PART = (
+    "this process has a part of the gradients, so clip_norm and skip_nonfinite need process_group=…, the processes "
+    'that have the others, or "world"'
+)
+_ZERO = "torch.distributed.optim.zero_redundancy_optimizer"
+
+
+def _has_peers() -> bool:
+    distributed = torch.distributed
+    return bool(distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1)
+
+
+def _is_of_zero() -> bool:
+    """Return whether a ZeroRedundancyOptimizer of several processes is being made, which has one of its part made."""
+    if _ZERO not in sys.modules or not _has_peers():
+        return False
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_globals.get("__name__") != _ZERO:
+        frame = frame.f_back
+    return frame is not None
+
+
+def _are_shards(params: list[Any]) -> bool:
+    """Return whether parameters are those that FSDP has cut up, which are flat."""
+    flat = [param for param in params if getattr(param, "_fsdp_flattened", False)]
+    return bool(flat) and all(param.ndim == 1 for param in flat) and _has_peers()
 
 
 _hooked = torch.optim.Optimizer.profile_hook_step(DropIn._take)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from lrcore.optim import StepInfo
     from lrcore.torch.engine import Engine
+    from lrcore.torch.processes import Processes
 
 
 _HOOKS = [name for name in torch.optim.Optimizer.__annotations__ if name.startswith("_optimizer_")]
@@ -45,6 +46,8 @@ class Savable(torch.optim.Optimizer):
         _steps: int
         _is_averaged: bool
         _lock: threading.RLock
+        _note: Note
+        _processes: Processes | None
 
         def _ready(self) -> Engine: ...
 
@@ -57,6 +60,7 @@ class Savable(torch.optim.Optimizer):
         self._groups = []
         self._lock = live_lock(self._shared)
         self._note = Note()
+        self._processes = None
 
     def _refuse_if_averaged(self) -> None:
         if self._is_averaged:
@@ -217,6 +221,7 @@ class Savable(torch.optim.Optimizer):
             "of_groups": self._of_groups,
             "of_all": self._of_all,
             "scheduled": self._scheduled,
+            "processes": self._processes,
             "schedules": self._schedules(),
             "steps": self.steps,
             "progress": None if engine is None else engine.progress(),
@@ -252,7 +257,7 @@ class Savable(torch.optim.Optimizer):
             self._go_on(next((group[KEY] for group in self.param_groups if KEY in group), None))
             return
         self._of_groups, self._of_all, self._scheduled = own["of_groups"], own["of_all"], own["scheduled"]
-        self._steps = own["steps"]
+        self._steps, self._processes = own["steps"], own["processes"]
         self._groups = [Group(given, names, self._of_groups) for given in self.param_groups]
         for group, schedules in zip(self._groups, own["schedules"], strict=True):
             group.schedules = schedules

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lrcore.optim import StepInfo
     from lrcore.torch.engine import Engine
     from lrcore.torch.groups import Group
+    from lrcore.torch.processes import Processes
     from lrcore.torch.progress import Note
     from lrcore.torch.states import States
 
@@ -35,6 +36,7 @@ class Shared:
     _of_groups: dict[str, Any]
     _of_all: dict[str, Any]
     _scheduled: dict[str, Any]
+    _processes: Processes | None
     # What steps the parameters, and what it was made of.
     _engine: Engine | None
     _groups: list[Group]
