@@ -98,6 +98,8 @@ def find_lr(
     accumulate, repeats = check_count("accumulate", accumulate, least=1), check_count("repeats", repeats, least=1)
     if not isinstance(opt, torch.optim.Optimizer):
         raise TypeError(f"opt must be an optimizer of PyTorch, got {type(opt).__name__}")
+    if isinstance(opt, DropIn):
+        opt._refuse_if_averaged()
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"model must be a module of PyTorch, got {described(model)}")
     _check_parameters(model, opt)
@@ -108,8 +110,6 @@ def find_lr(
     of_loader = getattr(loader, "generator", None)
     if of_loader is not None:
         drawn.append(of_loader)
-    if isinstance(opt, DropIn):
-        opt._refuse_if_averaged()
     with ExitStack() as stack:
         stack.enter_context(generators_preserved(drawn))  # a loader draws when it is begun
         if isinstance(opt, DropIn):
