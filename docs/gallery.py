@@ -234,6 +234,11 @@ COMBINED = Section(
         ),
         picture("Sum", "a(t) + b(t)", "Cosine(0.8, 1000) + 0.2", "Linear(0.5, 0, 1000) + Cyclic(0, 0.2, up=50)"),
         picture(
+            "Difference",
+            "a(t) − b(t)",
+            "1 - Cosine(0.8, 1000)", "(Cosine(1, 1000) - 0.2).at_least(0)",
+        ),
+        picture(
             "AtLeast",
             "max(a(t), b(t))",
             "Cosine(1, 1000).at_least(0.3)", "Cosine(0.6, 1000).at_least(Linear(0, 0.4, 1000))",

@@ -161,6 +161,8 @@ COMBINATIONS = {
     "AtLeast": lambda inner: made("AtLeast", inner, inner),
     "AtMost": lambda inner: made("AtMost", inner, inner),
     "CooledDown": cooled_down,
+    # Values are not negative, as those of all others.
+    "Difference": lambda inner: st.builds(lambda a, b: schedules.Difference(schedules.AtLeast(a, b), b), inner, inner),
     "Held": lambda inner: made("Held", inner, st.integers(1, 20) | st.just(2**53 + 1)),
     "Product": lambda inner: made("Product", inner, inner),
     "Repeated": repeated,

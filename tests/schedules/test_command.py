@@ -65,6 +65,8 @@ GOOD = [
         "get('StepLR', source='torch', lr=0.1, step_size=3)",
         schedules.get("StepLR", source="torch", lr=0.1, step_size=3),
     ),
+    ("1 - Cosine(0.5, 100) - Linear(0, 0.5, 10)", 1 - Cosine(0.5, 100) - Linear(0, 0.5, 10)),
+    ("(-Constant(1)).warmup(3)", (-Constant(1)).warmup(3)),
     (Cosine(0.1, 100).warmup(10).to_json(), Cosine(0.1, 100).warmup(10)),
     (" " + Constant(1).to_json(), Constant(1)),
 ]
@@ -162,8 +164,7 @@ HOSTILE = [
     ("steps_in(samples=1, batch=1).repeat(2)", "1 has no .repeat()"),
     ("Constant(1).momentum()", "Constant(value=1.0) has no .momentum()"),
     ("Constant(1)(3)", "can't be called"),
-    ("-Constant(1)", "a sign is allowed before a number alone"),
-    ("Constant(1) - 1", "- is allowed between numbers alone"),
+    ("-'a'", "a sign is allowed before a number or a schedule alone"),
     ("Constant(1) ** 2", "** is allowed between numbers alone"),
     ("Constant('a' + 'b')", "+ is allowed between schedules and numbers alone"),
     ("Table([0.1] * 1000000000)", "* is allowed between schedules and numbers alone"),

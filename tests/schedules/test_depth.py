@@ -40,6 +40,9 @@ FOLDED = {
     "* Constant": (lambda s: s * Constant(0.999), math.prod([0.999] * MANY)),
     "+ number": (lambda s: s + 0.25, 1.0 + 0.25 * MANY),
     "number +": (lambda s: 0.25 + s, 1.0 + 0.25 * MANY),
+    "- number": (lambda s: s - 0.25, 1.0 - 0.25 * MANY),
+    "+ and -": (lambda s: s - 0.5 + 0.25, 1.0 - 0.25 * MANY),
+    "falls to a floor": (lambda s: (s * 0.999 - 1e-3).at_least(0.125), 0.125),
     "at_least": (lambda s: s.at_least(1.5), 1.5),
     "at_most": (lambda s: s.at_most(0.5), 0.5),
     "shift": (lambda s: s.shift(3), 1.0),
@@ -108,6 +111,7 @@ DEEP = {
     "stretch": lambda s: s.stretch(1.1),
     "product": lambda s: s * Warmup(3),
     "sum": lambda s: s + Step(0.1, step_size=5),
+    "difference": lambda s: s - Step(0.1, step_size=5),
     "limits": lambda s: s.at_least(Step(0.1, step_size=5)),
     "to and fro": lambda s: s.shift(-1).shift(1).every(2),
     "repeat": lambda s: s.then(0.1).repeat(1),
@@ -166,5 +170,5 @@ def test_a_schedule_is_divided_by_a_number():
     for divisor in (0, -1.0, math.nan):
         with pytest.raises(ValueError, match=r"^/: the divisor must be in \(0, inf\), got "):
             LINE / divisor
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match=r"^/: the divisor must be a number, got Linear"):
         LINE / LINE

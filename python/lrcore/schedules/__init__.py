@@ -10,7 +10,7 @@ from importlib import import_module as _import_module
 from lrcore.schedules.schedule import Schedule
 
 if _typing.TYPE_CHECKING:
-    from lrcore.schedules.arithmetic import AtLeast, AtMost, Product, Scaled, Sum
+    from lrcore.schedules.arithmetic import AtLeast, AtMost, Difference, Product, Scaled, Sum
     from lrcore.schedules.bridges import from_torch, to_keras, to_optax, to_torch
     from lrcore.schedules.clock import Held, Repeated, Shifted, Stretched, per_epoch
     from lrcore.schedules.cycles import CosineRestarts, Cyclic, OneCycle
@@ -26,7 +26,7 @@ if _typing.TYPE_CHECKING:
 
 # Dataclasses take their time to be made, so each module is imported when a name of it is first asked for.
 _CLASSES = {
-    "arithmetic": ("AtLeast", "AtMost", "Product", "Scaled", "Sum"),
+    "arithmetic": ("AtLeast", "AtMost", "Difference", "Product", "Scaled", "Sum"),
     "clock": ("Held", "Repeated", "Shifted", "Stretched"),
     "cycles": ("CosineRestarts", "Cyclic", "OneCycle"),
     "decays": ("Constant", "CosineWave", "Exponential", "InverseSqrt", "InverseTime", "Noam"),
@@ -63,6 +63,7 @@ __all__ = [
     "CosineRestarts",
     "CosineWave",
     "Cyclic",
+    "Difference",
     "Exponential",
     "Geometric",
     "Held",

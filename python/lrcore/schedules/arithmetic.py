@@ -1,4 +1,4 @@
-"""Schedules of schedules, value by value: multiplied, added, held within limits."""
+"""Schedules of schedules, value by value: multiplied, added, subtracted, held within limits."""
 
 from __future__ import annotations
 
@@ -63,23 +63,23 @@ class Scaled(Compound):
         return self.schedule.length
 
     def __repr__(self) -> str:
-        return f"{_factor(self.schedule)} * {self.factor!r}"
+        return f"{_term(self.schedule)} * {self.factor!r}"
 
     @property
     def _is_constant(self) -> bool:
         return self.schedule._is_constant
 
     def _value(self, step: float) -> float:
-        value: float = fn.minimum(self.schedule._value(step) * self.factor, LARGEST)
+        value: float = finite(self.schedule._value(step) * self.factor)
         return value
 
     def _values(self, steps: Any) -> Floats:
-        values: Floats = fn.minimum(self.schedule._values(steps) * self.factor, LARGEST)
+        values: Floats = finite(self.schedule._values(steps) * self.factor)
         return values
 
     def _bounds(self, first: float, last: float) -> tuple[float, float]:
         low, high = products(self.schedule._bounds(first, last), (self.factor, self.factor))
-        return capped(low), capped(high)
+        return capped(low, high)
 
     def _shortened(self, steps: int) -> Schedule:
         return Scaled(self.schedule._shortened(steps), self.factor)
@@ -188,10 +188,10 @@ class Product(Pair):
     _is_sum_or_product: ClassVar[bool] = True
 
     def __repr__(self) -> str:
-        return f"{_factor(self.a)} * {wrapped(self.b)}"
+        return f"{_term(self.a)} * {wrapped(self.b)}"
 
     def _joined(self, x: Any, y: Any) -> Any:
-        return fn.minimum(x * y, LARGEST)
+        return finite(x * y)
 
     @staticmethod
     def _merged(first: float, second: float) -> float | None:
@@ -199,7 +199,7 @@ class Product(Pair):
 
     def _bounds(self, first: float, last: float) -> tuple[float, float]:
         low, high = products(self.a._bounds(first, last), self.b._bounds(first, last))
-        return capped(low), capped(high)
+        return capped(low, high)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -228,10 +228,10 @@ class Sum(Pair):
     _is_sum_or_product: ClassVar[bool] = True
 
     def __repr__(self) -> str:
-        return f"{self.a!r} + {f'({self.b!r})' if isinstance(self.b, Sum) else repr(self.b)}"
+        return f"{self.a!r} + {_term(self.b)}"
 
     def _joined(self, x: Any, y: Any) -> Any:
-        return fn.minimum(x + y, LARGEST)
+        return finite(x + y)
 
     @staticmethod
     def _merged(first: float, second: float) -> float | None:
@@ -239,7 +239,55 @@ class Sum(Pair):
 
     def _bounds(self, first: float, last: float) -> tuple[float, float]:
         (a, b), (c, d) = self.a._bounds(first, last), self.b._bounds(first, last)
-        return capped(a + c), capped(b + d)
+        return capped(a + c, b + d)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Difference(Pair):
+    """The difference of two schedules: ``a - b``. Its values may be below 0.
+
+    Picture: docs/gallery/Difference.png
+
+    Args:
+        a: A schedule.
+        b: What is subtracted from it.
+
+    Raises:
+        TypeError: If one is no schedule.
+
+    Examples:
+        >>> from lrcore import schedules
+        >>> fall = schedules.Linear(1.0, 0.0, steps=4)
+        >>> (1.0 - fall)(1), (fall - 0.5)(4), (fall - 0.5).at_least(0.0)(4)
+        (0.25, -0.5, 0.0)
+
+    Note:
+        An optimizer refuses a value outside of a hyperparameter's range at the step that would use it, so a learning
+        rate below 0. ``at_least(0.0)`` keeps values from falling below.
+    """
+
+    a: Schedule
+    b: Schedule
+    _length: int | None = field(init=False, repr=False, compare=False)
+
+    _is_sum_or_product: ClassVar[bool] = True
+
+    def __repr__(self) -> str:
+        return f"{self.a!r} - {_term(self.b)}"
+
+    def _fold(self) -> None:
+        """Merge numbers that are subtracted on end: ``(x - 1) - 2`` becomes ``x - 3``."""
+        inner, number = self.a, self.b
+        if type(inner) is Difference and type(inner.b) is Constant and type(number) is Constant:
+            put(self, "a", inner.a)
+            put(self, "b", Constant(min(inner.b.value + number.value, LARGEST)))
+
+    def _joined(self, x: Any, y: Any) -> Any:
+        return finite(x - y)
+
+    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+        (a, b), (c, d) = self.a._bounds(first, last), self.b._bounds(first, last)
+        return capped(a - d, b - c)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -340,9 +388,9 @@ _LARGEST_EXPONENT = 1024
 def merged(schedule: Schedule) -> Schedule:
     """Return a schedule with few numbers, where many were multiplied, added and limited by in turn.
 
-    ``x``, ``x * f``, ``x + n``, ``.at_most(n)`` and ``.at_least(n)`` in any order are one
-    ``(x * f + n).at_most(n).at_least(n)``, but for rounding. So an edit at each epoch, such as
-    ``group["lr"] = (group["lr"] * 0.9).at_least(1e-5)``, leaves a schedule as small and fast as the first one.
+    ``x * f``, ``x + n``, ``x - n``, ``.at_most(n)`` and ``.at_least(n)`` in any order are one
+    ``(x * f + n).at_most(n).at_least(n)``, where ``n`` may be subtracted, but for rounding. So an edit at each epoch,
+    such as ``group["lr"] = (group["lr"] * 0.9).at_least(1e-5)``, leaves a schedule as small and fast as the first one.
     """
     core, steps = schedule, list[tuple[str, float]]()
     while (step := _outermost(core)) is not None:
@@ -363,19 +411,22 @@ def merged(schedule: Schedule) -> Schedule:
             most, least = max(most, number), max(least, number)
         else:
             most, least = min(most, number), min(least, number)
-    if exponent > _LARGEST_EXPONENT or max(added, least) > LARGEST:
+    if exponent > _LARGEST_EXPONENT or max(abs(added), least) > LARGEST or most < 0.0 or -math.inf < least < 0.0:
         return schedule
     factor = math.ldexp(mantissa, exponent)
     made = core if factor == 1.0 else Scaled(core, factor)
-    made = Sum(made, Constant(added)) if added else made
+    if added:
+        made = Sum(made, Constant(added)) if added > 0.0 else Difference(made, Constant(-added))
     made = AtMost(made, Constant(most)) if most <= LARGEST else made
-    return AtLeast(made, Constant(least)) if least >= 0.0 else made
+    return made if least == -math.inf else AtLeast(made, Constant(least))
 
 
 def _outermost(schedule: Schedule) -> tuple[str, float, Schedule] | None:
     """Return what is done with a number last, the number, and the schedule it is done to."""
     if isinstance(schedule, Scaled):
         return "*", schedule.factor, schedule.schedule
+    if isinstance(schedule, Difference):
+        return ("+", -schedule.b.value, schedule.a) if type(schedule.b) is Constant else None
     if isinstance(schedule, Pair):
         kind = {Product: "*", Sum: "+", AtLeast: "least", AtMost: "most"}.get(type(schedule))
         for number, rest in ((schedule.b, schedule.a), (schedule.a, schedule.b)):
@@ -384,11 +435,16 @@ def _outermost(schedule: Schedule) -> tuple[str, float, Schedule] | None:
     return None
 
 
-def _factor(schedule: Schedule) -> str:
-    """Return the left side of a product as it is printed."""
-    return f"({schedule!r})" if isinstance(schedule, Sum) else repr(schedule)
+def _term(schedule: Schedule) -> str:
+    """Return the schedule as it is printed as a factor, or on the right of a sum or difference."""
+    return f"({schedule!r})" if isinstance(schedule, Sum | Difference) else repr(schedule)
 
 
-def capped(bound: float) -> float:
-    """Return a bound of values that are at most the largest number; an infinite one says that they grow."""
-    return bound if bound == math.inf else min(bound, LARGEST)
+def finite(value: Any) -> Any:
+    """Return the number, or the array, no larger than the largest number."""
+    return fn.clamp(value, -LARGEST, LARGEST)
+
+
+def capped(low: float, high: float) -> tuple[float, float]:
+    """Return bounds of values that are at most the largest number; an infinite one says that values grow."""
+    return min(low, LARGEST), max(high if high == math.inf else min(high, LARGEST), -LARGEST)

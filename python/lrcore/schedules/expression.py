@@ -65,7 +65,7 @@ def evaluate(text: str) -> Schedule:
 
     Args:
         text: JSON if it begins with ``{``; else a class of :mod:`lrcore.schedules` with its arguments, methods after
-            it, sums and products. A number may be worked out (``2 * 500``).
+            it, sums, differences and products. A number may be worked out (``2 * 500``).
 
     Raises:
         TypeError: If an argument of a schedule is of a wrong type, unknown or missing.
@@ -132,8 +132,8 @@ def _small(value: Any) -> Any:
 
 
 def _signed(sign: ast.unaryop, value: Any) -> Any:
-    if not is_number(value):
-        raise ValueError("a sign is allowed before a number alone")
+    if not is_number(value) and not isinstance(value, Schedule):
+        raise ValueError("a sign is allowed before a number or a schedule alone")
     return -value if isinstance(sign, ast.USub) else value
 
 
@@ -142,8 +142,8 @@ def _joined(left: Any, sign: str, function: Callable[[Any, Any], Any], right: An
     if not all(is_number(part) or isinstance(part, Schedule) for part in (left, right)):
         raise ValueError(f"{sign} is allowed between schedules and numbers alone")
     if isinstance(left, Schedule) or isinstance(right, Schedule):
-        if sign not in "+*" and not (sign == "/" and is_number(right)):
-            raise ValueError(f"{sign} is allowed between numbers alone; schedules have * and +, and / by a number")
+        if sign not in ("+", "-", "*") and not (sign == "/" and is_number(right)):
+            raise ValueError(f"{sign} is allowed between numbers alone; schedules have *, + and -, and / by a number")
         return function(left, right)
     if sign == "**" and abs(right) > _LARGEST_POWER:
         raise ValueError(f"a power must be at most {_LARGEST_POWER}, got {right}")
@@ -180,7 +180,7 @@ def _function(node: ast.expr, depth: int) -> Callable[..., Any]:
             found = schedules.Warmup.untuned
         case ast.Attribute(attr=name) if name not in METHODS:
             raise ValueError(_hindrance(node))
-        case ast.Attribute(value=ast.Call() | ast.BinOp() as before, attr=name):
+        case ast.Attribute(value=ast.Call() | ast.BinOp() | ast.UnaryOp() as before, attr=name):
             owner = _value(before, depth + 1)
             if not isinstance(owner, Schedule) or not hasattr(owner, name):
                 raise ValueError(f"{brief(owner)} has no .{name}()")

@@ -7,7 +7,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from lrcore._messages import brief
-from lrcore._ranges import as_number, check_count
+from lrcore._ranges import NON_NEGATIVE, as_number, check_count
 from lrcore.schedules import functions as fn
 from lrcore.schedules.bounds import before, hull, window
 from lrcore.schedules.checks import check_counts, check_depth, check_numbers, check_schedules, check_word, put
@@ -201,7 +201,8 @@ class CooledDown(Compound):
         begin = self.at if self.at is not None else (length or 0) - steps
         put(self, "steps", steps)
         put(self, "_begin", begin)
-        put(self, "_fall", fall(self.schedule(begin), self.end, steps, self.shape))
+        top = NON_NEGATIVE.check(f"cooldown: the value at step {begin}, where the fall begins,", self.schedule(begin))
+        put(self, "_fall", fall(top, self.end, steps, self.shape))
 
     @property
     def _is_factor(self) -> bool:

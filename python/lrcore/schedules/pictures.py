@@ -116,7 +116,7 @@ def preview(schedule: Schedule, steps: SupportsIndex | None = None, width: Suppo
     """Return the course as a line of characters for a terminal, with its first, last and largest value.
 
     Each character is as high as the largest value of its steps. They rise from 0, but where all values are more than
-    half of the largest they rise from the least, and the line says so.
+    half of the largest, or one is below 0, they rise from the least, and the line says so.
 
     Args:
         schedule: The schedule.
@@ -136,11 +136,11 @@ def preview(schedule: Schedule, steps: SupportsIndex | None = None, width: Suppo
     count = span("preview", [schedule], steps)
     at, values = _looked_at(schedule, count)
     values = np.nan_to_num(values, posinf=sys.float_info.max)
-    heights = np.zeros(min(width, count))
+    heights = np.full(min(width, count), -np.inf)
     np.maximum.at(heights, at * len(heights) // count, values)
     least, largest = float(values.min()), float(values.max())
     # What differs by less can't be told apart in the numbers beside the line.
-    base = least if largest / 2.0 < least < 0.999 * largest else 0.0
+    base = least if least < 0.0 or largest / 2.0 < least < 0.999 * largest else 0.0
     shares = (heights - base) / ((largest - base) or 1.0)
     line = "".join(BLOCKS[min(int(share * len(BLOCKS)), len(BLOCKS) - 1)] for share in shares.tolist())
     drawn_from = f", drawn from {base:.4g}" if base else ""

@@ -31,10 +31,11 @@ class Schedule(ABC):
     A schedule is a frozen value: it can be compared, hashed, printed, pickled and written as JSON, needs no optimizer,
     and is the same function after a restart. The ``k``-th step of an optimizer, from 0, uses ``schedule(k)``.
 
-    Schedules combine into schedules: one after the other (:meth:`then`, :meth:`warmup`, :meth:`cooldown`), multiplied
-    and added (``a * b``, ``a * 0.1``, ``a / 2``, ``a + b``), held within limits (:meth:`at_least`, :meth:`at_most`),
-    and with another time (:meth:`shift`, :meth:`stretch`, :meth:`repeat`, :meth:`every`). Where a schedule has a
-    length, a fraction may stand for a number of steps: ``a.warmup(0.1)`` takes a tenth of it.
+    Schedules combine into schedules: one after the other (:meth:`then`, :meth:`warmup`, :meth:`cooldown`), multiplied,
+    added and subtracted (``a * b``, ``a * 0.1``, ``a / 2``, ``a + b``, ``a - b``), held within limits
+    (:meth:`at_least`, :meth:`at_most`), and with another time (:meth:`shift`, :meth:`stretch`, :meth:`repeat`,
+    :meth:`every`). Where a schedule has a length, a fraction may stand for a number of steps: ``a.warmup(0.1)`` takes a
+    tenth of it.
 
     A subclass has ``_value(step)``, and ``length`` if it has one.
     """
@@ -261,6 +262,8 @@ class Schedule(ABC):
         return self.scale(other) if is_number(other) else NotImplemented
 
     def __truediv__(self, other: float) -> Schedule:
+        if isinstance(other, Schedule):
+            raise TypeError(f"/: the divisor must be a number, got {other!r}, whose values may be 0")
         divisor = as_number(other)
         if divisor is None:
             return NotImplemented
@@ -275,6 +278,22 @@ class Schedule(ABC):
 
     def __radd__(self, other: float) -> Schedule:
         return as_schedule("+", other) + self if is_number(other) else NotImplemented
+
+    def __sub__(self, other: Schedule | float) -> Schedule:
+        from lrcore.schedules.arithmetic import Difference, merged
+
+        if isinstance(other, Schedule) or is_number(other):
+            return merged(Difference(self, as_schedule("-", other)))
+        return NotImplemented
+
+    def __rsub__(self, other: float) -> Schedule:
+        return as_schedule("-", other) - self if is_number(other) else NotImplemented
+
+    def __neg__(self) -> Schedule:
+        return 0.0 - self
+
+    def __pos__(self) -> Schedule:
+        return self
 
     def scale(self, factor: float) -> Schedule:
         """Multiply every value by a factor in [0, inf), as ``schedule * factor`` does.

@@ -235,7 +235,17 @@ def bridged(where: str, schedule: Any) -> Schedule:
 
 
 def table_of(where: str, schedule: Schedule, steps: SupportsIndex | None) -> Floats:
-    """Return the values up to the one that stays."""
+    """Return the values up to the one that stays, or raise if one is below 0."""
+    values = _values_of(where, schedule, steps)
+    if len(values) and (least := values.min()) < 0.0:
+        at = int(values.argmin())
+        raise ValueError(
+            f"{where}: a value must be in [0, inf), got {least} at step {at}; .at_least(0.0) keeps it there"
+        )
+    return values
+
+
+def _values_of(where: str, schedule: Schedule, steps: SupportsIndex | None) -> Floats:
     last = settled(schedule)
     if steps is not None:
         count = check_count(f"{where}: steps", steps, least=1, most=_MOST)

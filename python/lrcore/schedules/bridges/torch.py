@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 from lrcore._messages import brief
-from lrcore._ranges import check_count
+from lrcore._ranges import NON_NEGATIVE, check_count
 from lrcore.schedules.bridges import bridged, imported
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ class Scheduled:
     def _values(self) -> list[float]:
         groups = self.optimizer.param_groups
         parts = self.schedule if isinstance(self.schedule, tuple) else (self.schedule,) * len(groups)
-        values = [part(self.last_epoch) for part in parts]
+        where = f"ScheduleLR: {self.name} at step {self.last_epoch}"
+        values = [NON_NEGATIVE.check(where, part(self.last_epoch)) for part in parts]
         return [value * ratio for value, ratio in zip(values, self._ratios(), strict=True)]
 
     def _ratios(self) -> list[float]:
