@@ -263,7 +263,7 @@ class Schedule(ABC):
 
     def __truediv__(self, other: float) -> Schedule:
         if isinstance(other, Schedule):
-            raise TypeError(f"/: the divisor must be a number, got {other!r}, whose values may be 0")
+            raise TypeError(f"/: the divisor must be a number, got {brief(other)}, whose values may be 0")
         divisor = as_number(other)
         if divisor is None:
             return NotImplemented
