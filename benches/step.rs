@@ -48,7 +48,7 @@ fn bench<F: Real + Native>(criterion: &mut Criterion, name: &str, len: usize, la
     let mut batch = Batch::default();
     let slot = batch.add_slot(tensor.access());
     batch.push(tensor, slot, 0);
-    let kernels = [update.at(STEP, F::DTYPE, Stages::NONE)];
+    let kernels = [update.at(STEP, F::DTYPE, Stages::NONE).expect("the numbers fit")];
 
     let mut group = criterion.benchmark_group(format!("{name}/{:?}/{label}", F::DTYPE));
     group.throughput(Throughput::Elements(len as u64));

@@ -67,8 +67,8 @@ impl<F: Real> Visitor for Naive<'_, F> {
                 }
                 let (moved, after) = rule.apply(weight[i], grad, std::array::from_fn(|k| states[k][i]));
                 weight[i] = moved;
-                for k in 0..N {
-                    states[k][i] = after[k].flush();
+                for (state, number) in states.iter_mut().zip(rule.flush(after)) {
+                    state[i] = number;
                 }
             }
         }
@@ -98,7 +98,7 @@ fn engine<F: Real + Native>(name: &str, values: &[f64], tensors: &[(Vec<F>, Vec<
             };
             batch.push(tensor, slot, number);
         }
-        batch.run(&[update.at(t, F::DTYPE, stages)], None);
+        batch.run(&[update.at(t, F::DTYPE, stages).expect("the numbers fit")], None);
     }
     moved
 }
@@ -161,13 +161,14 @@ fn a_kernel_that_needs_more_than_tensors_have_is_refused() {
     let mut batch = Batch::default();
     let slot = batch.add_slot(PLAIN);
     batch.push(Tensor::from_slices(&mut weight, &grad, []), slot, 0);
-    batch.run(&[update.at(1, Dtype::F32, Stages { zero_grads: true, ..Stages::NONE })], None);
+    let stages = Stages { zero_grads: true, ..Stages::NONE };
+    batch.run(&[update.at(1, Dtype::F32, stages).expect("the numbers fit")], None);
 }
 
 #[test]
 fn the_samples_of_all_phases_are_all_gradients_once() {
     let update = rules::find("sgd", Make(&[0.1])).flatten().expect("a registered name");
-    let kernels = [update.at(1, Dtype::F32, Stages::NONE)];
+    let kernels = [update.at(1, Dtype::F32, Stages::NONE).expect("the numbers fit")];
     // Integers, whose sums are exact in any order.
     let grads: Vec<Vec<f32>> =
         LENGTHS.iter().map(|&len| [0.0, 1.0, 2.0, 3.0, 4.0].into_iter().cycle().take(len).collect()).collect();

@@ -3,7 +3,7 @@
 A rule takes weight, gradient, its state arrays in order, the parameter's step number ``t`` from 1, and its
 hyperparameters; it returns the new weight and state. What depends on the step alone is computed in Python floats and
 then rounded to the dtype of the arrays, once. ``move`` adds what every rule has in common: ascent, weight decay, and
-the flushing of subnormal state.
+the flushing of subnormal state where nobody sees it.
 """
 
 import math
@@ -61,7 +61,9 @@ def rmsprop(w, g, state, t, *, lr, alpha, eps, momentum, centered=False):
     variance, after = s, [s]
     if centered:
         mean = lerp(rest.pop(0), g, 1 - alpha)
-        variance = np.where(s - mean * mean < 0, F(0), s - mean * mean)
+        # Where both overflow, the variance is infinite, and not NaN.
+        square = np.where(mean * mean > np.finfo(F).max, np.finfo(F).max, mean * mean)
+        variance = np.where(s - square < 0, F(0), s - square)
         after.append(mean)
     a = np.sqrt(variance) + F(eps)
     if not rest:
@@ -85,6 +87,22 @@ def adagrad(w, g, state, t, *, lr, lr_decay, eps, initial_accumulator_value):
     (total,) = state
     total = total + g * g
     return w - (F(lr / (1 + (t - 1) * lr_decay)) * g) / (np.sqrt(total) + F(eps)), [total]
+
+
+def floors(rule, count, dtype, *, eps=0.0, beta1=0.0, beta2=0.0, alpha=0.0, **_):
+    """Below which each state is stored as zero.
+
+    A moment to which only parts are added that are flushed lacks up to the smallest normal number over the share that
+    is taken of each; that, or its root, must vanish beside eps, or nothing is flushed.
+    """
+    tiny, digits = float(np.finfo(dtype).tiny), 4.0 / float(np.finfo(dtype).eps)
+    of_squares = lambda keep: tiny if keep < 1 and eps >= math.sqrt(tiny / (1 - keep)) * digits else 0.0  # noqa: E731
+    if rule.startswith("adam"):
+        first = tiny if eps == 0.0 or eps >= tiny / (1 - beta1) * digits else 0.0
+        return [first, *[of_squares(beta2)] * (count - 1)]
+    if rule.startswith("rmsprop"):
+        return [of_squares(alpha), *[tiny] * (count - 1)]
+    return [0.0 if rule == "adagrad" else tiny] * count
 
 
 INITIAL = {"adagrad": lambda hyperparameters: hyperparameters["initial_accumulator_value"]}
@@ -115,16 +133,61 @@ def lanes(values):
     return sums[:, 0]
 
 
-def grad_norm(grads, norm_type=2.0, scale=1.0):
-    """The norm of all gradients together, each multiplied by a factor in its own dtype and then summed in float64."""
-    scaled = [np.abs((g * g.dtype.type(scale)).astype(np.float64)) for g in grads]
+def exponent(x):
+    """The exponent of the largest power of two that is not larger."""
+    return math.frexp(x)[1] - 1
+
+
+def norm_of(magnitudes, norm_type):
+    """The norm of float64 magnitudes, and the sum that it is made of."""
     if norm_type == math.inf:
-        return float(max((np.max(g, initial=0.0) for g in scaled), default=0.0))
+        most = float(max((np.max(g, initial=0.0) for g in magnitudes), default=0.0))
+        return most, most
     total = 0.0
-    for g in scaled:
-        for unit in lanes(g * g if norm_type == 2 else g):
-            total += float(unit)
-    return math.sqrt(total) if norm_type == 2 else total
+    with np.errstate(all="ignore"):
+        for g in magnitudes:
+            for unit in lanes(g * g if norm_type == 2 else g):
+                total += float(unit)
+    return math.sqrt(total) if norm_type == 2 else total, total
+
+
+def grad_norm(grads, norm_type=2.0, scale=1.0):
+    """The norm of all gradients together, each multiplied by a factor in its own dtype and then summed in float64.
+
+    Where that overflows or loses digits, the largest element is brought to about 1 before, and the factor comes after.
+    """
+    with np.errstate(all="ignore"):
+        scaled = [
+            np.abs((g * g.dtype.type(float(scale))).astype(np.float64)) if len(factors(scale, g.dtype)) == 1
+            else np.abs(g.astype(np.float64) * (float(scale) if scale < Fraction(2) ** 1024 else math.inf))
+            for g in grads
+        ]  # fmt: skip
+    norm, total = norm_of(scaled, norm_type)
+    has_wide = any(g.dtype == np.float64 for g in grads)
+    is_certain = math.isfinite(total) and (norm_type != 2 or not has_wide or total >= 1e-280)
+    if is_certain and (scale == 0 or len(factors(scale, np.dtype(np.float64))) == 1):
+        return norm
+    wide = [np.abs(g.astype(np.float64)) for g in grads]
+    most, _ = norm_of(wide, math.inf)
+    if most == 0.0 or not math.isfinite(most):
+        return most
+    shift = max(exponent(most), -1000)
+    norm, _ = norm_of([g * 2.0**-shift for g in wide], norm_type)
+    exact = Fraction(norm) * Fraction(2) ** shift * Fraction(scale)
+    return float(exact) if exact < Fraction(2) ** 1024 else math.inf
+
+
+def factors(factor, dtype):
+    """What a gradient is multiplied by, one after the other: two numbers where the dtype has no such one."""
+    F, limits = dtype.type, np.finfo(dtype)
+    most = limits.maxexp - 1
+    with np.errstate(all="ignore"):
+        whole = F(float(factor)) if abs(factor) < Fraction(2) ** 1024 else F(math.inf)
+    if factor == 0 or limits.tiny <= abs(whole) <= limits.max:
+        return [whole]
+    if abs(factor) < 1:
+        return [F(float(Fraction(factor) * Fraction(2) ** (most - 1))), F(2.0 ** (1 - most))]
+    return [F(2.0**most), F(float(Fraction(factor) / Fraction(2) ** most))]
 
 
 def weighted_sum(batches, weights):
@@ -146,7 +209,8 @@ def move(
     """One whole step of a parameter: the new weight and state. Gradients are first multiplied by a factor."""
     F = w.dtype.type
     with np.errstate(all="ignore"):
-        g = g * F(-factor if maximize else factor)
+        for one in factors(-factor if maximize else factor, w.dtype):
+            g = g * one
         if clip_value is not None:
             g = clamp(g, -clip_value, clip_value)
         if weight_decay and decay == "coupled":
@@ -161,5 +225,5 @@ def move(
             w = np.where((old - w) * old >= 0, w - F(weight_decay * lr) * old, w)
         if bounds is not None:
             w = clamp(w, *bounds)
-        tiny = np.finfo(w.dtype).tiny
-        return w, [np.where(np.abs(s) < tiny, F(0), s) for s in state]
+        least = floors(rule, len(state), w.dtype, **hyperparameters)
+        return w, [np.where(np.abs(s) < one, F(0), s) for s, one in zip(state, least, strict=True)]

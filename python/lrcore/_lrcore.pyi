@@ -80,7 +80,7 @@ class Stepper:
     def step(
         self,
         grads: Any,
-        scale: float = 1.0,
+        divisor: float = 1.0,
         combine: Callable[[float, bool], tuple[float, bool]] | None = None,
     ) -> int: ...
     def accumulate(self, grads: Any, weight: float = 1.0) -> int: ...

@@ -145,7 +145,7 @@ impl<F: Real, R: Rule<F, N>, B: Blend<F>, const N: usize> Motion<F, R, B, N> {
     #[inline(always)]
     fn of_one(self, weight: F, grad: F, state: [F; N]) -> (F, [F; N]) {
         let (moved, state) = self.rule.apply(weight * self.scales.weight, grad * self.scales.grad, state);
-        (moved, state.map(F::flush))
+        (moved, self.rule.flush(state))
     }
 }
 

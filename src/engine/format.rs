@@ -24,6 +24,15 @@ impl Dtype {
         }
     }
 
+    /// The largest finite number.
+    #[must_use]
+    pub const fn largest(self) -> f64 {
+        match self {
+            Self::F32 => f32::MAX as f64,
+            Self::F64 => f64::MAX,
+        }
+    }
+
     /// NumPy's name.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -12,7 +12,7 @@ use super::simd::{self, Job, Level};
 use super::stage::{Folded, NoAverage, Staged, Stages};
 use super::tally::{NoTally, Sums, TALLIES, Tally};
 use super::tensor::{AVERAGE, Access, GRAD, MAX_STATE, OPERANDS, STATE, Tensor, WEIGHT};
-use crate::rule::{Optimizer, Real, Rule};
+use crate::rule::{Factor, Optimizer, Real, Rule, Unfit};
 use crate::rules::Visitor;
 
 /// An optimizer with its hyperparameters, whatever its type.
@@ -22,7 +22,10 @@ pub trait Update: Send + Sync {
     /// What each state array is filled with before the first step.
     fn initial(&self) -> Vec<f64>;
     /// Step `t`, counted from 1.
-    fn at(&self, t: u64, dtype: Dtype, stages: Stages) -> Box<dyn Kernel>;
+    ///
+    /// # Errors
+    /// If a number is too large or too small for the dtype.
+    fn at(&self, t: u64, dtype: Dtype, stages: Stages) -> Result<Box<dyn Kernel>, Unfit>;
 }
 
 /// One step of an optimizer for tensors of one format.
@@ -64,10 +67,16 @@ impl<const N: usize, O: Optimizer<N>> Update for Typed<O, N> {
         self.0.initial().to_vec()
     }
 
-    fn at(&self, t: u64, dtype: Dtype, stages: Stages) -> Box<dyn Kernel> {
+    fn at(&self, t: u64, dtype: Dtype, stages: Stages) -> Result<Box<dyn Kernel>, Unfit> {
         match dtype {
-            Dtype::F32 => Step::<[u8; 4], _, N>::boxed(self.0.at::<f32>(t), stages.fold()),
-            Dtype::F64 => Step::<[u8; 8], _, N>::boxed(self.0.at::<f64>(t), stages.fold()),
+            Dtype::F32 => {
+                self.0.check::<f32>(t)?;
+                Ok(Step::<[u8; 4], _, N>::boxed(self.0.at::<f32>(t), stages.fold()?))
+            }
+            Dtype::F64 => {
+                self.0.check::<f64>(t)?;
+                Ok(Step::<[u8; 8], _, N>::boxed(self.0.at::<f64>(t), stages.fold()?))
+            }
         }
     }
 }
@@ -153,7 +162,8 @@ impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Kernel for Step<C, R, N> {
     }
 
     unsafe fn run(&self, level: Level, tensor: &Tensor<'_>, range: Range<usize>, scratch: &mut Scratch) {
-        self.move_range(level, tensor, range, scratch, &mut NoTally);
+        // SAFETY: as the caller promised.
+        unsafe { self.move_range(level, tensor, range, scratch, &mut NoTally) };
     }
 
     unsafe fn run_unit_with_stats(
@@ -164,14 +174,18 @@ impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Kernel for Step<C, R, N> {
         scratch: &mut Scratch,
     ) -> [f64; TALLIES] {
         let mut sums = Sums::default();
-        self.move_range(level, tensor, unit, scratch, &mut sums);
+        // SAFETY: as the caller promised.
+        unsafe { self.move_range(level, tensor, unit, scratch, &mut sums) };
         sums.values()
     }
 }
 
-// Whoever calls these keeps to the contract of `Kernel::run`.
 impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Step<C, R, N> {
-    fn move_range(
+    /// Moves a range of the tensor tile by tile.
+    ///
+    /// # Safety
+    /// As [`Kernel::run`].
+    unsafe fn move_range(
         &self,
         level: Level,
         tensor: &Tensor<'_>,
@@ -187,14 +201,18 @@ impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Step<C, R, N> {
         let mut start = range.start;
         while start < range.end {
             let end = range.end.min(start + tile);
-            self.move_tile(level, tensor, start..end, scratch, tally);
+            // SAFETY: the tile is within the range, of which the caller promised all that is asked for.
+            unsafe { self.move_tile(level, tensor, start..end, scratch, tally) };
             start = end;
         }
     }
 
-    /// One tile, or a range of any length where nothing needs scratch.
+    /// Moves one tile, or a range of any length where nothing needs scratch.
+    ///
+    /// # Safety
+    /// As [`Kernel::run`].
     #[inline(always)]
-    fn move_tile(
+    unsafe fn move_tile(
         &self,
         level: Level,
         tensor: &Tensor<'_>,
@@ -204,7 +222,7 @@ impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Step<C, R, N> {
     ) {
         let Scratch([weight_scratch, grad_scratch, others @ ..]) = scratch;
         let stages = &self.stages;
-        // SAFETY: by the contract of `Kernel::run` this piece alone uses the range, and operands don't overlap.
+        // SAFETY: by the caller's promise this piece alone uses the range, and by that of `Tensor::new` operands don't overlap.
         let weight = unsafe { tensor.open::<C>(WEIGHT, tile.clone(), weight_scratch) };
         // SAFETY: as above.
         let grad = unsafe { tensor.read::<C>(GRAD, tile.clone(), grad_scratch) };
@@ -254,6 +272,15 @@ pub(super) unsafe fn zero_grad(tensor: &Tensor<'_>, scratch: &mut Scratch) {
     }
 }
 
+/// How an element of a gradient enters a norm.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Entering {
+    /// Multiplied by a factor in its dtype, as the step does it, or in `f64` where that has no such factor.
+    Scaled(f64),
+    /// Multiplied in `f64`.
+    Widened(f64),
+}
+
 /// The sum over a unit of the gradient that its norm is made of.
 ///
 /// # Safety
@@ -263,22 +290,25 @@ pub(super) unsafe fn norm_of_unit(
     tensor: &Tensor<'_>,
     range: Range<usize>,
     scratch: &mut Scratch,
-    (norm, scale): (Norm, f64),
+    (norm, entering): (Norm, Entering),
 ) -> f64 {
     let lanes = match tensor.access().dtype {
-        Dtype::F32 => simd::run(level, NormOf::<[u8; 4]> { tensor, range, scratch, norm, scale: f32::of(scale) }),
-        Dtype::F64 => simd::run(level, NormOf::<[u8; 8]> { tensor, range, scratch, norm, scale }),
+        // SAFETY: as the caller promised.
+        Dtype::F32 => simd::run(level, unsafe { NormOf::<[u8; 4]>::new(tensor, range, scratch, norm, entering) }),
+        // SAFETY: as the caller promised.
+        Dtype::F64 => simd::run(level, unsafe { NormOf::<[u8; 8]>::new(tensor, range, scratch, norm, entering) }),
     };
     norm.joined(lanes)
 }
 
-/// A unit of a gradient to be summed. Whoever makes one keeps to the contract of [`norm_of_unit`].
+/// A unit of a gradient to be summed.
 struct NormOf<'a, C: Cell> {
     tensor: &'a Tensor<'a>,
     range: Range<usize>,
     scratch: &'a mut Scratch,
     norm: Norm,
-    scale: C::Real,
+    /// The factor, in the dtype or else in `f64`.
+    scale: Result<C::Real, f64>,
 }
 
 impl<C: Cell> Job for NormOf<'_, C> {
@@ -295,16 +325,42 @@ impl<C: Cell> Job for NormOf<'_, C> {
     }
 }
 
-impl<C: Cell> NormOf<'_, C> {
+impl<'a, C: Cell> NormOf<'a, C> {
+    /// # Safety
+    /// That of [`norm_of_unit`], for as long as this is used.
+    unsafe fn new(
+        tensor: &'a Tensor<'a>,
+        range: Range<usize>,
+        scratch: &'a mut Scratch,
+        norm: Norm,
+        entering: Entering,
+    ) -> Self {
+        let scale = match entering {
+            Entering::Scaled(scale) => {
+                Factor::from(scale).split().ok().filter(|(_, rest)| rest.is_none()).map(|(all, _)| all).ok_or(scale)
+            }
+            Entering::Widened(scale) => Err(scale),
+        };
+        Self { tensor, range, scratch, norm, scale }
+    }
+
     #[inline(always)]
     fn lanes(self, fold: impl Fn(f64, f64) -> f64) -> [f64; LANES] {
+        match self.scale {
+            Ok(scale) => self.sums(|sum, x: C::Real| fold(sum, (x * scale).wide())),
+            Err(scale) => self.sums(|sum, x: C::Real| fold(sum, x.wide() * scale)),
+        }
+    }
+
+    #[inline(always)]
+    fn sums(self, fold: impl Fn(f64, C::Real) -> f64) -> [f64; LANES] {
         let mut lanes = [0.0; LANES];
         let tile = if self.tensor.is_dense() { UNIT } else { TILE };
         for start in self.range.clone().step_by(tile) {
             let tile = start..self.range.end.min(start + tile);
-            // SAFETY: as `norm_of_unit` was promised.
+            // SAFETY: as `new` was promised.
             let grad = unsafe { self.tensor.read::<C>(GRAD, tile, &mut self.scratch.0[GRAD]) };
-            add(&mut lanes, grad, |sum, x: C::Real| fold(sum, (x * self.scale).wide()));
+            add(&mut lanes, grad, &fold);
         }
         lanes
     }

@@ -17,6 +17,7 @@ mod tally;
 mod tensor;
 
 use std::cell::RefCell;
+use std::cmp::Ordering;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 
@@ -29,9 +30,11 @@ pub use stage::{Decay, Stages};
 pub use tally::Stats;
 pub use tensor::{AVERAGE, Access, Axis, GRAD, Layout, MAX_STATE, Native, OPERANDS, STATE, Tensor, WEIGHT};
 
-use kernel::Scratch;
+use kernel::{Entering, Scratch};
 use reduce::{UNIT, Units};
 use tally::TALLIES;
+
+use crate::rule::Factor;
 
 /// The tensors of one step. Kept from step to step, it allocates nothing.
 #[derive(Default)]
@@ -180,8 +183,28 @@ impl<'a> Batch<'a> {
         self.entries.iter().map(of_units).collect()
     }
 
-    /// The norm of all gradients together, each element first multiplied by a factor.
-    pub fn grad_norm(&mut self, norm: Norm, scale: f64) -> f64 {
+    /// The norm of all gradients together, each element first multiplied by a factor. It is that of the numbers also where their
+    /// squares, their sum, or their products with the factor are out of range.
+    pub fn grad_norm(&mut self, norm: Norm, scale: Factor) -> Factor {
+        let value = scale.value();
+        let sum = self.sum_of_units(norm, Entering::Scaled(value));
+        let has_wide = self.slots.iter().any(|slot| slot.dtype == Dtype::F64);
+        let plain = Factor::from(norm.of_sum(sum));
+        if norm.is_certain(sum, has_wide) && (value.is_normal() || value == 0.0) {
+            return plain;
+        }
+        let most = self.sum_of_units(Norm::Max, Entering::Widened(1.0));
+        if most == 0.0 || !most.is_finite() {
+            return most.into();
+        }
+        // With the largest at 1, squares don't overflow, and those that underflow don't count.
+        let shift = Factor::new(1.0, Factor::from(most).exponent().max(-1000));
+        let sum = self.sum_of_units(norm, Entering::Widened(Factor::ONE.over(shift).value()));
+        Factor::from(norm.of_sum(sum)).times(shift).times(scale)
+    }
+
+    /// The sum over all units of gradients that a norm is made of.
+    fn sum_of_units(&mut self, norm: Norm, entering: Entering) -> f64 {
         self.norms.resize(self.units);
         let level = simd::current();
         let batch = &*self;
@@ -189,7 +212,7 @@ impl<'a> Batch<'a> {
             SCRATCH.with_borrow_mut(|scratch| {
                 batch.for_each_unit(line, |entry, unit, piece| {
                     // SAFETY: gradients are not written meanwhile.
-                    let sum = unsafe { kernel::norm_of_unit(level, &entry.tensor, piece, scratch, (norm, scale)) };
+                    let sum = unsafe { kernel::norm_of_unit(level, &entry.tensor, piece, scratch, (norm, entering)) };
                     batch.norms.set(unit, [sum]);
                 });
             });
@@ -207,17 +230,27 @@ impl<'a> Batch<'a> {
         self.entries.iter().flat_map(units).map(|unit| self.norms.get(unit)[0]).sum()
     }
 
+    /// The largest number that elements of every tensor can have.
+    #[must_use]
+    pub fn largest_of_dtypes(&self) -> f64 {
+        self.slots.iter().map(|slot| slot.dtype.largest()).fold(f64::MAX, f64::min)
+    }
+
     /// The number of the first tensor whose gradient has an element that is infinite or NaN when it is multiplied by a factor.
     #[must_use]
-    pub fn first_nonfinite(&self, scale: f64) -> Option<usize> {
+    pub fn first_nonfinite(&self, scale: Factor) -> Option<usize> {
         let level = simd::current();
         let mut first = None;
         SCRATCH.with_borrow_mut(|scratch| {
             for (i, Entry { tensor, .. }) in self.entries.iter().enumerate() {
                 let mut units = (0..tensor.len).step_by(UNIT).map(|start| start..tensor.len.min(start + UNIT));
+                let largest = tensor.access().dtype.largest();
+                let entering = Entering::Scaled(scale.value());
                 let bad = |unit| {
                     // SAFETY: nothing writes gradients meanwhile.
-                    !unsafe { kernel::norm_of_unit(level, tensor, unit, scratch, (Norm::Max, scale)) }.is_finite()
+                    let most = unsafe { kernel::norm_of_unit(level, tensor, unit, scratch, (Norm::Max, entering)) };
+                    // NaN is not.
+                    !matches!(most.partial_cmp(&largest), Some(Ordering::Less | Ordering::Equal))
                 };
                 if units.any(bad) {
                     first = Some(i);
@@ -252,7 +285,9 @@ impl<'a> Batch<'a> {
         for unit in sample.into_iter().flat_map(|sample| sample.units(entry.number, piece.clone())) {
             let cells = unit * UNIT..piece.end.min((unit + 1) * UNIT);
             // SAFETY: the thread that the piece belongs to writes it later.
-            let squares = unsafe { kernel::norm_of_unit(level, &entry.tensor, cells, scratch, (Norm::Two, 1.0)) };
+            let squares = unsafe {
+                kernel::norm_of_unit(level, &entry.tensor, cells, scratch, (Norm::Two, Entering::Scaled(1.0)))
+            };
             self.norms.set(entry.unit + unit, [squares]);
         }
     }

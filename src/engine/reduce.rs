@@ -66,13 +66,24 @@ impl Norm {
         }
     }
 
-    /// The norm, of the sums of all units in order.
+    /// The sum over all units, in order, that the norm is [made of](Self::of_sum).
     pub(super) fn total(self, sums: impl Iterator<Item = f64>) -> f64 {
         match self {
-            Self::One => sums.sum(),
-            Self::Two => sums.sum::<f64>().sqrt(),
+            Self::One | Self::Two => sums.sum(),
             Self::Max => sums.fold(0.0, f64::max_or_nan),
         }
+    }
+
+    /// The norm that a sum over all units comes to.
+    pub(super) fn of_sum(self, sum: f64) -> f64 {
+        if self == Self::Two { sum.sqrt() } else { sum }
+    }
+
+    /// Whether a sum of elements, with `float64` ones among them or without, says what their norm is: nothing that was added can have
+    /// overflowed, or lost digits below the normal numbers. Squares of `float32` numbers do neither.
+    pub(super) fn is_certain(self, sum: f64, has_wide: bool) -> bool {
+        const LEAST: f64 = 1e-280;
+        sum.is_finite() && (self != Self::Two || !has_wide || sum >= LEAST)
     }
 }
 

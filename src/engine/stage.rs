@@ -7,7 +7,7 @@
 //! Their order: the gradient is scaled (sign, loss scale, clip coefficient), clipped by value, and penalised; the weight shrinks;
 //! the rule moves it; cautious decay, bounds, and the average follow; the gradient is zeroed.
 
-use crate::rule::{Lerp, Real, Rule};
+use crate::rule::{Factor, Lerp, Real, Rule, Unfit};
 
 /// How weight decay acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub struct Stages {
     /// r, the factor of weight decay; 0 is none. For all forms but the coupled one the learning rate is in it.
     pub decay_rate: f64,
     /// What the gradient is multiplied by.
-    pub grad_scale: f64,
+    pub grad_scale: Factor,
     /// The largest magnitude of an element of the scaled gradient.
     pub clip_value: Option<f64>,
     /// The least and the largest weight.
@@ -59,33 +59,58 @@ impl Stages {
         maximize: false,
         decay: Decay::Coupled,
         decay_rate: 0.0,
-        grad_scale: 1.0,
+        grad_scale: Factor::ONE,
         clip_value: None,
         bounds: None,
         average: None,
         zero_grads: false,
     };
 
-    pub(super) fn fold<F: Real>(self) -> Folded<F> {
+    /// The stages in the numbers of a dtype.
+    ///
+    /// # Errors
+    /// If one of them is too large for it, or so small that it would do something else.
+    pub(super) fn fold<F: Real>(self) -> Result<Folded<F>, Unfit> {
         let Self { maximize, decay, decay_rate, grad_scale, clip_value, bounds, average, zero_grads } = self;
         let rate_of = |form| (decay == form && decay_rate != 0.0).then_some(decay_rate);
         let (penalty, cautious) = (rate_of(Decay::Coupled), rate_of(Decay::Cautious));
-        let any = clip_value.is_some() || penalty.is_some() || cautious.is_some() || bounds.is_some();
-        let (low, high) = bounds.unwrap_or((f64::NEG_INFINITY, f64::INFINITY));
-        Folded {
-            scales: Scales {
-                weight: F::of(1.0 - rate_of(Decay::Decoupled).unwrap_or(0.0)),
-                grad: F::of(if maximize { -grad_scale } else { grad_scale }),
-            },
-            around: any.then(|| Around {
-                clip: F::of(clip_value.unwrap_or(f64::INFINITY)),
-                penalty: penalty.map(F::of),
-                cautious: cautious.map(F::of),
-                bounds: (F::of(low), F::of(high)),
-            }),
+        let (grad, rescale) = if maximize { grad_scale.negated() } else { grad_scale }.split()?;
+        let any =
+            clip_value.is_some() || penalty.is_some() || cautious.is_some() || bounds.is_some() || rescale.is_some();
+        // A rate that vanishes beside a weight shrinks nothing in any dtype.
+        let shrink = 1.0 - rate_of(Decay::Decoupled).unwrap_or(0.0);
+        let weight = Unfit::unless_finite("1 - lr * weight_decay", shrink)?;
+        let around = Around {
+            rescale,
+            clip: clip_value.map_or(Ok(F::of(f64::INFINITY)), fit_for_clipping)?,
+            penalty: penalty.map(|rate| Unfit::unless_finite("weight_decay", rate)).transpose()?,
+            cautious: cautious.map(|rate| Unfit::unless_finite("lr * weight_decay", rate)).transpose()?,
+            bounds: bounds.map_or(Ok((F::of(f64::NEG_INFINITY), F::of(f64::INFINITY))), fit_bounds)?,
+        };
+        Ok(Folded {
+            scales: Scales { weight, grad },
+            around: any.then_some(around),
             average: average.map(Lerp::new),
             zero_grads,
-        }
+        })
+    }
+}
+
+/// What clips the elements of a gradient: what is infinite clips nothing, but nothing may be clipped to zero.
+fn fit_for_clipping<F: Real>(value: f64) -> Result<F, Unfit> {
+    let rounded = F::of(value);
+    if rounded > F::ZERO { Ok(rounded) } else { Err(Unfit { name: "clip_value", value }) }
+}
+
+/// Bounds of weights: those that are infinite bound nothing, but no weight may be made infinite by one.
+fn fit_bounds<F: Real>((low, high): (f64, f64)) -> Result<(F, F), Unfit> {
+    let rounded = (F::of(low), F::of(high));
+    if rounded.0 > F::MAX {
+        Err(Unfit { name: "the lower of bounds", value: low })
+    } else if rounded.1 < -F::MAX {
+        Err(Unfit { name: "the upper of bounds", value: high })
+    } else {
+        Ok(rounded)
     }
 }
 
@@ -110,6 +135,8 @@ pub(super) struct Folded<F> {
 /// that change nothing, so that there is one form of them and not one for each combination.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Around<F> {
+    /// The second factor of a gradient whose factor is not one number of the dtype.
+    rescale: Option<F>,
     /// The largest magnitude of a gradient; infinity clips nothing.
     clip: F,
     penalty: Option<F>,
@@ -131,7 +158,11 @@ impl<F: Real, R: Rule<F, N>, const N: usize> Rule<F, N> for Staged<F, R> {
     #[inline(always)]
     fn apply(self, weight: F, grad: F, state: [F; N]) -> (F, [F; N]) {
         let Self { rule, around } = self;
-        let mut grad = grad.clamp_or_nan(-around.clip, around.clip);
+        let mut grad = grad;
+        if let Some(factor) = around.rescale {
+            grad = grad * factor;
+        }
+        grad = grad.clamp_or_nan(-around.clip, around.clip);
         if let Some(penalty) = around.penalty {
             grad = grad + penalty * weight;
         }
@@ -141,6 +172,11 @@ impl<F: Real, R: Rule<F, N>, const N: usize> Rule<F, N> for Staged<F, R> {
             moved = if towards_zero { moved - rate * weight } else { moved };
         }
         (moved.clamp_or_nan(around.bounds.0, around.bounds.1), state)
+    }
+
+    #[inline(always)]
+    fn flush(self, state: [F; N]) -> [F; N] {
+        self.rule.flush(state)
     }
 }
 

@@ -77,7 +77,7 @@ impl Accumulator {
         }
         let task = Task { parameters: &self.summed, recipes: &self.recipes, ..task };
         self.step.ready(&mut found, task, make_state)?;
-        self.step.fold(task, weight);
+        self.step.fold(task, weight.into())?;
         let sample = phase.map(|phase| self.sample(phase));
         self.step.run(py, sample);
         if let Some(sample) = sample {

@@ -6,9 +6,10 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyType};
 
-use crate::engine::Decay;
 use crate::engine::parallel::MAX_THREADS;
 use crate::engine::simd::Level;
+use crate::engine::{Decay, Dtype};
+use crate::rule::Unfit;
 use crate::rules;
 
 fn value(message: impl Display) -> PyErr {
@@ -162,6 +163,19 @@ pub(super) fn unexpected(place: &str, is_new: bool) -> PyErr {
 
 pub(super) fn gone(place: &str) -> PyErr {
     value(format!("{place} is gone since the optimizer was made"))
+}
+
+/// A number of a group that arrays of a dtype can't be computed with.
+pub(super) fn unfit(group: usize, Unfit { name, value: given }: Unfit, dtype: Dtype) -> PyErr {
+    let (least, most) = match dtype {
+        Dtype::F32 => (f64::from(f32::from_bits(1)), f64::from(f32::MAX)),
+        Dtype::F64 => (f64::from_bits(1), f64::MAX),
+    };
+    value(format!(
+        "param_groups[{group}]: {name} is {given:e}, which no {} number is near; allowed are 0 and magnitudes from {least:.1e} to \
+         {most:.1e}",
+        dtype.name()
+    ))
 }
 
 /// Gradients were given to a step while others wait.

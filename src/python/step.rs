@@ -12,6 +12,7 @@ use super::parameter::{Located, Parameter, Recipe, State};
 use crate::engine::{
     AVERAGE, Average, Batch, Dtype, GRAD, Kernel, Meeting, Norm, Overlaps, STATE, Sample, Span, Stages, Stats, WEIGHT,
 };
+use crate::rule::Factor;
 
 /// The parameters of a step, and what is to be done with them.
 #[derive(Clone, Copy)]
@@ -84,9 +85,9 @@ impl Task<'_> {
         self.zero_grads || self.recipes[group].update.as_ref().is_some_and(|(_, stages)| stages.zero_grads)
     }
 
-    /// The kernel that moves tensors of a kind, with gradients multiplied by a factor; `None` if their group has no rule.
-    fn kernel(&self, kind: Kind, grad_scale: f64) -> Option<Box<dyn Kernel>> {
-        let (update, stages) = self.recipes[kind.group].update.as_ref()?;
+    /// The kernel that moves tensors of a kind, with gradients multiplied by a factor.
+    fn kernel(&self, kind: Kind, grad_scale: Factor) -> PyResult<Box<dyn Kernel>> {
+        let Some((update, stages)) = &self.recipes[kind.group].update else { return Err(error::unknown_rule("")) };
         let stages = Stages {
             grad_scale,
             average: self
@@ -97,7 +98,8 @@ impl Task<'_> {
             zero_grads: kind.zeroed,
             ..*stages
         };
-        Some(update.at(kind.t + 1, kind.dtype, stages))
+        let kernel = update.at(kind.t + 1, kind.dtype, stages);
+        kernel.map_err(|unfit| error::unfit(kind.group, unfit, kind.dtype))
     }
 }
 
@@ -191,10 +193,13 @@ impl Step {
     }
 
     /// Makes the kernels of the batch, with gradients multiplied by a factor.
-    pub(super) fn fold(&mut self, task: Task<'_>, grad_scale: f64) {
+    pub(super) fn fold(&mut self, task: Task<'_>, grad_scale: Factor) -> PyResult<()> {
         let Self { kernels, kinds, .. } = self;
         kernels.clear();
-        kernels.extend(kinds.iter().filter_map(|&kind| task.kernel(kind, grad_scale)));
+        for &kind in &*kinds {
+            kernels.push(task.kernel(kind, grad_scale)?);
+        }
+        Ok(())
     }
 
     /// Moves the tensors of the batch by its kernels.
@@ -211,7 +216,7 @@ impl Step {
     }
 
     /// The norm of the gradients, multiplied by a factor.
-    pub(super) fn grad_norm(&mut self, py: Python<'_>, norm: Norm, scale: f64) -> f64 {
+    pub(super) fn grad_norm(&mut self, py: Python<'_>, norm: Norm, scale: Factor) -> Factor {
         detached(py, &mut self.batch, |batch| batch.grad_norm(norm, scale))
     }
 

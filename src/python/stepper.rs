@@ -18,6 +18,7 @@ use super::parameter::{Located, Parameter, Recipe, State};
 use super::step::{Step, Task, as_numpy, check_weights, check_zeroed};
 use super::structure::{Node, Place};
 use crate::engine::{Average, Decay, Describe, Make, Norm, Regions, Stages, Stats, WEIGHT};
+use crate::rule::Factor;
 use crate::rules;
 
 /// Moves the parameters of one optimizer.
@@ -291,16 +292,16 @@ impl Stepper {
         Ok(Self::look(slf)?.parameters.iter().map(|parameter| parameter.group).collect())
     }
 
-    /// Takes one step, and returns how many have been taken. Gradients are multiplied by a factor; without any, the mean of
+    /// Takes one step, and returns how many have been taken. Gradients are divided by a number; without any, the mean of
     /// those that were accumulated is used, and with some, none may be waiting. After an error nothing has changed.
     ///
     /// `combine(norm, skip)` is called with the norm of the gradients, if one is wanted, and whether the step is to be skipped,
     /// and returns both for all processes together.
-    #[pyo3(signature = (grads, scale=1.0, combine=None))]
+    #[pyo3(signature = (grads, divisor=1.0, combine=None))]
     fn step(
         slf: &Bound<'_, Self>,
         grads: &Bound<'_, PyAny>,
-        scale: f64,
+        divisor: f64,
         combine: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<u64> {
         let py = slf.py();
@@ -336,7 +337,8 @@ impl Stepper {
             let terms = Terms { source: *source, make_count, averages: options.average.is_some() };
             as_it_was = fetch(py, &mut found, parameters, recipes, terms)?;
         }
-        let scale = if own { scale / accumulator.divisor() } else { scale };
+        let scale = Factor::ONE.over(divisor.into());
+        let scale = if own { scale.over(accumulator.divisor().into()) } else { scale };
         let (average, number) = (options.average, *taken + 1);
         let task = Task { form, source: *source, parameters, recipes, average, number, zero_grads: own };
         // Whether the interpreter is held and no Python code runs until the end: then memory stays where it lies.
@@ -346,17 +348,18 @@ impl Stepper {
             None => scale,
             Some(norm) => {
                 let mut value = step.grad_norm(py, norm, scale);
-                // Where a norm is no number an element may be none, or the sum is too large for one.
-                let bad =
-                    if options.skip_nonfinite && !value.is_finite() { step.batch.first_nonfinite(scale) } else { None };
+                // Where a norm is larger than the largest number of a dtype, or is no number, an element may be.
+                let may_be_bad = options.skip_nonfinite && !value.is_at_most(step.batch.largest_of_dtypes());
+                let bad = if may_be_bad { step.batch.first_nonfinite(scale) } else { None };
                 let mut skips = bad.is_some();
                 if let Some(combine) = combine {
-                    (value, skips) = combine.call1((value, skips))?.extract()?;
+                    let combined: (f64, bool) = combine.call1((value.value(), skips))?.extract()?;
+                    (value, skips) = (combined.0.into(), combined.1);
                     // Python code ran, so all is read again before anything is written.
                     step.ready(&mut found, task, make_state)?;
                     held = false;
                 }
-                report.grad_norm = Some(value);
+                report.grad_norm = Some(value.value());
                 if skips {
                     let place = |bad: usize| Ok::<_, PyErr>((Some(found[bad].parameter), locate(&found[bad].grad)?));
                     report.fault = Some(bad.map(place).transpose()?.unwrap_or_default());
@@ -370,10 +373,10 @@ impl Stepper {
                     accumulator.forget(own);
                     return Ok(*taken);
                 }
-                scale * options.clip_norm.map_or(1.0, |most| clip_coefficient(most, value))
+                options.clip_norm.map_or(scale, |most| scale.times(value.clipped_to(most)))
             }
         };
-        step.fold(task, factor);
+        step.fold(task, factor)?;
         let sample = if own { accumulator.sampled() } else { None };
         if options.stats {
             let stats = step.run_with_stats(py, sample);
@@ -516,12 +519,6 @@ fn average_from(given: &Bound<'_, PyAny>) -> PyResult<Average> {
 /// The parameter whose gradient is not finite, where it is not, and its value there. The parameter is not known if it is one of
 /// another process, the place if it is the factor that makes it infinite.
 type Fault = (Option<usize>, Option<(Vec<usize>, f64)>);
-
-/// What gradients of a norm are multiplied by so that it is at most this.
-fn clip_coefficient(most: f64, norm: f64) -> f64 {
-    let coefficient = most / (norm + 1e-6);
-    if coefficient > 1.0 { 1.0 } else { coefficient }
-}
 
 /// Finds the first element of an array that is not finite.
 fn locate(array: &Bound<'_, PyAny>) -> PyResult<Option<(Vec<usize>, f64)>> {

@@ -31,16 +31,25 @@ impl<F: Real> Rule<F, 1> for Accumulate<F> {
         let sum = sum + grad * grad;
         (weight - (self.lr * grad) / (sum.sqrt() + self.eps), [sum])
     }
+
+    /// The sum does not decay, and what is flushed would be missing from it for good.
+    #[inline(always)]
+    fn flush(self, state: [F; 1]) -> [F; 1] {
+        state
+    }
 }
 
 impl Optimizer<1> for Adagrad {
     const STATE: [&'static str; 1] = ["sum"];
     type Rule<F: Real> = Accumulate<F>;
 
-    #[expect(clippy::cast_precision_loss, reason = "a count above 2^53 is not reached")]
     fn at<F: Real>(&self, t: u64) -> Accumulate<F> {
-        let lr = self.lr / (1.0 + (t - 1) as f64 * self.lr_decay);
-        Accumulate { lr: F::of(lr), eps: F::of(self.eps) }
+        Accumulate { lr: F::of(self.step_size(t)), eps: F::of(self.eps) }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a count above 2^53 is not reached")]
+    fn step_size(&self, t: u64) -> f64 {
+        self.lr / (1.0 + (t - 1) as f64 * self.lr_decay)
     }
 
     fn initial(&self) -> [f64; 1] {

@@ -3,7 +3,7 @@
 //! Kingma & Ba, *Adam: A Method for Stochastic Optimization* (2015); Reddi et al., *On the Convergence of Adam and Beyond*
 //! (2018). `AdamW` is the same rule with decoupled weight decay, which is a stage of the engine.
 
-use crate::rule::{Lerp, Optimizer, Real, Rule, hyperparameters, power};
+use crate::rule::{Lerp, Optimizer, Real, Rule, floor, hyperparameters, power};
 
 hyperparameters! {
     /// `m ← lerp(m, g, 1−β₁)`; `v ← β₂ v + (1−β₂) g²`; `θ ← θ − (η / (1−β₁ᵗ)) m / (√v / √(1−β₂ᵗ) + ε)`
@@ -21,6 +21,25 @@ hyperparameters! {
     }
 }
 
+impl<const AMSGRAD: bool> Adam<AMSGRAD> {
+    fn step_size_at(&self, t: u64) -> f64 {
+        self.lr / (1.0 - power(self.beta1, t))
+    }
+
+    /// The step size, or without the power, which takes a while, the learning rate: at most 2⁵³ times as small.
+    fn step_size_or_like(&self, t: u64) -> f64 {
+        if (1e-30..=1e20).contains(&self.lr) { self.lr } else { self.step_size_at(t) }
+    }
+}
+
+/// Below which the first moment is stored as zero. As long as each addition to it is flushed, it lacks the smallest normal number over
+/// the share that is taken of the gradient; that must vanish beside ε, which alone divides it where `v` is zero. Without ε nothing
+/// is a number there.
+fn floor_of_first<F: Real>(eps: f64, take: f64) -> F {
+    let least = F::MIN_POSITIVE.wide() / take * 4.0 / F::EPSILON.wide();
+    if eps == 0.0 || eps >= least { F::MIN_POSITIVE } else { F::ZERO }
+}
+
 /// One step of [`Adam`].
 #[derive(Clone, Copy, Debug)]
 pub struct Adapt<F, const AMSGRAD: bool> {
@@ -30,6 +49,8 @@ pub struct Adapt<F, const AMSGRAD: bool> {
     step_size: F,
     unbias: F,
     eps: F,
+    /// Below which the first and the second moment are stored as zero.
+    floors: (F, F),
 }
 
 impl<F: Real, const AMSGRAD: bool> Adapt<F, AMSGRAD> {
@@ -38,10 +59,11 @@ impl<F: Real, const AMSGRAD: bool> Adapt<F, AMSGRAD> {
             first: Lerp::new(1.0 - of.beta1),
             keep: F::of(of.beta2),
             take: F::of(1.0 - of.beta2),
-            step_size: F::of(of.lr / (1.0 - power(of.beta1, t))),
+            step_size: F::of(of.step_size_at(t)),
             // Multiplied, not divided by: the divider is what bounds this rule in cache.
             unbias: F::of(1.0 / (1.0 - power(of.beta2, t)).sqrt()),
             eps: F::of(of.eps),
+            floors: (floor_of_first(of.eps, 1.0 - of.beta1), floor(of.eps, 1.0 - of.beta2)),
         }
     }
 
@@ -62,6 +84,12 @@ impl<F: Real> Rule<F, 2> for Adapt<F, false> {
         let (m, v) = self.moments(grad, m, v);
         (self.descend(weight, m, v), [m, v])
     }
+
+    #[inline(always)]
+    fn flush(self, state: [F; 2]) -> [F; 2] {
+        let [m, v] = state;
+        [m.flush_below(self.floors.0), v.flush_below(self.floors.1)]
+    }
 }
 
 impl Optimizer<2> for Adam<false> {
@@ -70,6 +98,10 @@ impl Optimizer<2> for Adam<false> {
 
     fn at<F: Real>(&self, t: u64) -> Self::Rule<F> {
         Adapt::new(self, t)
+    }
+
+    fn step_size(&self, t: u64) -> f64 {
+        self.step_size_or_like(t)
     }
 }
 
@@ -80,6 +112,12 @@ impl<F: Real> Rule<F, 3> for Adapt<F, true> {
         let largest = largest.max_or_nan(v);
         (self.descend(weight, m, largest), [m, v, largest])
     }
+
+    #[inline(always)]
+    fn flush(self, state: [F; 3]) -> [F; 3] {
+        let [m, v, largest] = state;
+        [m.flush_below(self.floors.0), v.flush_below(self.floors.1), largest.flush_below(self.floors.1)]
+    }
 }
 
 impl Optimizer<3> for Adam<true> {
@@ -88,5 +126,9 @@ impl Optimizer<3> for Adam<true> {
 
     fn at<F: Real>(&self, t: u64) -> Self::Rule<F> {
         Adapt::new(self, t)
+    }
+
+    fn step_size(&self, t: u64) -> f64 {
+        self.step_size_or_like(t)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Tieleman & Hinton, *Lecture 6.5* (2012); centered: Graves, *Generating Sequences With Recurrent Neural Networks* (2013).
 
-use crate::rule::{Lerp, Optimizer, Real, Rule, hyperparameters};
+use crate::rule::{Lerp, Optimizer, Real, Rule, floor, hyperparameters};
 
 hyperparameters! {
     /// `s ← α s + (1−α) g²`; `a = √s + ε`; `θ ← θ − η g / a`
@@ -29,6 +29,7 @@ pub struct Scale<F, const CENTERED: bool, const MOMENTUM: bool> {
     take: F,
     mean: Lerp<F>,
     eps: F,
+    floor: F,
 }
 
 impl<F: Real, const CENTERED: bool, const MOMENTUM: bool> Scale<F, CENTERED, MOMENTUM> {
@@ -40,7 +41,19 @@ impl<F: Real, const CENTERED: bool, const MOMENTUM: bool> Scale<F, CENTERED, MOM
             take: F::of(1.0 - of.alpha),
             mean: Lerp::new(1.0 - of.alpha),
             eps: F::of(of.eps),
+            floor: floor(of.eps, 1.0 - of.alpha),
         }
+    }
+
+    /// The state as it is stored. Only of the running square, which comes first, it may be seen what is flushed.
+    #[inline(always)]
+    fn flushed<const N: usize>(self, state: [F; N]) -> [F; N] {
+        let mut least = self.floor;
+        state.map(|number| {
+            let flushed = number.flush_below(least);
+            least = F::MIN_POSITIVE;
+            flushed
+        })
     }
 
     #[inline(always)]
@@ -50,7 +63,10 @@ impl<F: Real, const CENTERED: bool, const MOMENTUM: bool> Scale<F, CENTERED, MOM
 
     #[inline(always)]
     fn about(self, mean: F, s: F) -> F {
-        let variance = s - mean * mean;
+        // Where both overflow, it is infinite, as where `s` alone does, and not NaN.
+        let square = mean * mean;
+        let square = if square > F::MAX { F::MAX } else { square };
+        let variance = s - square;
         // Rounding can make the variance of a constant gradient negative; a NaN goes through.
         let variance = if variance < F::ZERO { F::ZERO } else { variance };
         variance.sqrt() + self.eps
@@ -74,6 +90,11 @@ impl<F: Real> Rule<F, 1> for Scale<F, false, false> {
         let s = self.square(grad, s);
         (self.descend(weight, grad, s.sqrt() + self.eps), [s])
     }
+
+    #[inline(always)]
+    fn flush(self, state: [F; 1]) -> [F; 1] {
+        self.flushed(state)
+    }
 }
 
 impl Optimizer<1> for RmsProp<false, false> {
@@ -82,6 +103,10 @@ impl Optimizer<1> for RmsProp<false, false> {
 
     fn at<F: Real>(&self, _: u64) -> Self::Rule<F> {
         Scale::new(self)
+    }
+
+    fn step_size(&self, _: u64) -> f64 {
+        self.lr
     }
 }
 
@@ -92,6 +117,11 @@ impl<F: Real> Rule<F, 2> for Scale<F, false, true> {
         let (weight, b) = self.accelerate(weight, grad, s.sqrt() + self.eps, b);
         (weight, [s, b])
     }
+
+    #[inline(always)]
+    fn flush(self, state: [F; 2]) -> [F; 2] {
+        self.flushed(state)
+    }
 }
 
 impl Optimizer<2> for RmsProp<false, true> {
@@ -101,6 +131,10 @@ impl Optimizer<2> for RmsProp<false, true> {
     fn at<F: Real>(&self, _: u64) -> Self::Rule<F> {
         Scale::new(self)
     }
+
+    fn step_size(&self, _: u64) -> f64 {
+        self.lr
+    }
 }
 
 impl<F: Real> Rule<F, 2> for Scale<F, true, false> {
@@ -108,6 +142,11 @@ impl<F: Real> Rule<F, 2> for Scale<F, true, false> {
     fn apply(self, weight: F, grad: F, [s, mean]: [F; 2]) -> (F, [F; 2]) {
         let (s, mean) = (self.square(grad, s), self.mean.between(mean, grad));
         (self.descend(weight, grad, self.about(mean, s)), [s, mean])
+    }
+
+    #[inline(always)]
+    fn flush(self, state: [F; 2]) -> [F; 2] {
+        self.flushed(state)
     }
 }
 
@@ -118,6 +157,10 @@ impl Optimizer<2> for RmsProp<true, false> {
     fn at<F: Real>(&self, _: u64) -> Self::Rule<F> {
         Scale::new(self)
     }
+
+    fn step_size(&self, _: u64) -> f64 {
+        self.lr
+    }
 }
 
 impl<F: Real> Rule<F, 3> for Scale<F, true, true> {
@@ -127,6 +170,11 @@ impl<F: Real> Rule<F, 3> for Scale<F, true, true> {
         let (weight, b) = self.accelerate(weight, grad, self.about(mean, s), b);
         (weight, [s, mean, b])
     }
+
+    #[inline(always)]
+    fn flush(self, state: [F; 3]) -> [F; 3] {
+        self.flushed(state)
+    }
 }
 
 impl Optimizer<3> for RmsProp<true, true> {
@@ -135,5 +183,9 @@ impl Optimizer<3> for RmsProp<true, true> {
 
     fn at<F: Real>(&self, _: u64) -> Self::Rule<F> {
         Scale::new(self)
+    }
+
+    fn step_size(&self, _: u64) -> f64 {
+        self.lr
     }
 }

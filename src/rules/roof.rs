@@ -15,6 +15,8 @@ impl<const N: usize> Hyperparameters for Roof<N> {
     fn from_values(values: &[f64]) -> Option<Self> {
         values.is_empty().then_some(Self)
     }
+
+    fn visit(&self, _: impl FnMut(&'static str, f64)) {}
 }
 
 impl<F: Real, const N: usize> Rule<F, N> for Roof<N> {

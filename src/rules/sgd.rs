@@ -35,6 +35,10 @@ impl Optimizer<0> for Sgd {
     fn at<F: Real>(&self, _: u64) -> Descend<F> {
         Descend { lr: F::of(self.lr) }
     }
+
+    fn step_size(&self, _: u64) -> f64 {
+        self.lr
+    }
 }
 
 hyperparameters! {
@@ -75,6 +79,10 @@ impl<const NESTEROV: bool> Optimizer<1> for Momentum<NESTEROV> {
     fn at<F: Real>(&self, t: u64) -> Self::Rule<F> {
         let take = if t == 1 { 1.0 } else { 1.0 - self.dampening };
         Accelerate { lr: F::of(self.lr), momentum: F::of(self.momentum), take: F::of(take) }
+    }
+
+    fn step_size(&self, _: u64) -> f64 {
+        self.lr
     }
 
     /// Negative zero: μ·(−0) + g is g to the bit, whatever its sign, so the first step needs no formula of its own.

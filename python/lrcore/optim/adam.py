@@ -63,7 +63,8 @@ class Adam(Optimizer):
     Note:
         The numbers are PyTorch's, with ``foreach=False, fused=False``; its step count stops at 2²⁴, this one does not.
         Keras' ``epsilon`` is the paper's "epsilon hat", inside the bias correction. The paper takes AMSGrad's maximum
-        after bias correction, PyTorch and this before. Subnormal moments are stored as 0.
+        after bias correction, PyTorch and this before. Subnormal moments are stored as 0, unless ``eps`` is so small
+        that this would be seen.
     """
 
     _rules = ("adam", "adam_amsgrad")

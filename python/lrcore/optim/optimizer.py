@@ -206,10 +206,12 @@ class Optimizer(Savable):
 
     def _step_with_options(self, grads: Any, grad_scale: float) -> StepInfo:
         self._refuse_if_swapped()
-        scale = 1.0 / POSITIVE.check("grad_scale", grad_scale)
+        divisor = POSITIVE.check("grad_scale", grad_scale)
+        # For what is told of the step; the step itself takes factors that are beyond a float.
+        scale = 1.0 / divisor
         if isinstance(self._common.clip_norm, Schedule):
             self._stepper.set_options(**self._common.for_stepper(self.steps, self._clip_trackers))
-        steps = self._stepper.step(grads, scale, self._combine)
+        steps = self._stepper.step(grads, divisor, self._combine)
         fault = self._stepper.fault
         if fault is not None:
             self._skip(*fault)

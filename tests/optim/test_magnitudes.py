@@ -1,0 +1,216 @@
+"""Numbers at the edges of a dtype: tiny eps, factors that one number can't hold, norms that overflow on the way."""
+
+import math
+import re
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+import lrcore
+import reference
+from cases import DTYPES, same
+from lrcore.optim.saving import RULES
+
+CLASSES = {
+    "adam": (lrcore.Adam, {}, "adam"),
+    "amsgrad": (lrcore.Adam, {"amsgrad": True}, "adam_amsgrad"),
+    "rmsprop": (lrcore.RMSprop, {}, "rmsprop"),
+    "momentum": (lrcore.RMSprop, {"momentum": 0.9}, "rmsprop_momentum"),
+    "centered": (lrcore.RMSprop, {"centered": True}, "rmsprop_centered"),
+    "centered_momentum": (lrcore.RMSprop, {"centered": True, "momentum": 0.9}, "rmsprop_centered_momentum"),
+    "adagrad": (lrcore.Adagrad, {}, "adagrad"),
+}
+
+
+def magnitudes(dtype):
+    """Gradients as small as squares vanish, as large as squares overflow, and at the ends of the dtype."""
+    limits = np.finfo(dtype)
+    roots = [limits.tiny**0.5, limits.tiny**0.5 * 100, limits.max**0.5, limits.max**0.5 * 100]
+    return [float(limits.smallest_subnormal * 3), float(limits.tiny), *map(float, roots), float(limits.max / 4)]
+
+
+def epsilons(dtype):
+    return [0.0, 1e-8, 1e-12, 1e-18, 1e-30, float(np.finfo(dtype).tiny) * 4]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", CLASSES.values(), ids=CLASSES)
+def test_extreme_gradients_and_eps_move_as_in_pytorch(case, dtype):
+    torch = pytest.importorskip("torch")
+    cls, arguments, _ = case
+    for number, magnitude in enumerate(magnitudes(dtype)):
+        for eps in epsilons(dtype):
+            rng = np.random.default_rng(number)
+            grads = [(magnitude * rng.uniform(0.5, 1.0, 9) * rng.choice([-1, 1], 9)).astype(dtype) for _ in range(30)]
+            if "centered" in arguments and magnitude < float(np.finfo(dtype).max) ** 0.5:
+                continue  # the variance of few gradients is what rounding makes of it
+            weight = np.ones(9, dtype)
+            opt = cls({"w": weight}, lr=0.01, eps=eps, **arguments)
+            tensor = torch.ones(9, dtype=getattr(torch, str(dtype)), requires_grad=True)
+            theirs = getattr(torch.optim, cls.__name__)([tensor], lr=0.01, eps=eps, foreach=False, **arguments)
+            for grad in grads:
+                opt.step({"w": grad})
+                tensor.grad = torch.from_numpy(grad)
+                theirs.step()
+            expected = tensor.detach().numpy()
+            is_number = np.isfinite(expected) & (np.abs(expected) < 1e4)
+            with np.errstate(all="ignore"):
+                # Subnormal moments have few digits, and each operation rounds them.
+                assert np.allclose(weight[is_number], expected[is_number], rtol=1e-2, atol=1e-3), (magnitude, eps)
+            assert np.isfinite(weight[np.isfinite(expected)]).all(), (magnitude, eps)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", CLASSES.values(), ids=CLASSES)
+def test_extreme_gradients_and_eps_have_the_bits_of_the_reference(case, dtype):
+    cls, arguments, rule = case
+    for number, magnitude in enumerate(magnitudes(dtype)):
+        for eps in epsilons(dtype):
+            rng = np.random.default_rng(number)
+            weight = np.ones(67, dtype)
+            opt = cls({"w": weight}, lr=0.01, eps=eps, **arguments)
+            values = {**opt.param_groups[0]}
+            names, arrays = RULES[rule]
+            if "betas" in values:
+                values["beta1"], values["beta2"] = values["betas"]
+            hyperparameters = {name: values[name] for name in names}
+            expected = weight.copy()
+            state = reference.initial_state(rule, len(arrays), expected, hyperparameters)
+            for t in range(1, 6):
+                grad = (magnitude * rng.standard_normal(67)).astype(dtype)
+                opt.step({"w": grad})
+                expected, state = reference.move(rule, expected, grad, state, t, hyperparameters, lr=0.01)
+                assert same(weight, expected)
+            for name, array in zip(arrays, state, strict=True):
+                assert same(opt.state["w"][name], array)
+
+
+def test_adam_with_a_tiny_eps_takes_steps_of_the_learning_rate():
+    weight = np.zeros(4, np.float32)
+    opt = lrcore.Adam({"w": weight}, lr=0.01, eps=1e-18)
+    for _ in range(100):
+        opt.step({"w": np.full(4, -1e-18, np.float32)})
+    assert np.allclose(weight, 0.5, rtol=0.05)  # eps is as large as the gradient
+
+
+# What a gradient is divided by, the gradient, and what it should come to.
+QUOTIENTS = {
+    np.float32: [(1e-40, 1e-38, 100.0), (1e-40, 0.0, 0.0), (1e-60, 0.0, 0.0), (1e40, 1e38, 1e-2), (1e46, 1e38, 1e-8)],
+    np.float64: [(1e-310, 1e-300, 1e10), (1e-320, 1e-300, 1e20), (1e-320, 0.0, 0.0), (1e308, 1e300, 1e-8)],
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("through", ["step", "accumulate", "maximize", "clip"])
+def test_a_grad_scale_that_no_number_is_the_inverse_of_is_applied_all_the_same(dtype, through):
+    for grad_scale, grad, expected in QUOTIENTS[dtype.type]:
+        weight = np.zeros(5, dtype)
+        options = {"maximize": through == "maximize"} | ({"clip_norm": 1e30} if through == "clip" else {})
+        opt = lrcore.SGD({"w": weight}, lr=1.0, **options)
+        grads = {"w": np.full(5, grad, dtype)}
+        if through == "accumulate":
+            opt.accumulate(grads)
+            info = opt.step(grad_scale=grad_scale)
+        else:
+            info = opt.step(grads, grad_scale=grad_scale)
+        sign = 1.0 if through == "maximize" else -1.0
+        factor = Fraction(1) / Fraction(grad_scale)
+        assert np.allclose(weight, sign * float(Fraction(float(dtype.type(grad))) * factor), rtol=1e-6, atol=0.0)
+        assert np.allclose(weight, sign * expected, rtol=1e-6 if dtype == np.float32 else 1e-2, atol=0.0)
+        if through == "clip":
+            assert math.isclose(info.grad_norm, abs(float(weight[0])) * 5**0.5, rel_tol=1e-6)
+
+
+@pytest.mark.parametrize("grad_scale", [1e-40, 1e-100, 1e-320])
+def test_a_gradient_that_is_too_large_for_its_scale_skips_the_step(grad_scale):
+    weight = np.zeros(3, np.float32)
+    opt = lrcore.SGD({"w": weight}, lr=1.0, skip_nonfinite=True)
+    assert not opt.step({"w": np.ones(3, np.float32)}, grad_scale=grad_scale).applied
+    assert not weight.any()
+
+
+def norms(dtype):
+    limits = np.finfo(dtype)
+    huge, least = float(limits.max) / 8, float(limits.smallest_subnormal) * 8
+    return [
+        huge,
+        huge**0.5,
+        float(limits.max) ** 0.5 * 3,
+        1.0,
+        float(limits.tiny) ** 0.5 / 3,
+        float(limits.tiny),
+        least,
+    ]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("norm_type", [1, 2, math.inf])
+@pytest.mark.parametrize("length", [3, 5000])
+def test_norms_of_extreme_gradients_have_the_bits_of_the_reference_and_clip(dtype, norm_type, length):
+    rng = np.random.default_rng(0)
+    for magnitude in norms(dtype):
+        grad = (rng.uniform(0.1, 1.0, length) * magnitude).astype(dtype)
+        clip_norm = max(1e-2 * magnitude, 5e-324)
+        for threads in (1, 2):
+            lrcore.set_num_threads(threads)
+            opt = lrcore.SGD({"w": np.zeros(length, dtype)}, lr=1.0, clip_norm=clip_norm, norm_type=norm_type)
+            info = opt.step({"w": grad})
+            assert info.grad_norm == reference.grad_norm([grad], norm_type)
+            exact = [Fraction(float(x)) for x in np.abs(grad)]
+            if norm_type == 2:
+                total = sum(x * x for x in exact)
+                norm = Fraction(math.isqrt(int(total * 4**1200))) / 2**1200
+            else:
+                norm = sum(exact) if norm_type == 1 else max(exact)
+            coefficient = Fraction(clip_norm) / (norm + Fraction(1e-6))
+            least = float(np.finfo(dtype).smallest_subnormal)
+            expected = [-float(x * min(coefficient, 1)) for x in exact]
+            assert np.allclose(opt.params["w"].astype(np.float64), expected, rtol=1e-5, atol=least)
+
+
+def test_a_norm_beyond_float64_is_told_as_infinite_and_clipped():
+    opt = lrcore.SGD({"w": np.zeros(4)}, lr=1.0, clip_norm=1.0, skip_nonfinite=True)
+    info = opt.step({"w": np.full(4, 1.7e308)})
+    assert (info.applied, info.grad_norm) == (True, math.inf)
+    assert np.allclose(opt.params["w"], -0.5)
+
+
+def test_a_clip_coefficient_below_float32_is_applied():
+    weight = np.zeros(4, np.float32)
+    opt = lrcore.SGD({"w": weight}, lr=1.0, clip_norm=1e-12)
+    opt.step({"w": np.full(4, 3e38, np.float32)})
+    assert np.allclose(weight, -5e-13, rtol=1e-6, atol=0.0)
+
+
+# Arguments with a number that no float32 is near, and what the message calls it.
+UNFIT = [
+    (lrcore.SGD, {"lr": 1e39}, "lr is 1e39"),
+    (lrcore.SGD, {"lr": 0.1, "momentum": 1e39}, "momentum is 1e39"),
+    (lrcore.SGD, {"lr": 1e30, "lr_scale": 1e10}, "lr is 1e40"),
+    (lrcore.SGD, {"lr": 0.1, "weight_decay": 1e39}, "weight_decay is 1e39"),
+    (lrcore.SGD, {"lr": 0.1, "clip_value": 1e-46}, "clip_value is 1e-46"),
+    (lrcore.SGD, {"lr": 0.1, "bounds": (1e39, None)}, "the lower of bounds is 1e39"),
+    (lrcore.SGD, {"lr": 0.1, "bounds": (None, -1e39)}, "the upper of bounds is -1e39"),
+    (lrcore.AdamW, {"lr": 1e20, "weight_decay": 1e20}, "1 - lr * weight_decay is -1e40"),
+    (lrcore.AdamW, {"lr": 1e20, "weight_decay": 1e20, "decay": "cautious"}, "lr * weight_decay is 1e40"),
+    (lrcore.Adam, {"lr": 1e38}, "lr is"),
+    (lrcore.Adam, {"eps": 1e-46}, "eps is 1e-46"),
+    (lrcore.RMSprop, {"eps": 1e39}, "eps is 1e39"),
+    (lrcore.RMSprop, {"lr": 1e39, "momentum": 0.9}, "lr is 1e39"),
+    (lrcore.Adagrad, {"lr": 1e39}, "lr is 1e39"),
+    (lrcore.Adagrad, {"initial_accumulator_value": 1e39}, "initial_accumulator_value is 1e39"),
+]
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+@pytest.mark.parametrize(("cls", "arguments", "message"), UNFIT, ids=[text for _, _, text in UNFIT])
+def test_a_number_that_the_dtype_cannot_hold_is_an_error_and_nothing_is_done(cls, arguments, message):
+    weight, grad = np.ones(3, np.float32), np.array([0.0, 1.0, -1.0], np.float32)
+    opt = cls({"w": weight}, **arguments)
+    with pytest.raises(
+        ValueError, match=rf"^param_groups\[0\]: {re.escape(message)}.* float32 number is near; allowed are 0 and"
+    ):
+        opt.step({"w": grad})
+    assert (weight.tolist(), opt.steps, dict(opt.state)) == ([1.0] * 3, 0, {})
+    cls({"w": np.ones(3)}, **arguments).step({"w": grad.astype(np.float64)})
