@@ -79,7 +79,8 @@ impl Accumulator {
         self.step.ready(&mut found, task, make_state)?;
         self.step.fold(task, weight.into())?;
         let sample = phase.map(|phase| self.sample(phase));
-        self.step.run(py, sample);
+        // SAFETY: nothing ran since the step was made ready.
+        unsafe { self.step.run(py, sample) };
         if let Some(sample) = sample {
             self.squares.grads += self.step.batch.sampled_squares(sample);
             self.squares.count += 1;

@@ -11,6 +11,7 @@ use numpy::npyffi::{self, NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_F_CONTIGUOUS, NPY_TY
 use pyo3::prelude::*;
 
 use super::dlpack::{Description, Exchange};
+use super::known::KnownTypes;
 use crate::engine::{Dtype, Span};
 
 /// What the arrays of an optimizer are.
@@ -20,7 +21,66 @@ pub(super) enum Source {
     Tensors(&'static Exchange),
 }
 
+/// Subclasses of NumPy's arrays whose elements are all that there is to an array.
+static PLAIN: KnownTypes = KnownTypes::new();
+
+impl Source {
+    /// Finds out what is to be known of an array's type before one of that type can be read. That may run Python code. An array of
+    /// a type of which it was not found out, or that can't be used, is read as one [without a format](Header::dtype).
+    #[inline]
+    pub(super) fn learn(self, array: &Bound<'_, PyAny>) -> PyResult<()> {
+        match self {
+            Self::Tensors(exchange) => exchange.learn(array),
+            Self::NumPy => {
+                if is_subclassed(array) && !PLAIN.contains(array) && !is_masked(array)? {
+                    PLAIN.add(array.get_type());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether it is an array of a subclass of NumPy's.
+#[inline]
+fn is_subclassed(object: &Bound<'_, PyAny>) -> bool {
+    let (py, pointer) = (object.py(), object.as_ptr());
+    // SAFETY: the object is alive; the checks read its type alone.
+    unsafe { npyffi::PyArray_CheckExact(py, pointer) == 0 && npyffi::PyArray_Check(py, pointer) != 0 }
+}
+
+/// Whether it is a masked array of NumPy. That may run Python code.
+#[cold]
+pub(super) fn is_masked(object: &Bound<'_, PyAny>) -> PyResult<bool> {
+    object.get_type().is_subclass(&object.py().import("numpy.ma")?.getattr("MaskedArray")?)
+}
+
+/// Whether anyone but the caller, who has one reference to it, can come to the memory of an array of NumPy: others have references to
+/// it, or to the array that it is a view of, or its memory is something else's. It runs no Python code.
+#[inline]
+pub(super) fn is_held(array: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: the array is alive.
+    unsafe { pyo3::ffi::Py_REFCNT(array.as_ptr()) > 1 || is_held_elsewhere(array.py(), array.as_ptr()) }
+}
+
+/// # Safety
+/// It is an object that lives.
+#[cold]
+unsafe fn is_held_elsewhere(py: Python<'_>, object: *mut pyo3::ffi::PyObject) -> bool {
+    // SAFETY: the caller's promise; the check reads the object's type alone.
+    if unsafe { npyffi::PyArray_Check(py, object) } == 0 {
+        return true;
+    }
+    // SAFETY: it is an array, as was checked, so its header is a `PyArrayObject`.
+    let base = unsafe { (*object.cast::<PyArrayObject>()).fields.base };
+    // SAFETY: an array owns a reference to its base, if it has one.
+    !base.is_null() && unsafe { pyo3::ffi::Py_REFCNT(base) > 1 || is_held_elsewhere(py, base) }
+}
+
 /// An array as it is now, for as long as the interpreter is held and no Python code runs.
+///
+/// Whoever keeps one, or what was read of one, sees to that: there is no owner whose reference would keep the memory from being freed or
+/// replaced, since an array can be given other memory while there are references to it.
 #[derive(Clone, Copy)]
 pub(super) struct Header<'a> {
     address: *mut u8,
@@ -46,13 +106,14 @@ pub(super) enum Whole {
 }
 
 impl<'a> Header<'a> {
-    /// The header of an object, if it is an array.
+    /// The header of an object, if it is an array. It runs no Python code.
     #[inline]
     pub(super) fn of(object: &'a Bound<'_, PyAny>, source: Source) -> Option<Self> {
         match source {
             Source::NumPy => Self::of_array(object),
             Source::Tensors(exchange) => match exchange.describe(object) {
-                Some(description) => Some(Self::of_tensor(&description)),
+                // SAFETY: the description is that of the object, which lives for 'a.
+                Some(description) => Some(unsafe { Self::of_tensor(&description) }),
                 None => exchange.is_tensor(object).then_some(Self::NOWHERE),
             },
         }
@@ -61,10 +122,11 @@ impl<'a> Header<'a> {
     #[inline]
     fn of_array(object: &'a Bound<'_, PyAny>) -> Option<Self> {
         // SAFETY: the object is alive; the check reads its type alone.
-        let is_array = unsafe { npyffi::PyArray_Check(object.py(), object.as_ptr()) } != 0;
-        if !is_array {
+        let is_exact = unsafe { npyffi::PyArray_CheckExact(object.py(), object.as_ptr()) } != 0;
+        if !is_exact && !is_subclassed(object) {
             return None;
         }
+        let is_known = is_exact || PLAIN.contains(object);
         // SAFETY: it is an array, so its header is a `PyArrayObject`, and it lives as long as the borrowed reference.
         let fields = unsafe { &(*object.as_ptr().cast::<PyArrayObject>()).fields };
         // SAFETY: an array always has a descriptor.
@@ -72,7 +134,7 @@ impl<'a> Header<'a> {
         let native = if cfg!(target_endian = "little") { b'<' } else { b'>' };
         let byteorder = descr.byteorder.cast_unsigned();
         let dtype = match descr.type_num {
-            _ if byteorder != b'=' && byteorder != native => None,
+            _ if !is_known || (byteorder != b'=' && byteorder != native) => None,
             n if n == NPY_TYPES::NPY_FLOAT as i32 => Some(Dtype::F32),
             n if n == NPY_TYPES::NPY_DOUBLE as i32 => Some(Dtype::F64),
             _ => None,
@@ -108,9 +170,13 @@ impl<'a> Header<'a> {
     };
 
     /// The header of a tensor; without a format if it has no memory here.
+    ///
+    /// # Safety
+    /// The description is that of a tensor which lives for 'a, and is given no other shape as long as the header is used.
     #[inline]
-    fn of_tensor(description: &Description) -> Self {
-        // SAFETY: the description has `axes` numbers there, which the tensor owns; on 64 bits they are of the same type.
+    unsafe fn of_tensor(description: &Description) -> Self {
+        // SAFETY: the description has `axes` numbers there, which the tensor owns, and the caller promised that they stay; on 64 bits
+        // they are of the same type.
         let axes = |first: *const i64| unsafe { numbers(first.cast::<isize>(), description.axes) };
         let (shape, strides) = (axes(description.shape), axes(description.strides));
         let here = Self { shape, strides, ..Self::NOWHERE };
@@ -173,6 +239,12 @@ impl<'a> Header<'a> {
         self.paired == other.paired
             && self.shape.len() == other.shape.len()
             && self.shape.iter().zip(other.shape).all(|(len, other)| len == other)
+    }
+
+    /// Whether it has the elements of another array, in the same order.
+    pub(super) fn is_same_memory(self, other: Self) -> bool {
+        let same = self.address == other.address && self.strides == other.strides || self.len() == 0;
+        same && self.is_shaped_like(other)
     }
 
     #[inline]
@@ -255,7 +327,7 @@ impl<'a> Header<'a> {
 
     /// The number that an array of one element holds, whatever its shape.
     pub(super) fn number(self) -> Option<f64> {
-        // SAFETY: the array is as its header says.
+        // SAFETY: the array is as its header says: whoever has one runs no Python code meanwhile.
         self.place().map(|place| unsafe { place.get() })
     }
 

@@ -4,10 +4,7 @@
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
 use std::ptr;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
-use pyo3::ffi::PyTypeObject;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -15,6 +12,7 @@ use pyo3::types::{PyCapsule, PyType};
 
 use super::buffers::Whole;
 use super::error;
+use super::known::KnownTypes;
 use crate::engine::Dtype;
 
 /// The library's tensors, and how they are read.
@@ -23,9 +21,11 @@ pub(super) struct Exchange {
     read: Read,
     /// What the type has where a subclass may say that operations on it are its own.
     dispatch: Option<Py<PyAny>>,
-    /// Subclasses that don't, and the one of them that was asked for last.
-    plain: Mutex<Vec<Py<PyType>>>,
-    last: AtomicPtr<PyTypeObject>,
+    /// Subclasses that don't.
+    plain: KnownTypes,
+    /// `storage_offset` as the library's own type has it, and the guard within which it calls no function of a subclass.
+    offset: Py<PyAny>,
+    guard: Py<PyAny>,
 }
 
 /// `DLPackDLTensorFromPyObjectNoSync`: fills in a description of a tensor, whose library goes on to own all that it points to.
@@ -80,8 +80,11 @@ impl Exchange {
             match functions.read {
                 Some(read) if functions.major == VERSION && usize::BITS == i64::BITS => {
                     let dispatch = kind.getattr(intern!(py, "__torch_dispatch__")).ok().map(Bound::unbind);
-                    let (plain, last) = (Mutex::default(), AtomicPtr::default());
-                    Ok(Self { kind: kind.clone().unbind(), read, dispatch, plain, last })
+                    let internals = py.import("torch")?.getattr("_C")?;
+                    let offset = internals.getattr("TensorBase")?.getattr("storage_offset")?.unbind();
+                    let guard = internals.getattr("DisableTorchFunction")?.unbind();
+                    let (kind, plain) = (kind.clone().unbind(), KnownTypes::new());
+                    Ok(Self { kind, read, dispatch, plain, offset, guard })
                 }
                 _ => Err(error::no_exchange(kind)),
             }
@@ -95,69 +98,77 @@ impl Exchange {
         unsafe { pyo3::ffi::PyObject_TypeCheck(object.as_ptr(), self.kind.as_ptr().cast()) != 0 }
     }
 
-    /// Whether it is a tensor of which a description can be had without running Python code.
+    /// Whether it is a tensor of which it is known that a description can be had without running Python code.
     #[inline]
     fn is_plain(&self, object: &Bound<'_, PyAny>) -> bool {
-        let kind = object.get_type_ptr();
-        kind.cast() == self.kind.as_ptr() || kind == self.last.load(Ordering::Relaxed) || self.is_plain_subclass(object)
+        object.get_type_ptr().cast() == self.kind.as_ptr() || self.plain.contains(object)
     }
 
-    #[cold]
-    fn is_plain_subclass(&self, object: &Bound<'_, PyAny>) -> bool {
-        if !self.is_tensor(object) {
-            return false;
-        }
-        let (py, kind) = (object.py(), object.get_type());
-        let Ok(mut plain) = self.plain.lock() else { return false };
-        if !plain.iter().any(|known| known.is(&kind)) {
-            let dispatch = kind.getattr(intern!(py, "__torch_dispatch__")).ok();
+    /// Finds out whether descriptions of objects of a type can be had without running Python code. That may run some.
+    #[inline]
+    pub(super) fn learn(&self, object: &Bound<'_, PyAny>) {
+        if !self.is_plain(object) && self.is_tensor(object) {
+            let kind = object.get_type();
+            let dispatch = kind.getattr(intern!(object.py(), "__torch_dispatch__")).ok();
             let same = match (&dispatch, &self.dispatch) {
                 (Some(own), Some(plain)) => own.is(plain),
                 (own, plain) => own.is_none() && plain.is_none(),
             };
-            if !same {
-                return false;
+            if same {
+                self.plain.add(kind);
             }
-            // It is kept, so that no other type can come to lie where it lies.
-            plain.push(kind.unbind());
         }
-        self.last.store(object.get_type_ptr(), Ordering::Relaxed);
-        true
     }
 
-    /// The description of a tensor; `None` if it has no memory to describe, or only its own code could say which.
+    /// The description of a tensor; `None` if it has no memory to describe, or if only its own code could say which, or might: see
+    /// [`learn`](Self::learn). It runs no Python code.
     #[inline]
     pub(super) fn describe(&self, object: &Bound<'_, PyAny>) -> Option<Description> {
         if !self.is_plain(object) {
             return None;
         }
         let mut description = MaybeUninit::uninit();
-        // SAFETY: the object is one of those that the function takes, and there is room for what it fills in.
+        // SAFETY: the object is a tensor, as `is_plain` says, which the function takes, and there is room for what it fills in.
         if unsafe { (self.read)(object.as_ptr().cast(), description.as_mut_ptr()) } != 0 {
             drop(PyErr::take(object.py()));
             return None;
         }
         // SAFETY: the function has filled it in, and says so.
         let mut description = unsafe { description.assume_init() };
-        if (description.data as usize) < LOW && is_freed(object, &description) {
+        if (description.data as usize) < LOW && self.is_freed(object, &description) {
             description.data = ptr::null_mut();
             description.byte_offset = 0;
         }
         Some(description)
     }
+
+    /// Whether a tensor lies at its offset, counted from null: then its memory was freed.
+    ///
+    /// Only compiled code runs. The function is the library's own, and within the guard it asks neither the tensor's class nor a mode
+    /// that is in force; and no collection of garbage begins, which would run finalizers.
+    #[cold]
+    fn is_freed(&self, object: &Bound<'_, PyAny>, description: &Description) -> bool {
+        let (py, bytes) = (object.py(), usize::from(description.bits / 8) * usize::from(description.lanes));
+        let offset = || {
+            let guard = self.guard.bind(py).call0()?;
+            guard.call_method0(intern!(py, "__enter__"))?;
+            let offset = self.offset.bind(py).call1((object,)).and_then(|offset| offset.extract::<usize>());
+            guard.call_method1(intern!(py, "__exit__"), (py.None(), py.None(), py.None()))?;
+            offset
+        };
+        // SAFETY: the interpreter is held.
+        let collects = unsafe { pyo3::ffi::PyGC_Disable() } != 0;
+        let is_freed = offset().map_or(true, |offset| offset.wrapping_mul(bytes) == description.data as usize);
+        if collects {
+            // SAFETY: as above.
+            unsafe { pyo3::ffi::PyGC_Enable() };
+        }
+        is_freed
+    }
 }
 
 /// Hardly any memory has addresses below this, but a tensor whose memory was freed lies where its offset is, counted from null.
 const LOW: usize = 1 << 32;
-
-#[cold]
-fn is_freed(object: &Bound<'_, PyAny>, description: &Description) -> bool {
-    let bytes = usize::from(description.bits / 8) * usize::from(description.lanes);
-    let number = |of: &Bound<'_, PyAny>, method| of.call_method0(method)?.extract::<usize>();
-    let is_at_its_offset = || Ok::<_, PyErr>(number(object, "storage_offset")? * bytes == description.data as usize);
-    let has_none = || Ok::<_, PyErr>(number(&object.call_method0("untyped_storage")?, "data_ptr")? == 0);
-    is_at_its_offset().unwrap_or(true) && has_none().unwrap_or(true)
-}
 
 impl Description {
     /// Where the first element lies, if that is in the memory of this process.

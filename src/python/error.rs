@@ -57,6 +57,19 @@ pub(super) fn not_a_gradient(place: &str, given: &Bound<'_, PyAny>) -> PyErr {
     type_error(format!("{place} must be a NumPy array, or None to skip it, got {}", described(given)))
 }
 
+pub(super) fn masked(place: &str, is_grad: bool) -> PyErr {
+    let remedy = if is_grad { "give grads.filled(0.0)" } else { "give its data, weights.data" };
+    type_error(format!("{place} is a masked array, whose mask a step would ignore: {remedy}"))
+}
+
+/// A container gives another array each time.
+pub(super) fn not_kept(place: &str) -> PyErr {
+    value(format!(
+        "{place} is another array at each access, with memory of its own, so that no step would have an effect: hold the arrays in a \
+         dict(…) or list(…) of the container, and give that as params"
+    ))
+}
+
 pub(super) fn no_gradients() -> PyErr {
     type_error("grads must have the structure of params, got None")
 }
@@ -163,6 +176,11 @@ pub(super) fn unexpected(place: &str, is_new: bool) -> PyErr {
 
 pub(super) fn gone(place: &str) -> PyErr {
     value(format!("{place} is gone since the optimizer was made"))
+}
+
+/// Counts that are others each time they are read.
+pub(super) fn counts_change() -> PyErr {
+    PyRuntimeError::new_err("counts in the state of a parameter are changed while they are read")
 }
 
 /// A number of a group that arrays of a dtype can't be computed with.

@@ -24,6 +24,7 @@ impl Found<'_> {
     /// Puts a gradient that is to be read as the conjugates, or the negatives, of what its memory holds in memory of its own.
     /// Returns whether it looks as if it might be such a one.
     pub(super) fn resolve(&mut self, source: Source) -> PyResult<bool> {
+        source.learn(&self.grad)?;
         if !Header::of(&self.grad, source).is_some_and(Header::may_be_lazy) {
             return Ok(false);
         }

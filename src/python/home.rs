@@ -57,13 +57,16 @@ impl Home {
 }
 
 impl State {
-    /// Reads the state from its home, for a rule with arrays of these names. Returns whether it is what it was, and no Python code
-    /// ran.
-    pub(super) fn fetch(
+    /// Looks up the arrays of the state in its home, for a rule with arrays of these names. Python code may run: keys are compared, and
+    /// counts that can't be read where they lie are made anew. With `certain`, counts are taken to be as readable as before.
+    ///
+    /// Returns whether all are the objects that they were.
+    pub(super) fn look_up(
         &mut self,
         py: Python<'_>,
         names: &'static [&'static str],
         keys: &[Py<PyString>],
+        certain: bool,
         terms: Terms<'_>,
     ) -> PyResult<bool> {
         let Some(home) = &mut self.home else { return Ok(true) };
@@ -77,15 +80,30 @@ impl State {
             self.names = if found.is_some() { names } else { &[] };
             self.arrays = found.unwrap_or_default().into_iter().map(Bound::unbind).collect();
         }
-        self.t = match &mut home.steps {
-            Some(steps) => steps.load(mapping, intern!(py, "step"), terms)?,
-            None => u64::from(!self.arrays.is_empty()),
-        };
+        if let Some(steps) = &mut home.steps {
+            steps.look_up(mapping, intern!(py, "step"), certain, terms)?;
+        }
         if terms.averages {
             self.average = array_in(mapping, intern!(py, AVERAGE_NAME))?.map(Bound::unbind);
-            self.averaged = home.averaged.load(mapping, intern!(py, "averaged"), terms)?;
+            home.averaged.look_up(mapping, intern!(py, "averaged"), certain, terms)?;
         }
         Ok(held && !home.is_fresh())
+    }
+
+    /// Reads the counts that were looked up, and remembers where they lie. It runs no Python code. Returns false if one can't be
+    /// read.
+    pub(super) fn read_counts(&mut self, py: Python<'_>, terms: Terms<'_>) -> bool {
+        let Some(home) = &mut self.home else { return true };
+        let steps = match &mut home.steps {
+            Some(steps) => steps.read(py, terms.source),
+            None => Some(u64::from(!self.arrays.is_empty())),
+        };
+        let averaged = if terms.averages { home.averaged.read(py, terms.source) } else { Some(self.averaged) };
+        if let Some((steps, averaged)) = steps.zip(averaged) {
+            (self.t, self.averaged) = (steps, averaged);
+            return true;
+        }
+        false
     }
 
     /// Looks for an array in the home.
@@ -94,9 +112,11 @@ impl State {
         (!array.is_none()).then(|| array.unbind())
     }
 
-    /// Puts what a step has made, and its counts, into the home. Without a source the interpreter was held, and no Python code
-    /// ran, since it was read.
-    pub(super) fn keep(&mut self, py: Python<'_>, made: bool, source: Option<Source>) -> PyResult<()> {
+    /// Puts what a step has made, and its counts, into the home. With a source counts are looked for again.
+    ///
+    /// # Safety
+    /// Without a source, the interpreter was held and no Python code ran since the counts were [read](Self::read_counts).
+    pub(super) unsafe fn keep(&mut self, py: Python<'_>, made: bool, source: Option<Source>) -> PyResult<()> {
         let Some(home) = &mut self.home else { return Ok(()) };
         let mapping = home.mapping.bind(py);
         if made {
@@ -108,10 +128,12 @@ impl State {
             }
         }
         if let Some(steps) = &mut home.steps {
-            steps.store(mapping, intern!(py, "step"), self.t, source)?;
+            // SAFETY: the caller's promise.
+            unsafe { steps.store(mapping, intern!(py, "step"), self.t, source)? };
         }
         if self.average.is_some() {
-            home.averaged.store(mapping, intern!(py, "averaged"), self.averaged, source)?;
+            // SAFETY: the caller's promise.
+            unsafe { home.averaged.store(mapping, intern!(py, "averaged"), self.averaged, source)? };
         }
         Ok(())
     }
@@ -120,6 +142,14 @@ impl State {
 /// What a mapping has under a key, unless that is nothing.
 fn array_in<'py>(mapping: &Bound<'py, PyDict>, key: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, PyAny>>> {
     Ok(mapping.get_item(key)?.filter(|array| !array.is_none()))
+}
+
+/// The number that an array is, and where it lies, if counts can be kept there.
+fn count_of(array: &Bound<'_, PyAny>, source: Source) -> Option<(f64, Place)> {
+    let header = Header::of(array, source)?;
+    let count = header.number()?;
+    let counts_on = header.dtype() != Some(Dtype::F32) || count < FLOAT32_COUNTS;
+    header.place().filter(|_| counts_on).map(|place| (count, place))
 }
 
 /// Counts up to this have a number of `float32` each.
@@ -132,30 +162,46 @@ fn whole(number: f64) -> u64 {
 }
 
 impl Counter {
-    fn load(&mut self, mapping: &Bound<'_, PyDict>, key: &Bound<'_, PyString>, terms: Terms<'_>) -> PyResult<u64> {
-        let py = mapping.py();
+    /// Looks up the count, and makes one if there is none that can be read and written where it lies.
+    #[expect(clippy::cast_precision_loss, reason = "nobody counts to 2⁵³")]
+    fn look_up(
+        &mut self,
+        mapping: &Bound<'_, PyDict>,
+        key: &Bound<'_, PyString>,
+        certain: bool,
+        terms: Terms<'_>,
+    ) -> PyResult<()> {
         let given = mapping.get_item(key)?;
-        if let Some(array) = &given
-            && let Some(header) = Header::of(array, terms.source)
-            && let Some(count) = header.number()
-            && (header.dtype() != Some(Dtype::F32) || count < FLOAT32_COUNTS)
-        {
-            if !self.array.as_ref().is_some_and(|held| held.is(array)) {
-                self.array = Some(array.clone().unbind());
-            }
-            self.fresh = false;
-            self.place = header.place();
-            return Ok(whole(count));
+        let is_same = given.as_ref().is_some_and(|given| self.array.as_ref().is_some_and(|held| held.is(given)));
+        if is_same && certain && !self.fresh {
+            return Ok(());
         }
-        let count = given.map_or(Ok(0.0), |number| number.extract::<f64>())?;
-        self.array = Some(terms.make_count.call1(py, (count,))?);
+        if let Some(array) = &given {
+            terms.source.learn(array)?;
+            if count_of(array, terms.source).is_some() {
+                self.array = Some(array.clone().unbind());
+                self.fresh = false;
+                return Ok(());
+            }
+        }
+        // As a count: NaN is none.
+        let count = whole(given.map_or(Ok(0.0), |number| number.extract::<f64>())?);
+        self.array = Some(terms.make_count.call1(mapping.py(), (count as f64,))?);
         self.fresh = true;
-        self.place = None;
-        Ok(whole(count))
+        Ok(())
     }
 
+    /// Reads the count that was looked up, and remembers where it lies. It runs no Python code.
+    fn read(&mut self, py: Python<'_>, source: Source) -> Option<u64> {
+        let (count, place) = count_of(self.array.as_ref()?.bind(py), source)?;
+        self.place = Some(place);
+        Some(whole(count))
+    }
+
+    /// # Safety
+    /// Without a source, the interpreter was held and no Python code ran since the count was [read](Self::read).
     #[expect(clippy::cast_precision_loss, reason = "nobody counts to 2⁵³")]
-    fn store(
+    unsafe fn store(
         &mut self,
         mapping: &Bound<'_, PyDict>,
         key: &Bound<'_, PyString>,
@@ -172,7 +218,8 @@ impl Counter {
             self.place = Header::of(array, source).and_then(Header::place);
         }
         if let Some(place) = &self.place {
-            // SAFETY: it was read from the array just now, or since then no code ran that could have moved it, as `keep` is told.
+            // SAFETY: it was read from the array just now, or as the caller promised nobody could move it since. Nobody else uses it: the
+            // interpreter is held.
             unsafe { place.set(count as f64) };
         }
         Ok(())

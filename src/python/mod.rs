@@ -8,6 +8,7 @@ mod error;
 mod functions;
 mod gradients;
 mod home;
+mod known;
 mod operands;
 mod parameter;
 mod step;

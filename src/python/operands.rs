@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 
-use super::buffers::{Header, Source};
+use super::buffers::{Header, Source, is_masked};
 use super::error;
 use super::parameter::Parameter;
 use crate::engine::{AVERAGE, Access, Axis, Dtype, GRAD, Layout, OPERANDS, STATE, Span, Tensor, WEIGHT};
@@ -93,7 +93,7 @@ impl<'a> Operands<'a> {
     /// The tensor of a step.
     ///
     /// # Safety
-    /// The operands are alive, don't overlap, and are not resized or used by others for as long as the tensor is used.
+    /// The operands don't overlap, and are neither freed, given other memory, nor used by others for as long as the tensor is used.
     #[inline]
     pub(super) unsafe fn tensor(&self) -> Tensor<'static> {
         let mut pointers = [std::ptr::null_mut(); OPERANDS];
@@ -192,6 +192,9 @@ impl Problem {
     ) -> PyErr {
         let place = places.place(operand);
         match self {
+            Self::Dtype | Self::OtherDtype if is_masked(array).unwrap_or(false) => {
+                error::masked(&place, operand == GRAD)
+            }
             Self::Nowhere => error::nowhere(&place, array),
             Self::Dtype => error::bad_dtype(&place, array),
             Self::OtherDtype if operand == GRAD => {

@@ -119,6 +119,7 @@ impl Step {
                 one.grad = array;
             }
             one.resolve(task.source)?;
+            one.learn(task.source, &task.parameters[one.parameter])?;
         }
         self.prepare(found, task)?;
         if self.batch.len() == found.len() {
@@ -132,6 +133,7 @@ impl Step {
                 let py = found.weight.py();
                 let make = |initial: f64| make_state.call1(py, (&found.weight, initial));
                 found.made = Some(Box::new(state.turned_into(py, &**update, lacks_average, make)?));
+                found.learn(task.source, &task.parameters[found.parameter])?;
             }
         }
         self.prepare(found, task)?;
@@ -182,7 +184,7 @@ impl Step {
                 Unmoved::AllButGrad(address) if self.read.len() == found.len() => {
                     moved = true;
                     self.read[i] = self.read[i].moved_to(address as usize);
-                    // SAFETY: the gradient is an array of the same format and size, and as in `prepare_once` for the rest.
+                    // SAFETY: the gradient is an array of the same format and size, read just now; as in `prepare_once` for the rest.
                     unsafe { tensor.move_grad(address) };
                 }
                 _ => return Ok(false),
@@ -203,20 +205,30 @@ impl Step {
     }
 
     /// Moves the tensors of the batch by its kernels.
-    pub(super) fn run(&mut self, py: Python<'_>, sample: Option<Sample>) {
+    ///
+    /// # Safety
+    /// No Python code ran since the batch was made [ready](Self::ready). While the interpreter is given up, other threads free, move and
+    /// write no memory of the arrays: users are told not to.
+    pub(super) unsafe fn run(&mut self, py: Python<'_>, sample: Option<Sample>) {
         let kernels = &self.kernels;
         detached(py, &mut self.batch, |batch| batch.run(kernels, sample));
     }
 
     /// [Moves the tensors](Self::run), and returns what it did to each, and how many elements that has.
-    pub(super) fn run_with_stats(&mut self, py: Python<'_>, sample: Option<Sample>) -> Vec<(usize, Stats)> {
+    ///
+    /// # Safety
+    /// As [`run`](Self::run).
+    pub(super) unsafe fn run_with_stats(&mut self, py: Python<'_>, sample: Option<Sample>) -> Vec<(usize, Stats)> {
         let kernels = &self.kernels;
         let stats = detached(py, &mut self.batch, |batch| batch.run_with_stats(kernels, sample));
         self.batch.tensors_mut().map(|tensor| tensor.len()).zip(stats).collect()
     }
 
     /// The norm of the gradients, multiplied by a factor.
-    pub(super) fn grad_norm(&mut self, py: Python<'_>, norm: Norm, scale: Factor) -> Factor {
+    ///
+    /// # Safety
+    /// As [`run`](Self::run).
+    pub(super) unsafe fn grad_norm(&mut self, py: Python<'_>, norm: Norm, scale: Factor) -> Factor {
         detached(py, &mut self.batch, |batch| batch.grad_norm(norm, scale))
     }
 
@@ -269,8 +281,9 @@ impl Step {
             }
             let slot = self.kinds.len() - 1;
             self.tensors.push((one.parameter, slot));
-            // SAFETY: `found` and `parameters` keep the arrays alive, and the step is not taken unless `check_overlaps` finds
-            // that nothing overlaps. Other threads must not resize the arrays during a step: the documentation says so.
+            // SAFETY: the step is not taken unless `check_overlaps` finds that nothing overlaps. The batch is used by `run` and its
+            // like alone, whose callers promise that no Python code ran since this, which could free an array or give it other
+            // memory: the references in `found` and `parameters` keep it alive, but not where it is.
             self.batch.push(unsafe { operands.tensor() }, slot, one.parameter);
         }
         self.check_overlaps(found, task)
@@ -322,6 +335,13 @@ impl<'py> Found<'py> {
         let arrays =
             iter::once((WEIGHT, &self.weight)).chain(iter::once((GRAD, &self.grad))).chain(states).chain(average);
         Operands::read(source, &arrays, zeroed, &located)
+    }
+
+    /// Finds out what is to be known of the types of all arrays before they can be read, which may run Python code.
+    fn learn(&self, source: Source, parameter: &Parameter) -> PyResult<()> {
+        let (py, state) = (self.weight.py(), self.state(parameter));
+        [&self.weight, &self.grad].into_iter().try_for_each(|array| source.learn(array))?;
+        state.arrays.iter().chain(&state.average).try_for_each(|array| source.learn(array.bind(py)))
     }
 
     fn operand(&self, located: Located<'_>, operand: usize) -> Option<Bound<'py, PyAny>> {

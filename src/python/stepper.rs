@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyMapping, PyString, PyTuple, PyType};
 
 use super::accumulator::{Accumulator, Waiting};
-use super::buffers::{Header, Source};
+use super::buffers::{Header, Source, is_held};
 use super::dlpack::Exchange;
 use super::error;
 use super::gradients::{Form, Found, Groups};
@@ -133,6 +133,12 @@ impl Stepper {
         })?;
         if places.is_empty() && stepper.library.is_none() {
             return Err(error::empty(&root));
+        }
+        for array in &arrays {
+            stepper.source.learn(array)?;
+        }
+        if stepper.library.is_none() {
+            check_same_again(params, &node, &root, &places, (first, &arrays))?;
         }
         let prefix = (form != Form::Single).then_some(name);
         stepper.name(&mut places, prefix, params.cast::<PyMapping>().is_ok(), &root)?;
@@ -332,8 +338,10 @@ impl Stepper {
             groups.find(grads, parameters.len())?
         };
         let mut as_it_was = true;
+        if library.is_none() {
+            check_held(&found, parameters, form)?;
+        }
         if let Some(Library { make_count, .. }) = library {
-            // Python code may run in this, so it comes before anything is read that must not change.
             let terms = Terms { source: *source, make_count, averages: options.average.is_some() };
             as_it_was = fetch(py, &mut found, parameters, recipes, terms)?;
         }
@@ -341,13 +349,14 @@ impl Stepper {
         let scale = if own { scale.over(accumulator.divisor().into()) } else { scale };
         let (average, number) = (options.average, *taken + 1);
         let task = Task { form, source: *source, parameters, recipes, average, number, zero_grads: own };
-        // Whether the interpreter is held and no Python code runs until the end: then memory stays where it lies.
+        // Whether the interpreter is held and no Python code runs from the reading of counts to the end: then memory stays where it lies.
         let mut held = step.ready(&mut found, task, make_state)? && step.is_short() && as_it_was;
         *report = Report::default();
         let factor = match options.norm {
             None => scale,
             Some(norm) => {
-                let mut value = step.grad_norm(py, norm, scale);
+                // SAFETY: nothing ran since the step was made ready.
+                let mut value = unsafe { step.grad_norm(py, norm, scale) };
                 // Where a norm is larger than the largest number of a dtype, or is no number, an element may be.
                 let may_be_bad = options.skip_nonfinite && !value.is_at_most(step.batch.largest_of_dtypes());
                 let bad = if may_be_bad { step.batch.first_nonfinite(scale) } else { None };
@@ -379,31 +388,20 @@ impl Stepper {
         step.fold(task, factor)?;
         let sample = if own { accumulator.sampled() } else { None };
         if options.stats {
-            let stats = step.run_with_stats(py, sample);
+            // SAFETY: nothing ran since the step was made ready; to compute a norm and to fold run no Python code.
+            let stats = unsafe { step.run_with_stats(py, sample) };
             report.stats = found.iter().zip(stats).map(|(found, (len, stats))| (found.parameter, len, stats)).collect();
         } else {
-            step.run(py, sample);
+            // SAFETY: as above.
+            unsafe { step.run(py, sample) };
         }
         report.squares = sample.and_then(|sample| accumulator.squares(sample, step.batch.sampled_squares(sample)));
         let touched = library.as_ref().map(|library| {
             let weights = found.iter().map(|one| one.weight.clone());
             (library, weights.chain(zeroed(&found, task)).collect::<Vec<_>>())
         });
-        for found in found {
-            let state = &mut parameters[found.parameter].state;
-            let is_new = found.made.is_some() || state.home.as_ref().is_some_and(|home| home.is_fresh());
-            if is_new {
-                report.made.push(found.parameter);
-            }
-            if let Some(made) = found.made {
-                state.becomes(*made);
-            }
-            state.t += 1;
-            if average.is_some_and(|average| average.share(number, state.averaged).is_some()) {
-                state.averaged += 1;
-            }
-            state.keep(py, is_new, (!held).then_some(*source))?;
-        }
+        // SAFETY: where all is held, nothing ran since counts were read: state was neither made nor is it new.
+        unsafe { count(py, &mut found, parameters, (average, number), &mut report.made, (!held).then_some(*source))? };
         accumulator.forget(own);
         *taken += 1;
         if let Some((Library { written, .. }, tensors)) = touched {
@@ -423,6 +421,7 @@ impl Stepper {
             return Err(error::uneven(accumulator.mean_weight(), weight));
         }
         let (found, form) = groups.find(grads, parameters.len())?;
+        check_held(&found, parameters, form)?;
         let source = Source::NumPy;
         let task = Task { form, source, parameters, recipes, average: None, number: 1, zero_grads: false };
         if (0..recipes.len()).any(|group| task.zeroes(group)) {
@@ -534,8 +533,43 @@ fn locate(array: &Bound<'_, PyAny>) -> PyResult<Option<(Vec<usize>, f64)>> {
     Ok(Some((place, value)))
 }
 
-/// Resolves gradients of a library, and has the state of their parameters where steps read it. Returns whether all is what it was,
-/// and no Python code ran.
+/// Checks that a structure gives the same memory each time that it is read, if not the same arrays. What it gave first is alive, so
+/// memory that was made for it is not that of another.
+fn check_same_again(
+    params: &Bound<'_, PyAny>,
+    node: &Node,
+    root: &str,
+    places: &[Place],
+    (first, arrays): (usize, &[Bound<'_, PyAny>]),
+) -> PyResult<()> {
+    let mut other = None;
+    let walked = node.walk(params.clone(), params.clone(), &mut |leaf, again, _| {
+        let array = &arrays[leaf - first];
+        let header = |array| Header::of(array, Source::NumPy);
+        if !again.is(array) && !header(array).zip(header(&again)).is_some_and(|(one, other)| one.is_same_memory(other))
+        {
+            other = other.or(Some(leaf - first));
+        }
+    });
+    walked.map_err(|fault| fault.into_error(params.py(), root, root))?;
+    other.map_or(Ok(()), |other| Err(error::not_kept(&format!("{root}{}", places[other].path))))
+}
+
+/// Checks that someone else has the weights, so that what is done to them can be seen.
+fn check_held(found: &[Found<'_>], parameters: &[Parameter], form: Form) -> PyResult<()> {
+    match found.iter().find(|one| !is_held(&one.weight)) {
+        None => Ok(()),
+        Some(one) => {
+            let parameter = &parameters[one.parameter];
+            Err(error::not_kept(&Located { parameter, state: &State::NONE, form }.place(WEIGHT)))
+        }
+    }
+}
+
+/// Resolves gradients of a library, and has the state of their parameters where steps read it. Returns whether all is what it was.
+///
+/// What may run Python code comes first; then counts are read, and nothing runs until whoever called this does something. So where they
+/// lie is known for certain if the step runs no Python code either.
 fn fetch(
     py: Python<'_>,
     found: &mut [Found<'_>],
@@ -549,12 +583,51 @@ fn fetch(
         as_it_was &= !*known;
         *known = *known && one.resolve(terms.source)?;
     }
-    for one in found {
-        let Parameter { group, state, .. } = &mut parameters[one.parameter];
-        let Recipe { update: Some((update, _)), keys } = &recipes[*group] else { continue };
-        as_it_was &= state.fetch(py, update.state(), keys, terms)?;
+    // A second time if a count can't be read any more that was readable at the step before.
+    for certain in [true, false] {
+        for one in &*found {
+            let Parameter { group, state, .. } = &mut parameters[one.parameter];
+            let Recipe { update: Some((update, _)), keys } = &recipes[*group] else { continue };
+            as_it_was &= state.look_up(py, update.state(), keys, certain, terms)?;
+        }
+        if found.iter().all(|one| parameters[one.parameter].state.read_counts(py, terms)) {
+            return Ok(as_it_was);
+        }
     }
-    Ok(as_it_was)
+    Err(error::counts_change())
+}
+
+/// Counts a step for the parameters that it moved, gives them the state that was made for them, and adds their numbers to `made`.
+///
+/// What was found is dropped by the caller, at the end: what is freed then may run Python code.
+///
+/// # Safety
+/// That of [`State::keep`], which the source is for.
+unsafe fn count(
+    py: Python<'_>,
+    found: &mut [Found<'_>],
+    parameters: &mut [Parameter],
+    (average, number): (Option<Average>, u64),
+    made: &mut Vec<usize>,
+    source: Option<Source>,
+) -> PyResult<()> {
+    for found in found {
+        let state = &mut parameters[found.parameter].state;
+        let is_new = found.made.is_some() || state.home.as_ref().is_some_and(|home| home.is_fresh());
+        if is_new {
+            made.push(found.parameter);
+        }
+        if let Some(made) = found.made.take() {
+            state.becomes(*made);
+        }
+        state.t += 1;
+        if average.is_some_and(|average| average.share(number, state.averaged).is_some()) {
+            state.averaged += 1;
+        }
+        // SAFETY: the caller's promise.
+        unsafe { state.keep(py, is_new, source)? };
+    }
+    Ok(())
 }
 
 /// The gradients that a step sets to zero.
