@@ -124,6 +124,24 @@ def walk(opt, scheduler, steps):
 
 # From torch
 
+
+def warmed_up(m, opt, milestone=5):
+    return m.SequentialLR(opt, [m.LinearLR(opt, 0.1, total_iters=5), m.CosineAnnealingLR(opt, 20)], [milestone])
+
+
+# PyTorch begins the first part of a sequence within another by a step of its own.
+FIRST = {
+    "ExponentialLR": lambda m, opt: m.ExponentialLR(opt, 0.9),
+    "MultiplicativeLR": lambda m, opt: m.MultiplicativeLR(opt, lambda step: 1.0 - 1.0 / (step + 2)),
+    "PolynomialLR": lambda m, opt: m.PolynomialLR(opt, total_iters=20, power=2.0),
+    "CosineAnnealingLR": lambda m, opt: m.CosineAnnealingLR(opt, T_max=15, eta_min=0.01),
+    "CosineAnnealingLR of a step": lambda m, opt: m.CosineAnnealingLR(opt, T_max=1, eta_min=0.01),
+    "CosineAnnealingWarmRestarts": lambda m, opt: m.CosineAnnealingWarmRestarts(opt, T_0=5, T_mult=2, eta_min=0.01),
+    "ConstantLR": lambda m, opt: m.ConstantLR(opt, factor=0.25, total_iters=4),
+    "MultiStepLR": lambda m, opt: m.MultiStepLR(opt, [0, 3, 9], gamma=0.3),
+    "CyclicLR": lambda m, opt: m.CyclicLR(opt, 0.1, 0.4, 5),
+    "ScheduleLR": lambda _, opt: to_torch(Cosine(0.1, steps=20).warmup(3), opt),
+}
 SCHEDULERS = {
     "LambdaLR": lambda m, opt: m.LambdaLR(opt, lambda step: 0.95**step),
     "LambdaLR of several": lambda m, opt: m.LambdaLR(opt, [lambda step, k=k: k / (1 + step) for k in (1, 2)]),
@@ -154,6 +172,9 @@ SCHEDULERS = {
     "SequentialLR from its second": lambda m, opt: m.SequentialLR(
         opt, [m.ConstantLR(opt), m.StepLR(opt, 4, 0.5), m.LambdaLR(opt, lambda step: 1 / (1 + step))], [0, 10]
     ),
+    "SequentialLR into no steps": lambda m, opt: m.SequentialLR(
+        opt, [m.StepLR(opt, 2, 0.5), m.ConstantLR(opt, total_iters=0)], [10]
+    ),
     "SequentialLR with a skip": lambda m, opt: m.SequentialLR(
         opt, [m.StepLR(opt, 2, 0.5), m.ConstantLR(opt), m.PolynomialLR(opt, 9)], [10, 10]
     ),
@@ -176,6 +197,34 @@ SCHEDULERS = {
     "ChainedScheduler with a cosine": lambda m, opt: m.ChainedScheduler(
         [m.LinearLR(opt, 0.1, total_iters=5), m.CosineAnnealingLR(opt, T_max=25)]
     ),
+    "ChainedScheduler within one": lambda m, opt: m.ChainedScheduler(
+        [m.ChainedScheduler([m.StepLR(opt, 3), m.LinearLR(opt)]), m.ExponentialLR(opt, 0.9)]
+    ),
+    "SequentialLR in a ChainedScheduler": lambda m, opt: m.ChainedScheduler([warmed_up(m, opt)]),
+    "SequentialLR within one": lambda m, opt: m.SequentialLR(opt, [warmed_up(m, opt), m.ConstantLR(opt, 0.5)], [40]),
+    "SequentialLR within one, three deep": lambda m, opt: m.SequentialLR(
+        opt, [m.SequentialLR(opt, [warmed_up(m, opt), m.StepLR(opt, 3, 0.5)], [30]), m.ExponentialLR(opt, 0.9)], [40]
+    ),
+    "SequentialLR whose first part has begun": lambda m, opt: m.SequentialLR(
+        opt, [m.SequentialLR(opt, [warmed_up(m, opt, 1), m.StepLR(opt, 3, 0.5)], [9])], []
+    ),
+    "SequentialLR whose part begins at once": lambda m, opt: m.SequentialLR(
+        opt, [m.SequentialLR(opt, [warmed_up(m, opt, 2), m.StepLR(opt, 3, 0.5)], [9])], []
+    ),
+    "SequentialLR of a ChainedScheduler": lambda m, opt: m.SequentialLR(
+        opt, [m.ChainedScheduler([m.LinearLR(opt, total_iters=5), m.CosineAnnealingLR(opt, 9)]), m.StepLR(opt, 9)], [50]
+    ),
+    "SequentialLR of a ChainedScheduler of one": lambda m, opt: m.SequentialLR(
+        opt,
+        [m.SequentialLR(opt, [m.ChainedScheduler([warmed_up(m, opt)]), m.StepLR(opt, 9)], [20])],
+        [],
+    ),
+    **{
+        f"SequentialLR within one, from {name}": lambda m, opt, make=make: m.SequentialLR(
+            opt, [m.SequentialLR(opt, [make(m, opt), m.StepLR(opt, 3, 0.5)], [30]), m.ExponentialLR(opt, 0.9)], [40]
+        )
+        for name, make in FIRST.items()
+    },
     "ScheduleLR": lambda _, opt: to_torch(Cosine(0.1, steps=20).warmup(3), opt),
     "ScheduleLR of several": lambda _, opt: to_torch([Cosine(0.1, steps=20), 0.5], opt),
     "ScheduleLR with ratios": lambda _, opt: to_torch(Cosine(0.1, steps=20), opt, keep_ratios=True),
@@ -185,6 +234,8 @@ SCHEDULERS = {
 }  # fmt: skip
 
 
+# PyTorch warns of the steps that it takes itself as it makes a sequence within another.
+@pytest.mark.filterwarnings("ignore:Detected call of")
 @pytest.mark.parametrize("make", SCHEDULERS.values(), ids=SCHEDULERS)
 def test_a_schedule_from_torch_has_torchs_rates(torch, make):
     opt = sgd(torch, 0.1, 0.3, momentum=0.9)
@@ -192,9 +243,11 @@ def test_a_schedule_from_torch_has_torchs_rates(torch, make):
     courses = from_torch(scheduler)
     seen = walk(opt, scheduler, 60)
     for group, schedule in enumerate(courses if isinstance(courses, tuple) else (courses, courses)):
-        assert schedule.values(60) == pytest.approx(seen[:, group], rel=1e-9, abs=1e-12)
+        assert schedule.values(60) == pytest.approx(seen[:, group], rel=1e-12, abs=1e-12)
 
 
+# PyTorch warns of the steps that it takes itself as it makes a sequence within another.
+@pytest.mark.filterwarnings("ignore:Detected call of")
 @pytest.mark.parametrize("make", SCHEDULERS.values(), ids=SCHEDULERS)
 def test_a_schedule_from_torch_begins_where_the_scheduler_did(torch, make):
     opt = sgd(torch, 0.1, 0.3, momentum=0.9)
@@ -276,8 +329,15 @@ def refused_from_torch(torch):
     yield chain, ValueError, "from_torch: a ChainedScheduler with a CosineAnnealingLR and a LinearLR that is not back"
     chain = m.ChainedScheduler([m.LinearLR(opt), m.CosineAnnealingLR(opt, 9, eta_min=0.1)])
     yield chain, ValueError, "from_torch: a ChainedScheduler with a CosineAnnealingLR that has an eta_min"
-    chain = m.ChainedScheduler([m.ChainedScheduler([m.StepLR(other, 3)]), m.LinearLR(other)])
-    yield chain, ValueError, "from_torch: ChainedScheduler within ChainedScheduler is no"
+    chain = m.ChainedScheduler([warmed_up(m, other), m.LinearLR(other)])
+    yield chain, ValueError, "from_torch: a ChainedScheduler with a SequentialLR, which overwrites rates, has no"
+    for part in (warmed_up(m, other), m.ChainedScheduler([m.LinearLR(other)])):
+        outer = m.SequentialLR(other, [m.StepLR(other, 3), part], [2])
+        message = f"from_torch: a {type(part).__name__} within a SequentialLR must be its first part; PyTorch raises"
+        yield outer, ValueError, message
+        outer.step()
+        with pytest.raises(NotImplementedError):
+            outer.step()
     parts = [m.StepLR(third, 3), m.ConstantLR(third), m.LinearLR(third)]
     yield m.SequentialLR(third, parts, [9, 4]), ValueError, "from_torch: milestones of a SequentialLR must not fall"
     scheduler = to_torch(Constant(0.9), fourth, name="momentum")
@@ -286,6 +346,7 @@ def refused_from_torch(torch):
     yield scheduler, ValueError, "Cyclic: low must be in [0, 0.1], the high value, got 0.5"
 
 
+@pytest.mark.filterwarnings("ignore:Detected call of")
 def test_what_has_no_schedule_is_refused(torch):
     for scheduler, exception, message in refused_from_torch(torch):
         with pytest.raises(exception, match=f"^{re.escape(message)}"):

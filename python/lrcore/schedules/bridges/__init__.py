@@ -41,8 +41,10 @@ def from_torch(scheduler: Any) -> Schedule | tuple[Schedule, ...]:
     * ``ChainedScheduler`` becomes a product. One with a scheduler that overwrites the rate (``LambdaLR``, ``CyclicLR``,
       ``OneCycleLR``, ``CosineAnnealingWarmRestarts``) or bends it (``CosineAnnealingLR`` with ``eta_min``, or with a
       scheduler that is not back at 1 by ``T_max``) is no product, and refused.
-    * ``SequentialLR`` becomes :meth:`then <lrcore.schedules.Schedule.then>`. A sequence or chain within one is refused:
-      torch counts its steps wrong, or fails.
+    * ``SequentialLR`` becomes :meth:`then <lrcore.schedules.Schedule.then>`. Its first part may itself be a sequence or
+      a chain, at any depth: the schedule has PyTorch's values, whose milestones in a sequence within another come one
+      step early for each level. As a later part either is refused, since PyTorch raises a ``NotImplementedError``
+      where it begins.
     * ``CyclicLR`` and ``OneCycleLR`` may also cycle the momentum; the schedule is that of the rate alone, and
       :meth:`OneCycle.momentum <lrcore.schedules.OneCycle.momentum>` is its partner.
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Any, cast
 
 from lrcore._ranges import check_count
 from lrcore.schedules.bridges import imported
 from lrcore.schedules.bridges.torch import scheduler_class
+from lrcore.schedules.decays import Constant
 from lrcore.schedules.elsewhere import get
 from lrcore.schedules.schedule import settled
 
@@ -73,14 +75,24 @@ def _kind(scheduler: Any) -> str:
     )
 
 
-def _course(scheduler: Any, kind: str, group: int, lr: float | None = None) -> Schedule:
-    """Return the schedule of a group; one that follows the rate that is there begins at another one if it is given."""
+def _course(scheduler: Any, kind: str, group: int, lr: float | None = None, taken: int = 0) -> Schedule:
+    """Return the schedule of a group.
+
+    Args:
+        scheduler: The scheduler.
+        kind: The name of its class.
+        group: The index of the group.
+        lr: The learning rate at which a scheduler that multiplies the present one begins; None is that of the group.
+        taken: How often ``step()`` had been called on it before step 0, by the sequences that it is the first part of.
+    """
     if kind == "ScheduleLR":
         return _own(scheduler, group)
     if kind == "SequentialLR":
-        return _sequence(scheduler, group)
+        return _sequence(scheduler, group, taken)
     if kind == "ChainedScheduler":
-        return _chain(scheduler, group)
+        return _chain(scheduler, group, lr, taken)
+    if taken:
+        return _stepped(scheduler, kind, group, lr)
     arguments = {name: getattr(scheduler, name) for name in _ARGUMENTS[kind]}
     if kind == "CyclicLR":
         return get(kind, source="torch", **arguments, **_cyclic(scheduler, group))
@@ -134,36 +146,82 @@ def _one_cycle(scheduler: Any, group: int) -> dict[str, Any]:
     }
 
 
-def _sequence(scheduler: Any, group: int) -> Schedule:
-    """Return the schedules of a SequentialLR, one after the other."""
+def _stepped(scheduler: Any, kind: str, group: int, lr: float | None) -> Schedule:
+    """Return the schedule of a scheduler whose step 0 was a call of ``step()``, which some multiply the rate at."""
+    if kind == "CosineAnnealingLR":
+        start, end, half = float(scheduler.base_lrs[group]) if lr is None else lr, scheduler.eta_min, scheduler.T_max
+        rise = 2.0 / (1.0 + math.cos(math.pi / half)) if half > 1 else 2.0
+        raised = _course(scheduler, kind, group, end + (start - end) * rise)
+        # From the turn on, torch computes with the base rate again.
+        return raised.then(_course(scheduler, kind, group, lr).shift(-half), at=half)
+    course = _course(scheduler, kind, group, lr)
+    if kind == "ExponentialLR":
+        factor = scheduler.gamma
+    elif kind == "MultiplicativeLR":
+        factor = scheduler.lr_lambdas[group](0)
+    elif kind == "PolynomialLR":
+        factor = (scheduler.total_iters / (scheduler.total_iters + 1)) ** scheduler.power
+    else:
+        return course
+    return course.scale(factor)
+
+
+def _sequence(scheduler: Any, group: int, taken: int) -> Schedule:
+    """Return the schedules of a SequentialLR, one after the other.
+
+    Each sequence around it calls its ``step()`` once as it is made, and does not take that back: its milestones come
+    as many steps earlier.
+    """
     milestones = [check_count("from_torch: a milestone", at) for at in scheduler._milestones]
     if milestones != sorted(milestones):
         raise ValueError(f"from_torch: milestones of a SequentialLR must not fall, got {milestones}")
-    kinds = _kinds(scheduler)
+    parts = [(part, _kind(part)) for part in scheduler._schedulers]
+    for _, kind in parts[bisect_right(milestones, 0) + 1 :]:
+        if kind in _COMPOSITES:
+            raise ValueError(
+                f"from_torch: a {kind} within a SequentialLR must be its first part; PyTorch raises a "
+                f"NotImplementedError where a later one begins"
+            )
     # Torch begins with the last one whose milestone is 0, and with the rate that the group has for its first.
-    first = bisect_right(milestones, 0)
+    first = bisect_right(milestones, taken)
     rate = float(scheduler.optimizer.param_groups[group]["initial_lr"])
-    course = _course(scheduler._schedulers[first], kinds[first], group, rate)
-    parts = zip(scheduler._schedulers, kinds, strict=True)
-    for at, (part, kind) in list(zip(milestones, list(parts)[1:], strict=True))[first:]:
-        # A MultiplicativeLR takes the rate that is there, all others their own.
-        rates = {"lr": course(at - 1) * part.lr_lambdas[group](0)} if kind == "MultiplicativeLR" else {}
-        course = course.then(_course(part, kind, group, **rates), at=at)
+    part, kind = parts[first]
+    if 0 < taken == (milestones[first - 1] if first else 0):
+        course = _begun(part, kind, group, rate)
+    else:
+        course = _course(part, kind, group, rate, taken + (kind in _COMPOSITES))
+    for at, (part, kind) in list(zip(milestones, parts[1:], strict=True))[first:]:
+        course = course.then(_begun(part, kind, group, course(at - taken - 1)), at=at - taken)
     return course
 
 
-def _chain(scheduler: Any, group: int) -> Schedule:
+def _begun(part: Any, kind: str, group: int, rate: float) -> Schedule:
+    """Return the schedule of a part that begins at its milestone: a MultiplicativeLR at the rate that is there."""
+    if kind == "ConstantLR" and part.total_iters == 0:
+        # It has no factor where it begins, and takes none later.
+        return Constant(float(part.base_lrs[group]))
+    lr = rate * part.lr_lambdas[group](0) if kind == "MultiplicativeLR" else None
+    return _course(part, kind, group, lr)
+
+
+def _chain(scheduler: Any, group: int, lr: float | None, taken: int) -> Schedule:
     """Return the product of the schedules of a ChainedScheduler."""
-    parts = list(zip(scheduler._schedulers, _kinds(scheduler), strict=True))
+    parts = _links(scheduler)
     if len(parts) > 1:
-        _check_product(parts, group)
-    course = _course(*parts[0], group)
+        _check_product(parts, group, taken)
+    course = _course(*parts[0], group, lr, taken)
     for part, kind in parts[1:]:
-        course = course * _course(part, kind, group, lr=1.0)
+        course = course * _course(part, kind, group, lr=1.0, taken=taken)
     return course
 
 
-def _check_product(parts: Sequence[tuple[Any, str]], group: int) -> None:
+def _links(scheduler: Any) -> list[tuple[Any, str]]:
+    """Return the parts of a ChainedScheduler with their kinds, those of one within it in its place."""
+    parts = [(part, _kind(part)) for part in scheduler._schedulers]
+    return [link for part, kind in parts for link in (_links(part) if kind == "ChainedScheduler" else [(part, kind)])]
+
+
+def _check_product(parts: Sequence[tuple[Any, str]], group: int, taken: int) -> None:
     """Raise if torch's rates are not the product of those of the parts."""
     cosines = [part for part, kind in parts if kind == "CosineAnnealingLR"]
     for part, kind in parts:
@@ -171,7 +229,7 @@ def _check_product(parts: Sequence[tuple[Any, str]], group: int) -> None:
             raise ValueError(
                 f"from_torch: a ChainedScheduler with a {kind}, which overwrites rates, has no closed form"
             )
-        if kind == "CosineAnnealingLR" and (len(cosines) > 1 or part.eta_min != 0.0):
+        if kind == "CosineAnnealingLR" and (len(cosines) > 1 or part.eta_min != 0.0 or (taken and part.T_max == 1)):
             raise ValueError(
                 "from_torch: a ChainedScheduler with a CosineAnnealingLR that has an eta_min, or with two of them, has "
                 "no closed form"
@@ -188,12 +246,3 @@ def _check_product(parts: Sequence[tuple[Any, str]], group: int) -> None:
                     f"from_torch: a ChainedScheduler with a CosineAnnealingLR and a {kind} that is not back at 1 by "
                     f"T_max, {cosines[0].T_max}, has no closed form"
                 )
-
-
-def _kinds(scheduler: Any) -> list[str]:
-    kinds = [_kind(part) for part in scheduler._schedulers]
-    if nested := [kind for kind in kinds if kind in _COMPOSITES]:
-        raise ValueError(
-            f"from_torch: {nested[0]} within {type(scheduler).__name__} is no sequence or product in torch"
-        )
-    return kinds
