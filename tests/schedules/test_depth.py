@@ -147,7 +147,10 @@ def test_chained_warmups_take_no_exponential_time():
     assert made(249) == made(250) == 1.0
     assert made(0) == pytest.approx(0.1**25)
     assert made.values(300).tolist() == [made(k) for k in range(300)]
-    assert pickle.loads(pickle.dumps(made)) == made  # noqa: S301
+    for other in (pickle.loads(pickle.dumps(made)), copy.deepcopy(made), copy.copy(made)):  # noqa: S301
+        assert other == made
+        assert other.values(300).tolist() == made.values(300).tolist()
+    assert len(pickle.dumps(made)) < 4000
 
 
 def test_a_warmup_that_does_not_fit_is_refused_at_once():

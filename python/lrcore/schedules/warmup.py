@@ -181,6 +181,10 @@ class WarmedUp(Compound):
         put(self, "steps", steps)
         _fit(self)
 
+    def __getstate__(self) -> list[Any]:
+        # Without the fitted forms, whose number grows with the square of that of the warm-ups within each other.
+        return [self.schedule, self.steps, self.start, self.shape, None, None]
+
     @property
     def _rest(self) -> Schedule:
         rest = self._fitted
