@@ -29,6 +29,7 @@ from lrcore.schedules import (
     ReduceOnPlateau,
     Step,
     Table,
+    Warmup,
     from_torch,
     to_keras,
     to_optax,
@@ -468,6 +469,16 @@ def test_a_loaded_state_sets_other_hyperparameters_too(torch):
     assert (rates(again, "momentum"), rates(again)) == ([0.7], [0.1])
 
 
+@pytest.mark.parametrize("given", [Warmup(10), [0.1, Warmup(10)], Warmup(10) * Warmup(3)], ids=str)
+def test_a_factor_alone_is_no_learning_rate(torch, given):
+    with pytest.raises(
+        ValueError, match=r"^to_torch: lr must be a value, got .*Warmup\(steps=10\).* multiply a value by it"
+    ):
+        to_torch(given, sgd(torch, 0.1, 0.3))
+    to_torch(Warmup(10), sgd(torch, momentum=0.9), name="momentum")
+    to_torch(0.1 * Warmup(10), sgd(torch))
+
+
 def test_a_training_can_go_on_from_a_step(torch):
     opt = sgd(torch, 0.5)
     walk(opt, to_torch(Linear(1.0, 0.0, steps=8), opt), 3)
@@ -751,6 +762,7 @@ def error_of(call):
     raise AssertionError("nothing was raised")
 
 assert error_of(lambda: to_keras(Exponential(0.1, 0.9))).startswith("to_keras: Exponential(")
+assert "multiply a value by it" in error_of(lambda: to_keras(schedules.Warmup(10)))
 assert "follows what is reported" in error_of(lambda: to_keras(Linear(1, 0, 9) * schedules.ReduceOnPlateau()))
 assert "files hold no code" in error_of(to_keras(Lambda(float), steps=3).get_config)
 """

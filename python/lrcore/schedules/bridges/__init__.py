@@ -112,8 +112,8 @@ def to_torch(
 
     Raises:
         TypeError: If an argument is of a wrong type.
-        ValueError: If the schedule follows reports, groups and schedules differ in number, a group has no such
-            hyperparameter, or ratios are to be kept of anything but rates above 0.
+        ValueError: If the schedule follows reports, or is a factor alone as ``"lr"``, groups and schedules differ in
+            number, a group has no such hyperparameter, or ratios are to be kept of anything but rates above 0.
         ImportError: If PyTorch is not installed.
 
     Examples:
@@ -198,8 +198,8 @@ def to_keras(schedule: Schedule | float, *, steps: SupportsIndex | None = None) 
 
     Raises:
         TypeError: If an argument is of a wrong type.
-        ValueError: If the schedule follows reports, has no length or a very long one and ``steps`` is left out, or
-            ``steps`` is out of range.
+        ValueError: If the schedule follows reports or is a factor alone, has no length or a very long one and ``steps``
+            is left out, or ``steps`` is out of range.
         ImportError: If Keras is not installed.
 
     Examples:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 import numpy as np
 
 from lrcore.schedules.bridges import bridged, imported, table_of
-from lrcore.schedules.schedule import Schedule
+from lrcore.schedules.schedule import Schedule, refuse_factor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +28,7 @@ class Tabled:
     def __init__(self, schedule: Schedule | float, steps: SupportsIndex | None = None) -> None:
         keras = imported("keras", "to_keras", "keras")
         self.schedule = bridged("to_keras", schedule)
+        refuse_factor("to_keras: the learning rate", self.schedule)
         dtype = np.float64 if keras.config.floatx() == "float64" else np.float32
         values = table_of("to_keras", self.schedule, steps).astype(dtype)
         self.steps = None if steps is None else operator.index(steps)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from lrcore._messages import brief
 from lrcore._ranges import NON_NEGATIVE, check_count
 from lrcore.schedules.bridges import bridged, imported
+from lrcore.schedules.schedule import refuse_factor
 
 if TYPE_CHECKING:
     from lrcore.schedules.schedule import Schedule
@@ -136,6 +137,9 @@ def scheduler_of(
     name = cast("tuple[str, int]", tuple(name)) if isinstance(name, list) else name
     for i, group in enumerate(groups):
         _check_name(f"to_torch: group {i}", group, name)
+    if name == "lr":
+        for part in given if isinstance(given, tuple) else (given,):
+            refuse_factor("to_torch: lr", part)
     if keep_ratios:
         _check_ratios(groups, name)
     return scheduler_class()(optimizer, given, name=name, keep_ratios=keep_ratios, last_epoch=last_epoch)
