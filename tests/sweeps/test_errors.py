@@ -93,6 +93,9 @@ def test_a_bad_argument_is_named(function, space, options, error, message):
         (lambda: sweeps.loguniform(-1, 1), ValueError, r"loguniform: low must be in \(0, inf\), got -1"),
         (lambda: sweeps.uniform(2, 1), ValueError, "uniform: low must be less than high, got 2 and 1"),
         (lambda: sweeps.uniform(0, float("inf")), ValueError, "uniform: high must be finite, got inf"),
+        (lambda: sweeps.uniform(0, 10**400), ValueError, "uniform: high must be finite, got 1000"),
+        (lambda: sweeps.uniform(np.ones(2), 1), TypeError, "uniform: low must be a number, got "),
+        (lambda: sweeps.loguniform(None, 2), TypeError, "loguniform: low must be a number"),
         (lambda: sweeps.uniform("a", 1), TypeError, "uniform: low must be a number, got 'a'"),
         (lambda: sweeps.load("no.sqlite"), FileNotFoundError, "there is no results file 'no.sqlite'"),
     ],
@@ -155,3 +158,12 @@ def test_a_file_of_another_function_is_refused(tmp_path):
         sweeps.sweep(train, LR, results=file, workers=0, progress=False)
     again = sweeps.sweep(partial(objectives.sleepy), {"lr": [0.1]}, results=file, workers=0, progress=False)
     assert [row["attempts"] for row in again] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("make", [sweeps.uniform, sweeps.loguniform])
+def test_ends_may_be_scalars_of_any_library(make):
+    made = make(np.array(0.25), np.float32(0.5))
+    assert made == make(0.25, 0.5)
+    assert repr(made) == repr(make(0.25, 0.5))
+    torch = pytest.importorskip("torch")
+    assert make(torch.tensor(0.25), torch.tensor(0.5)) == made

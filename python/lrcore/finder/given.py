@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+from lrcore import _ranges
 from lrcore._messages import brief, described
 
 
 def as_number(name: str, value: Any) -> float:
-    """Return a number of Python, or one that is all that an array or a tensor has.
+    """Return a real scalar, or the one element of an array or a tensor, as a float.
 
     Raises:
         TypeError: If it is none.
     """
-    try:
-        return float(value.item() if hasattr(value, "item") else value)
-    except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"{name} must be a number, got {described(value)}") from None
+    # A loss may have a dimension of 1, which is no scalar elsewhere.
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and shape and all(size == 1 for size in shape):
+        value = value.reshape(())
+    number = _ranges.as_number(value)
+    if number is None:
+        raise TypeError(f"{name} must be a number, got {described(value)}")
+    return float(number)
 
 
 def check_callable(name: str, value: Any, *, optional: bool = False) -> None:

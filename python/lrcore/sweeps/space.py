@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, SupportsIndex
@@ -13,7 +14,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 from lrcore._messages import brief
-from lrcore._ranges import POSITIVE, check_count
+from lrcore._ranges import POSITIVE, as_number, check_count
 
 Settings = dict[str, Any]
 
@@ -32,7 +33,7 @@ class Uniform:
     high: float
 
     def __post_init__(self) -> None:
-        _check_ends("uniform", self.low, self.high)
+        _set_ends("uniform", self)
 
     def draw(self, rng: np.random.Generator) -> float:
         """Return one of them."""
@@ -49,7 +50,7 @@ class LogUniform:
     def __post_init__(self) -> None:
         for name, value in (("low", self.low), ("high", self.high)):
             POSITIVE.check(f"loguniform: {name}", value)
-        _check_ends("loguniform", self.low, self.high)
+        _set_ends("loguniform", self)
 
     def draw(self, rng: np.random.Generator) -> float:
         """Return one of them."""
@@ -250,11 +251,17 @@ def _drawn(space: Mapping[str, Sequence[Any] | Distribution], seed: int) -> Iter
         yield settings
 
 
-def _check_ends(name: str, low: Any, high: Any) -> None:
-    for end, value in (("low", low), ("high", high)):
-        if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+def _set_ends(name: str, distribution: Uniform | LogUniform) -> None:
+    """Replace the ends of a distribution by Python numbers, or raise."""
+    for end in ("low", "high"):
+        value = getattr(distribution, end)
+        number = as_number(value)
+        if number is None:
             raise TypeError(f"{name}: {end} must be a number, got {brief(value)}")
-        if not math.isfinite(value):
+        if not abs(number) <= sys.float_info.max:
             raise ValueError(f"{name}: {end} must be finite, got {brief(value)}")
-    if not low < high:
-        raise ValueError(f"{name}: low must be less than high, got {brief(low)} and {high!r}")
+        object.__setattr__(distribution, end, number)
+    if not distribution.low < distribution.high:
+        raise ValueError(
+            f"{name}: low must be less than high, got {brief(distribution.low)} and {brief(distribution.high)}"
+        )
