@@ -129,7 +129,8 @@ def poly_lr_scheduler(
 ) -> Schedule:
     """Return a Polynomial for each cycle, and ``lr_min`` after them; with ``k_decay`` a Table."""
     shape = partial(_poly, lr_min, power, k_decay)
-    course = _cycles(shape, lr, lr_min, t_initial, cycle_mul, cycle_decay, cycle_limit)
+    at = partial(_poly_value, lr_min, power, k_decay)
+    course = _cycles(shape, lr, lr_min, t_initial, cycle_mul, cycle_decay, cycle_limit, at)
     return _warmed_up(course, lr, warmup_t, warmup_lr_init, prefix=warmup_prefix)
 
 
@@ -331,13 +332,18 @@ def _cycles(
     cycle_mul: float,
     cycle_decay: float,
     cycle_limit: int,
+    at: Callable[[float, float], float] | None = None,
 ) -> Schedule:
-    """Return cycles one after the other; the shape stays at ``lr_min`` at its end."""
+    """Return cycles one after the other; the shape stays at ``lr_min`` at its end.
+
+    ``at`` is the value of a cycle by its peak and the share of it that is over, where the shape has none between steps.
+    """
     if not t_initial > 0:
         raise ValueError(f"t_initial must be > 0, got {brief(t_initial)}")
     lengths = [t_initial * cycle_mul**i for i in range(whole("cycle_limit", cycle_limit))]
-    if any(length % 1 for length in lengths) and not isinstance(shape(lr, 1), Table):
-        return _fractional_cycles(shape, lr, lr_min, lengths, cycle_decay)
+    if any(length % 1 for length in lengths):
+        value = at or (lambda peak, share: shape(peak, 1)._value(share))
+        return _fractional_cycles(value, lr, lr_min, lengths, cycle_decay)
     course: Schedule = Constant(lr_min)
     begin = 0
     for i, given in enumerate(lengths):
@@ -349,7 +355,7 @@ def _cycles(
 
 
 def _fractional_cycles(
-    shape: Callable[[float, int], Schedule], lr: float, lr_min: float, lengths: Sequence[float], cycle_decay: float
+    value: Callable[[float, float], float], lr: float, lr_min: float, lengths: Sequence[float], cycle_decay: float
 ) -> Schedule:
     """Return a table of cycles that begin between steps, and ``lr_min`` after them."""
     if sum(lengths) > _LONGEST_TABLE:
@@ -357,8 +363,8 @@ def _fractional_cycles(
     table: list[float] = []
     begin = 0.0
     for i, length in enumerate(lengths):
-        cycle = shape(lr * cycle_decay**i, 1)
-        table += [cycle._value((t - begin) / length) for t in range(len(table), math.ceil(begin + length))]
+        peak = lr * cycle_decay**i
+        table += [value(peak, (t - begin) / length) for t in range(len(table), math.ceil(begin + length))]
         begin += length
     return Table((*table, lr_min))
 
@@ -391,7 +397,11 @@ def _poly(lr_min: float, power: float, k_decay: float, peak: float, steps: int) 
         return Constant(peak).then(lr_min, at=steps)
     if k_decay == 1.0:
         return Polynomial(peak, steps, lr_min, power)
-    return Table(tuple(lr_min + (peak - lr_min) * (1 - (t / steps) ** k_decay) ** power for t in range(steps + 1)))
+    return Table(tuple(_poly_value(lr_min, power, k_decay, peak, t / steps) for t in range(steps + 1)))
+
+
+def _poly_value(lr_min: float, power: float, k_decay: float, peak: float, share: float) -> float:
+    return float(lr_min + (peak - lr_min) * (1 - share**k_decay) ** power)
 
 
 def _stable(shape: str, lr: float, timescale: float, power: float, steps: int) -> Schedule:
