@@ -17,7 +17,7 @@ pub enum Level {
     Baseline = 1,
     /// 256-bit vectors on x86-64.
     Avx2 = 2,
-    /// 512-bit vectors on x86-64, where they are worth it: see `divides_wide`.
+    /// 512-bit vectors on x86-64, where they are worth it: see `entered`.
     Avx512 = 3,
     /// 128-bit vectors on aarch64, where they are the baseline: the name users know.
     Neon = 4,
@@ -151,12 +151,17 @@ pub(super) fn run<J: Job>(level: Level, job: J) -> J::Output {
     }
 }
 
-/// Whether 512-bit division and root are as fast as those of two 256-bit vectors. On AMD they are, and fewer instructions
-/// leave room to look further ahead in memory; on Intel, up to Sapphire Rapids at least, they are slower.
-#[cfg(target_arch = "x86_64")]
-fn divides_wide() -> bool {
+/// The level that a loop is entered at: a loop that divides leaves 512-bit vectors to machines that divide as fast with
+/// them. On AMD they do, and fewer instructions leave room to look further ahead in memory; on Intel, up to Sapphire Rapids
+/// at least, they are slower than two 256-bit ones.
+#[inline(always)]
+fn entered(level: Level, divides: bool) -> Level {
     // Only AMD has ever made SSE4a.
-    is_x86_feature_detected!("sse4a")
+    #[cfg(target_arch = "x86_64")]
+    let divides_wide = is_x86_feature_detected!("sse4a");
+    #[cfg(not(target_arch = "x86_64"))]
+    let divides_wide = true;
+    if level == Level::Avx512 && divides && !divides_wide { Level::Avx2 } else { level }
 }
 
 /// A function for each level, alike but for the instructions that the compiler may use in it.
@@ -206,15 +211,15 @@ pub(super) fn enter<C: Cell, B: Body<C, T>, T, const L: usize>(
 ) {
     let [state0, state1, state2, state3] = state;
     debug_assert!(level.is_available());
-    match level {
-        // SAFETY: `set` and `detect` let only available levels through.
+    match entered(level, B::DIVIDES) {
+        // SAFETY: `set` and `detect` let only available levels through; AVX-512 comes with AVX2.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 if !B::DIVIDES || divides_wide() => unsafe {
+        Level::Avx512 => unsafe {
             enter_avx512(body, weight, grad, state0, state1, state2, state3, average, tally);
         },
-        // SAFETY: as above; AVX-512 comes with AVX2.
+        // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 | Level::Avx512 => unsafe {
+        Level::Avx2 => unsafe {
             enter_avx2(body, weight, grad, state0, state1, state2, state3, average, tally);
         },
         _ => enter_baseline(body, weight, grad, state0, state1, state2, state3, average, tally),

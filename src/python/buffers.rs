@@ -132,7 +132,8 @@ impl<'a> Header<'a> {
         // SAFETY: an array always has a descriptor.
         let descr = unsafe { &(*fields.descr).fields };
         let native = if cfg!(target_endian = "little") { b'<' } else { b'>' };
-        let byteorder = descr.byteorder.cast_unsigned();
+        // C's `char` has a sign on some platforms and none on others.
+        let [byteorder] = descr.byteorder.to_ne_bytes();
         let dtype = match descr.type_num {
             _ if !is_known || (byteorder != b'=' && byteorder != native) => None,
             n if n == NPY_TYPES::NPY_FLOAT as i32 => Some(Dtype::F32),
