@@ -6,6 +6,7 @@
 
 mod average;
 mod block;
+mod float_mode;
 mod format;
 mod kernel;
 mod overlap;
@@ -22,6 +23,7 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 
 pub use average::Average;
+pub use float_mode::DefaultMode;
 pub use format::Dtype;
 pub use kernel::{Describe, Kernel, Make, Signature, Update, erased};
 pub use overlap::{Meeting, Overlaps, Regions, Span};

@@ -17,7 +17,7 @@ use super::operands::Places;
 use super::parameter::{Located, Parameter, Recipe, State};
 use super::step::{Step, Task, as_numpy, check_weights, check_zeroed};
 use super::structure::{Node, Place};
-use crate::engine::{Average, Decay, Describe, Make, Norm, Regions, Stages, Stats, WEIGHT};
+use crate::engine::{Average, Decay, DefaultMode, Describe, Make, Norm, Regions, Stages, Stats, WEIGHT};
 use crate::rule::Factor;
 use crate::rules;
 
@@ -311,6 +311,7 @@ impl Stepper {
         combine: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<u64> {
         let py = slf.py();
+        let _mode = DefaultMode::enter();
         let mut stepper = Self::change(slf)?;
         let Self {
             groups,
@@ -415,6 +416,7 @@ impl Stepper {
     #[pyo3(signature = (grads, weight=1.0))]
     fn accumulate(slf: &Bound<'_, Self>, grads: &Bound<'_, PyAny>, weight: f64) -> PyResult<u64> {
         let py = slf.py();
+        let _mode = DefaultMode::enter();
         let mut stepper = Self::change(slf)?;
         let Self { groups, recipes, parameters, taken, make_state, accumulator, options, .. } = &mut *stepper;
         if options.squares && !accumulator.would_be_even(weight) {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::claims::Claims;
 use super::gate::Gate;
 use super::placement::Placement;
+use crate::engine::float_mode::DefaultMode;
 
 /// The most threads that a step can use.
 pub const MAX_THREADS: usize = 256;
@@ -171,6 +172,8 @@ impl Pool {
 
     /// What a thread of the pool does all its life.
     fn help(&self, helper: usize) {
+        // It was started in the mode that its first leader was in.
+        let _mode = DefaultMode::enter();
         self.helpers[helper].placement.get_or_init(Placement::of_this_thread);
         self.awake.fetch_add(1, Ordering::Relaxed);
         let mut last = 0;
