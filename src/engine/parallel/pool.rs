@@ -5,14 +5,14 @@ use std::hint;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process;
 use std::ptr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use super::claims::Claims;
 use super::gate::Gate;
-use super::placement::Placement;
+use super::placement::{Narrowing, Placement};
 use crate::engine::float_mode::DefaultMode;
 
 /// The most threads that a step can use.
@@ -46,8 +46,11 @@ pub(super) struct Pool {
 #[derive(Default)]
 struct Helper {
     thread: OnceLock<Thread>,
-    placement: OnceLock<Option<Placement>>,
+    placement: OnceLock<Placement>,
     parked: AtomicBool,
+    /// What a waker did to the thread's affinity. It is held while `parked` goes from true to false, so that a thread knows
+    /// of what was done to it, and nothing is done to one that is awake.
+    narrowing: Mutex<Option<Narrowing>>,
 }
 
 #[derive(Clone, Copy)]
@@ -211,19 +214,31 @@ impl Pool {
             thread::park();
         }
         self.awake.fetch_add(1, Ordering::Relaxed);
-        self.helpers[helper].parked.store(false, Ordering::SeqCst);
+        self.helpers[helper].awakes();
     }
 }
 
 impl Helper {
     fn wake(&self) {
+        if !self.parked.load(Ordering::SeqCst) {
+            return;
+        }
+        let mut narrowing = self.narrowing.lock().unwrap_or_else(PoisonError::into_inner);
         if self.parked.swap(false, Ordering::SeqCst)
             && let Some(thread) = self.thread.get()
         {
-            if let Some(Some(placement)) = self.placement.get() {
-                placement.keep_off_this_core();
-            }
+            *narrowing = self.placement.get().and_then(Placement::narrow);
+            drop(narrowing);
             thread.unpark();
+        }
+    }
+
+    /// The thread is no longer parked, whoever woke it.
+    fn awakes(&self) {
+        let mut narrowing = self.narrowing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.parked.store(false, Ordering::SeqCst);
+        if let Some((narrowing, placement)) = narrowing.take().zip(self.placement.get()) {
+            placement.widen(&narrowing);
         }
     }
 }
