@@ -19,8 +19,8 @@ mod python;
 mod _lrcore {
     #[pymodule_export]
     use super::python::{
-        Stepper, get_num_threads, get_simd_level, map_, rules, same_objects, set_num_threads, set_simd_level,
-        simd_levels,
+        Stepper, after_fork_in_child, after_fork_in_parent, at_exit, before_fork, get_num_threads, get_simd_level,
+        map_, rules, same_objects, set_num_threads, set_simd_level, simd_levels,
     };
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "Python's name for it")]

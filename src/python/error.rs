@@ -6,6 +6,7 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyType};
 
+use super::calls;
 use crate::engine::parallel::MAX_THREADS;
 use crate::engine::simd::Level;
 use crate::engine::{Decay, Dtype};
@@ -276,7 +277,12 @@ pub(super) fn bad_thread_count(given: &Bound<'_, PyAny>) -> PyErr {
 }
 
 pub(super) fn busy() -> PyErr {
-    PyRuntimeError::new_err("this optimizer is in use by another thread, or in the middle of a step")
+    PyRuntimeError::new_err(if calls::is_cut_off() {
+        "this optimizer is in the middle of a step, or was when this process was forked, and its weights may be half moved: \
+         make a new one, and load a checkpoint"
+    } else {
+        "this optimizer is in use by another thread, or in the middle of a step"
+    })
 }
 
 pub(super) fn no_exchange(kind: &Bound<'_, PyType>) -> PyErr {

@@ -3,6 +3,7 @@
 
 mod accumulator;
 mod buffers;
+mod calls;
 mod dlpack;
 mod error;
 mod functions;
@@ -17,6 +18,7 @@ mod structure;
 
 use pyo3::prelude::*;
 
+pub(crate) use calls::{after_fork_in_child, after_fork_in_parent, at_exit, before_fork};
 pub(crate) use functions::map_;
 pub(crate) use gradients::same_objects;
 pub(crate) use stepper::Stepper;

@@ -5,10 +5,10 @@ use std::iter;
 use pyo3::prelude::*;
 
 use super::buffers::{Header, Source};
-use super::error;
 use super::gradients::{self, Form, Found};
 use super::operands::{self, Operands, Places, Unmoved};
 use super::parameter::{Located, Parameter, Recipe, State};
+use super::{calls, error};
 use crate::engine::{
     AVERAGE, Average, Batch, Dtype, GRAD, Kernel, Meeting, Norm, Overlaps, STATE, Sample, Span, Stages, Stats, WEIGHT,
 };
@@ -364,7 +364,7 @@ fn detached<T: Send>(
     batch: &mut Batch<'static>,
     work: impl FnOnce(&mut Batch<'static>) -> T + Send,
 ) -> T {
-    if batch.total() < DETACH { work(batch) } else { py.detach(|| work(batch)) }
+    if batch.total() < DETACH { work(batch) } else { calls::detached(py, || work(batch)) }
 }
 
 /// Checks weights that come together in an optimizer: each by itself, and against each other. Returns their memory.

@@ -9,6 +9,7 @@ use pyo3::types::{PyDict, PyList, PyMapping, PyString, PyTuple, PyType};
 
 use super::accumulator::{Accumulator, Waiting};
 use super::buffers::{Header, Source, is_held};
+use super::calls::InUse;
 use super::dlpack::Exchange;
 use super::error;
 use super::gradients::{Form, Found, Groups};
@@ -639,12 +640,12 @@ fn zeroed<'a, 'py>(found: &'a [Found<'py>], task: Task<'a>) -> impl Iterator<Ite
 }
 
 impl Stepper {
-    fn look<'py>(slf: &Bound<'py, Self>) -> PyResult<PyRef<'py, Self>> {
-        slf.try_borrow().map_err(|_| error::busy())
+    fn look<'py>(slf: &Bound<'py, Self>) -> PyResult<InUse<PyRef<'py, Self>>> {
+        InUse::begin(slf.py(), || slf.try_borrow().map_err(|_| error::busy()))
     }
 
-    fn change<'py>(slf: &Bound<'py, Self>) -> PyResult<PyRefMut<'py, Self>> {
-        slf.try_borrow_mut().map_err(|_| error::busy())
+    fn change<'py>(slf: &Bound<'py, Self>) -> PyResult<InUse<PyRefMut<'py, Self>>> {
+        InUse::begin(slf.py(), || slf.try_borrow_mut().map_err(|_| error::busy()))
     }
 
     /// The arrays that are the parameters now.

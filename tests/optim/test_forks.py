@@ -5,12 +5,14 @@ import signal
 import threading
 import time
 import warnings
+from collections import UserDict
 
 import numpy as np
 import pytest
 
 import lrcore
 from cases import same
+from lrcore.optim import locks
 from training import LARGE, PATIENCE, train
 
 
@@ -94,29 +96,100 @@ def test_a_fork_while_other_threads_step_does_not_hang_the_child():
             thread.join()
 
 
-@forks
-@pytest.mark.parametrize("use", [lambda opt: opt.step(None), lambda opt: opt.state_dict()], ids=["step", "state_dict"])
-def test_a_child_that_was_forked_in_the_middle_of_a_step_is_not_left_waiting_for_it(use):
-    """No thread of it will ever end that step: it steps itself or is refused."""
-    weights, grads = [np.ones(2 * LARGE)], [np.ones(2 * LARGE)]
+def in_the_middle_of_steps(child, forks=4):
+    """Forks while another thread steps an optimizer without a pause; returns what the children say of it."""
+    weights, grads = [np.ones(4 * LARGE, np.float32)], [np.ones(4 * LARGE, np.float32)]
     opt, stop = lrcore.Adam(weights), threading.Event()
+    opt.step(grads)
 
     def keep_stepping():
         while not stop.is_set():
             opt.step(grads)
 
-    def child():
-        try:
-            use(opt)
-        except (RuntimeError, TypeError):
-            return 7
-        return 0
-
     thread = threading.Thread(target=keep_stepping)
     thread.start()
     try:
-        outcomes = [in_fork(child, patience=5.0) for _ in range(2)]
+        return [in_fork(lambda: child(opt, grads)) for _ in range(forks)]
     finally:
         stop.set()
         thread.join()
-    assert set(outcomes) <= {0, 7}
+
+
+@forks
+def test_a_fork_waits_for_the_steps_of_other_threads():
+    """Else the optimizer would be in use in the child, by a thread that is not there, with weights half moved."""
+
+    def child(opt, grads):
+        (weight,), (state,) = opt.params, opt.state_dict()["state"].values()
+        before = opt.steps
+        is_whole = all(np.unique(array).size == 1 for array in (weight, state["exp_avg"], state["exp_avg_sq"]))
+        info = opt.step(grads)
+        return 0 if is_whole and state["step"] == before and info.step == before + 1 else 1
+
+    assert in_the_middle_of_steps(child) == [0] * 4
+
+
+class Gradients(UserDict):
+    """Gradients that call something when they are looked up, in the middle of a step."""
+
+    def __init__(self, grads, call):
+        super().__init__(grads)
+        self.call = call
+
+    def __getitem__(self, key):
+        self.call()
+        return super().__getitem__(key)
+
+
+@forks
+def test_threads_that_fork_from_within_steps_do_not_wait_for_each_other():
+    """The call that a thread is in goes on after its fork, in the child too."""
+    barrier, statuses, steps = threading.Barrier(2), [], []
+
+    def fork():
+        barrier.wait()
+        child = os.fork()
+        if child:
+            statuses.append(os.waitpid(child, 0)[1])
+        children.append(child)
+
+    def step():
+        opt = lrcore.SGD({"w": np.zeros(3)}, lr=1.0)
+        info = opt.step(Gradients({"w": np.ones(3)}, fork))
+        if 0 in children:
+            os._exit(info.step - 1)
+        steps.append(info.step)
+
+    children = []
+    threads = [threading.Thread(target=step) for _ in range(2)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+    assert (statuses, steps) == ([0, 0], [1, 1])
+
+
+@forks
+def test_a_child_in_which_a_step_was_cut_off_says_so():
+    """A fork does not wait for ever for Python code that runs within a step, which may wait for the fork."""
+    inside = threading.Event()
+
+    def block():
+        inside.set()
+        threading.Event().wait()
+
+    def child():
+        opt = lrcore.SGD({"w": np.zeros(3)}, lr=1.0)
+        threading.Thread(target=opt.step, args=[Gradients({"w": np.ones(3)}, block)], daemon=True).start()
+        inside.wait()
+        for hook in (lrcore._lrcore.after_fork_in_child, locks._renew_locks):
+            hook()
+        try:
+            opt.step({"w": np.ones(3)})
+        except RuntimeError as error:
+            return 0 if "when this process was forked" in str(error) and "load a checkpoint" in str(error) else 1
+        return 2
+
+    assert in_fork(child) == 0

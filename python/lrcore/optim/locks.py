@@ -1,11 +1,14 @@
-"""Locks that a forked child does not inherit as held."""
+"""What holds an optimizer at a fork and at the interpreter's end: locks are free in a child, steps are waited for."""
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import weakref
 from typing import Any
+
+from lrcore import _lrcore
 
 _OWNERS: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -23,4 +26,12 @@ def _renew_locks() -> None:
 
 
 if hasattr(os, "register_at_fork"):
+    # No thread of a child would end a step that was under way.
+    os.register_at_fork(
+        before=_lrcore.before_fork,
+        after_in_parent=_lrcore.after_fork_in_parent,
+        after_in_child=_lrcore.after_fork_in_child,
+    )
     os.register_at_fork(after_in_child=_renew_locks)
+# A thread in a step can't be ended with the interpreter.
+atexit.register(_lrcore.at_exit)

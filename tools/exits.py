@@ -1,0 +1,90 @@
+"""Ends interpreters while daemon threads of theirs take steps, and counts those that did not end well.
+
+    python tools/exits.py --trials 200
+    python tools/exits.py --python /usr/bin/python3.13
+
+Each interpreter needs lrcore and NumPy. The exit status is 1 if any trial failed.
+"""
+
+import argparse
+import random
+import subprocess
+import sys
+
+# What a daemon thread does when the main thread comes to its end, some time after it began.
+TRIAL = """
+import sys, threading, time
+import numpy as np
+import lrcore
+
+kind, size, threads, pause = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+lrcore.set_num_threads(threads)
+begun = threading.Event()
+if kind == "torch":
+    import torch
+    import lrcore.torch
+    weight = torch.nn.Parameter(torch.zeros(size))
+    weight.grad = torch.ones(size)
+
+def make():
+    if kind == "torch":
+        return lrcore.torch.AdamW([weight])
+    options = {"clip_norm": 1.0, "skip_nonfinite": True, "stats": True} if kind == "options" else {}
+    return lrcore.AdamW([np.zeros(size, np.float32)], **options)
+
+def steps():
+    opt, grads = make(), [np.ones(size, np.float32)]
+    while True:
+        begun.set()
+        if kind == "first":
+            opt = make()
+        if kind == "accumulate":
+            opt.accumulate(grads)
+        opt.step(*([] if kind in ("accumulate", "torch") else [grads]))
+
+for _ in range(2 if kind == "two" else 1):
+    threading.Thread(target=steps, daemon=True).start()
+begun.wait()
+time.sleep(pause)
+"""
+KINDS = ("steps", "first", "options", "accumulate", "two", "torch")
+SIZES = (1_000, 100_000, 1 << 20, 1 << 22)
+PATIENCE = 60.0  # seconds until an interpreter is taken to hang
+
+
+def trial(python: str, kinds: list[str], chance: random.Random) -> str | None:
+    """Run one interpreter to its end; return what went wrong, or None."""
+    given = [chance.choice(kinds), chance.choice(SIZES), chance.randint(1, 3), f"{chance.uniform(0, 0.05):.4f}"]
+    command = [python, "-c", TRIAL, *map(str, given)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)  # noqa: S603
+    except subprocess.TimeoutExpired:
+        return f"{given}: it hangs"
+    if done.returncode == 0 and not done.stderr:
+        return None
+    last = done.stderr.strip().splitlines()[-1:] or ["no message"]
+    return f"{given}: exit status {done.returncode}, {last[0]}"
+
+
+def main() -> int:
+    """Run the trials that the arguments ask for, and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--python", action="append", help="an interpreter; may be given often (default: this one)")
+    parser.add_argument("--trials", type=int, default=200, help="for each interpreter (default: 200)")
+    parser.add_argument("--seed", type=int, default=0, help="of sizes and pauses (default: 0)")
+    parser.add_argument("--kind", action="append", choices=KINDS, help="of steps (default: all that need NumPy alone)")
+    arguments = parser.parse_args()
+    kinds = arguments.kind or [kind for kind in KINDS if kind != "torch"]
+    bad = 0
+    for python in arguments.python or [sys.executable]:
+        chance = random.Random(arguments.seed)  # noqa: S311
+        faults = [fault for _ in range(arguments.trials) if (fault := trial(python, kinds, chance))]
+        print(f"{python}: {len(faults)} of {arguments.trials} failed", flush=True)
+        for fault in faults[:5]:
+            print(f"  {fault}")
+        bad += len(faults)
+    return int(bad > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
