@@ -20,7 +20,7 @@ unexport CONDA_PREFIX PYTHONHOME PYTHONPATH
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test check bench bench-quick wheel format clean preflight extension
+.PHONY: help demo test check bench bench-quick soak wheel format clean preflight extension
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -59,6 +59,10 @@ bench-quick: extension $(STAMPS)/quick ## Measure each rule, and compare with th
 	    --benchmark-columns=min,median,iqr --benchmark-sort=name \
 	    $(if $(wildcard $(QUICK)/*/0001_baseline.json),--benchmark-compare=0001 \
 	    --benchmark-compare-fail=$(SLOWER),--benchmark-save=baseline)
+
+MINUTES ?= 10
+soak: extension ## Try to break it for MINUTES=10: fuzzing under AddressSanitizer, damaged files, interrupts, kills
+	tools/soak.sh $(CURDIR)/$(PY) $(MINUTES) $(ARGS)
 
 wheel: $(STAMPS)/wheel ## Build a wheel into dist, and test it in an environment of its own
 	tools/wheel.sh $(PY)
