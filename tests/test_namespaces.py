@@ -110,3 +110,12 @@ def test_a_subclass_keeps_its_own_signature_and_docstring():
 
     assert list(inspect.signature(Mine).parameters) == ["params", "scale"]
     assert Mine.__doc__ == "Mine."
+
+
+def test_importing_the_package_imports_nothing_that_only_some_programs_need():
+    code = "import sys, numpy; before = set(sys.modules); import lrcore; print(*sorted(set(sys.modules) - before))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+    new = found.stdout.split()
+    late = {"csv", "html", "json", "difflib", "pathlib", "sqlite3", "multiprocessing", "matplotlib", "torch", "jax"}
+    late |= {f"lrcore.{name}" for name in ("checkpoint", "finder", "history", "scaling", "sweeps", "noise", "info")}
+    assert not late & set(new)

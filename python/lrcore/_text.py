@@ -1,13 +1,12 @@
-"""How results are shown: counts in words, CSV files, and HTML for notebooks."""
+"""How results are shown: counts in words, CSV files, and HTML for notebooks.
+
+Every optimizer imports this module, so what only some results need is imported where it is used.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
-from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -34,6 +33,9 @@ def write_csv(rows: Iterable[Mapping[str, Any]], path_or_stream: str | os.PathLi
 
     Floats have digits enough to read the same numbers back; what a row lacks, or has as None, is empty.
     """
+    import csv
+    import io
+
     rows = list(rows)
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
@@ -41,7 +43,7 @@ def write_csv(rows: Iterable[Mapping[str, Any]], path_or_stream: str | os.PathLi
     writer.writeheader()
     writer.writerows(rows)
     if isinstance(path_or_stream, str | os.PathLike):
-        with Path(path_or_stream).open("w", encoding="utf-8", newline="") as file:
+        with open(path_or_stream, "w", encoding="utf-8", newline="") as file:
             file.write(text.getvalue())
     else:
         path_or_stream.write(text.getvalue())
@@ -49,6 +51,7 @@ def write_csv(rows: Iterable[Mapping[str, Any]], path_or_stream: str | os.PathLi
 
 def html_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table of texts; the first column is aligned to the left, as names are."""
+    from html import escape
 
     def line(tag: str, cells: Sequence[str]) -> str:
         sides = ["left", *["right"] * (len(cells) - 1)]
@@ -61,6 +64,8 @@ def html_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def html_text(text: str) -> str:
     """Return lines of text in a fixed width, as they are."""
+    from html import escape
+
     return f'<pre style="margin:0">{escape(text)}</pre>'
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from functools import cache
 from textwrap import fill, indent
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -88,16 +89,18 @@ def documented(
     """
     if docstring is None:  # python -OO
         return None
-    entries = "".join(
-        indent(fill(f"{name}: {text}", _WIDTH, subsequent_indent="    ", break_on_hyphens=False), "    ") + "\n"
-        for name, text in {**DESCRIPTIONS, **more}.items()
-        if name not in without
-    )
+    entries = "".join(_entry(*one) for one in {**DESCRIPTIONS, **more}.items() if one[0] not in without)
     plain = inspect.cleandoc(docstring)
     entry = re.compile(r"^ {4}options:.*\n(?: {8}.*\n)*", re.MULTILINE)
     if entry.search(plain):
         return entry.sub(lambda _: entries, plain, count=1)
     return re.sub(r"^Examples:$", lambda found: f"Options:\n{entries}\n{found[0]}", plain, count=1, flags=re.MULTILINE)
+
+
+@cache
+def _entry(name: str, text: str) -> str:
+    """Return the lines of a docstring that describe an option. To wrap them again for each class takes milliseconds."""
+    return indent(fill(f"{name}: {text}", _WIDTH, subsequent_indent="    ", break_on_hyphens=False), "    ") + "\n"
 
 
 def document(
