@@ -56,7 +56,7 @@ def values_of(kind, make):
     own = {
         "SGD": {"momentum": half},
         "Adam": {"betas": (half, quarter), "eps": quarter},
-        "AdamW": {"betas": [half, 0.25], "eps": quarter},
+        "AdamW": {"betas": [half, quarter], "eps": quarter},
         "RMSprop": {"alpha": half, "eps": quarter, "momentum": quarter},
         "Adagrad": {"lr_decay": half, "eps": quarter},
     }

@@ -195,12 +195,11 @@ class Group:
 def number_for_torch(value: Any) -> Any:
     """Return a number, or a pair of numbers, as PyTorch's constructors take them.
 
-    They refuse scalars of NumPy and JAX in some places, and a pair of a tensor and a number. What may be edited in
-    place, a tensor or an array that is a number by itself, stays what it is.
+    They refuse scalars of NumPy and JAX in some places. What may be edited in place, a tensor or an array that is a
+    number by itself, stays what it is; so do tensors in pairs, of which PyTorch takes two or none.
     """
     if isinstance(value, tuple | list):
-        are_tensors = bool(value) and all(isinstance(part, torch.Tensor) for part in value)
-        return tuple(value) if are_tensors else plain(tuple(value))
+        return tuple(part if isinstance(part, torch.Tensor) else plain(part) for part in value)
     return value if isinstance(value, torch.Tensor | np.ndarray) else plain(value)
 
 

@@ -98,7 +98,10 @@ class DropIn(Savable):
         for key, value in values.items():
             if remedy := remedy_for(value):
                 raise TypeError(f"{key} must be a number or a schedule, got {brief(value)}{remedy}")
-        return {key: number_for_torch(value_at(value, 0)) for key, value in values.items()}
+        return {
+            key: plain(value_at(value, 0)) if key in self._scheduled else number_for_torch(value)
+            for key, value in values.items()
+        }
 
     def __init__(self, *args: Any, **values: Any) -> None:
         """Make the optimizer of PyTorch that a subclass is, which adds its groups."""
