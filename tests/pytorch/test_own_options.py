@@ -195,6 +195,19 @@ def test_an_option_of_a_group_may_be_a_schedule():
     assert opt.info.lr == 1.0
 
 
+def test_groups_may_share_a_dictionary_with_a_schedule():
+    own = {"lr_scale": schedules.Linear(1.0, 0.0, steps=4)}
+    weights = [torch.nn.Parameter(torch.zeros(1)) for _ in range(3)]
+    opt = drop_ins.SGD([{"params": [weight], "lrcore": own} for weight in weights[:2]], lr=1.0)
+    opt.add_param_group({"params": weights[2:], "lrcore": own})
+    for weight in weights:
+        weight.grad = torch.ones(1)
+    for _ in range(2):
+        opt.step()
+    assert [weight.item() for weight in weights] == [-1.75] * 3
+    assert [group["lrcore"]["lr_scale"] for group in opt.param_groups] == [0.5] * 3
+
+
 def test_options_of_a_group_go_through_state_dicts_as_they_were():
     groups = [{"params": parameters(), "lrcore": {"clip_value": 1e-3}}]
     opt = drop_ins.SGD(groups, lr=0.1)

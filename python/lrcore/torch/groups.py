@@ -125,6 +125,9 @@ class Group:
             value = self._place_of(name).get(name)
             if is_scheduled(value):
                 self.schedules[name], self.shown = value, None
+                if name not in self._names:
+                    # Other groups may have the same dictionary, and are to find the schedule there, too.
+                    self.given[OWN] = dict(self.given[OWN])
                 self._write(name, value_at(value, steps))
         self._remember()
 
