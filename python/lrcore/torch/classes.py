@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, Unpack
 import torch
 
 from lrcore.optim.hyperparameter import plain
-from lrcore.torch.engine import AdagradEngine, AdamEngine, RMSpropEngine, SGDEngine
+from lrcore.torch.engine import AdagradEngine, AdamEngine, RMSpropEngine, SGDEngine, make_count, make_state
 from lrcore.torch.optimizer import DropIn
 
 if TYPE_CHECKING:
@@ -335,6 +335,11 @@ class Adagrad(DropIn, torch.optim.Adagrad):
             fused=fused,
             **given,
         )
+        if self._of_all.get("average") is not None:
+            # PyTorch's Adagrad has its state from the start, and who saves or loads it in pieces looks at no step.
+            for param, state in self.state.items():
+                if param.requires_grad:
+                    state |= {"average": make_state(param, 0.0), "averaged": make_count(0.0)}
 
     def _own(self, values: dict[str, Any]) -> dict[str, Any]:
         # PyTorch's accumulators start from the constructor's value, whatever a group says.
