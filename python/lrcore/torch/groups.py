@@ -163,7 +163,8 @@ class Group:
         if is_edited:
             self.forget()
         else:
-            self._remember()
+            # No more than numbers have become others, at each step: the keys need no new look.
+            self._seen = tuple(map(copied, self._read(self.given)))
 
     def accept(self) -> None:
         """Let the values in the place of schedules be others, such as those of a state that was loaded."""

@@ -296,7 +296,8 @@ class DropIn(Savable):
     def _ready(self) -> Engine:
         """Return the engine, which knows the groups and the state as they are now."""
         own = self._shared
-        if own._note.is_kept and not own._note.is_in(own.param_groups):
+        note = own._note
+        if note.is_kept and not note.is_in(own.param_groups):
             self._take_in_progress()
         given, engine, states = own.param_groups, own._engine, own.state
         if (
@@ -311,16 +312,15 @@ class DropIn(Savable):
                 try:
                     engine.param_groups[index].update(self._own(group.changes(engine.steps)))
                     engine.hold(index, group.held)
+                    group.adopt(engine.param_groups[index])
                 except BaseException:
                     group.forget()
                     raise
-                if group.schedules and not self._note.is_kept:
+                if group.schedules and not note.is_kept:
                     self._note_schedules()
                     self._write_progress()
-            if group.schedules:
-                group.adopt(engine.param_groups[index])
-                if group.shown != engine.steps:
-                    group.show(engine.steps, engine.param_groups[index])
+            if group.schedules and group.shown != engine.steps:
+                group.show(engine.steps, engine.param_groups[index])
         if own._has_inference and not torch.is_inference_mode_enabled():
             raise RuntimeError("a parameter was made in inference mode; it can be stepped within inference mode alone")
         return engine
@@ -363,6 +363,8 @@ class DropIn(Savable):
         self._lists = [list(self.param_groups), *(list(group["params"]) for group in self.param_groups)]
         self._has_inference = any(not is_lazy(param) and param.is_inference() for param in params)
         self._states, self._changes = states, states.changes
+        for group, present in zip(self._groups, engine.param_groups, strict=True):
+            group.adopt(present)
         self._engine = engine
         return engine
 

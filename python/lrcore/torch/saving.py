@@ -78,7 +78,8 @@ class Savable(torch.optim.Optimizer):
     @property
     def steps(self) -> int:
         """How many steps have been taken: what schedules are asked for. It can be set."""
-        return self._steps if self._engine is None else self._engine.steps
+        own = self._shared
+        return own._steps if own._engine is None else own._engine.steps
 
     @steps.setter
     def steps(self, steps: int) -> None:
@@ -90,11 +91,11 @@ class Savable(torch.optim.Optimizer):
 
     def _show_present(self) -> None:
         """Have groups show the values that schedules give the next step."""
-        engine = self._engine
-        known = [] if engine is None else engine.param_groups
-        for index, group in enumerate(self._groups):
+        own, steps = self._shared, self.steps
+        known = () if own._engine is None else own._engine.param_groups
+        for index, group in enumerate(own._groups):
             if group.schedules:
-                group.show(self.steps, known[index] if index < len(known) else None)
+                group.show(steps, known[index] if index < len(known) else None)
 
     def _show_next(self) -> None:
         """Do so after a step. An error of a schedule is for the step that needs it: this one has been taken."""
@@ -119,14 +120,15 @@ class Savable(torch.optim.Optimizer):
 
     def _write_progress(self, *, anew: bool = True) -> None:
         """Put the progress into the groups. If not ``anew``, no more than counts of steps have changed."""
-        note, engine = self._note, self._engine
+        own, steps = self._shared, self.steps
+        note, engine = own._note, own._engine
         if not note.is_kept:
             return
         if anew:
             reports = [] if engine is None else engine.progress()["reports"]
-            note.look_at(self.state.largest_count() - self.steps, reports)
+            note.look_at(own.state.largest_count() - steps, reports)
         skipped, in_a_row = (0, 0) if engine is None else engine.skips
-        note.write(self.param_groups, self.steps, skipped, in_a_row)
+        note.write(own.param_groups, steps, skipped, in_a_row)
 
     def _go_on(self, text: str | None) -> None:
         """Go on from a progress that groups were loaded with, or without one from the counts of parameters' steps."""
