@@ -20,7 +20,7 @@ unexport CONDA_PREFIX PYTHONHOME PYTHONPATH
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test check bench bench-quick soak wheel format clean preflight extension
+.PHONY: help demo test check bench bench-quick soak wheel cross format clean preflight extension
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -66,6 +66,9 @@ soak: extension ## Try to break it for MINUTES=10: fuzzing under AddressSanitize
 
 wheel: $(STAMPS)/wheel ## Build a wheel into dist, and test it in an environment of its own
 	tools/wheel.sh $(PY)
+
+cross: | preflight ## Check for ARM Linux, Windows, macOS and musl; test ARM Linux in an emulator; fetches 3 GB once
+	tools/cross.sh "$(PYTHON)"
 
 format: $(STAMPS)/dev ## Format Rust and Python, and mend the lints that can be mended safely
 	cargo fmt
