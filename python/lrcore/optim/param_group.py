@@ -297,8 +297,9 @@ def is_scheduled(value: Any) -> bool:
 
 def value_at(value: Any, step: int) -> Any:
     """Return a hyperparameter with the values of its schedules at a step."""
-    parts = tuple(part(step) if isinstance(part, Schedule) else part for part in _parts(value))
-    return parts if isinstance(value, tuple | list) else parts[0]
+    if isinstance(value, tuple | list):
+        return tuple(value_at(part, step) for part in value)
+    return value(step) if isinstance(value, Schedule) else value
 
 
 def choose_schedules(

@@ -40,7 +40,7 @@ class Group:
     """
 
     __slots__ = (
-        *("_before", "_keys", "_names", "_options", "_read", "_seen", "_size", "_varies", "_written"),
+        *("_before", "_is_nested", "_keys", "_names", "_options", "_read", "_seen", "_size", "_varies", "_written"),
         *("given", "held", "schedules", "shown"),
     )
 
@@ -62,7 +62,7 @@ class Group:
         self._before: dict[str, Any] = {}
         self._seen: tuple[Any, ...] = ()
         self._keys: list[str] = []
-        self._varies = True
+        self._varies = self._is_nested = True
         self._size = -1
 
     def values(self) -> dict[str, Any]:
@@ -164,7 +164,8 @@ class Group:
             self.forget()
         else:
             # No more than numbers have become others, at each step: the keys need no new look.
-            self._seen = tuple(map(copied, self._read(self.given)))
+            values = self._read(self.given)
+            self._seen = tuple(map(copied, values)) if self._is_nested else values
 
     def accept(self) -> None:
         """Let the values in the place of schedules be others, such as those of a state that was loaded."""
@@ -191,6 +192,7 @@ class Group:
         values = self._read(self.given)
         # Lists and dictionaries may be edited in place; so may tensors and arrays, which are not kept twice.
         self._seen = tuple(map(copied, values))
+        self._is_nested = any(isinstance(value, dict | list) for value in values)
         self._varies = any(isinstance(part, torch.Tensor | np.ndarray) for value in values for part in _parts(value))
         # One that is held is looked at again before each step.
         self._size = -1 if self.held else len(self.given)
