@@ -280,3 +280,22 @@ def test_keys_that_are_spelt_like_options_are_named_when_a_group_is_added():
         train(opt, range(2))
         opt.load_state_dict(opt.state_dict())
         copy.deepcopy(opt)
+
+
+def test_a_rate_that_is_set_takes_the_place_of_a_schedule():
+    weight = torch.nn.Parameter(torch.zeros(1))
+    opt = drop_ins.SGD([weight], lr=schedules.Linear(1.0, 0.0, steps=4), momentum=schedules.Linear(0.0, 0.5, steps=4))
+    weight.grad = torch.ones(1)
+    opt.step()
+    for rate, shown in ((0.5, [0.5, 0.5]), (schedules.Linear(0.5, 0.0, steps=4), [0.25, 0.125])):
+        opt.lr = rate
+        assert opt.lr == shown[0]
+        for expected in shown:
+            opt.step()
+            assert opt.info.lr == expected
+        if rate == 0.5:
+            opt.steps = 2
+    assert opt.param_groups[0]["momentum"] == 0.5
+    with pytest.raises(ValueError, match=r"lr must be in \[0, inf\), got -1.0"):
+        opt.lr = -1.0
+    assert opt.lr == 0.0

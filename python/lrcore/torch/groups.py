@@ -167,6 +167,12 @@ class Group:
             values = self._read(self.given)
             self._seen = tuple(map(copied, values)) if self._is_nested else values
 
+    def release(self, name: str) -> None:
+        """Let the schedule of a hyperparameter go: what is put in its place holds."""
+        for known in (self.schedules, self._written, self._before, self.held):
+            known.pop(name, None)
+        self.forget()
+
     def accept(self) -> None:
         """Let the values in the place of schedules be others, such as those of a state that was loaded."""
         self._written, self._before, self.held, self.shown = {}, {}, {}, None

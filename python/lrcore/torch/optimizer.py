@@ -439,9 +439,11 @@ class DropIn(Savable):
 
     @lr.setter
     def lr(self, value: Any) -> None:
-        # The engine says what is wrong, and the group that PyTorch's users see is the one that counts.
-        self._ready().lr = value
-        self.param_groups[0]["lr"] = value
+        with self._lock:
+            # The engine says what is wrong, and the group that PyTorch's users see is the one that counts.
+            self._ready().lr = value
+            self._groups[0].release("lr")
+            self.param_groups[0]["lr"] = value
 
     def summary(self) -> Summary:
         """Return a table of the parameters: name, shape, dtype, group, learning rate, weight decay and state bytes.
