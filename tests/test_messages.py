@@ -212,6 +212,14 @@ def test_the_front_end_of_pytorch_suggests_too():
         for name in ("learning_rate", "clip", "max_grad_norm", "ema"):
             with pytest.raises(TypeError, match=rf"no argument '{name}'.*did you mean .*'{MEANT[name]}'"):
                 make([weight], **{name: 1.0})
+    for name in ("noise", "noise_scal"):
+        with pytest.raises(TypeError, match=rf"no argument '{name}'") as caught:
+            lrcore.torch.SGD([weight], lr=0.1, **{name: 1.0})
+        assert "noise_scale" not in str(caught.value)
+    with pytest.raises(TypeError, match=r"^lr must be a number or a schedule, got '1e-3'$"):
+        lrcore.torch.AdamW([weight], lr="1e-3")
+    with pytest.raises(TypeError, match=r"^from_torch: lr stays as it is in the optimizer"):
+        lrcore.torch.from_torch(torch.optim.SGD([weight], lr=0.1), lr=0.5)
     opt = lrcore.torch.SGD([weight], lr=0.1)
     opt.lr = 0.5
     assert (opt.lr, opt.param_groups[0]["lr"]) == (0.5, 0.5)

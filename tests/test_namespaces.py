@@ -63,6 +63,13 @@ def test_names_of_the_standard_library_are_no_attributes_of_the_package():
         assert not hasattr(lrcore.schedules, leaked)
 
 
+def test_a_name_that_is_near_is_suggested():
+    for namespace, name, meant in ((lrcore, "Adamw", "AdamW"), (lrcore.schedules, "Cosin", "Cosine")):
+        code = f"import {namespace.__name__} as m; m.{name}"
+        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)  # noqa: S603
+        assert f"Did you mean: '{meant}'" in found.stderr
+
+
 def test_completion_of_a_group_shows_what_users_need_and_its_keys():
     group = lrcore.SGD([np.zeros(1)]).param_groups[0]
     shown = [name for name in dir(group) if not name.startswith("_")]

@@ -13,6 +13,7 @@ Examples:
     1
 """
 
+import sys as _sys
 import typing as _typing
 from importlib import import_module as _import_module
 
@@ -82,7 +83,8 @@ def __getattr__(name: str) -> _typing.Any:
     if name in _LAZY_MODULES:
         return _import_module(f"lrcore.{name}")
     if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        # With these Python says what was meant.
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=_sys.modules[__name__])
     return getattr(_import_module(f"lrcore.{_MODULES[name]}"), name)
 
 

@@ -259,8 +259,8 @@ def _what_instead(given: Any) -> str:
             f"opt must be an optimizer: give {kind}'s optimizer_, which has the weights, or pickle the whole estimator"
         )
     return (
-        f"opt must be an optimizer of lrcore, such as opt = lrcore.AdamW(params), got {kind}. It is saved with its "
-        "parameters; other values have names: lrcore.save(path, opt, epoch=3)"
+        f"opt must be an optimizer of lrcore, such as opt = lrcore.AdamW(params), got {kind}. It is saved and "
+        "loaded with its parameters; other values have names: lrcore.save(path, opt, epoch=3)"
     )
 
 

@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 
     _Floats = np.ndarray[Any, np.dtype[np.float64]]
 
+__all__ = ["History"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 _Info = TypeVar("_Info", bound=StepInfo | Mapping[str, Any])
 # Columns that are no curves.
 _NO_CURVES = ("step", "applied")

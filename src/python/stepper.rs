@@ -520,10 +520,10 @@ fn average_from(given: &Bound<'_, PyAny>) -> PyResult<Average> {
 
 /// The parameter whose gradient is not finite, where it is not, and its value there. The parameter is not known if it is one of
 /// another process, the place if it is the factor that makes it infinite.
-type Fault = (Option<usize>, Option<(Vec<usize>, f64)>);
+type Fault = (Option<usize>, Option<(Vec<usize>, String)>);
 
 /// Finds the first element of an array that is not finite.
-fn locate(array: &Bound<'_, PyAny>) -> PyResult<Option<(Vec<usize>, f64)>> {
+fn locate(array: &Bound<'_, PyAny>) -> PyResult<Option<(Vec<usize>, String)>> {
     let array = &as_numpy(array)?;
     let numpy = array.py().import("numpy")?;
     let bad = numpy.call_method1("logical_not", (numpy.call_method1("isfinite", (array,))?,))?;
@@ -532,7 +532,8 @@ fn locate(array: &Bound<'_, PyAny>) -> PyResult<Option<(Vec<usize>, f64)>> {
         return Ok(None);
     }
     let place: Vec<usize> = places.get_item(0)?.extract()?;
-    let value = array.get_item(PyTuple::new(array.py(), &place)?)?.extract()?;
+    // As text, since it may be a complex number.
+    let value = array.get_item(PyTuple::new(array.py(), &place)?)?.str()?.to_string();
     Ok(Some((place, value)))
 }
 

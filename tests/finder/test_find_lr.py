@@ -281,6 +281,12 @@ def test_validation_takes_the_place_of_the_loss():
     assert result.losses == (7.0,) * 10
 
 
+def test_batches_may_be_none_where_a_function_needs_none():
+    opt = lrcore.SGD([np.ones(3)], lr=0.1)
+    result = find_lr(opt, lambda params, batch: (float((params[0] ** 2).sum()), [2 * params[0]], batch)[:2], [None])
+    assert result.losses[0] == 3.0
+
+
 def test_micro_batches_make_one_step():
     params, loss_and_grads = quadratic()
     calls = []

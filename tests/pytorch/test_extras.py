@@ -166,6 +166,16 @@ def test_gradients_that_are_not_finite_leave_all_as_it_was():
         opt.step()
 
 
+def test_a_complex_gradient_that_is_not_finite_is_named_with_both_parts(recwarn):
+    weight = torch.nn.Parameter(torch.ones(2, dtype=torch.complex64))
+    opt = lrcore.torch.SGD([weight], lr=0.1, skip_nonfinite=True, max_skips=2)
+    weight.grad = torch.tensor([1.0, complex(0.0, math.nan)])
+    opt.step()
+    with pytest.raises(FloatingPointError, match=r"^2 steps in a row .* is (\(0\+nanj\)|nanj) at index \(1,\)$"):
+        opt.step()
+    assert not recwarn
+
+
 def test_zero_grads_and_stats_come_with_the_step():
     model = network()
     opt = lrcore.torch.AdamW(model.named_parameters(), zero_grads=True, stats=True)

@@ -73,6 +73,9 @@ KNOWN = [
     (Chebyshev(0.1, 1.0, 2**40, "rising"), 10.0),
     (schedules.per_epoch(FALL, 1000), 1.0),
     (Lambda(lambda step: step % 7, steps=50) * FALL, 6.0),
+    (Lambda(lambda step: step % 7, steps=50).repeat() * 0.5, 3.0),
+    (Lambda(lambda step: step, steps=50).repeat(), 49.0),
+    (Lambda(lambda step: step, steps=50).repeat(10**12), 50.0),
     (FALL.warmup(10**400 // 10**390), 1.0),
     (Constant(1.0).warmup(10**400), 1.0),
 ]

@@ -80,6 +80,10 @@ def ratios_of(lrs: Sequence[float | Schedule], step: int) -> list[float]:
     return [1.0] * len(rates) if first is None else [rate / first for rate in rates]
 
 
+# What iterators are asked to end with: a batch may be None, where a function needs none.
+_END: Any = object()
+
+
 class _Feed:
     """Batches, begun again when they are over and can be."""
 
@@ -88,19 +92,19 @@ class _Feed:
             raise TypeError(f"batches must be iterable, got {type(batches).__name__}")
         self._again = None if isinstance(batches, Iterator) else batches
         self._batches = iter(batches)
-        first = next(self._batches, None)
-        if first is None:
+        first = next(self._batches, _END)
+        if first is _END:
             raise ValueError("batches must be at least one, got none")
         self._batches = itertools.chain([first], self._batches)
 
     def next(self) -> Sequence[Any] | None:
-        batch = next(self._batches, None)
-        if batch is None and self._again is not None:
+        batch = next(self._batches, _END)
+        if batch is _END and self._again is not None:
             self._batches = iter(self._again)
-            batch = next(self._batches, None)
-        if batch is None or isinstance(batch, tuple | list):
-            return batch
-        return (batch,)
+            batch = next(self._batches, _END)
+        if batch is _END:
+            return None
+        return batch if isinstance(batch, tuple | list) else (batch,)
 
 
 def _shown(finder: Finder, title: str, progress: bool) -> Iterable[float]:  # noqa: FBT001

@@ -239,15 +239,16 @@ class Optimizer(Savable):
             if trackers and tell(trackers, noise.gain()):
                 self._resolve_reports()
 
-    def _skip(self, parameter: int | None, place: tuple[list[int], float] | None) -> None:
+    def _skip(self, parameter: int | None, place: tuple[list[int], str] | None) -> None:
         """Count a step that was left out; raise if there were too many in a row."""
         self._skipped += 1
         self._skipped_in_a_row += 1
         if self._skipped_in_a_row >= self._common.max_skips:
             times, self._skipped_in_a_row = self._skipped_in_a_row, 0
-            raise FloatingPointError(f"{times} steps in a row were skipped: {self._reason(parameter, place)}")
+            were = "1 step was" if times == 1 else f"{times} steps in a row were"
+            raise FloatingPointError(f"{were} skipped: {self._reason(parameter, place)}")
 
-    def _reason(self, parameter: int | None, place: tuple[list[int], float] | None) -> str:
+    def _reason(self, parameter: int | None, place: tuple[list[int], str] | None) -> str:
         """Return why a step was skipped."""
         if parameter is None:
             return "a gradient of another process is not finite"

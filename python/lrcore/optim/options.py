@@ -197,7 +197,13 @@ def _near(pattern: str, names: Collection[str]) -> str:
     return f"; did you mean {' or '.join(map(repr, near))}?" if near else f"; there are {listed(names)}"
 
 
-def split(given: Mapping[str, Any], decay: str, where: str, own: Collection[str]) -> tuple[dict[str, Any], Common]:
+def split(
+    given: Mapping[str, Any],
+    decay: str,
+    where: str,
+    own: Collection[str],
+    known: Collection[str] = tuple(Options.__annotations__),
+) -> tuple[dict[str, Any], Common]:
     """Return the options of groups, each with a value, and those of all groups together.
 
     Args:
@@ -205,15 +211,15 @@ def split(given: Mapping[str, Any], decay: str, where: str, own: Collection[str]
         decay: The form of weight decay where none is given.
         where: The optimizer's name, for the message.
         own: The names of its own arguments, for the message.
+        known: The names of the options that it has.
 
     Raises:
         TypeError: If there is no such option, or a value is of a wrong type.
         ValueError: If a value is out of range, or values contradict each other.
     """
     for name in given:
-        if name not in Options.__annotations__:
-            options = ", ".join(Options.__annotations__)
-            meant = did_you_mean(name, [*own, *Options.__annotations__])
-            raise TypeError(f"{where} has no argument {name!r}; its options are {options}{meant}")
+        if name not in known:
+            meant = did_you_mean(name, [*own, *known])
+            raise TypeError(f"{where} has no argument {name!r}; its options are {', '.join(known)}{meant}")
     defaults = {"decay": decay, **NO_OPTIONS}
     return {name: given.get(name, default) for name, default in defaults.items()}, Common.of(given)

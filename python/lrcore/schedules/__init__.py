@@ -4,6 +4,7 @@ Every hyperparameter of every optimizer takes a number or a schedule. A schedule
 float`` with steps from 0, that stays at its last value past its end.
 """
 
+import sys as _sys
 import typing as _typing
 from importlib import import_module as _import_module
 
@@ -106,7 +107,8 @@ __all__ = [
 
 def __getattr__(name: str) -> _typing.Any:
     if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        # With these Python says what was meant.
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=_sys.modules[__name__])
     value = getattr(_import_module(f"{__name__}.{_MODULES[name]}"), name)
     globals()[name] = value
     return value

@@ -81,6 +81,11 @@ class Scaled(Compound):
         low, high = products(self.schedule._bounds(first, last), (self.factor, self.factor))
         return capped(low, high)
 
+    def _maximum(self) -> float:
+        # Rounding keeps the order of products.
+        value: float = finite(self.schedule._maximum() * self.factor) if self.factor else 0.0
+        return value
+
     def _shortened(self, steps: int) -> Schedule:
         return Scaled(self.schedule._shortened(steps), self.factor)
 

@@ -11,7 +11,7 @@ import numpy as np
 from lrcore._messages import brief
 from lrcore._ranges import POSITIVE, check_count
 from lrcore.schedules import functions as fn
-from lrcore.schedules.bounds import before, hull, span, window
+from lrcore.schedules.bounds import before, hull, largest, span, window
 from lrcore.schedules.checks import check_counts, check_depth, check_numbers, check_schedules, put
 from lrcore.schedules.schedule import Compound, Schedule, wrapped
 
@@ -262,6 +262,12 @@ class Repeated(Compound):
         if length is not None and last >= length:
             parts.append(self.schedule._bounds(period, period))
         return hull(*parts)
+
+    def _maximum(self) -> float:
+        # That of one period: a search in all of them would look at each.
+        period = self.period or 1
+        best = largest(self.schedule, period - 1)
+        return best if self.times is None else max(best, self.schedule._value(period))
 
     def _parts(self) -> Iterator[tuple[str, float]]:
         period, count = self.period or 1, 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrcore._messages import brief
 from lrcore._ranges import NON_NEGATIVE, as_number, check_count
+from lrcore._text import counted
 from lrcore.schedules import functions as fn
 from lrcore.schedules.bounds import before, hull, window
 from lrcore.schedules.checks import check_counts, check_depth, check_numbers, check_schedules, check_word, put
@@ -354,7 +355,7 @@ class WSD(Composed):
 
     def _shortened(self, steps: int) -> Schedule:
         if steps + self.warmup_steps + self.decay_steps > self.steps:
-            raise ValueError(f"{brief(self)} can't be fitted into {self.steps - steps} steps")
+            raise ValueError(f"{brief(self)} can't be fitted into {counted(self.steps - steps, 'step')}")
         return replace(self, steps=self.steps - steps)
 
     def _parts(self) -> Iterator[tuple[str, float]]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from lrcore._messages import brief
 from lrcore._ranges import NON_NEGATIVE, POSITIVE, Range, as_number, check_count
+from lrcore._text import counted
 from lrcore.schedules import functions as fn
 from lrcore.schedules.bounds import ends
 from lrcore.schedules.checks import MOST_STEPS, check_counts, check_numbers, check_word, put
@@ -128,7 +129,7 @@ class MultiStep(Schedule):
 
     def _shortened(self, steps: int) -> Schedule:
         if self.milestones and self.milestones[0] < steps:
-            raise ValueError(f"{brief(self)} has a milestone within a warm-up of {steps} steps")
+            raise ValueError(f"{brief(self)} has a milestone within a warm-up of {counted(steps, 'step')}")
         return MultiStep(self.start, tuple(milestone - steps for milestone in self.milestones), self.gamma)
 
 
@@ -218,7 +219,7 @@ class Piecewise(Schedule):
 
     def _shortened(self, steps: int) -> Schedule:
         if any(0 < at < steps for at in self._at):
-            raise ValueError(f"{brief(self)} has a point within a warm-up of {steps} steps")
+            raise ValueError(f"{brief(self)} has a point within a warm-up of {counted(steps, 'step')}")
         if self._at[0] < 0 < self._at[-1]:
             return super(Piecewise, self)._shortened(steps)
         return Piecewise(tuple((at - steps if at > 0 else at, height) for at, height in self.points), self.shape)

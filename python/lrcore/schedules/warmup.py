@@ -10,6 +10,7 @@ import numpy as np
 
 from lrcore._messages import brief
 from lrcore._ranges import FRACTION, SHARE
+from lrcore._text import counted
 from lrcore.schedules import functions as fn
 from lrcore.schedules.bounds import before, ends, hull, window
 from lrcore.schedules.checks import check_counts, check_depth, check_numbers, check_schedules, check_word, put
@@ -191,7 +192,9 @@ class WarmedUp(Compound):
         if rest is None:
             length = self.schedule.length
             if length is not None and self.steps > length:
-                raise ValueError(f"warmup: {brief(self)} has {self.steps} steps of warm-up in a length of {length}")
+                raise ValueError(
+                    f"warmup: {brief(self)} has {counted(self.steps, 'step')} of warm-up in a length of {length}"
+                )
             rest = self.schedule._shortened(self.steps)
             put(self, "_fitted", rest)
         return rest
@@ -258,7 +261,7 @@ class WarmedUp(Compound):
         shorter = self.schedule._shortened(steps)
         if self.steps and shorter._is_constant and not self.schedule._is_constant:
             raise ValueError(
-                f"{self!r} can't be fitted into {steps} steps fewer: no step would be left for its warm-up"
+                f"{self!r} can't be shortened by {counted(steps, 'step')}: no step would be left for its warm-up"
             )
         # Without the checks that fit it at once.
         made = object.__new__(WarmedUp)

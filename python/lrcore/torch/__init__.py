@@ -58,7 +58,7 @@ def from_torch(optimizer: torch.optim.Optimizer, **options: Unpack[TorchOptions]
         The optimizer of the same name.
 
     Raises:
-        TypeError: If there is none of that name here, or a parameter has another dtype.
+        TypeError: If there is none of that name here, an option is none, or a parameter has another dtype.
         ValueError: If a parameter is on another device; for ``capturable`` and ``differentiable``.
 
     Examples:
@@ -76,6 +76,9 @@ def from_torch(optimizer: torch.optim.Optimizer, **options: Unpack[TorchOptions]
     if found is None:
         known = ", ".join(f"torch.optim.{kind.__name__}" for kind in _CLASSES)
         raise TypeError(f"from_torch takes {known}, got {type(optimizer).__module__}.{type(optimizer).__name__}")
+    for name in options:
+        if name in optimizer.defaults:
+            raise TypeError(f"from_torch: {name} stays as it is in the optimizer; set it in the groups of either one")
     return found.taking_over(optimizer, options)
 
 

@@ -140,7 +140,7 @@ class Engine(Optimizer):
         self._combine = partial(processes.combined, self._common.norm_type)
         self._processes = processes
 
-    def _reason(self, parameter: int | None, place: tuple[list[int], float] | None) -> str:
+    def _reason(self, parameter: int | None, place: tuple[list[int], str] | None) -> str:
         own = "" if parameter is None else super()._reason(parameter, place)
         if self._processes is None:
             return own

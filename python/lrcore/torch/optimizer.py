@@ -42,6 +42,8 @@ class TorchOptions(Options, total=False):
     process_group: Any
 
 
+# Those that it has, of lrcore's and of its own.
+_OPTIONS = (*(name for name in Options.__annotations__ if name != "noise_scale"), *OPTION)
 _DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 
 
@@ -82,7 +84,7 @@ class DropIn(Savable):
             )
         given = {**options}
         group = given.pop("process_group", None)
-        _, common = split(given, "coupled", name, self._engine_class.hyperparameter_names())
+        _, common = split(given, "coupled", name, self._engine_class.hyperparameter_names(), _OPTIONS)
         if group is not None and not common.needs_norm:
             raise ValueError(
                 "process_group needs clip_norm or skip_nonfinite: nothing else is of all gradients together"
@@ -96,7 +98,8 @@ class DropIn(Savable):
         self._of_all = {key: value for key, value in options.items() if key not in GROUP_OPTIONS}
         self._scheduled = {key: value for key, value in values.items() if is_scheduled(value)}
         for key, value in values.items():
-            if remedy := remedy_for(value):
+            # PyTorch compares first. A file of settings may have the text "1e-3".
+            if (remedy := remedy_for(value)) or isinstance(value, str):
                 raise TypeError(f"{key} must be a number or a schedule, got {brief(value)}{remedy}")
         return {
             key: plain(value_at(value, 0)) if key in self._scheduled else number_for_torch(value)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 from lrcore import _optional
 from lrcore._messages import brief
 from lrcore._ranges import check_count
+from lrcore._text import counted
 from lrcore.schedules.feedback import listeners
 from lrcore.schedules.schedule import as_schedule, settled
 
@@ -255,5 +256,7 @@ def _values_of(where: str, schedule: Schedule, steps: SupportsIndex | None) -> F
     if last is None:
         raise ValueError(f"{where}: {brief(schedule)} has no length; give steps, all that a training will take")
     if last > _LONGEST:
-        raise ValueError(f"{where}: {brief(schedule)} has {last} steps; give steps, all that a training will take")
+        raise ValueError(
+            f"{where}: {brief(schedule)} has {counted(last, 'step')}; give steps, all that a training will take"
+        )
     return schedule.values(last + 1)
