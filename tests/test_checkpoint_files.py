@@ -1,5 +1,6 @@
 """What is in the file of a checkpoint: any damage is found, and the official package reads and writes the same."""
 
+import gc
 import json
 import math
 import os
@@ -354,11 +355,11 @@ def test_arrays_of_any_layout_are_written_and_read(order, dtype, tmp_path, monke
         assert file.text() == "text"
         for name, array in arrays.items():
             into = np.ones_like(array)
-            file.fill(name, into)
+            file.fill([(file.entry(name), into)])
             assert into.tobytes() == array.tobytes()
             assert file.array(name).tolist() == array.tolist()
             every_second = np.ones((*array.shape, 2), array.dtype)
-            file.fill(name, every_second[..., 0])
+            file.fill([(file.entry(name), every_second[..., 0])])
             assert every_second[..., 0].tolist() == array.tolist()
             assert every_second[..., 1].all()
 
@@ -398,3 +399,39 @@ def test_a_file_that_shrinks_while_it_is_read_is_damaged(tmp_path):
         os.truncate(path, path.stat().st_size - 1)
         with pytest.raises(DamagedError, match="it ends early"):
             file.array("x")
+
+
+def test_arrays_may_be_named_like_the_parts_of_an_entry(tmp_path):
+    path = tmp_path / "a.safetensors"
+    arrays = {name: np.arange(3.0) for name in ("dtype", "shape", "data_offsets")}
+    _safetensors.write(path, arrays, "text")
+    with _safetensors.opened(path) as file:
+        assert file.text() == "text"
+        assert sorted(file.names()) == ["data_offsets", "dtype", "shape"]
+        assert file.array("shape").tolist() == [0.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    "shape", [[True, 4], [1.0, 4], [1, [4]], [1, {"dtype": "F32", "shape": [], "data_offsets": []}]]
+)
+def test_a_shape_of_other_numbers_is_damage_also_after_an_equal_one(shape, tmp_path):
+    path = tmp_path / "a.safetensors"
+    entry = {"dtype": "F32", "shape": [1, 4], "data_offsets": [0, 16]}
+    header = {"a": entry, "b": {**entry, "shape": shape, "data_offsets": [16, 32]}}
+    path.write_bytes(raw(header, bytes(32)))
+    with pytest.raises(lrcore.checkpoint.DamagedError, match="'b' is no array of known dtype, shape and place"):
+        lrcore.load(path, lrcore.SGD({"a": np.zeros((1, 4), np.float32)}))
+
+
+@pytest.mark.parametrize("is_enabled", [True, False])
+def test_the_garbage_collector_is_as_before(is_enabled, tmp_path):
+    opt = lrcore.SGD({"w": np.zeros(3)})
+    (gc.enable if is_enabled else gc.disable)()
+    try:
+        lrcore.load(lrcore.save(tmp_path, opt), opt)
+        opt.load_state_dict(opt.state_dict())
+        with pytest.raises(ValueError, match="has no 'optimizer'"):
+            opt.load_state_dict({})
+        assert gc.isenabled() is is_enabled
+    finally:
+        gc.enable()

@@ -16,9 +16,10 @@ import io
 import json
 import os
 import stat
+import sys
 from contextlib import contextmanager
 from functools import cached_property, partial
-from operator import attrgetter, call, setitem
+from operator import call, itemgetter, setitem
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ import numpy as np
 from lrcore import _whole_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from io import BufferedReader
     from pathlib import Path
 
@@ -44,6 +45,7 @@ TEXT = "lrcore"
 _CHECKSUM = "lrcore.sha256"
 _PIECE = 1 << 22  # bytes that are read, gathered or written at once
 _BUFFER = 1 << 18  # small arrays are read from a buffer of so many bytes
+_FOREIGN = ">" if sys.byteorder == "little" else "="  # the byte order of numbers that files do not have
 
 # Limits of what is read, and so of what is written. The first is that of the official package; NumPy has the second.
 _LARGEST_HEADER = 100_000_000
@@ -53,6 +55,7 @@ _LARGEST_SIZE = 2**63 - 1
 _MOST_BRACKETS = 4_000_000
 _MOST_COMMAS = 8_000_000
 _MOST_DIGITS = 400  # a longer integer is not written as one
+_DIGITS_AS_ZEROS = bytes(ord("0" if byte in b"0123456789" else " ") for byte in range(256))
 
 
 class DamagedError(ValueError):
@@ -62,13 +65,18 @@ class DamagedError(ValueError):
 class Entry(NamedTuple):
     """What a header says of an array: the format's name of its dtype, its shape, where in the file it lies."""
 
-    dtype: str
+    kind: str
     shape: tuple[int, ...]
     begin: int
     end: int
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype, in this machine's byte order."""
+        return _NATIVE[self.kind]
 
-_PLACE = attrgetter("begin", "end")
+
+_BEGIN, _END = itemgetter(2), itemgetter(3)
 
 
 class File:
@@ -93,23 +101,22 @@ class File:
         if length > _LARGEST_HEADER:
             raise self.damaged(f"its header has {length} bytes, and at most {_LARGEST_HEADER} are read")
         try:
-            self.metadata, self._header = _parsed(file.read(length))
+            self.metadata, self._header = _parsed(file.read(length), 8 + length)
         except (ValueError, RecursionError) as error:
             raise self.damaged(f"its header can't be read ({error})") from error
         self._begin, self._end = 8 + length, size
 
     @cached_property
     def _entries(self) -> dict[str, Entry]:
-        """What the header says of the arrays, once all of it is known to be true."""
-        try:
-            entries = {name: _entry_of(name, given, self._begin) for name, given in self._header.items()}
-        except ValueError as error:
-            raise self.damaged(f"its header can't be read ({error})") from error
-        end = self._begin
-        for entry in sorted(entries.values(), key=_PLACE):
-            if entry.begin != end:
-                raise self.damaged("its arrays overlap, or have gaps between them")
-            end = entry.end
+        """What the header says of the arrays, in the order of names, once all of it is known to be true."""
+        for name, entry in self._header.items():
+            if not isinstance(entry, Entry):
+                what = f"{name[:200]!r} is no array of known dtype, shape and place"
+                raise self.damaged(f"its header can't be read ({what})")
+        entries: dict[str, Entry] = dict(sorted(self._header.items()))
+        if not _is_tiling(entries.values(), self._begin):
+            raise self.damaged("its arrays overlap, or have gaps between them")
+        end = max(map(_END, entries.values()), default=self._begin)
         if self._end != end:
             raise self.damaged(f"{self._end} bytes in place of {end}")
         return entries
@@ -143,70 +150,74 @@ class File:
         """Return the names of the arrays; whether one is among them is found at once."""
         return self._entries.keys()
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Return the shape of an array."""
-        return self._entry(name).shape
+    def entry(self, name: str) -> Entry:
+        """Return what the header says of an array.
 
-    def dtype(self, name: str) -> np.dtype[Any]:
-        """Return the dtype of an array, in this machine's byte order, or raise a TypeError if NumPy has none for it."""
-        dtype = self._entry(name).dtype
-        if dtype not in _NATIVE:
-            raise TypeError(f"{self.path}: {name} has dtype {dtype}; allowed are {', '.join(_DTYPES)}")
-        return _NATIVE[dtype]
+        Raises:
+            DamagedError: If there is no such array.
+            TypeError: If NumPy has no such dtype.
+        """
+        entry = self._entries.get(name)
+        if entry is None:
+            raise self.damaged(f"it has no array {name!r}")
+        if entry.kind not in _NATIVE:
+            raise TypeError(f"{self.path}: {name} has dtype {entry.kind}; allowed are {', '.join(_DTYPES)}")
+        return entry
 
-    def fill(self, name: str, array: Array) -> None:
-        """Read the numbers of an array to where they belong, an array of its shape and dtype."""
-        self._file.seek(self._entry(name).begin)
-        for piece in _pieces(array, "writeonly"):
-            self._read(piece)
-
-    def fill_together(self, targets: Iterable[tuple[str, Array]], done: Callable[[], object]) -> None:
-        """Read arrays to where they belong, then make a call; no signal handler runs between the first and the last.
+    def fill(self, targets: Iterable[tuple[Entry, Array]], done: Callable[[], object] | None = None) -> None:
+        """Read arrays to where they belong. If a call is to be made then, no signal handler runs until it is made.
 
         Args:
-            targets: Names, each with an array of its shape and dtype. Where that is not dense, in C order and of
-                the byte order of the file, the numbers are read before all others, to memory of their own.
+            targets: What the header says of them, each with an array of its shape and dtype. Where that is not dense,
+                in C order and of the byte order of the file, the numbers are read before all others; if there is a call
+                to make, to memory of their own.
             done: What is called when all is read: a function written in C.
 
         Raises:
             DamagedError: If the file has become shorter. A part may have been read then.
             OSError: If it can't be read. A part may have been read then.
         """
-        calls: list[Callable[[], object]] = []
+        calls: list[Callable[[Any], object]] = []
+        arguments: list[Any] = []
         results: list[object] = []
         position = -1
-        for entry, array in sorted(((self._entry(name), array) for name, array in targets), key=_begin_of):
+        for entry, array in sorted(targets, key=_begin_of):
             if not _is_laid_out_alike(array):
-                calls.append(partial(setitem, array, ..., self._numbers(entry, array.dtype)))
-                results.append(None)
+                if done is None:
+                    self._fill_in_pieces(entry, array)
+                else:
+                    calls.append(partial(setitem, array, ...))
+                    arguments.append(self._numbers(entry))
+                    results.append(None)
             elif array.size:
-                if entry.begin != position:
-                    calls.append(partial(self._file.seek, entry.begin))
-                    results.append(entry.begin)
-                calls.append(partial(self._file.readinto, array.data))
-                results.append(entry.end - entry.begin)
-                position = entry.end
+                begin, end = entry.begin, entry.end
+                if begin != position:
+                    calls.append(self._file.seek)
+                    arguments.append(begin)
+                    results.append(begin)
+                calls.append(self._file.readinto)
+                arguments.append(array.data)
+                results.append(end - begin)
+                position = end
         # Python runs signal handlers, and raises the exceptions that are sent to a thread, between bytecodes of that
         # thread. There are none in here.
-        got = list(map(call, [*calls, done]))
+        got = list(map(call, [*calls, call], [*arguments, done or int]))
         if got[:-1] != results:
             raise self.damaged("it ends early")
 
     def array(self, name: str) -> Array:
         """Return an array, read."""
-        return self._numbers(self._entry(name), self.dtype(name))
+        return self._numbers(self.entry(name))
 
-    def _numbers(self, entry: Entry, dtype: np.dtype[Any]) -> Array:
-        array: Array = np.empty(entry.shape, dtype)
+    def _numbers(self, entry: Entry) -> Array:
+        array: Array = np.empty(entry.shape, entry.dtype)
+        self._fill_in_pieces(entry, array)
+        return array
+
+    def _fill_in_pieces(self, entry: Entry, array: Array) -> None:
         self._file.seek(entry.begin)
         for piece in _pieces(array, "writeonly"):
             self._read(piece)
-        return array
-
-    def _entry(self, name: str) -> Entry:
-        if name not in self._entries:
-            raise self.damaged(f"it has no array {name!r}")
-        return self._entries[name]
 
     def _checksum(self, text: str) -> str:
         digest = _begun(text, self._entries)
@@ -321,7 +332,7 @@ def _laid_out(arrays: Mapping[str, Array]) -> dict[str, Entry]:
 def _header(entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> bytes:
     header: dict[str, Any] = {"__metadata__": metadata}
     for name, entry in entries.items():
-        header[name] = {"dtype": entry.dtype, "shape": entry.shape, "data_offsets": [entry.begin, entry.end]}
+        header[name] = {"dtype": entry.kind, "shape": entry.shape, "data_offsets": [entry.begin, entry.end]}
     text = json.dumps(header, ensure_ascii=True, separators=(",", ":")).encode()
     return text + b" " * (-len(text) % 8)
 
@@ -338,11 +349,14 @@ def _excess(header: bytes) -> str | None:
     return None
 
 
-def _parsed(header: bytes) -> tuple[dict[str, str], dict[str, Any]]:
-    """Return the metadata of a header, and all else that it says, or raise a ValueError."""
+def _parsed(header: bytes, start: int) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return the metadata of a header, and the entries of arrays, or raise a ValueError.
+
+    What is no entry of an array, where numbers begin at ``start``, stays as JSON has it.
+    """
     if excess := _excess(header):
         raise ValueError(f"it has {excess}")
-    parsed = from_json(header.decode())
+    parsed = from_json(header.decode(), _EntryReader(start).read)
     if not isinstance(parsed, dict):
         raise ValueError(f"it is no object, but {type(parsed).__name__}")
     metadata = parsed.pop("__metadata__", None)
@@ -353,12 +367,15 @@ def _parsed(header: bytes) -> tuple[dict[str, str], dict[str, Any]]:
     return metadata, parsed
 
 
-def from_json(text: str) -> Any:
+def from_json(text: str, read: Callable[[dict[str, Any]], Any] | None = None) -> Any:
     """Return what a JSON text says, or raise a ValueError, also if an integer in it has too many digits.
 
-    The time to convert them grows with the square of their number.
+    The time to convert them grows with the square of their number. Each object becomes what ``read`` makes of it.
     """
-    return json.loads(text, parse_int=_short_integer)
+    digits = text.encode(errors="surrogatepass").translate(_DIGITS_AS_ZEROS)
+    if b"0" * (_MOST_DIGITS + 1) in digits:  # maybe in a string
+        return json.loads(text, object_hook=read, parse_int=_short_integer)
+    return json.loads(text, object_hook=read)
 
 
 def _short_integer(digits: str) -> int:
@@ -367,19 +384,46 @@ def _short_integer(digits: str) -> int:
     return int(digits)
 
 
-def _entry_of(name: str, given: Any, start: int) -> Entry:
-    """Return what a header says of an array. Whatever is not as the format has it is a ValueError."""
-    try:
-        dtype, shape, (begin, end) = given["dtype"], given["shape"], given["data_offsets"]
-    except (KeyError, TypeError, ValueError):
-        dtype = None
-    if type(dtype) is str and type(shape) is list and type(begin) is type(end) is int:
-        size = _size_of(shape, _SIZES.get(dtype, 1))
+class _EntryReader:
+    """Makes entries of what a header says of arrays, each as soon as it is parsed: that takes the least memory."""
+
+    def __init__(self, start: int) -> None:
+        self._start = start
+        self._layouts: dict[str, tuple[int | None, tuple[int, ...]]] = {}  # many arrays are of a few shapes
+
+    def read(self, given: dict[str, Any]) -> Entry | dict[str, Any]:
+        """Return the entry that an object of JSON is, or the object if it is none as the format has it."""
+        try:
+            kind, lengths, (begin, end) = given["dtype"], given["shape"], given["data_offsets"]
+        except (KeyError, TypeError, ValueError):
+            return given
+        key = f"{kind!r}{lengths!r}"
+        layout = self._layouts.get(key)
+        if layout is None:
+            layout = self._layouts[key] = _layout_of(kind, lengths)
+        size, shape = layout
+        if size is None or not (type(begin) is type(end) is int and 0 <= begin <= end <= _LARGEST_SIZE):
+            return given
         # Of a dtype that NumPy does not have it is not known how large its numbers are.
-        is_filled = size == end - begin or (size is not None and dtype not in _SIZES)
-        if is_filled and 0 <= begin <= end <= _LARGEST_SIZE:
-            return Entry(dtype, tuple(shape), start + begin, start + end)
-    raise ValueError(f"{name[:200]!r} is no array of known dtype, shape and place")
+        if size != end - begin and kind in _SIZES:
+            return given
+        return tuple.__new__(Entry, (kind, shape, self._start + begin, self._start + end))
+
+
+def _layout_of(kind: Any, shape: Any) -> tuple[int | None, tuple[int, ...]]:
+    """Return how many bytes an array has, and its shape; without a size if NumPy has no such array."""
+    if type(kind) is not str or type(shape) is not list:
+        return None, ()
+    return _size_of(shape, _SIZES.get(kind, 1)), tuple(shape)
+
+
+def _is_tiling(entries: Collection[Entry], start: int) -> bool:
+    """Return whether arrays lie one after the other, without gaps, in any order."""
+    begins = np.fromiter(map(_BEGIN, entries), np.uint64, len(entries))
+    ends = np.fromiter(map(_END, entries), np.uint64, len(entries))
+    order = np.lexsort((ends, begins))
+    befores = np.append(np.uint64(start), ends[order][:-1])
+    return not entries or bool((begins[order] == befores).all())
 
 
 def _size_of(shape: list[Any], itemsize: int) -> int | None:
@@ -397,19 +441,19 @@ def _size_of(shape: list[Any], itemsize: int) -> int | None:
 
 
 def _begun(text: str, entries: Mapping[str, Entry]) -> Any:
-    """Return a digest of all but the numbers; those follow, array by array in the order of names."""
-    described = [[name, entry.dtype, entry.shape] for name, entry in sorted(entries.items())]
+    """Return a digest of all but the numbers; those follow, array by array. Entries are in the order of names."""
+    described = [[name, entry.kind, entry.shape] for name, entry in entries.items()]
     return hashlib.sha256(json.dumps([text, described]).encode())
 
 
 def _stretches(entries: Mapping[str, Entry]) -> Iterator[tuple[int, int]]:
     """Yield from where to where the numbers are that the checksum is made of, in its order."""
     begin = end = 0
-    for _, entry in sorted(entries.items()):
-        if entry.begin != end:
+    for _, _, first, last in entries.values():
+        if first != end:
             yield begin, end
-            begin = entry.begin
-        end = entry.end
+            begin = first
+        end = last
     yield begin, end
 
 
@@ -419,13 +463,15 @@ def _begin_of(target: tuple[Entry, Array]) -> int:
 
 def _is_laid_out_alike(array: Array) -> bool:
     """Return whether the bytes of an array are in memory as they are in a file."""
-    return array.flags.c_contiguous and array.dtype == array.dtype.newbyteorder("<")
+    return array.flags.c_contiguous and array.dtype.byteorder != _FOREIGN
 
 
 def _pieces(array: Array, access: str) -> Iterator[memoryview]:
     """Yield the bytes of an array in C order, to read or to write them; without a copy of more than a piece."""
     if _is_laid_out_alike(array):
-        if array.size:
+        if access == "readonly" and array.nbytes <= _PIECE >> 8:
+            yield memoryview(array.tobytes())  # faster than a view, for a small array
+        elif array.size:
             yield _bytes(array)
         return
     little = array.dtype.newbyteorder("<")

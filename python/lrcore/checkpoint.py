@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from lrcore import _own_values, _safetensors, _whole_file
+from lrcore._collection import without_collections
 from lrcore._ranges import check_count
-from lrcore._safetensors import DamagedError
+from lrcore._safetensors import DamagedError, Entry
 from lrcore.optim import Optimizer, reports
 from lrcore.schedules.schedule import Schedule
 from lrcore.schedules.serial import decode, encode
@@ -38,7 +39,6 @@ def __dir__() -> list[str]:
 
 SUFFIX = ".safetensors"
 _VERSION = 1
-_ZERO = bytes(16)
 # What keep counts, and deletes.
 _NUMBERED = re.compile(rf"step-[0-9]+{re.escape(SUFFIX)}")
 # The last time, in nanoseconds since 1970, that a file is believed to have been saved at: in the year 2116.
@@ -109,7 +109,7 @@ def save(path: StrPath, opt: Optimizer, *, keep: int | None = None, **extra: Any
         keep = check_count("keep", keep, least=1)
         if is_file:
             raise ValueError(f"keep counts the checkpoints of a folder, and {target} is a file: give the folder")
-    with opt._lock:
+    with without_collections(), opt._lock:
         opt._refuse_if_swapped()
         if not is_file:
             target = target / f"step-{opt.steps:010d}{SUFFIX}"
@@ -160,23 +160,22 @@ def load(
         if found_path is None:
             raise FileNotFoundError(f"{place} has no whole checkpoint")
         place = found_path
-    with _safetensors.opened(place) as file:
+    with without_collections(), _safetensors.opened(place) as file:
         description, saved = _read(file)
         extra = _extra(file, description)
         with opt._lock:
             opt._refuse_if_swapped()
             weights = dict(zip(opt._names, opt._stepper.weights(), strict=True))
             known = file.names()
-            found = [(f"params/{name}", weights[name]) for name in weights if f"params/{name}" in known]
+            found = {name: file.entry(f"params/{name}") for name in weights if f"params/{name}" in known}
             if strict and len(found) < len(weights):
-                raise ValueError(f"{place} has no weights of {[n for n in weights if f'params/{n}' not in known]}")
-            for name, weight in weights.items():
-                if f"params/{name}" in known:
-                    _check_weight(file, name, weight)
-            loaded = opt._match(saved, strict=strict, schedules=schedules)
-            for name, array in _new_arrays(saved, loaded):
-                file.fill(name, array)
-            opt._set_or_leave(loaded, lambda done: file.fill_together(found, done))
+                raise ValueError(f"{place} has no weights of {[name for name in weights if name not in found]}")
+            for name, entry in found.items():
+                _check_weight(place, name, entry, weights[name])
+            loaded = opt._match(saved, strict=strict, schedules=schedules, unread=Entry)
+            file.fill(_new_arrays(saved, loaded))
+            targets = [(entry, weights[name]) for name, entry in found.items()]
+            opt._set_or_leave(loaded, lambda done: file.fill(targets, done))
     return extra
 
 
@@ -209,7 +208,7 @@ def latest(folder: StrPath) -> Path | None:
         warnings.warn(f"{partial} is unfinished: it is being written, or its process was stopped", stacklevel=2)
     for path in sorted(_files(place), key=lambda path: _age(path, _peek(path)), reverse=True):
         try:
-            with _safetensors.opened(path) as file:
+            with without_collections(), _safetensors.opened(path) as file:
                 _read(file)
         except (ValueError, OSError) as error:
             warnings.warn(f"passed over: {error}", stacklevel=2)
@@ -422,12 +421,12 @@ def _extra(file: _safetensors.File, description: Mapping[str, Any]) -> dict[str,
 
 
 def _state_dict(file: _safetensors.File, description: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a description as a state dict, with arrays of zeros, which take no memory, for those of the state."""
+    """Return a description as a state dict, with what the header says of the arrays in their place."""
     reader = _own_values.Reader(file)
     state: dict[str, dict[str, Any]] = {}
     for name, counts in description["counts"].items():
         state[name] = {key: count for key, count in counts.items() if key != "arrays"}
-        state[name] |= {key: _zeros(file, f"state/{name}/{key}") for key in counts["arrays"]}
+        state[name] |= {key: file.entry(f"state/{name}/{key}") for key in counts["arrays"]}
     saved = {
         "optimizer": description["optimizer"],
         "steps": description["steps"],
@@ -441,31 +440,25 @@ def _state_dict(file: _safetensors.File, description: Mapping[str, Any]) -> dict
     if description.get("noise_scale") is not None:
         saved["noise_scale"] = description["noise_scale"]
     if (accumulated := description.get("accumulated")) is not None:
-        sums = {name: _zeros(file, f"accumulated/{name}") for name in accumulated["sums"]}
+        sums = {name: file.entry(f"accumulated/{name}") for name in accumulated["sums"]}
         saved["accumulated"] = {**accumulated, "sums": sums}
     return saved
 
 
-def _new_arrays(saved: Mapping[str, Any], loaded: Loaded) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
-    """Yield the arrays that were made for those of a checkpoint, each with the name that it has there."""
+def _new_arrays(saved: Mapping[str, Any], loaded: Loaded) -> Iterator[tuple[Entry, np.ndarray[Any, Any]]]:
+    """Yield the arrays that were made for those of a checkpoint, each with what its header says of them."""
     if loaded.accumulated is not None:
         for name, array in loaded.accumulated.sums.items():
-            yield f"accumulated/{name}", array
-    for name in saved["state"]:
+            yield saved["accumulated"]["sums"][name], array
+    for name, entries in saved["state"].items():
         for key, array in loaded.state.get(name, {}).items():
-            yield f"state/{name}/{key}", array
+            yield entries[key], array
 
 
-def _zeros(file: _safetensors.File, name: str) -> np.ndarray[Any, Any]:
-    shape = file.shape(name)
-    return np.ndarray(shape, file.dtype(name), _ZERO, strides=(0,) * len(shape))
-
-
-def _check_weight(file: _safetensors.File, name: str, weight: np.ndarray[Any, Any]) -> None:
-    place, shape, dtype = f"params/{name}", file.shape(f"params/{name}"), file.dtype(f"params/{name}")
-    if shape != weight.shape:
-        raise ValueError(f"{file.path}: {place} has shape {shape}, the parameter {name!r} has {weight.shape}")
-    if dtype != weight.dtype:
-        raise TypeError(f"{file.path}: {place} has dtype {dtype}, the parameter {name!r} has {weight.dtype}")
+def _check_weight(path: Path, name: str, entry: Entry, weight: np.ndarray[Any, Any]) -> None:
+    if entry.shape != weight.shape:
+        raise ValueError(f"{path}: params/{name} has shape {entry.shape}, the parameter {name!r} has {weight.shape}")
+    if entry.dtype != weight.dtype:
+        raise TypeError(f"{path}: params/{name} has dtype {entry.dtype}, the parameter {name!r} has {weight.dtype}")
     if not weight.flags.writeable:
         raise ValueError(f"the parameter {name!r} is read-only")

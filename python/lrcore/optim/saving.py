@@ -8,6 +8,7 @@ from operator import call
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
 from lrcore import _lrcore
+from lrcore._collection import without_collections
 from lrcore._restoring import put_back
 from lrcore.optim import reports
 from lrcore.optim import state_dict as state_dicts
@@ -89,21 +90,23 @@ class Savable(Readable):
         Note:
             PyTorch casts state to the dtype of the weight; here another dtype is an error, and precision is kept.
         """
-        with self._lock:
+        with without_collections(), self._lock:
             self._refuse_if_swapped()
             loaded = self._match(state_dict, strict=strict, schedules=schedules)
             self._set_or_leave(loaded)
             return loaded.report
 
-    def _match(self, state_dict: Mapping[str, Any], *, strict: bool, schedules: str | None) -> state_dicts.Loaded:
-        """Return what a state dict sets, checked and copied. Changes nothing.
+    def _match(
+        self, state_dict: Mapping[str, Any], *, strict: bool, schedules: str | None, unread: type[Any] | None = None
+    ) -> state_dicts.Loaded:
+        """Return what a state dict sets, checked and copied. Changes nothing. For ``unread`` see ``state_dict.match``.
 
         Without a choice of schedules it warns the caller of the caller where saved ones replace others.
         """
         weights = dict(zip(self._names, self._stepper.weights(), strict=True))
         states = [RULES[rule][1] for rule in (self._rules if strict else RULES)]
         own = {name for rule in self._rules for name in RULES[rule][1]}
-        loaded = state_dicts.match(state_dict, self._snapshot(), weights, states, own, strict=strict)
+        loaded = state_dicts.match(state_dict, self._snapshot(), weights, states, own, strict=strict, unread=unread)
         groups, replaced = choose_schedules(loaded.groups, self._groups, schedules)
         if replaced:
             warnings.warn(replaced, stacklevel=3)

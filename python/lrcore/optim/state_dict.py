@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 StateDict = dict[str, Any]
 _Arrays = dict[str, np.ndarray[Any, Any]]
 _MOST_STEPS = 2**63 - 1
+_COUNTS = ("step", "averaged")  # what is no array in the state of a parameter
 
 
 class LoadReport(NamedTuple):
@@ -118,6 +119,7 @@ def match(
     own: Set[str],
     *,
     strict: bool,
+    unread: type[Any] | None = None,
 ) -> Loaded:
     """Check a state dict against an optimizer and return what it sets. Changes nothing.
 
@@ -128,6 +130,8 @@ def match(
         states: The names of the state arrays of each rule whose state may be loaded.
         own: The names of the state arrays that are loaded, since one of the optimizer's rules may use them.
         strict: Whether everything must match.
+        unread: A class, with a dtype and a shape, of what may stand in the place of an array that the caller reads
+            later, to the array that is made for it here.
     """
     if not isinstance(given, Mapping):
         raise TypeError(f"the state dict must be a mapping, got {type(given).__name__}")
@@ -159,10 +163,10 @@ def match(
     state: dict[str, _Arrays] = {}
     counts: dict[str, int] = {}
     averaged: dict[str, int] = {}
+    matcher = _StateMatcher(states, own, unread)
     for name, weight in weights.items():
         if name in saved_state:
-            place = f"state[{name!r}]"
-            counts[name], averaged[name], state[name] = _match_parameter(saved_state[name], place, weight, states, own)
+            counts[name], averaged[name], state[name] = matcher.match(saved_state[name], name, weight)
         elif name not in group_of_saved:
             # Not strict: what the state dict does not know stays as it is.
             counts[name], averaged[name] = snapshot.counts[name], snapshot.averaged[name]
@@ -173,7 +177,7 @@ def match(
     if snapshot.noise is not None and noise is not None:
         snapshot.noise.check_state(noise)
     first, second = (check_count(key, given.get(key, 0)) for key in ("skipped", "skipped_in_a_row"))
-    accumulated = _match_accumulated(given.get("accumulated"), group_of_saved, weights)
+    accumulated = _match_accumulated(given.get("accumulated"), group_of_saved, weights, unread)
     report = LoadReport(missing, unexpected)
     return Loaded(steps, state, counts, averaged, groups, trackers, noise, (first, second), accumulated, report)
 
@@ -200,27 +204,52 @@ def _groups_of_names(groups: Any) -> dict[str, int]:
     return group_of
 
 
-def _match_parameter(
-    saved: Any, place: str, weight: np.ndarray[Any, Any], states: list[list[str]], own: Set[str]
-) -> tuple[int, int, _Arrays]:
-    if not isinstance(saved, Mapping):
-        raise TypeError(f"{place} must be a mapping, got {type(saved).__name__}")
-    count = check_count(f"{place}['step']", _entry(saved, "step", place), most=_MOST_STEPS)
-    averaged = 0
-    if ("averaged" in saved) != ("average" in saved):
-        raise ValueError(f"{place} must have both 'average' and 'averaged', or neither")
-    if "averaged" in saved:
-        averaged = check_count(f"{place}['averaged']", saved["averaged"], most=_MOST_STEPS)
-    named = {key: array for key, array in saved.items() if key not in ("step", "averaged")}
-    arrays = {key: _copied(array, f"{place}[{key!r}]", weight) for key, array in named.items()}
-    of_rule = sorted(arrays.keys() - {"average"})
-    if not any(of_rule == sorted(names) for names in states):
-        known = " or ".join(str(names) for names in states) if len(states) < 5 else "those of a rule"
-        raise ValueError(f"{place} has the arrays {list(arrays)}, and must have {known}")
-    return count, averaged, {key: array for key, array in arrays.items() if key in own or key == "average"}
+class _StateMatcher:
+    """Matches the saved state of parameters with an optimizer's. What most of them have alike is looked at once."""
+
+    def __init__(self, states: list[list[str]], own: Set[str], unread: type[Any] | None) -> None:
+        self._states = states
+        self._own = own
+        self._unread = unread
+        self._loaded: dict[tuple[str, ...], set[str]] = {}
+
+    def match(self, saved: Any, name: str, weight: np.ndarray[Any, Any]) -> tuple[int, int, _Arrays]:
+        """Return the steps of a parameter, those of its average, and copies of its arrays."""
+        if not isinstance(saved, Mapping):
+            raise TypeError(f"state[{name!r}] must be a mapping, got {type(saved).__name__}")
+        keys = tuple(saved)
+        loaded = self._loaded.get(keys)
+        if loaded is None:
+            loaded = self._loaded[keys] = self._arrays(keys, f"state[{name!r}]")
+        count, averaged = saved["step"], saved.get("averaged", 0)
+        if not (type(count) is type(averaged) is int and 0 <= count <= _MOST_STEPS and 0 <= averaged <= _MOST_STEPS):
+            count = check_count(f"state[{name!r}]['step']", count, most=_MOST_STEPS)
+            averaged = check_count(f"state[{name!r}]['averaged']", averaged, most=_MOST_STEPS)
+        arrays = {}
+        for key in keys:
+            if key not in _COUNTS:
+                array = _copied(saved[key], ("state", name, key), weight, self._unread)
+                if key in loaded:
+                    arrays[key] = array
+        return count, averaged, arrays
+
+    def _arrays(self, keys: tuple[str, ...], place: str) -> set[str]:
+        """Return which of the keys are those of arrays that are loaded."""
+        if "step" not in keys:
+            raise ValueError(f"{place} has no 'step'")
+        if ("averaged" in keys) != ("average" in keys):
+            raise ValueError(f"{place} must have both 'average' and 'averaged', or neither")
+        arrays = [key for key in keys if key not in _COUNTS]
+        of_rule = set(arrays) - {"average"}
+        if not any(of_rule == set(names) for names in self._states):
+            known = " or ".join(map(str, self._states)) if len(self._states) < 5 else "those of a rule"
+            raise ValueError(f"{place} has the arrays {arrays}, and must have {known}")
+        return {key for key in arrays if key in self._own or key == "average"}
 
 
-def _match_accumulated(saved: Any, names: Container[str], weights: _Arrays) -> Accumulated | None:
+def _match_accumulated(
+    saved: Any, names: Container[str], weights: _Arrays, unread: type[Any] | None
+) -> Accumulated | None:
     if saved is None:
         return None
     place = "accumulated"
@@ -236,7 +265,7 @@ def _match_accumulated(saved: Any, names: Container[str], weights: _Arrays) -> A
     # Saved before micro-batches had weights, each counts 1.
     weight = POSITIVE.check(f"{place}['weight']", saved.get("weight", batches))
     own = {name: array for name, array in sums.items() if name in weights}
-    copies = {name: _copied(array, f"{place}['sums'][{name!r}]", weights[name]) for name, array in own.items()}
+    copies = {name: _copied(array, (place, "sums", name), weights[name], unread) for name, array in own.items()}
     if squares is None:
         return Accumulated(batches, weight, copies, None)
     if not isinstance(squares, Sequence) or len(squares) != 3:
@@ -247,17 +276,28 @@ def _match_accumulated(saved: Any, names: Container[str], weights: _Arrays) -> A
     return Accumulated(batches, weight, copies, (stride, phase, of_squares))
 
 
-def _copied(array: Any, place: str, weight: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return a copy in the memory order of the weight of an array that is like it, or raise."""
-    if not isinstance(array, np.ndarray):
-        raise TypeError(f"{place} must be a NumPy array, got {type(array).__name__}")
+def _copied(
+    array: Any, place: tuple[str, str, str], weight: np.ndarray[Any, Any], unread: type[Any] | None
+) -> np.ndarray[Any, Any]:
+    """Return a copy in the memory order of the weight of an array that is like it, or raise.
+
+    What is unread has no numbers yet: then there are any in the copy.
+    """
+    is_read = isinstance(array, np.ndarray)
+    if not is_read and (unread is None or not isinstance(array, unread)):
+        raise TypeError(f"{_said(place)} must be a NumPy array, got {type(array).__name__}")
     if array.shape != weight.shape:
-        raise ValueError(f"{place} has shape {array.shape}, the parameter has {weight.shape}")
+        raise ValueError(f"{_said(place)} has shape {array.shape}, the parameter has {weight.shape}")
     if array.dtype != weight.dtype:
-        raise TypeError(f"{place} has dtype {array.dtype}, the parameter has {weight.dtype}")
+        raise TypeError(f"{_said(place)} has dtype {array.dtype}, the parameter has {weight.dtype}")
     copy = empty_like(weight)
-    copy[...] = array
+    if is_read:
+        copy[...] = array
     return copy
+
+
+def _said(place: tuple[str, str, str]) -> str:
+    return "{}[{!r}][{!r}]".format(*place)
 
 
 def _match_groups(
