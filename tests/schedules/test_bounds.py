@@ -64,6 +64,7 @@ KNOWN = [
     (CosineRestarts(1.0, 10.0, decay=0.5, factor=1.5).warmup(5), 1.0),
     (Cyclic(0.1, 1.0, up=FAR) * Exponential(1.0, 1.0), 1.0),
     (Cyclic(0.0, 1.0, up=10**6, mode="triangular2").shift(-(3 * 10**6)), 0.25 * 2),
+    (Cyclic(0.0, 1.0, up=1, down=2**63, mode="exp_range", gamma=0.1).then(0.0, at=6001), 0.1),
     (Noam(512, 10**9) * 2.0, 2.0 / math.sqrt(512 * 10**9)),
     (Exponential(0.1, 1.1).at_most(0.5), 0.5),
     (Exponential(0.1, 1.1) * 0.0, 0.0),

@@ -111,8 +111,9 @@ def crosses(first: float, last: float, period: float, at: float) -> bool:
     """Return whether a place in each period lies between two steps."""
     if span(first, last) >= period:
         return True
-    since = (fn.remainder(first, period) - at) % period
-    return bool(since == 0.0 or since + (last - first) >= period)
+    # The distance to the next place, without a difference of large numbers where it is small.
+    ahead = at % period - fn.remainder(first, period)
+    return bool((ahead if ahead >= 0.0 else ahead + period) <= last - first)
 
 
 def before(at: int, first: float, last: float) -> float:
