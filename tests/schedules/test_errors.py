@@ -297,7 +297,7 @@ REFUSED = [
     (lambda: LINE.warmup(math.nan), ValueError, "warmup: steps must be a whole number, or a share in [0, 1) of the "),
     (lambda: LINE.warmup(-0.1), ValueError, "warmup: steps must be a whole number, or a share in [0, 1) of the length"),
     (lambda: LINE.warmup(11), ValueError, "warmup: steps must be in [0, 10], the length of Linear("),
-    (lambda: LINE.warmup(8).warmup(5), ValueError, "warmup: steps must be in "),
+    (lambda: LINE.warmup(8).warmup(5), ValueError, "warmup: Linear("),
     (lambda: MultiStep(1, [3, 9]).warmup(4), ValueError, "MultiStep(start=1.0, milestones=(3, 9)) has a milestone "),
     (lambda: Piecewise([(3, 1), (9, 0)]).warmup(4), ValueError, "Piecewise("),
     (lambda: WSD(1, 9, 4, 4).warmup(2), ValueError, "WSD(peak=1.0, steps=9, warmup_steps=4, decay_steps=4) can't be "),
