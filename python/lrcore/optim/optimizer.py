@@ -14,7 +14,7 @@ from lrcore._ranges import POSITIVE
 from lrcore._text import counted, html_table, html_text
 from lrcore.optim.allocation import empty_like
 from lrcore.optim.hyperparameter import FLAG, RATE, Hyperparameter
-from lrcore.optim.locks import live_lock
+from lrcore.optim.locks import live_lock, wait_at_end
 from lrcore.optim.option_docs import document
 from lrcore.optim.options import GROUP_OPTIONS, Common, not_of_group, split, warn_of_unmatched
 from lrcore.optim.param_group import ParamGroup
@@ -146,6 +146,7 @@ class Optimizer(Savable):
         return {"lr": RATE, **cls._hyperparameters, "weight_decay": RATE, "maximize": FLAG, **GROUP_OPTIONS}
 
     def _start(self, params: Any, *, grouped: bool) -> None:
+        wait_at_end()  # the stepper reads Python's containers
         self._params = params
         self._began_grouped = self._grouped = grouped
         # Threads take turns. One that comes again from within a step is refused by the stepper.
@@ -314,6 +315,7 @@ class Optimizer(Savable):
 
     def _resolve(self, index: int, group: ParamGroup) -> None:
         """Tell the stepper the rule and the numbers of a group at the present step."""
+        wait_at_end()  # a first step has Python make its state
         # An edit by another thread is seen whole or not at all, and then at the next step.
         with group._lock:
             group.edited = False
