@@ -145,6 +145,9 @@ def test_what_is_no_checkpoint_is_refused_and_passed_over(write, tmp_path):
         other.write_bytes(write)
     else:
         write(other)
+    # Newer than the checkpoint: the clock of file times lags behind that of processes by some milliseconds.
+    later = other.stat().st_mtime_ns + 10**9
+    os.utime(other, ns=(later, later))
     before = state_of(opt)
     with pytest.raises(ValueError, match=r"is damaged: |is no checkpoint of lrcore"):
         lrcore.load(other, opt)
