@@ -20,12 +20,12 @@ hyperparameters! {
 
 /// One step of [`Adagrad`].
 #[derive(Clone, Copy, Debug)]
-pub struct Accumulate<F> {
+pub struct AdagradStep<F> {
     lr: F,
     eps: F,
 }
 
-impl<F: Real> Rule<F, 1> for Accumulate<F> {
+impl<F: Real> Rule<F, 1> for AdagradStep<F> {
     #[inline(always)]
     fn apply(self, weight: F, grad: F, [sum]: [F; 1]) -> (F, [F; 1]) {
         let sum = sum + grad * grad;
@@ -41,10 +41,10 @@ impl<F: Real> Rule<F, 1> for Accumulate<F> {
 
 impl Optimizer<1> for Adagrad {
     const STATE: [&'static str; 1] = ["sum"];
-    type Rule<F: Real> = Accumulate<F>;
+    type Rule<F: Real> = AdagradStep<F>;
 
-    fn at<F: Real>(&self, t: u64) -> Accumulate<F> {
-        Accumulate { lr: F::of(self.step_size(t)), eps: F::of(self.eps) }
+    fn at<F: Real>(&self, t: u64) -> AdagradStep<F> {
+        AdagradStep { lr: F::of(self.step_size(t)), eps: F::of(self.eps) }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a count above 2^53 is not reached")]

@@ -42,7 +42,7 @@ fn floor_of_first<F: Real>(eps: f64, take: f64) -> F {
 
 /// One step of [`Adam`].
 #[derive(Clone, Copy, Debug)]
-pub struct Adapt<F, const AMSGRAD: bool> {
+pub struct AdamStep<F, const AMSGRAD: bool> {
     first: Lerp<F>,
     keep: F,
     take: F,
@@ -53,7 +53,7 @@ pub struct Adapt<F, const AMSGRAD: bool> {
     floors: (F, F),
 }
 
-impl<F: Real, const AMSGRAD: bool> Adapt<F, AMSGRAD> {
+impl<F: Real, const AMSGRAD: bool> AdamStep<F, AMSGRAD> {
     fn new(of: &Adam<AMSGRAD>, t: u64) -> Self {
         Self {
             first: Lerp::new(1.0 - of.beta1),
@@ -78,7 +78,7 @@ impl<F: Real, const AMSGRAD: bool> Adapt<F, AMSGRAD> {
     }
 }
 
-impl<F: Real> Rule<F, 2> for Adapt<F, false> {
+impl<F: Real> Rule<F, 2> for AdamStep<F, false> {
     #[inline(always)]
     fn apply(self, weight: F, grad: F, [m, v]: [F; 2]) -> (F, [F; 2]) {
         let (m, v) = self.moments(grad, m, v);
@@ -94,10 +94,10 @@ impl<F: Real> Rule<F, 2> for Adapt<F, false> {
 
 impl Optimizer<2> for Adam<false> {
     const STATE: [&'static str; 2] = ["exp_avg", "exp_avg_sq"];
-    type Rule<F: Real> = Adapt<F, false>;
+    type Rule<F: Real> = AdamStep<F, false>;
 
     fn at<F: Real>(&self, t: u64) -> Self::Rule<F> {
-        Adapt::new(self, t)
+        AdamStep::new(self, t)
     }
 
     fn step_size(&self, t: u64) -> f64 {
@@ -105,7 +105,7 @@ impl Optimizer<2> for Adam<false> {
     }
 }
 
-impl<F: Real> Rule<F, 3> for Adapt<F, true> {
+impl<F: Real> Rule<F, 3> for AdamStep<F, true> {
     #[inline(always)]
     fn apply(self, weight: F, grad: F, [m, v, largest]: [F; 3]) -> (F, [F; 3]) {
         let (m, v) = self.moments(grad, m, v);
@@ -122,10 +122,10 @@ impl<F: Real> Rule<F, 3> for Adapt<F, true> {
 
 impl Optimizer<3> for Adam<true> {
     const STATE: [&'static str; 3] = ["exp_avg", "exp_avg_sq", "max_exp_avg_sq"];
-    type Rule<F: Real> = Adapt<F, true>;
+    type Rule<F: Real> = AdamStep<F, true>;
 
     fn at<F: Real>(&self, t: u64) -> Self::Rule<F> {
-        Adapt::new(self, t)
+        AdamStep::new(self, t)
     }
 
     fn step_size(&self, t: u64) -> f64 {

@@ -22,7 +22,7 @@ hyperparameters! {
 
 /// One step of [`RmsProp`].
 #[derive(Clone, Copy, Debug)]
-pub struct Scale<F, const CENTERED: bool, const MOMENTUM: bool> {
+pub struct RmsPropStep<F, const CENTERED: bool, const MOMENTUM: bool> {
     lr: F,
     momentum: F,
     keep: F,
@@ -32,7 +32,7 @@ pub struct Scale<F, const CENTERED: bool, const MOMENTUM: bool> {
     floor: F,
 }
 
-impl<F: Real, const CENTERED: bool, const MOMENTUM: bool> Scale<F, CENTERED, MOMENTUM> {
+impl<F: Real, const CENTERED: bool, const MOMENTUM: bool> RmsPropStep<F, CENTERED, MOMENTUM> {
     fn new(of: &RmsProp<CENTERED, MOMENTUM>) -> Self {
         Self {
             lr: F::of(of.lr),
@@ -84,7 +84,7 @@ impl<F: Real, const CENTERED: bool, const MOMENTUM: bool> Scale<F, CENTERED, MOM
     }
 }
 
-impl<F: Real> Rule<F, 1> for Scale<F, false, false> {
+impl<F: Real> Rule<F, 1> for RmsPropStep<F, false, false> {
     #[inline(always)]
     fn apply(self, weight: F, grad: F, [s]: [F; 1]) -> (F, [F; 1]) {
         let s = self.square(grad, s);
@@ -99,10 +99,10 @@ impl<F: Real> Rule<F, 1> for Scale<F, false, false> {
 
 impl Optimizer<1> for RmsProp<false, false> {
     const STATE: [&'static str; 1] = ["square_avg"];
-    type Rule<F: Real> = Scale<F, false, false>;
+    type Rule<F: Real> = RmsPropStep<F, false, false>;
 
     fn at<F: Real>(&self, _: u64) -> Self::Rule<F> {
-        Scale::new(self)
+        RmsPropStep::new(self)
     }
 
     fn step_size(&self, _: u64) -> f64 {
@@ -110,7 +110,7 @@ impl Optimizer<1> for RmsProp<false, false> {
     }
 }
 
-impl<F: Real> Rule<F, 2> for Scale<F, false, true> {
+impl<F: Real> Rule<F, 2> for RmsPropStep<F, false, true> {
     #[inline(always)]
     fn apply(self, weight: F, grad: F, [s, b]: [F; 2]) -> (F, [F; 2]) {
         let s = self.square(grad, s);
@@ -126,10 +126,10 @@ impl<F: Real> Rule<F, 2> for Scale<F, false, true> {
 
 impl Optimizer<2> for RmsProp<false, true> {
     const STATE: [&'static str; 2] = ["square_avg", "momentum_buffer"];
-    type Rule<F: Real> = Scale<F, false, true>;
+    type Rule<F: Real> = RmsPropStep<F, false, true>;
 
     fn at<F: Real>(&self, _: u64) -> Self::Rule<F> {
-        Scale::new(self)
+        RmsPropStep::new(self)
     }
 
     fn step_size(&self, _: u64) -> f64 {
@@ -137,7 +137,7 @@ impl Optimizer<2> for RmsProp<false, true> {
     }
 }
 
-impl<F: Real> Rule<F, 2> for Scale<F, true, false> {
+impl<F: Real> Rule<F, 2> for RmsPropStep<F, true, false> {
     #[inline(always)]
     fn apply(self, weight: F, grad: F, [s, mean]: [F; 2]) -> (F, [F; 2]) {
         let (s, mean) = (self.square(grad, s), self.mean.between(mean, grad));
@@ -152,10 +152,10 @@ impl<F: Real> Rule<F, 2> for Scale<F, true, false> {
 
 impl Optimizer<2> for RmsProp<true, false> {
     const STATE: [&'static str; 2] = ["square_avg", "grad_avg"];
-    type Rule<F: Real> = Scale<F, true, false>;
+    type Rule<F: Real> = RmsPropStep<F, true, false>;
 
     fn at<F: Real>(&self, _: u64) -> Self::Rule<F> {
-        Scale::new(self)
+        RmsPropStep::new(self)
     }
 
     fn step_size(&self, _: u64) -> f64 {
@@ -163,7 +163,7 @@ impl Optimizer<2> for RmsProp<true, false> {
     }
 }
 
-impl<F: Real> Rule<F, 3> for Scale<F, true, true> {
+impl<F: Real> Rule<F, 3> for RmsPropStep<F, true, true> {
     #[inline(always)]
     fn apply(self, weight: F, grad: F, [s, mean, b]: [F; 3]) -> (F, [F; 3]) {
         let (s, mean) = (self.square(grad, s), self.mean.between(mean, grad));
@@ -179,10 +179,10 @@ impl<F: Real> Rule<F, 3> for Scale<F, true, true> {
 
 impl Optimizer<3> for RmsProp<true, true> {
     const STATE: [&'static str; 3] = ["square_avg", "grad_avg", "momentum_buffer"];
-    type Rule<F: Real> = Scale<F, true, true>;
+    type Rule<F: Real> = RmsPropStep<F, true, true>;
 
     fn at<F: Real>(&self, _: u64) -> Self::Rule<F> {
-        Scale::new(self)
+        RmsPropStep::new(self)
     }
 
     fn step_size(&self, _: u64) -> f64 {

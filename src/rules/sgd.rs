@@ -15,11 +15,11 @@ hyperparameters! {
 
 /// One step of [`Sgd`].
 #[derive(Clone, Copy, Debug)]
-pub struct Descend<F> {
+pub struct SgdStep<F> {
     lr: F,
 }
 
-impl<F: Real> Rule<F, 0> for Descend<F> {
+impl<F: Real> Rule<F, 0> for SgdStep<F> {
     const DIVIDES: bool = false;
 
     #[inline(always)]
@@ -30,10 +30,10 @@ impl<F: Real> Rule<F, 0> for Descend<F> {
 
 impl Optimizer<0> for Sgd {
     const STATE: [&'static str; 0] = [];
-    type Rule<F: Real> = Descend<F>;
+    type Rule<F: Real> = SgdStep<F>;
 
-    fn at<F: Real>(&self, _: u64) -> Descend<F> {
-        Descend { lr: F::of(self.lr) }
+    fn at<F: Real>(&self, _: u64) -> SgdStep<F> {
+        SgdStep { lr: F::of(self.lr) }
     }
 
     fn step_size(&self, _: u64) -> f64 {
@@ -55,13 +55,13 @@ hyperparameters! {
 
 /// One step of [`Momentum`].
 #[derive(Clone, Copy, Debug)]
-pub struct Accelerate<F, const NESTEROV: bool> {
+pub struct MomentumStep<F, const NESTEROV: bool> {
     lr: F,
     momentum: F,
     take: F,
 }
 
-impl<F: Real, const NESTEROV: bool> Rule<F, 1> for Accelerate<F, NESTEROV> {
+impl<F: Real, const NESTEROV: bool> Rule<F, 1> for MomentumStep<F, NESTEROV> {
     const DIVIDES: bool = false;
 
     #[inline(always)]
@@ -74,11 +74,11 @@ impl<F: Real, const NESTEROV: bool> Rule<F, 1> for Accelerate<F, NESTEROV> {
 
 impl<const NESTEROV: bool> Optimizer<1> for Momentum<NESTEROV> {
     const STATE: [&'static str; 1] = ["momentum_buffer"];
-    type Rule<F: Real> = Accelerate<F, NESTEROV>;
+    type Rule<F: Real> = MomentumStep<F, NESTEROV>;
 
     fn at<F: Real>(&self, t: u64) -> Self::Rule<F> {
         let take = if t == 1 { 1.0 } else { 1.0 - self.dampening };
-        Accelerate { lr: F::of(self.lr), momentum: F::of(self.momentum), take: F::of(take) }
+        MomentumStep { lr: F::of(self.lr), momentum: F::of(self.momentum), take: F::of(take) }
     }
 
     fn step_size(&self, _: u64) -> f64 {
