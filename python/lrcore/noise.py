@@ -10,7 +10,7 @@ from lrcore._messages import brief
 from lrcore._ranges import FRACTION, NON_NEGATIVE, POSITIVE, check_count
 from lrcore._running_average import RunningAverages
 
-__all__ = ["BatchAdvice", "NoiseScale"]
+__all__ = ["BatchSizeRecommendation", "NoiseScale"]
 
 
 def __dir__() -> list[str]:
@@ -22,7 +22,7 @@ def __dir__() -> list[str]:
 BUNCH = 32
 
 
-class BatchAdvice(NamedTuple):
+class BatchSizeRecommendation(NamedTuple):
     """A batch size, and the rate that goes with it.
 
     Attributes:
@@ -157,7 +157,7 @@ class NoiseScale:
         relative -= 2.0 * (both - noise * signal) / (noise * signal)
         return math.sqrt(max(relative, 0.0) / (count - 1.0))
 
-    def suggest(self, lr: float) -> BatchAdvice:
+    def suggest(self, lr: float) -> BatchSizeRecommendation:
         """Return the batch that the noise scale suggests, and the rate for it.
 
         A rate that is right for the present batch ``B`` is right for another ``B'`` as ``lr (1 + N/B) / (1 + N/B')``,
@@ -175,7 +175,7 @@ class NoiseScale:
         if not scale > 0.0:
             raise ValueError("suggest: the noise scale is not known yet; take more steps, or more micro-batches a step")
         batch = max(round(scale), 1)
-        return BatchAdvice(batch, lr * (1.0 + scale / self._largest) / (1.0 + scale / batch))
+        return BatchSizeRecommendation(batch, lr * (1.0 + scale / self._largest) / (1.0 + scale / batch))
 
     def gain(self, batch: int | None = None) -> float:
         """Return how many steps of a micro-batch one of a larger batch is worth: from 1 to ``batch / micro-batch``.

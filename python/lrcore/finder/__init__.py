@@ -3,9 +3,9 @@
 from lrcore.finder.curve import Suggestion
 from lrcore.finder.finding import find_lr
 from lrcore.finder.loop import Finder
-from lrcore.finder.result import Advice, RangeTest
+from lrcore.finder.result import RangeTest, Recommendation
 
-__all__ = ["Advice", "Finder", "RangeTest", "Suggestion", "find_lr"]
+__all__ = ["Finder", "RangeTest", "Recommendation", "Suggestion", "find_lr"]
 
 
 def __dir__() -> list[str]:

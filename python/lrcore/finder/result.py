@@ -25,7 +25,7 @@ VERSION = 1
 MARGIN = 2.4
 
 
-class Advice(NamedTuple):
+class Recommendation(NamedTuple):
     """What a range test comes to.
 
     Attributes:
@@ -134,7 +134,7 @@ class RangeTest:
         lrs, raw = self._finite
         return curve.edge(lrs, raw, self._least, self.momentum, smooth=self._is_smooth, diverged=self._diverged)
 
-    def suggest(self) -> Advice:
+    def suggest(self) -> Recommendation:
         """Return one rate to begin with, how sure that is, and why; or why there is none.
 
         For SGD it is ``safe``: the edge of stability limits its steps, and as far as that they gain with the rate.
@@ -149,25 +149,25 @@ class RangeTest:
         """
         refusal = self._refusal()
         if refusal is not None:
-            return Advice(None, "none", refusal)
+            return Recommendation(None, "none", refusal)
         found = self.suggestions
         if "steepest" not in found or "minimum / 10" not in found:
-            return Advice(None, "none", "the loss falls nowhere for long; try more steps, or larger batches")
+            return Recommendation(None, "none", "the loss falls nowhere for long; try more steps, or larger batches")
         most = 1.5 * found["steepest"].lr
         if "safe" not in found:
             third = found["minimum / 10"].lr * 10.0 / 3.0
             lr, why = (third, "a third of the rate of the least loss") if third < most else (most, "1.5 times steepest")
-            return Advice(lr, "low", f"{why}; the test did not come to an edge")
+            return Recommendation(lr, "low", f"{why}; the test did not come to an edge")
         safe = found["safe"].lr
         if self.momentum is not None:
-            return Advice(safe, self._confidence(), f"safe: {found['safe'].reason}")
+            return Recommendation(safe, self._confidence(), f"safe: {found['safe'].reason}")
         between = f"steepest ({found['steepest'].lr:.2g}) and safe ({safe:.2g})"
         lr, why = min(
             (math.sqrt(found["steepest"].lr * safe), f"between {between}"),
             (most, f"1.5 times steepest, which is below the middle of {between}"),
             (safe, f"safe, which is below the middle of {between}"),
         )
-        return Advice(lr, self._confidence(), why)
+        return Recommendation(lr, self._confidence(), why)
 
     def _confidence(self) -> str:
         factor = self.suggestions["safe"].lr / self.suggestions["steepest"].lr
