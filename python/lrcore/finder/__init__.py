@@ -1,8 +1,7 @@
-"""The range test: which learning rate to begin with."""
+"""The learning-rate range test: which learning rate to start with."""
 
 from lrcore.finder.curve import Suggestion
-from lrcore.finder.finding import find_lr
-from lrcore.finder.loop import Finder
+from lrcore.finder.finder import Finder, find_lr
 from lrcore.finder.result import RangeTest, Recommendation
 
 __all__ = ["Finder", "RangeTest", "Recommendation", "Suggestion", "find_lr"]

@@ -13,10 +13,8 @@ import torch
 from lrcore._messages import described
 from lrcore._ranges import check_count
 from lrcore._restoring import put_back
-from lrcore.finder.given import as_number, check_callable, check_start
-from lrcore.finder.loop import Finder
-from lrcore.finder.preserving import all_of, generators_preserved
-from lrcore.finder.search import ratios_of, search
+from lrcore.finder.finder import Finder, as_number, check_callable, check_start, ratios_of, search
+from lrcore.finder.restore import all_of, generators_preserved
 from lrcore.torch.optimizer import DropIn
 from lrcore.torch.preserving import copy_of, restore, restore_entries
 
@@ -116,9 +114,9 @@ def find_lr(
             ratios = ratios_of(stack.enter_context(opt.without_schedules("lr")), opt.steps)
         else:
             ratios = ratios_of([group["lr"] for group in opt.param_groups], 0)
-        trial = _Trial(model, opt, loss, validation, accumulate, ratios)
+        trainer = _ModuleTrainer(model, opt, loss, validation, accumulate, ratios)
         return search(
-            finders, trial, lambda: _preserved(model, opt), loader, accumulate, _momentum(opt), progress=progress
+            finders, trainer, lambda: _preserved(model, opt), loader, accumulate, _momentum(opt), progress=progress
         )
 
 
@@ -133,7 +131,7 @@ def _check_parameters(model: torch.nn.Module, opt: torch.optim.Optimizer) -> Non
         )
 
 
-class _Trial:
+class _ModuleTrainer:
     """The training of a model."""
 
     def __init__(
