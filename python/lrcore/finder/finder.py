@@ -270,8 +270,6 @@ def _momentum(opt: Optimizer) -> float | None:
     values = opt.param_groups[0].present(opt.steps)
     return 0.0 if values.get("nesterov") else float(values.get("momentum", 0.0))
 
-    from lrcore.finder.loop import Finder
-
 
 class Trainer(Protocol):
     """A training in which rates are tried."""
