@@ -37,7 +37,7 @@ test: extension $(STAMPS)/examples ## Run all tests: Python, docstrings, Rust, t
 	tools/asan.sh
 
 check: extension ## Check format, lints and types, of Rust and Python
-	cargo fmt --check
+	cargo fmt --check -- src/rules/*.rs
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --features python -- -D warnings
 	$(PY) -m ruff check
@@ -71,7 +71,7 @@ cross: | preflight ## Check for ARM Linux, Windows, macOS and musl; test ARM Lin
 	tools/cross.sh "$(PYTHON)"
 
 format: $(STAMPS)/dev ## Format Rust and Python, and mend the lints that can be mended safely
-	cargo fmt
+	cargo fmt -- src/rules/*.rs
 	$(PY) -m ruff check --fix
 	$(PY) -m ruff format
 

@@ -3,7 +3,19 @@
 //! Not an optimizer. It reads and writes as many arrays as one with `N` states, through the same engine and threads, and
 //! computes additions alone. A step of an optimizer can't be faster; benchmarks say how near it comes.
 
+use super::Visitor;
 use crate::rule::{Hyperparameters, Optimizer, Real, Rule};
+
+/// Calls the visitor with the probe of that name; `None` if there is none.
+pub(super) fn find<V: Visitor>(name: &str, visitor: V) -> Option<V::Output> {
+    match name {
+        "roof_0" => Some(visitor.visit::<_, Roof<0>>()),
+        "roof_1" => Some(visitor.visit::<_, Roof<1>>()),
+        "roof_2" => Some(visitor.visit::<_, Roof<2>>()),
+        "roof_3" => Some(visitor.visit::<_, Roof<3>>()),
+        _ => None,
+    }
+}
 
 /// `θ ← θ + g`; each state likewise.
 #[derive(Clone, Copy, Debug)]
