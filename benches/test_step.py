@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import lrcore
-from cases import CASES, Case  # tests/cases.py: pyproject.toml puts tests on the path
+from support.cases import CASES, Case  # pyproject.toml puts tests on the path
 
 LENGTHS = {"16": 16, "16Ki": 16 << 10, "256Ki": 256 << 10}
 RULES: dict[tuple[type, str], Case] = {}

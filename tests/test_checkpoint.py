@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 import lrcore
-from cases import same
 from lrcore import _safetensors, schedules
-from snapshot import snapshot
+from support.cases import same
+from support.snapshot import snapshot
 
 RATE = schedules.Cosine(0.1, steps=30).warmup(5)
 FACTORIES = {

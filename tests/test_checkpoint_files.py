@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import lrcore
-from cases import same
 from lrcore import _safetensors
 from lrcore.checkpoint import DamagedError
-from snapshot import snapshot
+from support.cases import same
+from support.snapshot import snapshot
 
 
 def trained(steps=2, size=5):

@@ -14,7 +14,7 @@ import pytest
 import lrcore
 from lrcore import schedules
 from lrcore.optim import reports
-from snapshot import snapshot
+from support.snapshot import snapshot
 
 # A file that was just opened when the interrupt came is closed when its frame is collected.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import lrcore
-from cases import same
+from support.cases import same
 
 KILLS = int(os.environ.get("LRCORE_TEST_KILLS", "200"))
 SHAPE = (300, 200)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import lrcore
 from lrcore import schedules
-from snapshot import snapshot
+from support.snapshot import snapshot
 
 EXAMPLES = int(os.environ.get("LRCORE_TEST_EXAMPLES", "300"))
 OPTIMIZERS = [lrcore.SGD, lrcore.Adam, lrcore.AdamW, lrcore.RMSprop, lrcore.Adagrad]

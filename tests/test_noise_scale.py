@@ -10,7 +10,7 @@ import pytest
 
 import lrcore
 from lrcore import schedules
-from reference import lanes
+from support.reference import lanes
 
 
 def noisy(opt, rng, gradient, deviations, batch, micro_batches):

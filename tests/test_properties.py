@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
 import lrcore
-from cases import same
 from lrcore import schedules
 from lrcore.optim.options import DECAYS
-from snapshot import leaves, snapshot
+from support.cases import same
+from support.snapshot import leaves, snapshot
 
 settings.register_profile("lrcore", deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("lrcore")

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import lrcore
-import reference
-from cases import CASES
 from lrcore import schedules
 from lrcore.optim.hyperparameter import Flag, Number
+from support import reference
+from support.cases import CASES
 
 PAGES = Path(__file__).parents[1] / "docs" / "reference"
 RULES = {name: (hyperparameters, state) for name, hyperparameters, state in lrcore._lrcore.rules()}
@@ -57,9 +57,9 @@ def forgotten(rule):
     """What a rule still lacks."""
     optimizers = [optimizer for optimizer, rules in CHOICES.items() if rule in rules]
     if not hasattr(reference, rule):
-        yield f"tests/reference.py has no function {rule}"
+        yield f"tests/support/reference.py has no function {rule}"
     if not any(case.rule == rule for case in CASES):
-        yield f"tests/cases.py has no case with the rule {rule!r}"
+        yield f"tests/support/cases.py has no case with the rule {rule!r}"
     if not optimizers:
         yield f"no optimizer in lrcore.__all__ chooses {rule!r} at any of its corners"
     for optimizer in optimizers:
@@ -90,7 +90,7 @@ def test_an_optimizer_chooses_registered_rules_and_has_their_hyperparameters(opt
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda optimizer: optimizer.__name__)
 def test_an_optimizer_has_a_case_for_each_rule_that_it_chooses(optimizer):
     tried = {case.rule for case in CASES if case.optimizer is optimizer}
-    assert CHOICES[optimizer] == tried, f"tests/cases.py and {optimizer.__name__} disagree"
+    assert CHOICES[optimizer] == tried, f"tests/support/cases.py and {optimizer.__name__} disagree"
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

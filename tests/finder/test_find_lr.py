@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import lrcore
-from finder.problems import quadratic
 from lrcore import schedules
 from lrcore.finder import Finder, RangeTest, curve, find_lr
 from lrcore.optim import reports
+from support.problems import quadratic
 
 
 def everything(opt):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import lrcore
-from finder.problems import quadratic
 from lrcore.finder import Finder, RangeTest, curve, find_lr
+from support.problems import quadratic
 
 
 @pytest.mark.parametrize("largest", [0.1, 4.0, 1000.0])

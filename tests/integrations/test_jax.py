@@ -20,9 +20,9 @@ import pytest
 
 import lrcore
 import lrcore.jax
-from cases import CASES
 from lrcore import _pytrees, schedules
-from snapshot import bits, snapshot
+from support.cases import CASES
+from support.snapshot import bits, snapshot
 
 jax = pytest.importorskip("jax")
 jnp = jax.numpy

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import lrcore
-import reference
-from cases import DTYPES, same
+from support import reference
+from support.cases import DTYPES, same
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

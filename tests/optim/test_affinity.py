@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import lrcore
-from training import LARGE, PATIENCE
+from support.training import LARGE, PATIENCE
 
 TASKS = Path("/proc/self/task")
 

@@ -5,7 +5,7 @@ import pytest
 from numpy.lib.stride_tricks import as_strided, sliding_window_view
 
 import lrcore
-from cases import CASES, DTYPES, misaligned, same
+from support.cases import CASES, DTYPES, misaligned, same
 
 STEPS = 3
 ONE_A_RULE = list({case.rule: case for case in CASES}.values())

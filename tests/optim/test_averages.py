@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import lrcore
-from cases import same
 from lrcore._restoring import put_back
 from lrcore.optim.averages import swapped
-from snapshot import snapshot
+from support.cases import same
+from support.snapshot import snapshot
 
 
 def trained(steps=4, **options):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import lrcore
-import reference
-from cases import CASES, DTYPES, LENGTHS, THREADS, gradients, misaligned, same, special
+from support import reference
+from support.cases import CASES, DTYPES, LENGTHS, THREADS, gradients, misaligned, same, special
 
 RULES = {name: (hyperparameters, state) for name, hyperparameters, state in lrcore._lrcore.rules()}
 STEPS = 4

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import lrcore
-from cases import CASES
 from lrcore import schedules
-from snapshot import leaves, snapshot
+from support.cases import CASES
+from support.snapshot import leaves, snapshot
 
 
 def through_pickle(value):

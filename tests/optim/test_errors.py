@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import lrcore
-from cases import CASES
 from lrcore import schedules
-from snapshot import leaves, snapshot
+from support.cases import CASES
+from support.snapshot import leaves, snapshot
 
 F32, F64 = np.float32, np.float64
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import lrcore
-from cases import same
+from support.cases import same
 
 # Where the control register lies in C's fenv_t, and what flushes subnormal numbers, of results and of operands.
 REGISTERS = {"x86_64": (28, 1 << 15 | 1 << 6), "aarch64": (0, 1 << 24)}

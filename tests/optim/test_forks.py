@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import lrcore
-from cases import same
 from lrcore.optim import locks
-from training import LARGE, PATIENCE, train
+from support.cases import same
+from support.training import LARGE, PATIENCE, train
 
 
 def in_fork(work, patience=PATIENCE):

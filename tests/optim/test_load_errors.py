@@ -8,8 +8,8 @@ import pytest
 
 import lrcore
 from lrcore import schedules
-from snapshot import snapshot
-from training import assert_alike, parameters, run
+from support.snapshot import snapshot
+from support.training import assert_alike, parameters, run
 
 
 def spoil(*path):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import lrcore
-import reference
-from cases import DTYPES, same
 from lrcore.optim.saving import RULES
+from support import reference
+from support.cases import DTYPES, same
 
 CLASSES = {
     "adam": (lrcore.Adam, {}, "adam"),

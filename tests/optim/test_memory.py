@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import lrcore
-from cases import same
-from snapshot import snapshot
+from support.cases import same
+from support.snapshot import snapshot
 
 
 def resized(array, n):

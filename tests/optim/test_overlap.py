@@ -5,7 +5,7 @@ import pytest
 from numpy.lib.stride_tricks import as_strided
 
 import lrcore
-from snapshot import snapshot
+from support.snapshot import snapshot
 
 BUFFER = np.zeros(24)
 APART = {

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import lrcore
-from cases import same
 from lrcore import schedules
-from snapshot import snapshot
+from support.cases import same
+from support.snapshot import snapshot
 
 OPTIMIZERS = [lrcore.SGD, lrcore.Adam, lrcore.AdamW, lrcore.RMSprop, lrcore.Adagrad]
 NUMBERS = [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import lrcore
-from snapshot import snapshot
+from support.snapshot import snapshot
 
 
 class Meddling(Mapping):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import lrcore
-from cases import same
 from lrcore.optim import optimizer
+from support.cases import same
 
 SHAPES = {"w": (5, 3), "b": (3,), "scalar": (), "empty": (0,), "long": (40,)}
 

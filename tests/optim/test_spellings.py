@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import lrcore
-from cases import same
+from support.cases import same
 
 
 @pytest.mark.parametrize(

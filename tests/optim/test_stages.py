@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import lrcore
-import reference
-from cases import DTYPES, LONGEST, THREADS, misaligned, same
 from lrcore import schedules
+from support import reference
+from support.cases import DTYPES, LONGEST, THREADS, misaligned, same
 
 LENGTHS = [n for n in (0, 1, 7, 8, 31, 33, 511, 512, 513, 4095, 4096, 4097, 12_000, 70_001) if n <= LONGEST]
 STEPS = 5

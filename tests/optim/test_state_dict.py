@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import lrcore
-from cases import CASES, DTYPES, same
-from snapshot import snapshot
-from training import KEYS, assert_alike, parameters, run
+from support.cases import CASES, DTYPES, same
+from support.snapshot import snapshot
+from support.training import KEYS, assert_alike, parameters, run
 
 
 def through_pickle(value):

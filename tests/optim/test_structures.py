@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import lrcore
-from cases import CASES, same
 from lrcore import schedules
-from snapshot import leaves, snapshot
+from support.cases import CASES, same
+from support.snapshot import leaves, snapshot
 
 Layer = namedtuple("Layer", ["w", "b"])
 ONE_A_RULE = list({case.rule: case for case in CASES}.values())

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import lrcore
-from cases import same
 from lrcore import schedules
-from training import LARGE, PATIENCE, train
+from support.cases import same
+from support.training import LARGE, PATIENCE, train
 
 
 def together(works):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from cases import CASES, DTYPES
 from lrcore.optim.options import GROUP_OPTIONS
 from lrcore.schedules import Schedule
+from support.cases import CASES, DTYPES
 
 torch = pytest.importorskip("torch")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import lrcore
-from cases import same
+from support.cases import same
 
 # Class, hyperparameters, and edits with a hyperparameter off, between others with it on.
 TOGGLES = {

@@ -7,7 +7,7 @@ import pytest
 
 import lrcore
 from lrcore.torch import find_lr, from_torch
-from optimizer_pairs import drop_ins, torch
+from support.optimizer_pairs import drop_ins, torch
 
 NOW = "^the weights are averages now; leave the with block of averaged\\(\\) first$"
 

@@ -10,7 +10,7 @@ import pytest
 
 import lrcore
 from lrcore import schedules
-from optimizer_pairs import drop_ins, torch
+from support.optimizer_pairs import drop_ins, torch
 
 dist = pytest.importorskip("torch.distributed")
 if not dist.is_available():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from optimizer_pairs import (
+from support.optimizer_pairs import (
     FULL,
     Pair,
     assert_same,

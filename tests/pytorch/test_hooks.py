@@ -3,7 +3,7 @@
 import pytest
 
 from lrcore import schedules
-from optimizer_pairs import (
+from support.optimizer_pairs import (
     FULL,
     assert_same,
     drop_ins,

@@ -6,7 +6,7 @@ import pytest
 
 import lrcore
 from lrcore import schedules
-from optimizer_pairs import copied, drop_ins, parameter, torch
+from support.optimizer_pairs import copied, drop_ins, parameter, torch
 
 SHAPE = (3,)
 NAMES = ["embed.weight", "layer.weight", "layer.bias", "head.weight"]

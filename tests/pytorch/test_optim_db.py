@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 
-from optimizer_pairs import (
+from support.optimizer_pairs import (
     DTYPES,
     NAMES,
     STEPS,

@@ -8,7 +8,7 @@ import pytest
 
 import lrcore
 from lrcore import schedules
-from optimizer_pairs import (
+from support.optimizer_pairs import (
     FULL,
     Pair,
     assert_same,
@@ -23,7 +23,7 @@ from optimizer_pairs import (
     train,
     weights_of,
 )
-from schedules.peers import timm_schedulers
+from support.schedule_peers import timm_schedulers
 
 # Values with which each option of lrcore would move weights elsewhere, or fail.
 BARE = {

@@ -11,7 +11,7 @@ import pytest
 
 import lrcore
 from lrcore.torch.processes import norm_of
-from optimizer_pairs import drop_ins, torch
+from support.optimizer_pairs import drop_ins, torch
 
 dist = pytest.importorskip("torch.distributed")
 if not dist.is_available() or "fork" not in multiprocessing.get_all_start_methods():

@@ -8,7 +8,7 @@ import pytest
 import lrcore
 from lrcore import schedules
 from lrcore.torch import from_torch
-from optimizer_pairs import drop_ins, torch
+from support.optimizer_pairs import drop_ins, torch
 
 KEY = "lrcore_state"
 RATE = schedules.Linear(1.0, 0.0, steps=10)

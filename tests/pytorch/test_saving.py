@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from optimizer_pairs import (
+from support.optimizer_pairs import (
     BOTH,
     FULL,
     Pair,

@@ -30,7 +30,7 @@ from lrcore.schedules import (
     Table,
     Warmup,
 )
-from schedules.strategies import courses
+from support.schedule_strategies import courses
 
 FAR = 10**12
 FALL, RISE = Linear(1.0, 0.0, FAR), Linear(0.0, 1.0, FAR)

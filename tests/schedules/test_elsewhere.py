@@ -13,7 +13,7 @@ import pytest
 import lrcore
 from lrcore import schedules
 from lrcore.schedules.elsewhere import SOURCES
-from schedules import peers
+from support import schedule_peers as peers
 
 
 def halves(step):

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from lrcore.schedules import Constant, Linear, ReduceOnPlateau, Schedule
 from lrcore.schedules.feedback import listeners, resolved
-from schedules import peers
-from schedules.strategies import EXAMPLES, some
+from support import schedule_peers as peers
+from support.schedule_strategies import EXAMPLES, some
 
 METRICS = st.lists(st.sampled_from([1.0, 0.9999, 0.9998, 0.99, 0.5, 0.1, 2.0]) | st.floats(1e-3, 3.0), max_size=40)
 RULES = st.builds(

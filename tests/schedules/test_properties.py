@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lrcore import schedules
 from lrcore.schedules import REX, Constant, Cosine, Exponential, Geometric, Linear, Polynomial, Sqrt, Step, Tanh, Warmup
-from schedules.strategies import COMBINATIONS, LEAVES, courses, lengths, positive, some, telling_steps, values
+from support.schedule_strategies import COMBINATIONS, LEAVES, courses, lengths, positive, some, telling_steps, values
 
 huge = st.floats(0.0, 1.7976931348623157e308) | values
 

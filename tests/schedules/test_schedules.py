@@ -36,7 +36,7 @@ from lrcore.schedules import (
     Tanh,
     Warmup,
 )
-from schedules.strategies import COMBINATIONS
+from support.schedule_strategies import COMBINATIONS
 
 HUGE = [10**6, 2**63, 2**64, 10**30, 10**308, 10**400]
 

@@ -25,7 +25,7 @@ from lrcore.schedules import (
     WarmedUp,
     concat,
 )
-from schedules.strategies import courses, some, telling_steps
+from support.schedule_strategies import courses, some, telling_steps
 
 NAMES = {name: getattr(schedules, name) for name in CLASSES}
 LINE = Linear(1.0, 0.0, steps=4)

@@ -21,7 +21,7 @@ from lrcore.schedules import (
     Step,
     Tanh,
 )
-from schedules.strategies import courses, some, telling_steps
+from support.schedule_strategies import courses, some, telling_steps
 
 LINE = Linear(1.0, 0.0, steps=4)
 

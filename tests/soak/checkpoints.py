@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 
 import lrcore
-from snapshot import snapshot
 from soak import campaign
+from support.snapshot import snapshot
 
 FILES = 20
 SECONDS_FOR_A_FILE = 20

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lrcore import sweeps
-from sweeps import objectives
+from support import objectives
 
 
 def train(lr, seed):

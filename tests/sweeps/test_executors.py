@@ -19,7 +19,7 @@ import pytest
 import lrcore
 from lrcore import sweeps
 from lrcore.sweeps import processes
-from sweeps import objectives
+from support import objectives
 
 SPACE = {"lr": sweeps.logspace(1e-4, 1e-1, 4), "batch": [32, 128]}
 TESTS = Path(__file__).parents[1]
@@ -55,7 +55,7 @@ import json
 import dask
 from distributed import Client, LocalCluster
 from lrcore import sweeps
-from sweeps import objectives
+from support import objectives
 
 if __name__ == "__main__":
     space = {"lr": sweeps.logspace(1e-4, 1e-1, 4), "batch": [32, 128]}
@@ -74,7 +74,7 @@ MPI = """
 import json
 from mpi4py.futures import MPIPoolExecutor
 from lrcore import sweeps
-from sweeps import objectives
+from support import objectives
 
 if __name__ == "__main__":
     space = {"lr": sweeps.logspace(1e-4, 1e-1, 4), "batch": [32, 128]}

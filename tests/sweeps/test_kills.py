@@ -17,10 +17,10 @@ from lrcore import sweeps
 from lrcore.sweeps import owner
 from lrcore.sweeps.objective import Cell, Outcome
 from lrcore.sweeps.store import Store
-from sweeps import objectives
-from sweeps.script import SPACE
+from support import objectives
+from support.sweep_script import SPACE
 
-SCRIPT = Path(__file__).parent / "script.py"
+SCRIPT = Path(__file__).parent.parent / "support/sweep_script.py"
 ENDED = ("finished", "diverged", "failed")
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")

@@ -11,7 +11,7 @@ import pytest
 
 from lrcore import sweeps
 from lrcore.sweeps.space import draws, seed_of
-from sweeps import objectives
+from support import objectives
 
 SPACE = {"lr": sweeps.logspace(1e-4, 1e-1, 4), "batch": [32, 128]}
 

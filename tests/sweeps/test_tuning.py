@@ -13,7 +13,7 @@ import pytest
 
 from lrcore import sweeps
 from lrcore.sweeps import owner, sharing
-from sweeps import objectives
+from support import objectives
 
 SPACE = {"lr": sweeps.loguniform(1e-4, 1.0), "batch": [32, 128], "betas": [(0.9, 0.99), (0.8, 0.9)]}
 

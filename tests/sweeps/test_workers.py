@@ -15,7 +15,7 @@ import pytest
 from lrcore import info, sweeps
 from lrcore.sweeps import guardian, processes, store
 from lrcore.sweeps.objective import LARGEST, Cell, Outcome
-from sweeps import objectives
+from support import objectives
 from sweeps.test_kills import start, wait_for
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")

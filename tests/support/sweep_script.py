@@ -3,7 +3,7 @@
 import sys
 
 from lrcore import sweeps
-from sweeps import objectives
+from support import objectives
 
 SPACE = {"lr": sweeps.logspace(1e-4, 1e-1, 8), "batch": [32, 128]}
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 import lrcore
-from cases import same
+from support.cases import same
 
 LARGE = 1 << 20  # elements: many chunks, and worth waking threads for
 PATIENCE = 60.0  # seconds until something is taken to hang

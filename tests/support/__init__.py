@@ -1,0 +1,1 @@
+"""What tests share: the reference, the table of cases, problems to train on, other libraries' optimizers."""
