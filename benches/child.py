@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-import courses
 import dropin
 import goals
 import loops
@@ -14,6 +13,7 @@ import lrcore
 import machine
 import peers
 import results
+import schedule_costs
 import stages
 from models import MODELS
 from sections import SECTIONS, Bench, Plan, progress
@@ -52,10 +52,10 @@ def run(options: argparse.Namespace, sizes: list[int]) -> None:
     bench.save = lambda: bench.results.save(options.json)
     for section in options.only:
         own = {
-            "courses": courses.courses,
             "dropin": dropin.dropin,
             "goals": goals.goals,
             "loops": loops.loops,
+            "schedules": schedule_costs.costs,
             "stages": stages.stages,
         }
         {**SECTIONS, **own}[section](bench)

@@ -16,8 +16,9 @@ from pathlib import Path
 import machine
 import results
 
-ALL_SECTIONS = ("goals", "stages", "sizes", "models", "small", "cold", "scaling", "loops", "dropin", "courses")
-ONCE = ("goals", "stages", "models", "small", "cold", "scaling", "loops", "dropin", "courses")  # with all threads only
+ALL_SECTIONS = ("goals", "stages", "sizes", "models", "small", "cold", "scaling", "loops", "dropin", "schedules")
+# Measured with all threads only.
+ONCE = ("goals", "stages", "models", "small", "cold", "scaling", "loops", "dropin", "schedules")
 SIZES = [1 << bits for bits in range(10, 27, 2)]
 
 

@@ -21,7 +21,7 @@ from lrcore._ranges import check_count
 from lrcore._safetensors import DamagedError, Entry
 from lrcore.optim import Optimizer, reports
 from lrcore.schedules.schedule import Schedule
-from lrcore.schedules.serial import decode, encode
+from lrcore.schedules.serialization import decode, encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -36,7 +36,7 @@ from lrcore.schedules import (
     to_torch,
 )
 
-PAGE = Path(__file__).parents[2] / "docs" / "reference" / "bridges.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "schedules_interop.md"
 
 COURSES = [
     Constant(0.3),
@@ -79,9 +79,9 @@ BLOCKS = list(blocks())
 # Runs the example of a docstring, which is skipped otherwise, since its framework need not be there.
 EXAMPLE = """
 import doctest, io
-from lrcore.schedules import bridges
+from lrcore.schedules import interop
 
-[test] = doctest.DocTestFinder(recurse=False).find(bridges.{name}, "{name}")
+[test] = doctest.DocTestFinder(recurse=False).find(interop.{name}, "{name}")
 assert test.examples
 for example in test.examples:
     example.options.pop(doctest.SKIP, None)
@@ -741,7 +741,7 @@ model.fit(np.ones((2, 2)), np.ones((2, 1)), batch_size=1, verbose=0)
 model.save("schedule.keras")
 """
 LOAD = """
-from lrcore.schedules.bridges.keras import KerasSchedule
+from lrcore.schedules.interop.keras import KerasSchedule
 
 model = keras.models.load_model("schedule.keras")
 rate = model.optimizer._learning_rate
@@ -864,7 +864,7 @@ def test_a_framework_that_is_missing_is_named(monkeypatch, module, call, install
 
 
 def test_no_framework_is_imported_before_it_is_needed():
-    names = "bridges.torch", "bridges.optax", "bridges.keras"
+    names = "interop.torch", "interop.optax", "interop.keras"
     code = "import sys, importlib\n"
     code += "".join(f"importlib.import_module('lrcore.schedules.{name}')\n" for name in names)
     code += "print({'torch', 'jax', 'optax', 'keras'} & sys.modules.keys())"

@@ -99,7 +99,7 @@ def test_where_no_value_below_0_can_stand_it_is_named():
 
 
 def test_bridges_refuse_values_below_0():
-    from lrcore.schedules.bridges import table_of
+    from lrcore.schedules.interop import table_of
 
     with pytest.raises(ValueError, match=r"^to_optax: a value must be in \[0, inf\), got -0.5 at step 100"):
         table_of("to_optax", A - 0.5, None)

@@ -12,7 +12,7 @@ import pytest
 
 import lrcore
 from lrcore import schedules
-from lrcore.schedules.elsewhere import SOURCES
+from lrcore.schedules.compat import SOURCES
 from support import schedule_peers as peers
 
 
@@ -610,7 +610,7 @@ def test_a_configuration_of_keras_may_hold_its_name():
 
 
 def _names(source):
-    module = __import__(f"lrcore.schedules.elsewhere.{source}", fromlist=["NAMES"])
+    module = __import__(f"lrcore.schedules.compat.{source}", fromlist=["NAMES"])
     return set(module.NAMES), set(module.REFUSED)
 
 

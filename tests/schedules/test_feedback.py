@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lrcore.schedules import Constant, Linear, ReduceOnPlateau, Schedule
-from lrcore.schedules.feedback import listeners, resolved
+from lrcore.schedules.metrics import listeners, resolved
 from support import schedule_peers as peers
 from support.schedule_strategies import EXAMPLES, some
 

@@ -12,7 +12,7 @@ import pytest
 
 from lrcore import schedules
 from lrcore.schedules import Constant, Cosine, Exponential, Lambda, Linear, MultiStep, OneCycle, Table
-from lrcore.schedules.pictures import BLOCKS, phases, plot, preview, to_csv
+from lrcore.schedules.plotting import BLOCKS, phases, plot, preview, to_csv
 
 ROOT = Path(__file__).parents[2]
 GALLERY = ROOT / "docs" / "gallery"
@@ -180,7 +180,7 @@ def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
 
 
 def test_importing_the_module_does_not_import_matplotlib():
-    code = "import sys, lrcore.schedules.pictures; sys.exit('matplotlib' in sys.modules)"
+    code = "import sys, lrcore.schedules.plotting; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # noqa: S603
 
 
@@ -241,7 +241,7 @@ def test_a_repeat_without_an_end_is_marked_only_if_its_runs_can_be_told_apart():
 )
 def test_what_follows_a_repeat_without_an_end_can_be_drawn(rate):
     # In a process of its own, since what has no end would fill the memory.
-    code = f"from lrcore.schedules import *; from lrcore.schedules.pictures import phases; phases({rate!r}, 200)"
+    code = f"from lrcore.schedules import *; from lrcore.schedules.plotting import phases; phases({rate!r}, 200)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)  # noqa: S603
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from lrcore.noise import NoiseScale
     from lrcore.schedules import Schedule
-    from lrcore.schedules.feedback import Tracker
+    from lrcore.schedules.metrics import Tracker
 
 DECAYS = ("coupled", "decoupled", "independent", "cautious")
 MAX_SKIPS = 10

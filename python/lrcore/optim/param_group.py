@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lrcore.optim.hyperparameter import Hyperparameter
-    from lrcore.schedules.feedback import Tracker
+    from lrcore.schedules.metrics import Tracker
 
 
 class ParamGroup(MutableMapping[str, Any]):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lrcore.optim.options import Common
     from lrcore.optim.param_group import ParamGroup
     from lrcore.optim.summary import Memory, Summary
-    from lrcore.schedules.feedback import Tracker
+    from lrcore.schedules.metrics import Tracker
 
 
 class Readable:

@@ -17,7 +17,7 @@ from lrcore._ranges import check_count
 from lrcore.schedules.schedule import Schedule
 
 if TYPE_CHECKING:
-    from lrcore.schedules.feedback import Tracker
+    from lrcore.schedules.metrics import Tracker
 
 # This module is part of every optimizer and that of feedback is not: it is imported where there is a schedule.
 
@@ -39,7 +39,7 @@ def occupy(value: Any, trackers: Sequence[Tracker] = ()) -> tuple[Any, list[Trac
     """
     if not any(isinstance(part, Schedule) for part in (value if isinstance(value, tuple) else (value,))):
         return value, []
-    from lrcore.schedules.feedback import occupied
+    from lrcore.schedules.metrics import occupied
 
     return occupied(value, trackers)
 
@@ -48,7 +48,7 @@ def resolve(value: Any, trackers: Sequence[Tracker]) -> Any:
     """Return a value with the present factors in the places of schedules that use reports."""
     if not trackers:
         return value
-    from lrcore.schedules.feedback import resolved
+    from lrcore.schedules.metrics import resolved
 
     return resolved(value, [tracker.factor for tracker in trackers])
 
@@ -85,7 +85,7 @@ def check_saved(state: Any) -> dict[Place, Tracker]:
         TypeError: If a part is of a wrong type.
         ValueError: If one is missing or out of range.
     """
-    from lrcore.schedules.feedback import Feedback
+    from lrcore.schedules.metrics import Feedback
 
     if not isinstance(state, Sequence) or isinstance(state, str):
         raise TypeError(f"reports must be a sequence, got {type(state).__name__}")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lrcore.noise import NoiseScale
     from lrcore.optim.param_group import ParamGroup
     from lrcore.optim.reports import Place
-    from lrcore.schedules.feedback import Tracker
+    from lrcore.schedules.metrics import Tracker
 
 StateDict = dict[str, Any]
 _Arrays = dict[str, np.ndarray[Any, Any]]

@@ -12,38 +12,38 @@ from lrcore.schedules.schedule import Schedule
 
 if _typing.TYPE_CHECKING:
     from lrcore.schedules.arithmetic import AtLeast, AtMost, Difference, Product, Scaled, Sum
-    from lrcore.schedules.bridges import from_torch, to_keras, to_optax, to_torch
-    from lrcore.schedules.clock import Held, Repeated, Shifted, Stretched, per_epoch
+    from lrcore.schedules.bounded import REX, Cosine, Geometric, Linear, Polynomial, Sqrt, Tanh
+    from lrcore.schedules.compat import get
+    from lrcore.schedules.compose import WSD, CooledDown, Then, concat
     from lrcore.schedules.cycles import CosineRestarts, Cyclic, OneCycle
-    from lrcore.schedules.decays import Constant, CosineWave, Exponential, InverseSqrt, InverseTime, Noam
-    from lrcore.schedules.elsewhere import get
-    from lrcore.schedules.feedback import AdaScale, ReduceOnPlateau
-    from lrcore.schedules.phases import WSD, CooledDown, Then, concat
-    from lrcore.schedules.pictures import plot
-    from lrcore.schedules.ramps import REX, Cosine, Geometric, Linear, Polynomial, Sqrt, Tanh
-    from lrcore.schedules.stairs import Chebyshev, Lambda, MultiStep, Piecewise, Step, Table
-    from lrcore.schedules.units import steps_in
+    from lrcore.schedules.interop import from_torch, to_keras, to_optax, to_torch
+    from lrcore.schedules.metrics import AdaScale, ReduceOnPlateau
+    from lrcore.schedules.piecewise import Chebyshev, Lambda, MultiStep, Piecewise, Step, Table
+    from lrcore.schedules.plotting import plot
+    from lrcore.schedules.steps import steps_in
+    from lrcore.schedules.time_transforms import Held, Repeated, Shifted, Stretched, per_epoch
+    from lrcore.schedules.unbounded import Constant, CosineWave, Exponential, InverseSqrt, InverseTime, Noam
     from lrcore.schedules.warmup import WarmedUp, Warmup, untuned
 
 # Dataclasses take their time to be made, so each module is imported when a name of it is first asked for.
 _CLASSES = {
     "arithmetic": ("AtLeast", "AtMost", "Difference", "Product", "Scaled", "Sum"),
-    "clock": ("Held", "Repeated", "Shifted", "Stretched"),
+    "time_transforms": ("Held", "Repeated", "Shifted", "Stretched"),
     "cycles": ("CosineRestarts", "Cyclic", "OneCycle"),
-    "decays": ("Constant", "CosineWave", "Exponential", "InverseSqrt", "InverseTime", "Noam"),
-    "feedback": ("AdaScale", "ReduceOnPlateau"),
-    "phases": ("WSD", "CooledDown", "Then"),
-    "ramps": ("REX", "Cosine", "Geometric", "Linear", "Polynomial", "Sqrt", "Tanh"),
-    "stairs": ("Chebyshev", "Lambda", "MultiStep", "Piecewise", "Step", "Table"),
+    "unbounded": ("Constant", "CosineWave", "Exponential", "InverseSqrt", "InverseTime", "Noam"),
+    "metrics": ("AdaScale", "ReduceOnPlateau"),
+    "compose": ("WSD", "CooledDown", "Then"),
+    "bounded": ("REX", "Cosine", "Geometric", "Linear", "Polynomial", "Sqrt", "Tanh"),
+    "piecewise": ("Chebyshev", "Lambda", "MultiStep", "Piecewise", "Step", "Table"),
     "warmup": ("WarmedUp", "Warmup"),
 }
 _FUNCTIONS = {
-    "bridges": ("from_torch", "to_keras", "to_optax", "to_torch"),
-    "clock": ("per_epoch",),
-    "elsewhere": ("get",),
-    "phases": ("concat",),
-    "pictures": ("plot",),
-    "units": ("steps_in",),
+    "interop": ("from_torch", "to_keras", "to_optax", "to_torch"),
+    "time_transforms": ("per_epoch",),
+    "compat": ("get",),
+    "compose": ("concat",),
+    "plotting": ("plot",),
+    "steps": ("steps_in",),
     "warmup": ("untuned",),
 }
 _MODULES = {name: module for table in (_CLASSES, _FUNCTIONS) for module, names in table.items() for name in names}

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lrcore.schedules import functions as fn
-from lrcore.schedules.bounds import products
 from lrcore.schedules.checks import check_depth, check_numbers, check_schedules, put
-from lrcore.schedules.decays import LARGEST, SMALLEST_NORMAL, Constant
+from lrcore.schedules.intervals import products
 from lrcore.schedules.schedule import Compound, Schedule, settled, wrapped
+from lrcore.schedules.unbounded import LARGEST, SMALLEST_NORMAL, Constant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

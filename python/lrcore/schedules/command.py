@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lrcore._optional import matplotlib
 from lrcore.schedules.expression import evaluate
-from lrcore.schedules.pictures import STEPS, phases, plot, preview, span, to_csv
+from lrcore.schedules.plotting import STEPS, phases, plot, preview, span, to_csv
 
 if TYPE_CHECKING:
     import argparse

@@ -11,10 +11,10 @@ import numpy as np
 from lrcore._messages import brief
 from lrcore._ranges import SHARE, Range
 from lrcore.schedules import functions as fn
-from lrcore.schedules.bounds import crosses, ends, span
 from lrcore.schedules.checks import MOST_STEPS, check_counts, check_flags, check_numbers, check_word, put
+from lrcore.schedules.intervals import crosses, ends, span
+from lrcore.schedules.piecewise import Piecewise
 from lrcore.schedules.schedule import Composed, Schedule
-from lrcore.schedules.stairs import Piecewise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -139,7 +139,7 @@ class Schedule(ABC):
 
     def _maximum(self) -> float:
         """Return the largest value, or raise."""
-        from lrcore.schedules.bounds import largest
+        from lrcore.schedules.intervals import largest
 
         last = settled(self)
         return largest(self, math.inf if last is None else last)
@@ -220,7 +220,7 @@ class Schedule(ABC):
             Zhai et al., *Scaling Vision Transformers* (2022), section 3.5; Hägele et al., *Scaling Laws and
             Compute-Optimal Training Beyond Fixed Training Durations* (2024), for ``1 − √p``.
         """
-        from lrcore.schedules.phases import CooledDown
+        from lrcore.schedules.compose import CooledDown
 
         return CooledDown(self, steps, end, shape, at)  # type: ignore[arg-type]
 
@@ -245,7 +245,7 @@ class Schedule(ABC):
         Note:
             PyTorch's ``SequentialLR`` and optax' ``join_schedules``.
         """
-        from lrcore.schedules.phases import Then
+        from lrcore.schedules.compose import Then
 
         return Then(self, as_schedule("then", other), at)  # type: ignore[arg-type]
 
@@ -347,7 +347,7 @@ class Schedule(ABC):
             >>> [rate.shift(1)(0), rate.shift(1)(2), rate.shift(-2)(0)]
             [1.0, 0.75, 0.5]
         """
-        from lrcore.schedules.clock import Shifted
+        from lrcore.schedules.time_transforms import Shifted
 
         return Shifted(self, steps)
 
@@ -364,7 +364,7 @@ class Schedule(ABC):
             >>> schedules.Linear(1.0, 0.0, steps=4).stretch(2.5).length
             10
         """
-        from lrcore.schedules.clock import Stretched
+        from lrcore.schedules.time_transforms import Stretched
 
         return Stretched(self, factor)
 
@@ -384,7 +384,7 @@ class Schedule(ABC):
             >>> [rate(step) for step in range(6)]
             [1.0, 0.5, 1.0, 0.5, 0.0, 0.0]
         """
-        from lrcore.schedules.clock import Repeated
+        from lrcore.schedules.time_transforms import Repeated
 
         return Repeated(self, times, period)
 
@@ -400,7 +400,7 @@ class Schedule(ABC):
             >>> [rate(step) for step in range(5)]
             [1.0, 1.0, 0.5, 0.5, 0.0]
         """
-        from lrcore.schedules.clock import Held
+        from lrcore.schedules.time_transforms import Held
 
         return Held(self, steps)
 
@@ -420,7 +420,7 @@ class Schedule(ABC):
             >>> schedules.Schedule.from_json(text)
             Constant(value=0.1)
         """
-        from lrcore.schedules.serial import to_json
+        from lrcore.schedules.serialization import to_json
 
         return to_json(self)
 
@@ -431,13 +431,13 @@ class Schedule(ABC):
         Raises:
             ValueError: If it is no JSON of a schedule, is of another version, or has an unknown name or argument.
         """
-        from lrcore.schedules.serial import from_json
+        from lrcore.schedules.serialization import from_json
 
         return from_json(text)
 
     def plot(self, steps: int | None = None, ax: Axes | None = None, **options: Any) -> Axes:
         """Draw the course with matplotlib; its phases are marked. See :func:`plot <lrcore.schedules.plot>`."""
-        from lrcore.schedules.pictures import plot
+        from lrcore.schedules.plotting import plot
 
         return plot(self, steps=steps, ax=ax, **options)
 
@@ -453,13 +453,13 @@ class Schedule(ABC):
             >>> print(schedules.Linear(1.0, 0.0, steps=100).preview(steps=100, width=20))
             ███▇▇▇▆▆▅▅▅▄▄▃▃▃▂▂▁▁  0 … 99: 1 → 0.01, largest 1
         """
-        from lrcore.schedules.pictures import preview
+        from lrcore.schedules.plotting import preview
 
         return preview(self, steps, width)
 
     def _repr_html_(self) -> str:
         """Return the text and the curve, for notebooks."""
-        from lrcore.schedules.pictures import to_html
+        from lrcore.schedules.plotting import to_html
 
         return to_html(self)
 
@@ -548,7 +548,7 @@ def as_schedule(where: str, value: Any) -> Schedule:
         return value
     if not is_number(value):
         raise TypeError(f"{where}: a schedule or a number is needed, got {brief(value)}{remedy_for(value)}")
-    from lrcore.schedules.decays import Constant
+    from lrcore.schedules.unbounded import Constant
 
     return Constant(value)
 

@@ -12,8 +12,8 @@ from lrcore._messages import brief
 from lrcore._ranges import FRACTION, SHARE
 from lrcore._text import counted
 from lrcore.schedules import functions as fn
-from lrcore.schedules.bounds import before, ends, hull, window
 from lrcore.schedules.checks import check_counts, check_depth, check_numbers, check_schedules, check_word, put
+from lrcore.schedules.intervals import before, ends, hull, window
 from lrcore.schedules.schedule import Compound, Schedule, phases_of, steps_of, wrapped
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from lrcore._messages import brief
 from lrcore._ranges import NON_NEGATIVE, check_count
-from lrcore.schedules.bridges import bridged, imported
+from lrcore.schedules.interop import bridged, imported
 from lrcore.schedules.schedule import refuse_factor
 
 if TYPE_CHECKING:

@@ -20,14 +20,14 @@ MILLION = 10**6
 MOST_NS, MOST_MS = 400.0, 20.0
 
 
-def courses(bench: Bench) -> None:
+def costs(bench: Bench) -> None:
     """Print the time of a call of a warm-up and a cosine, and of an array of its values."""
     _calls(bench)
     _arrays(bench)
 
 
 def _calls(bench: Bench) -> None:
-    progress("courses: calls")
+    progress("schedules: calls")
     rate = schedules.Cosine(PEAK, steps=STEPS).warmup(WARMUP)
 
     def ours() -> None:
@@ -91,7 +91,7 @@ def _optax() -> Callable[[], object]:
 
 
 def _arrays(bench: Bench) -> None:
-    progress("courses: arrays")
+    progress("schedules: arrays")
     rate = schedules.Cosine(PEAK, steps=MILLION).warmup(WARMUP)
 
     def by_hand() -> object:

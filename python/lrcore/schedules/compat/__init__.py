@@ -28,7 +28,7 @@ def get(name: str, /, *, source: str, lr: float | None = None, **arguments: Any)
     """Make a schedule from the name and the arguments that another library has for it.
 
     The values are those of that library at every step, the first one and those past the end included; where they differ
-    on purpose the page *Names elsewhere* says so. What is not given has that library's default.
+    on purpose docs/reference/schedules_compat.md says so. What is not given has that library's default.
 
     A step is what the library counts: a call of ``scheduler.step()`` in ``"torch"`` and ``"transformers"``, where it
     may be an epoch or an update; an epoch in ``"timm"``, or an update where its arguments say so; an update in

@@ -7,11 +7,11 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING, Any, cast
 
 from lrcore._ranges import check_count
-from lrcore.schedules.bridges import imported
-from lrcore.schedules.bridges.torch import scheduler_class
-from lrcore.schedules.decays import Constant
-from lrcore.schedules.elsewhere import get
+from lrcore.schedules.compat import get
+from lrcore.schedules.interop import imported
+from lrcore.schedules.interop.torch import scheduler_class
 from lrcore.schedules.schedule import settled
+from lrcore.schedules.unbounded import Constant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrcore._messages import brief
 from lrcore.schedules import Constant, Cosine, Geometric, Linear, Piecewise, Table
-from lrcore.schedules.elsewhere import check_first, whole
+from lrcore.schedules.compat import check_first, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable

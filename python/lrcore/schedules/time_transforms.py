@@ -11,8 +11,8 @@ import numpy as np
 from lrcore._messages import brief
 from lrcore._ranges import POSITIVE, check_count
 from lrcore.schedules import functions as fn
-from lrcore.schedules.bounds import before, hull, largest, span, window
 from lrcore.schedules.checks import check_counts, check_depth, check_numbers, check_schedules, put
+from lrcore.schedules.intervals import before, hull, largest, span, window
 from lrcore.schedules.schedule import Compound, Schedule, wrapped
 
 if TYPE_CHECKING:

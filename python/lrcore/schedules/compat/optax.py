@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrcore._messages import brief
 from lrcore.schedules import Constant, Cosine, Exponential, Linear, Piecewise, Polynomial, Step
-from lrcore.schedules.elsewhere import whole
+from lrcore.schedules.compat import whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

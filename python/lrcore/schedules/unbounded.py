@@ -11,8 +11,8 @@ import numpy as np
 from lrcore._messages import brief
 from lrcore._ranges import POSITIVE
 from lrcore.schedules import functions as fn
-from lrcore.schedules.bounds import crosses, ends
 from lrcore.schedules.checks import MOST_STEPS, check_counts, check_numbers
+from lrcore.schedules.intervals import crosses, ends
 from lrcore.schedules.schedule import Schedule
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from lrcore import _optional
 from lrcore._messages import brief
 from lrcore._ranges import check_count
 from lrcore._text import counted
-from lrcore.schedules.feedback import listeners
+from lrcore.schedules.metrics import listeners
 from lrcore.schedules.schedule import as_schedule, settled
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def from_torch(scheduler: Any) -> Schedule | tuple[Schedule, ...]:
         form. A schedule of ``MultiplicativeLR`` or ``LambdaLR`` holds its function, and has no JSON.
     """
     imported("torch", "from_torch", "torch")
-    from lrcore.schedules.bridges.schedulers import schedule_of
+    from lrcore.schedules.interop.schedulers import schedule_of
 
     return schedule_of(scheduler)
 
@@ -109,7 +109,7 @@ def to_torch(
             the groups. ``load_state_dict`` is simpler.
 
     Returns:
-        The scheduler, of the class ``lrcore.schedules.bridges.torch.ScheduleLR``.
+        The scheduler, of the class ``lrcore.schedules.interop.torch.ScheduleLR``.
 
     Raises:
         TypeError: If an argument is of a wrong type.
@@ -132,7 +132,7 @@ def to_torch(
         first; a product of schedules is better. The order of ``optimizer.step()`` and ``scheduler.step()`` is torch's.
     """
     imported("torch", "to_torch", "torch")
-    from lrcore.schedules.bridges.torch import scheduler_of
+    from lrcore.schedules.interop.torch import scheduler_of
 
     return scheduler_of(schedule, optimizer, name=name, keep_ratios=keep_ratios, last_epoch=last_epoch)
 
@@ -173,7 +173,7 @@ def to_optax(schedule: Schedule | float, *, steps: SupportsIndex | None = None) 
         0.375
     """
     imported("jax", "to_optax", "jax optax")
-    from lrcore.schedules.bridges.optax import OptaxSchedule
+    from lrcore.schedules.interop.optax import OptaxSchedule
 
     return OptaxSchedule(schedule, steps)
 
@@ -185,7 +185,7 @@ def to_keras(schedule: Schedule | float, *, steps: SupportsIndex | None = None) 
     bytes for each step, or 8 if Keras' ``floatx`` is float64.
 
     It is saved with a model as the JSON of the schedule. The class is registered by the first call of this function; a
-    program that only loads a model imports it first: ``from lrcore.schedules.bridges.keras import KerasSchedule``.
+    program that only loads a model imports it first: ``from lrcore.schedules.interop.keras import KerasSchedule``.
 
     Args:
         schedule: The schedule, or a number.
@@ -194,7 +194,7 @@ def to_keras(schedule: Schedule | float, *, steps: SupportsIndex | None = None) 
             longer than 10 million steps.
 
     Returns:
-        The schedule, of the class ``lrcore.schedules.bridges.keras.KerasSchedule``, which is a
+        The schedule, of the class ``lrcore.schedules.interop.keras.KerasSchedule``, which is a
         ``keras.optimizers.schedules.LearningRateSchedule``.
 
     Raises:
@@ -215,7 +215,7 @@ def to_keras(schedule: Schedule | float, *, steps: SupportsIndex | None = None) 
         A schedule with a function in it trains, but can't be saved: files hold no code.
     """
     imported("keras", "to_keras", "keras")
-    from lrcore.schedules.bridges.keras import schedule_class
+    from lrcore.schedules.interop.keras import schedule_class
 
     return schedule_class()(schedule, steps)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
 import numpy as np
 
-from lrcore.schedules.bridges import bridged, imported, table_of
+from lrcore.schedules.interop import bridged, imported, table_of
 from lrcore.schedules.schedule import Schedule, refuse_factor
 
 if TYPE_CHECKING:

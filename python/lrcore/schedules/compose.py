@@ -10,10 +10,9 @@ from lrcore._messages import brief
 from lrcore._ranges import NON_NEGATIVE, as_number, check_count
 from lrcore._text import counted
 from lrcore.schedules import functions as fn
-from lrcore.schedules.bounds import before, hull, window
+from lrcore.schedules.bounded import Cosine, Linear, Ramp, Sqrt
 from lrcore.schedules.checks import check_counts, check_depth, check_numbers, check_schedules, check_word, put
-from lrcore.schedules.decays import Constant
-from lrcore.schedules.ramps import Cosine, Linear, Ramp, Sqrt
+from lrcore.schedules.intervals import before, hull, window
 from lrcore.schedules.schedule import (
     Composed,
     Compound,
@@ -24,6 +23,7 @@ from lrcore.schedules.schedule import (
     steps_of,
     wrapped,
 )
+from lrcore.schedules.unbounded import Constant
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

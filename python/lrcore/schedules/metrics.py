@@ -18,8 +18,8 @@ import numpy as np
 from lrcore._messages import brief
 from lrcore._ranges import FRACTION, NON_NEGATIVE, SHARE, check_count
 from lrcore.schedules.checks import check_counts, check_flags, check_numbers, check_word
-from lrcore.schedules.decays import Constant
 from lrcore.schedules.schedule import Schedule
+from lrcore.schedules.unbounded import Constant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -13,8 +13,8 @@ import numpy as np
 from lrcore._messages import brief
 from lrcore._ranges import NON_NEGATIVE, POSITIVE, REAL
 from lrcore.schedules import functions as fn
-from lrcore.schedules.bounds import ends
 from lrcore.schedules.checks import check_counts, check_numbers, put
+from lrcore.schedules.intervals import ends
 from lrcore.schedules.schedule import Schedule
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from lrcore.schedules import (
     ReduceOnPlateau,
     Step,
 )
-from lrcore.schedules.elsewhere import whole
+from lrcore.schedules.compat import whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -173,7 +173,7 @@ def to_csv(schedule: Schedule, path_or_stream: str | os.PathLike[str] | _Stream,
     Examples:
         >>> import sys
         >>> from lrcore import schedules
-        >>> from lrcore.schedules.pictures import to_csv
+        >>> from lrcore.schedules.plotting import to_csv
         >>> to_csv(schedules.Linear(0.1, 0.0, steps=4), sys.stdout, steps=3)
         step,value
         0,0.1

@@ -26,13 +26,13 @@ from lrcore.schedules import (
     Table,
     Tanh,
 )
-from lrcore.schedules.elsewhere import torch, whole
+from lrcore.schedules.compat import torch, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from lrcore.schedules import Schedule
-    from lrcore.schedules.elsewhere import Maker
+    from lrcore.schedules.compat import Maker
 
 
 _LONGEST_TABLE = 10**6

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from lrcore._messages import brief
 from lrcore.schedules import Constant, Cosine, CosineRestarts, InverseSqrt, Linear, Polynomial, Sqrt
-from lrcore.schedules.elsewhere import check_first, wave, whole
-from lrcore.schedules.elsewhere.torch import reduce_lr_on_plateau
+from lrcore.schedules.compat import check_first, wave, whole
+from lrcore.schedules.compat.torch import reduce_lr_on_plateau
 
 if TYPE_CHECKING:
     from collections.abc import Callable

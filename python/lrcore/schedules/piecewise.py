@@ -14,10 +14,10 @@ from lrcore._messages import brief
 from lrcore._ranges import NON_NEGATIVE, POSITIVE, Range, as_number, check_count
 from lrcore._text import counted
 from lrcore.schedules import functions as fn
-from lrcore.schedules.bounds import ends
 from lrcore.schedules.checks import MOST_STEPS, check_counts, check_numbers, check_word, put
-from lrcore.schedules.decays import LARGEST, Endless, limit_of, scaled
+from lrcore.schedules.intervals import ends
 from lrcore.schedules.schedule import Schedule
+from lrcore.schedules.unbounded import LARGEST, Endless, limit_of, scaled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

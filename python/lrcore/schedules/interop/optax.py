@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 
-from lrcore.schedules.bridges import bridged, imported, table_of
+from lrcore.schedules.interop import bridged, imported, table_of
 
 if TYPE_CHECKING:
     from lrcore.schedules.schedule import Schedule

@@ -23,7 +23,7 @@ from lrcore.schedules import (
     ReduceOnPlateau,
     Step,
 )
-from lrcore.schedules.elsewhere import check_first, wave, whole
+from lrcore.schedules.compat import check_first, wave, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
