@@ -82,9 +82,9 @@ RAMPS = Section(
             "REX(1, 1000)", "REX(1, 1000, end=0.2)", "Linear(1, 0, 1000)", steps=1100,
         ),
         picture(
-            "Geometric",
+            "LogLinear",
             "start · (end / start)^(t / steps)",
-            "Geometric(1, 0.1, 1000)", "Geometric(1, 0.001, 1000)", "Geometric(0.001, 1, 1000)", steps=1100,
+            "LogLinear(1, 0.1, 1000)", "LogLinear(1, 0.001, 1000)", "LogLinear(0.001, 1, 1000)", steps=1100,
         ),
     ),
 )  # fmt: skip
@@ -114,9 +114,9 @@ DECAYS = Section(
             "Noam(512, 4000)", "Noam(512, 8000)", "Noam(1024, 4000)", steps=20_000,
         ),
         picture(
-            "CosineWave",
+            "CosineAnnealing",
             "low + (high − low) · (1 + cos(2π t / period)) / 2",
-            "CosineWave(1, period=500)", "CosineWave(0.6, period=333.3, low=0.2)",
+            "CosineAnnealing(1, period=500)", "CosineAnnealing(0.6, period=333.3, low=0.2)",
         ),
     ),
 )  # fmt: skip
@@ -185,7 +185,7 @@ PHASES = Section(
     "Warm-up, cool-down, and one after the other",
     (
         picture(
-            "WarmedUp",
+            "WithWarmup",
             "start + (first − start) · rise((t + 1) / steps), then the schedule",
             "Cosine(1, 1000).warmup(200)", "Cosine(0.8, 1000).warmup(200, start=0.2)",
             "Cosine(0.6, 1000).warmup(200, shape='cosine')", "Cosine(0.4, 1000).warmup(200, shape='exponential')",
@@ -198,7 +198,7 @@ PHASES = Section(
             "Warmup(400) * Exponential(1, 0.998)",
         ),
         picture(
-            "CooledDown",
+            "WithCooldown",
             "the schedule, then end + (value − end) · fall",
             "Constant(1).cooldown(300, at=700)", "Exponential(0.8, 0.9995).cooldown(300, at=700, shape='cosine')",
             "Linear(0.6, 0.4, 1000).cooldown(0.3, shape='sqrt')", steps=1100,
@@ -210,7 +210,7 @@ PHASES = Section(
             "WSD(0.6, 1000, 100, 200, shape='cosine').branch(500, 200)", steps=1100,
         ),
         picture(
-            "Then",
+            "Sequential",
             "first(t) for t < at, then second(t − at)",
             "Linear(0, 1, 200).then(Cosine(1, 500)).then(0.1)", "Constant(0.6).then(Sqrt(0.6, 400), at=600)",
         ),
@@ -274,7 +274,9 @@ CLOCK = Section(
             "schedule(t mod period)",
             "Linear(1, 0, 200).repeat()", "Cosine(0.6, 300).repeat(2)", "OneCycle(0.8, 400).repeat(period=500)",
         ),
-        picture("Held", "schedule(t − t mod steps)", "Cosine(1, 1000).every(100)", "Linear(0.6, 0, 1000).every(250)"),
+        picture(
+            "Staircase", "schedule(t − t mod steps)", "Cosine(1, 1000).every(100)", "Linear(0.6, 0, 1000).every(250)"
+        ),
         picture(
             "per_epoch",
             "schedule(⌊t / steps_per_epoch⌋)",

@@ -12,8 +12,8 @@ from lrcore.schedules import (
     Chebyshev,
     Constant,
     Cosine,
+    CosineAnnealing,
     CosineRestarts,
-    CosineWave,
     Cyclic,
     Exponential,
     InverseSqrt,
@@ -189,7 +189,7 @@ def test_a_warm_up_leads_to_the_first_value_without_a_jump(schedule, steps, shap
     assert warm(steps) == pytest.approx(schedule(0), rel=1e-12)
 
 
-@pytest.mark.parametrize("schedule", [*SMOOTH, Noam(16, 30), Cyclic(0.1, 1.0, 30), CosineWave(1.0, 50)], ids=str)
+@pytest.mark.parametrize("schedule", [*SMOOTH, Noam(16, 30), Cyclic(0.1, 1.0, 30), CosineAnnealing(1.0, 50)], ids=str)
 @pytest.mark.parametrize("at", [0, 1, 37, 90])
 @pytest.mark.parametrize("shape", ["linear", "cosine", "sqrt"])
 def test_a_cool_down_begins_without_a_jump(schedule, at, shape):
@@ -202,7 +202,8 @@ JOINED = [
     (WSD(1.0, 100, 20, 30), 0.05), (WSD(1.0, 100, 20, 30, shape="cosine"), 0.06), (OneCycle(1.0, 100), 0.06),
     (OneCycle(1.0, 100, three_phase=True), 0.06), (Piecewise([(0, 0.0), (20, 1.0), (100, 0.0)]), 0.05),
     (Piecewise([(0, 0.0), (20, 1.0), (100, 0.0)], "cosine"), 0.08), (Cosine(1.0, 100).warmup(20).cooldown(20), 0.05),
-    (Cyclic(0.0, 1.0, up=20, down=30), 0.05), (CosineWave(1.0, period=100), 0.04), (Noam(1.0, 20, math.sqrt(20)), 0.05),
+    (Cyclic(0.0, 1.0, up=20, down=30), 0.05), (CosineAnnealing(1.0, period=100), 0.04),
+    (Noam(1.0, 20, math.sqrt(20)), 0.05),
 ]  # fmt: skip
 
 

@@ -8,12 +8,12 @@ import pytest
 
 import lrcore
 from lrcore import schedules
-from lrcore.schedules import AdaScale, Constant, Cosine, CosineWave, Difference, Linear, ReduceOnPlateau, Schedule
+from lrcore.schedules import AdaScale, Constant, Cosine, CosineAnnealing, Difference, Linear, ReduceOnPlateau, Schedule
 from lrcore.schedules.expression import evaluate
 
 A = Cosine(1.0, steps=100)
 B = Linear(0.0, 0.5, steps=80).warmup(10)
-C = CosineWave(0.3, period=7.5)
+C = CosineAnnealing(0.3, period=7.5)
 
 CASES = [
     *(A - B, A - 2, 2 - A, np.float32(2) - A, A - np.array(2.0), -A, +A, -(A - B), -(0 - A), A - B - C, A - (B - C)),
@@ -24,7 +24,7 @@ CASES = [
         (A - B).warmup(5),
         (C - A).then(B - A, at=30),
         1 - schedules.Warmup(10),
-        C - CosineWave(0.2, 3),
+        C - CosineAnnealing(0.2, 3),
     ),
     *((A * 0.5 - C).cooldown(5, at=20), Constant(1e308) * -(0 - Constant(100.0)), -(Constant(1e308) * 100.0) - A),
 ]

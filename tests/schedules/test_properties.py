@@ -7,7 +7,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from lrcore import schedules
-from lrcore.schedules import REX, Constant, Cosine, Exponential, Geometric, Linear, Polynomial, Sqrt, Step, Tanh, Warmup
+from lrcore.schedules import REX, Constant, Cosine, Exponential, Linear, LogLinear, Polynomial, Sqrt, Step, Tanh, Warmup
 from support.schedule_strategies import COMBINATIONS, LEAVES, courses, lengths, positive, some, telling_steps, values
 
 huge = st.floats(0.0, 1.7976931348623157e308) | values
@@ -67,7 +67,7 @@ ramps = st.sampled_from(
         lambda start, end, steps: Tanh(start, steps, end),
         lambda start, end, steps: REX(start, steps, end),
         lambda start, end, steps: Sqrt(start, steps, end),
-        lambda start, end, steps: Geometric(start or 1.0, end or 1.0, steps),
+        lambda start, end, steps: LogLinear(start or 1.0, end or 1.0, steps),
     ]
 )
 
@@ -164,13 +164,13 @@ def test_no_warm_up_and_no_cool_down_change_nothing(schedule):
     expected = [schedule(step) for step in steps]
     assert [schedule.warmup(0)(step) for step in steps] == expected
     if schedule.length is not None:
-        assert [schedules.CooledDown(schedule, 0)(step) for step in steps] == expected
+        assert [schedules.WithCooldown(schedule, 0)(step) for step in steps] == expected
 
 
 @some
 @given(courses, st.integers(1, 60), values, st.sampled_from(["linear", "cosine", "sqrt"]), st.integers(0, 100))
 def test_a_cool_down_begins_at_the_value_that_is_reached_and_goes_one_way_to_its_end(schedule, steps, end, shape, at):
-    cool = schedules.CooledDown(schedule, steps, end, shape, at)
+    cool = schedules.WithCooldown(schedule, steps, end, shape, at)
     reached = schedule(at)
     assert [cool(step) for step in range(at)] == [schedule(step) for step in range(at)]
     fall = [cool(at + k) for k in range(steps + 1)]

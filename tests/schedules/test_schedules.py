@@ -1,11 +1,15 @@
 """Schedules are pure functions of the step: their closed forms, written down a second time, and their ends."""
 
 import math
+import pkgutil
+import subprocess
+import sys
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
+from lrcore import schedules
 from lrcore.schedules import (
     CLASSES,
     REX,
@@ -14,15 +18,15 @@ from lrcore.schedules import (
     Chebyshev,
     Constant,
     Cosine,
+    CosineAnnealing,
     CosineRestarts,
-    CosineWave,
     Cyclic,
     Exponential,
-    Geometric,
     InverseSqrt,
     InverseTime,
     Lambda,
     Linear,
+    LogLinear,
     MultiStep,
     Noam,
     OneCycle,
@@ -94,9 +98,9 @@ COURSES = [
     (REX(1.0, steps=2, end=0.4), [1.0, 0.8, 0.4]),
     (Sqrt(1.0, steps=16), [1.0, 0.75] + [1 - math.sqrt(t) / 4 for t in range(2, 17)] + [0.0]),
     (Sqrt(2.0, steps=4, end=1.0), [2.0, 1.5, 2.0 - math.sqrt(0.5), 2.0 - math.sqrt(0.75), 1.0]),
-    (Geometric(1.0, 0.0625, steps=4), [1.0, 0.5, 0.25, 0.125, 0.0625, 0.0625]),
-    (Geometric(1.0, 9.0, steps=2), [1.0, 3.0, 9.0, 9.0]),
-    (Geometric(1.0, 9.0, steps=0), [9.0]),
+    (LogLinear(1.0, 0.0625, steps=4), [1.0, 0.5, 0.25, 0.125, 0.0625, 0.0625]),
+    (LogLinear(1.0, 9.0, steps=2), [1.0, 3.0, 9.0, 9.0]),
+    (LogLinear(1.0, 9.0, steps=0), [9.0]),
     (Exponential(1.0, gamma=0.5), [1.0, 0.5, 0.25, 0.125]),
     (Exponential(0.1, gamma=1.0), [0.1] * 4),
     (Exponential(0.1, gamma=0.0), [0.1, 0.0, 0.0]),
@@ -109,8 +113,8 @@ COURSES = [
     (InverseSqrt(1.0, timescale=10), [math.sqrt(10 / (t + 10)) for t in range(20)]),
     (Noam(16, warmup_steps=4), [1 / 32, 2 / 32, 3 / 32, 1 / 8, 0.25 / math.sqrt(5), 0.25 / math.sqrt(6)]),
     (Noam(1, warmup_steps=1, factor=3.0), [3.0, 3 / math.sqrt(2), 3 / math.sqrt(3), 1.5]),
-    (CosineWave(1.0, period=4), [1.0, 0.5, 0.0, 0.5, 1.0, 0.5, 0.0]),
-    (CosineWave(2.0, period=2.5, low=1.0), [1.5 + math.cos(math.pi * t / 1.25) / 2 for t in range(12)]),
+    (CosineAnnealing(1.0, period=4), [1.0, 0.5, 0.0, 0.5, 1.0, 0.5, 0.0]),
+    (CosineAnnealing(2.0, period=2.5, low=1.0), [1.5 + math.cos(math.pi * t / 1.25) / 2 for t in range(12)]),
     (Step(1.0, step_size=2, gamma=0.5), [1.0, 1.0, 0.5, 0.5, 0.25]),
     (Step(1.0, step_size=1), [1.0, 0.1, 0.01]),
     (MultiStep(1.0, milestones=[2, 3, 5], gamma=0.5), [1.0, 1.0, 0.5, 0.25, 0.25, 0.125, 0.125]),
@@ -218,7 +222,7 @@ def test_a_schedule_is_right_at_any_step_however_far(schedule, value):
 
 
 CYCLES = [
-    (Cyclic(0.0, 1.0, up=3), 6), (CosineWave(1.0, period=3), 3), (CosineWave(1.0, period=4.5), 9),
+    (Cyclic(0.0, 1.0, up=3), 6), (CosineAnnealing(1.0, period=3), 3), (CosineAnnealing(1.0, period=4.5), 9),
     (CosineRestarts(1.0, period=7), 7), (CosineRestarts(1.0, period=2.5, warmup_steps=1), 5),
     (Linear(1.0, 0.0, steps=5).repeat(), 5),
 ]  # fmt: skip
@@ -246,10 +250,10 @@ def test_the_start_of_a_long_schedule_is_right():
 
 
 def test_a_course_between_the_ends_of_the_number_range_is_right():
-    assert Geometric(1e-300, 1e300, steps=10)(5) == pytest.approx(1.0, rel=1e-9)
-    assert Geometric(1e300, 1e-300, steps=10)(5) == pytest.approx(1.0, rel=1e-9)
+    assert LogLinear(1e-300, 1e300, steps=10)(5) == pytest.approx(1.0, rel=1e-9)
+    assert LogLinear(1e300, 1e-300, steps=10)(5) == pytest.approx(1.0, rel=1e-9)
     assert CosineRestarts(1.7e308, period=3)(0) == pytest.approx(1.7e308)
-    assert CosineWave(1.7e308, period=6)(1) == pytest.approx(1.275e308)
+    assert CosineAnnealing(1.7e308, period=6)(1) == pytest.approx(1.275e308)
     assert Chebyshev(1e-20, 1.0, steps=2**30).maximum < math.inf
 
 
@@ -311,3 +315,12 @@ def test_a_subclass_needs_a_value_alone():
     assert [Sawtooth().warmup(1)(k) for k in range(4)] == [0.0, 0.0, 0.5, 1.0]
     with pytest.raises(TypeError):
         Schedule()
+
+
+def test_no_module_hides_a_public_name_or_the_standard_library():
+    modules = {module.name for module in pkgutil.iter_modules(schedules.__path__)}
+    assert not modules & {*schedules.__all__, *sys.stdlib_module_names}
+    imports = "; ".join(f"import lrcore.schedules.{name}" for name in sorted(modules))
+    code = f"from lrcore import schedules; {imports}; print([type(getattr(schedules, n)) for n in schedules.__all__])"
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)  # noqa: S603
+    assert "module" not in run.stdout

@@ -22,7 +22,7 @@ from lrcore.schedules import (
     ReduceOnPlateau,
     Schedule,
     Table,
-    WarmedUp,
+    WithWarmup,
     concat,
 )
 from support.schedule_strategies import courses, some, telling_steps
@@ -169,9 +169,13 @@ REFUSED = [
     (written(), ValueError, "Constant has the arguments ['value'], got {}"),
     (written(value=1.0, extra=1.0), ValueError, "Constant has the arguments ['value'], got "),
     (written("Cosine", start=1.0, steps=4, end_share=0.5), ValueError, "Cosine has the arguments "),
-    (written("WarmedUp", schedule={"x": 1}, steps=2), ValueError, "a schedule must be a dict of schedule,"),
-    (written("WarmedUp", schedule="Constant", steps=2), TypeError, "WarmedUp: schedule must be a schedule, got"),
-    (written("WarmedUp", schedule=json.loads(written(value=1.0)), steps=2, _first=3), ValueError, "WarmedUp has the "),
+    (written("WithWarmup", schedule={"x": 1}, steps=2), ValueError, "a schedule must be a dict of schedule,"),
+    (written("WithWarmup", schedule="Constant", steps=2), TypeError, "WithWarmup: schedule must be a schedule, got"),
+    (
+        written("WithWarmup", schedule=json.loads(written(value=1.0)), steps=2, _first=3),
+        ValueError,
+        "WithWarmup has the ",
+    ),
     (written(value=-1.0), ValueError, "Constant: value must be in [0, inf), got -1.0"),
     (written(value="1"), TypeError, "Constant: value must be a number in [0, inf), got '1'"),
     (written(value=float("nan")), ValueError, "Constant: value must be in [0, inf), got nan"),
@@ -204,7 +208,7 @@ def test_json_that_is_nested_too_deep_is_refused_or_read(depth):
 
 def test_json_of_the_present_version_stays_readable():
     text = (
-        '{"schedule": "WarmedUp", "version": 1, "arguments": {"schedule": {"schedule": "Cosine", "version": 1, '
+        '{"schedule": "WithWarmup", "version": 1, "arguments": {"schedule": {"schedule": "Cosine", "version": 1, '
         '"arguments": {"start": 0.1, "steps": 100, "end": 0.0, "power": 1.0, "k": 1.0}}, "steps": 10, "start": 0.0, '
         '"shape": "linear"}}'
     )
@@ -228,7 +232,7 @@ def test_json_keeps_numbers_to_the_bit():
 
 def test_every_name_of_the_package_is_there_and_no_other():
     assert set(CLASSES) <= set(schedules.__all__) <= set(dir(schedules))
-    assert schedules.WarmedUp is WarmedUp
+    assert schedules.WithWarmup is WithWarmup
     with pytest.raises(AttributeError, match="has no attribute 'Sawtooth'"):
         schedules.Sawtooth  # noqa: B018
 

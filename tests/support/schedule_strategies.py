@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from lrcore import schedules
-from lrcore.schedules import CooledDown, Repeated, Then, Warmup
+from lrcore.schedules import Repeated, Sequential, Warmup, WithCooldown
 
 EXAMPLES = int(os.environ.get("LRCORE_TEST_EXAMPLES", "40"))
 some = settings(max_examples=EXAMPLES, deadline=None)
@@ -77,8 +77,8 @@ LEAVES = {
     "Constant": made("Constant", values),
     "Cosine": made("Cosine", values, lengths, values, power=st.just(1.0) | positive, k=st.just(1.0) | positive),
     "CosineRestarts": restarts(),
-    "CosineWave": st.builds(
-        lambda a, b, period: schedules.CosineWave(max(a, b), period, min(a, b)),
+    "CosineAnnealing": st.builds(
+        lambda a, b, period: schedules.CosineAnnealing(max(a, b), period, min(a, b)),
         values,
         values,
         st.floats(0.5, 1e3) | st.integers(1, 100),
@@ -93,7 +93,7 @@ LEAVES = {
         falling,
     ),
     "Exponential": made("Exponential", values, falling, st.just(1.0) | positive),
-    "Geometric": made("Geometric", positive, positive, lengths),
+    "LogLinear": made("LogLinear", positive, positive, lengths),
     "InverseSqrt": made("InverseSqrt", values, positive),
     "InverseTime": made("InverseTime", values, values, st.just(1.0) | positive),
     "Linear": made("Linear", values, values, lengths),
@@ -137,14 +137,14 @@ def cooled_down(draw, inner):
     steps = draw(st.integers(0, 60))
     if schedule.length is not None and draw(st.booleans()):
         at, steps = None, min(steps, schedule.length)
-    return CooledDown(schedule, steps, draw(values), draw(falls), at)
+    return WithCooldown(schedule, steps, draw(values), draw(falls), at)
 
 
 @st.composite
 def one_after_the_other(draw, inner):
     first = draw(inner)
     at = draw(st.integers(0, 60) if first.length is None else st.none() | st.integers(0, 60))
-    return Then(first, draw(inner), at)
+    return Sequential(first, draw(inner), at)
 
 
 @st.composite
@@ -160,18 +160,18 @@ def repeated(draw, inner):
 COMBINATIONS = {
     "AtLeast": lambda inner: made("AtLeast", inner, inner),
     "AtMost": lambda inner: made("AtMost", inner, inner),
-    "CooledDown": cooled_down,
+    "WithCooldown": cooled_down,
     # Values are not negative, as those of all others.
     "Difference": lambda inner: st.builds(lambda a, b: schedules.Difference(schedules.AtLeast(a, b), b), inner, inner),
-    "Held": lambda inner: made("Held", inner, st.integers(1, 20) | st.just(2**53 + 1)),
+    "Staircase": lambda inner: made("Staircase", inner, st.integers(1, 20) | st.just(2**53 + 1)),
     "Product": lambda inner: made("Product", inner, inner),
     "Repeated": repeated,
     "Scaled": lambda inner: made("Scaled", inner, values),
     "Shifted": lambda inner: made("Shifted", inner, st.integers(-30, 60) | st.sampled_from([2**53 + 1, -(10**6)])),
     "Stretched": lambda inner: made("Stretched", inner, st.floats(0.1, 20.0) | st.sampled_from([0.5, 1.0, 3.0, 1e6])),
     "Sum": lambda inner: made("Sum", inner, inner),
-    "Then": one_after_the_other,
-    "WarmedUp": warmed_up,
+    "Sequential": one_after_the_other,
+    "WithWarmup": warmed_up,
 }
 
 

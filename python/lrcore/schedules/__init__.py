@@ -12,30 +12,30 @@ from lrcore.schedules.schedule import Schedule
 
 if _typing.TYPE_CHECKING:
     from lrcore.schedules.arithmetic import AtLeast, AtMost, Difference, Product, Scaled, Sum
-    from lrcore.schedules.bounded import REX, Cosine, Geometric, Linear, Polynomial, Sqrt, Tanh
+    from lrcore.schedules.bounded import REX, Cosine, Linear, LogLinear, Polynomial, Sqrt, Tanh
     from lrcore.schedules.compat import get
-    from lrcore.schedules.compose import WSD, CooledDown, Then, concat
+    from lrcore.schedules.compose import WSD, Sequential, WithCooldown, concat
     from lrcore.schedules.cycles import CosineRestarts, Cyclic, OneCycle
     from lrcore.schedules.interop import from_torch, to_keras, to_optax, to_torch
     from lrcore.schedules.metrics import AdaScale, ReduceOnPlateau
     from lrcore.schedules.piecewise import Chebyshev, Lambda, MultiStep, Piecewise, Step, Table
     from lrcore.schedules.plotting import plot
     from lrcore.schedules.steps import steps_in
-    from lrcore.schedules.time_transforms import Held, Repeated, Shifted, Stretched, per_epoch
-    from lrcore.schedules.unbounded import Constant, CosineWave, Exponential, InverseSqrt, InverseTime, Noam
-    from lrcore.schedules.warmup import WarmedUp, Warmup, untuned
+    from lrcore.schedules.time_transforms import Repeated, Shifted, Staircase, Stretched, per_epoch
+    from lrcore.schedules.unbounded import Constant, CosineAnnealing, Exponential, InverseSqrt, InverseTime, Noam
+    from lrcore.schedules.warmup import Warmup, WithWarmup, untuned
 
 # Dataclasses take their time to be made, so each module is imported when a name of it is first asked for.
 _CLASSES = {
     "arithmetic": ("AtLeast", "AtMost", "Difference", "Product", "Scaled", "Sum"),
-    "time_transforms": ("Held", "Repeated", "Shifted", "Stretched"),
+    "time_transforms": ("Staircase", "Repeated", "Shifted", "Stretched"),
     "cycles": ("CosineRestarts", "Cyclic", "OneCycle"),
-    "unbounded": ("Constant", "CosineWave", "Exponential", "InverseSqrt", "InverseTime", "Noam"),
+    "unbounded": ("Constant", "CosineAnnealing", "Exponential", "InverseSqrt", "InverseTime", "Noam"),
     "metrics": ("AdaScale", "ReduceOnPlateau"),
-    "compose": ("WSD", "CooledDown", "Then"),
-    "bounded": ("REX", "Cosine", "Geometric", "Linear", "Polynomial", "Sqrt", "Tanh"),
+    "compose": ("WSD", "WithCooldown", "Sequential"),
+    "bounded": ("REX", "Cosine", "LogLinear", "Linear", "Polynomial", "Sqrt", "Tanh"),
     "piecewise": ("Chebyshev", "Lambda", "MultiStep", "Piecewise", "Step", "Table"),
-    "warmup": ("WarmedUp", "Warmup"),
+    "warmup": ("WithWarmup", "Warmup"),
 }
 _FUNCTIONS = {
     "interop": ("from_torch", "to_keras", "to_optax", "to_torch"),
@@ -59,19 +59,17 @@ __all__ = [
     "AtMost",
     "Chebyshev",
     "Constant",
-    "CooledDown",
     "Cosine",
+    "CosineAnnealing",
     "CosineRestarts",
-    "CosineWave",
     "Cyclic",
     "Difference",
     "Exponential",
-    "Geometric",
-    "Held",
     "InverseSqrt",
     "InverseTime",
     "Lambda",
     "Linear",
+    "LogLinear",
     "MultiStep",
     "Noam",
     "OneCycle",
@@ -82,16 +80,18 @@ __all__ = [
     "Repeated",
     "Scaled",
     "Schedule",
+    "Sequential",
     "Shifted",
     "Sqrt",
+    "Staircase",
     "Step",
     "Stretched",
     "Sum",
     "Table",
     "Tanh",
-    "Then",
-    "WarmedUp",
     "Warmup",
+    "WithCooldown",
+    "WithWarmup",
     "concat",
     "from_torch",
     "get",

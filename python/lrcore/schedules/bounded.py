@@ -209,8 +209,8 @@ class Cosine(Ramp):
 
     Note:
         PyTorch's ``CosineAnnealingLR`` and transformers' ``get_cosine_schedule_with_warmup`` rise again past the end;
-        this stays, and :class:`CosineWave` rises. Keras' ``CosineDecay`` and optax' ``cosine_decay_schedule`` take the
-        end as a share of the start; optax' ``exponent`` is ``power``; timm's ``k_decay`` is ``k``.
+        this stays, and :class:`CosineAnnealing` rises. Keras' ``CosineDecay`` and optax' ``cosine_decay_schedule``
+        take the end as a share of the start; optax' ``exponent`` is ``power``; timm's ``k_decay`` is ``k``.
     """
 
     start: float
@@ -376,12 +376,12 @@ class Sqrt(Ramp):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Geometric(Finite):
+class LogLinear(Finite):
     """An exponential from one value to another: the same factor at every step.
 
     ``value(t) = start · (end / start)^(min(t, steps) / steps)``
 
-    Picture: docs/gallery/Geometric.png
+    Picture: docs/gallery/LogLinear.png
 
     Args:
         start: The value at step 0, in (0, inf).
@@ -394,7 +394,7 @@ class Geometric(Finite):
 
     Examples:
         >>> from lrcore import schedules
-        >>> schedules.Geometric(1.0, 0.25, steps=2)(1)
+        >>> schedules.LogLinear(1.0, 0.25, steps=2)(1)
         0.5
 
     Note:

@@ -41,12 +41,12 @@ def fall(start: float, end: float, steps: int, shape: str) -> Ramp:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Then(Compound):
+class Sequential(Compound):
     """One schedule after another: ``first.then(second, at)``.
 
     ``value(t) = first(t)`` for ``t < at``, then ``second(t − at)``
 
-    Picture: docs/gallery/Then.png
+    Picture: docs/gallery/Sequential.png
 
     Args:
         first: The schedule up to step ``at``.
@@ -114,8 +114,8 @@ class Then(Compound):
     def _shortened(self, steps: int) -> Schedule:
         length = settled(self.second)
         if length is not None and steps <= length:
-            return Then(self.first, self.second._shortened(steps), self.at)
-        return super(Then, self)._shortened(steps)
+            return Sequential(self.first, self.second._shortened(steps), self.at)
+        return super(Sequential, self)._shortened(steps)
 
     def _parts(self) -> Iterator[tuple[str, float]]:
         yield from takewhile(lambda part: part[1] < self._at, phases_of(self.first))
@@ -155,10 +155,10 @@ def _concatenated(parts: list[Schedule]) -> Schedule:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class CooledDown(Compound):
+class WithCooldown(Compound):
     """A schedule with a fall over its last steps; made by :meth:`~lrcore.schedules.Schedule.cooldown`.
 
-    Picture: docs/gallery/CooledDown.png
+    Picture: docs/gallery/WithCooldown.png
 
     Args:
         schedule: The schedule.
@@ -238,9 +238,9 @@ class CooledDown(Compound):
         if not self.steps:
             return self.schedule._shortened(steps)
         if steps > self._begin or (self.schedule.length is not None and steps > self.schedule.length):
-            return super(CooledDown, self)._shortened(steps)
+            return super(WithCooldown, self)._shortened(steps)
         at = None if self.at is None else self.at - steps
-        return CooledDown(self.schedule._shortened(steps), self.steps, self.end, self.shape, at)
+        return WithCooldown(self.schedule._shortened(steps), self.steps, self.end, self.shape, at)
 
     def _parts(self) -> Iterator[tuple[str, float]]:
         yield from takewhile(lambda part: part[1] < self._begin, phases_of(self.schedule))

@@ -82,7 +82,7 @@ def evaluate(text: str) -> Schedule:
     if len(text) > _LONGEST:
         raise ValueError(f"an expression has at most {_LONGEST} characters, got {len(text)}")
     # Each is fitted into the steps that all the others leave.
-    if len(re.findall(r"\bwarmup\b *\(|\bWarmedUp\b", text)) > _MOST_WARMUPS:
+    if len(re.findall(r"\bwarmup\b *\(|\bWithWarmup\b", text)) > _MOST_WARMUPS:
         raise ValueError(f"an expression has at most {_MOST_WARMUPS} warm-ups")
     try:
         if text.lstrip().startswith("{"):

@@ -186,9 +186,9 @@ class Schedule(ABC):
             optax and transformers also count the warm-up in the length; Keras does not. PyTorch's ``LinearLR`` starts
             at a factor of its own.
         """
-        from lrcore.schedules.warmup import WarmedUp
+        from lrcore.schedules.warmup import WithWarmup
 
-        return WarmedUp(self, steps, start, shape)  # type: ignore[arg-type]
+        return WithWarmup(self, steps, start, shape)  # type: ignore[arg-type]
 
     def cooldown(
         self,
@@ -220,9 +220,9 @@ class Schedule(ABC):
             Zhai et al., *Scaling Vision Transformers* (2022), section 3.5; Hägele et al., *Scaling Laws and
             Compute-Optimal Training Beyond Fixed Training Durations* (2024), for ``1 − √p``.
         """
-        from lrcore.schedules.compose import CooledDown
+        from lrcore.schedules.compose import WithCooldown
 
-        return CooledDown(self, steps, end, shape, at)  # type: ignore[arg-type]
+        return WithCooldown(self, steps, end, shape, at)  # type: ignore[arg-type]
 
     def then(self, other: Schedule | float, at: SupportsIndex | float | None = None) -> Schedule:
         """Go on with another schedule, from its own step 0.
@@ -245,9 +245,9 @@ class Schedule(ABC):
         Note:
             PyTorch's ``SequentialLR`` and optax' ``join_schedules``.
         """
-        from lrcore.schedules.compose import Then
+        from lrcore.schedules.compose import Sequential
 
-        return Then(self, as_schedule("then", other), at)  # type: ignore[arg-type]
+        return Sequential(self, as_schedule("then", other), at)  # type: ignore[arg-type]
 
     # Another height
 
@@ -400,9 +400,9 @@ class Schedule(ABC):
             >>> [rate(step) for step in range(5)]
             [1.0, 1.0, 0.5, 0.5, 0.0]
         """
-        from lrcore.schedules.time_transforms import Held
+        from lrcore.schedules.time_transforms import Staircase
 
-        return Held(self, steps)
+        return Staircase(self, steps)
 
     # In other forms
 

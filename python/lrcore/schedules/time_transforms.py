@@ -277,12 +277,12 @@ class Repeated(Compound):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Held(Compound):
+class Staircase(Compound):
     """A schedule whose values are held for a number of steps: ``schedule.every(steps)``.
 
     ``value(t) = schedule(t − t mod steps)``
 
-    Picture: docs/gallery/Held.png
+    Picture: docs/gallery/Staircase.png
 
     Args:
         schedule: The schedule.
@@ -304,7 +304,7 @@ class Held(Compound):
     def __post_init__(self) -> None:
         check_schedules(self, "schedule")
         put(self, "steps", check_count("every: steps", self.steps, least=1))
-        if isinstance(self.schedule, Held) and self.steps % self.schedule.steps == 0:
+        if isinstance(self.schedule, Staircase) and self.steps % self.schedule.steps == 0:
             put(self, "schedule", self.schedule.schedule)
         check_depth(self, "schedule")
 
@@ -326,7 +326,7 @@ class Held(Compound):
 
     def _values(self, steps: Any) -> Floats:
         if self.steps >= fn.EXACT:
-            return super(Held, self)._values(steps)
+            return super(Staircase, self)._values(steps)
         return self.schedule._values(steps - steps % self.steps)
 
     def _bounds(self, first: float, last: float) -> tuple[float, float]:
@@ -335,10 +335,10 @@ class Held(Compound):
     def _shortened(self, steps: int) -> Schedule:
         length, inner = self.length, self.schedule.length
         if length is not None and inner is not None and steps <= inner:
-            shorter = Held(self.schedule._shortened(steps), self.steps)
+            shorter = Staircase(self.schedule._shortened(steps), self.steps)
             if shorter.length == length - steps:
                 return shorter
-        return super(Held, self)._shortened(steps)
+        return super(Staircase, self)._shortened(steps)
 
     def _parts(self) -> Iterator[tuple[str, float]]:
         return self.schedule._parts()

@@ -250,12 +250,12 @@ class Noam(Endless):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class CosineWave(Endless):
+class CosineAnnealing(Endless):
     """A cosine between two values, for ever.
 
     ``value(t) = low + (high − low) · (1 + cos(2π · t / period)) / 2``
 
-    Picture: docs/gallery/CosineWave.png
+    Picture: docs/gallery/CosineAnnealing.png
 
     Args:
         high: The value at step 0 and after every period, in [0, inf).
@@ -268,7 +268,7 @@ class CosineWave(Endless):
 
     Examples:
         >>> from lrcore import schedules
-        >>> rate = schedules.CosineWave(1.0, period=4)
+        >>> rate = schedules.CosineAnnealing(1.0, period=4)
         >>> [round(rate(t), 6) for t in range(6)]
         [1.0, 0.5, 0.0, 0.5, 1.0, 0.5]
 
@@ -285,7 +285,9 @@ class CosineWave(Endless):
         check_numbers(self, "high", "low")
         check_numbers(self, "period", allowed=POSITIVE)
         if self.low > self.high:
-            raise ValueError(f"CosineWave: low must be in [0, {self.high!r}], the high value, got {brief(self.low)}")
+            raise ValueError(
+                f"CosineAnnealing: low must be in [0, {self.high!r}], the high value, got {brief(self.low)}"
+            )
 
     def _value(self, step: Any) -> Any:
         angle = math.pi * fn.remainder(step, self.period) / (self.period / 2.0)

@@ -136,12 +136,12 @@ def risen(x: Any, shape: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class WarmedUp(Compound):
+class WithWarmup(Compound):
     """A schedule after a warm-up; made by :meth:`Schedule.warmup <lrcore.schedules.Schedule.warmup>`.
 
     ``value(t) = start + (first − start) · (t + 1) / steps`` for ``t < steps``, then the schedule.
 
-    Picture: docs/gallery/WarmedUp.png
+    Picture: docs/gallery/WithWarmup.png
 
     Args:
         schedule: What follows the warm-up. One with a length is fitted into the steps that remain of it.
@@ -239,7 +239,7 @@ class WarmedUp(Compound):
 
     def _values(self, steps: Any) -> Floats:
         if self.steps > fn.EXACT:
-            return super(WarmedUp, self)._values(steps)
+            return super(WithWarmup, self)._values(steps)
         return fn.joined(
             steps,
             self.steps,
@@ -264,7 +264,7 @@ class WarmedUp(Compound):
                 f"{self!r} can't be shortened by {counted(steps, 'step')}: no step would be left for its warm-up"
             )
         # Without the checks that fit it at once.
-        made = object.__new__(WarmedUp)
+        made = object.__new__(WithWarmup)
         values = {"schedule": shorter, "steps": self.steps, "start": self.start, "shape": self.shape}
         for name, value in {**values, "_fitted": None, "_peak": None}.items():
             put(made, name, value)
@@ -278,7 +278,7 @@ class WarmedUp(Compound):
 
 def _fit(schedule: Schedule) -> None:
     """Fit all warm-ups in a schedule, or raise."""
-    if isinstance(schedule, WarmedUp):
+    if isinstance(schedule, WithWarmup):
         _fit(schedule._rest)
     elif isinstance(schedule, Compound):
         for part in fields(schedule):  # type: ignore[arg-type]

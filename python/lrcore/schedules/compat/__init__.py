@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrcore._messages import brief
 from lrcore._ranges import as_number
-from lrcore.schedules import CosineWave
+from lrcore.schedules import CosineAnnealing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,7 +55,7 @@ def get(name: str, /, *, source: str, lr: float | None = None, **arguments: Any)
     Examples:
         >>> from lrcore import schedules
         >>> schedules.get("CosineAnnealingLR", source="torch", lr=0.1, T_max=50, eta_min=1e-3)
-        CosineWave(high=0.1, period=100.0, low=0.001)
+        CosineAnnealing(high=0.1, period=100.0, low=0.001)
         >>> schedules.get("cosine_with_restarts", source="transformers", lr=1.0, num_warmup_steps=10,
         ...               num_training_steps=110, num_cycles=2).values(range(0, 120, 30))
         array([0.       , 0.6545085, 1.       , 0.3454915])
@@ -109,5 +109,7 @@ def check_first(name: str, value: Any, first: int) -> None:
 def wave(start: float, end: float, half_period: float) -> Schedule:
     """Return the cosine that comes from one value to another, and back, for ever."""
     if start >= end:
-        return CosineWave(start, 2.0 * half_period, end)
-    return CosineWave(end, 2.0 * half_period, start).shift(-whole("half of a period that begins below", half_period))
+        return CosineAnnealing(start, 2.0 * half_period, end)
+    return CosineAnnealing(end, 2.0 * half_period, start).shift(
+        -whole("half of a period that begins below", half_period)
+    )

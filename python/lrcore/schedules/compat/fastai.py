@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lrcore._messages import brief
-from lrcore.schedules import Constant, Cosine, Geometric, Linear, Piecewise, Table
+from lrcore.schedules import Constant, Cosine, Linear, LogLinear, Piecewise, Table
 from lrcore.schedules.compat import check_first, whole
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ def sched_no(*, start: float, end: float, steps: int) -> Schedule:
 
 
 def sched_exp(*, start: float, end: float, steps: int) -> Schedule:
-    """Return a Geometric."""
-    return Geometric(start, end, whole("steps", steps))
+    """Return a LogLinear."""
+    return LogLinear(start, end, whole("steps", steps))
 
 
 def sched_poly(*, start: float, end: float, power: float, steps: int) -> Schedule:

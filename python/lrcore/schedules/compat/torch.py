@@ -94,7 +94,7 @@ def polynomial_lr(*, lr: float, total_iters: int = 5, power: float = 1.0, last_e
 
 
 def cosine_annealing_lr(*, lr: float, T_max: float, eta_min: float = 0.0, last_epoch: int = -1) -> Schedule:
-    """Return a CosineWave, which rises again after ``T_max``."""
+    """Return a CosineAnnealing, which rises again after ``T_max``."""
     check_first("last_epoch", last_epoch, -1)
     if T_max <= 0:
         raise ValueError(f"T_max must be > 0, got {brief(T_max)}: torch divides by it")

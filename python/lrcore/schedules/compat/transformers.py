@@ -42,7 +42,7 @@ def get_linear_schedule_with_warmup(
 def get_cosine_schedule_with_warmup(
     *, lr: float, num_warmup_steps: int, num_training_steps: int, num_cycles: float = 0.5, last_epoch: int = -1
 ) -> Schedule:
-    """Return a Linear and a CosineWave, which rises again after ``num_training_steps``."""
+    """Return a Linear and a CosineAnnealing, which rises again after ``num_training_steps``."""
     check_first("last_epoch", last_epoch, -1)
     warmup, steps = _steps(num_warmup_steps, num_training_steps)
     return _after(warmup, lr, _cycles(lr, 0.0, steps, num_cycles))
@@ -103,7 +103,7 @@ def get_cosine_with_min_lr_schedule_with_warmup(
     min_lr: float | None = None,
     min_lr_rate: float | None = None,
 ) -> Schedule:
-    """Return a Linear and a CosineWave, which rises again after ``num_training_steps``."""
+    """Return a Linear and a CosineAnnealing, which rises again after ``num_training_steps``."""
     check_first("last_epoch", last_epoch, -1)
     warmup, steps = _steps(num_warmup_steps, num_training_steps)
     return _after(warmup, lr, _cycles(lr, _least(lr, min_lr, min_lr_rate), steps, num_cycles))
@@ -120,7 +120,7 @@ def get_cosine_with_min_lr_schedule_with_warmup_lr_rate(
     min_lr_rate: float | None = None,
     warmup_lr_rate: float | None = None,
 ) -> Schedule:
-    """Return a Linear and a CosineWave, both one step further in their course."""
+    """Return a Linear and a CosineAnnealing, both one step further in their course."""
     check_first("last_epoch", last_epoch, -1)
     warmup, steps = _steps(num_warmup_steps, num_training_steps)
     course = _cycles(lr, _least(lr, min_lr, min_lr_rate), steps, num_cycles).shift(-1)
