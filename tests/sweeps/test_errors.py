@@ -106,7 +106,7 @@ def test_a_bad_range_is_named(call, error, message):
 
 
 def test_what_no_process_can_be_sent_is_refused_if_processes_are_asked_for(monkeypatch):
-    monkeypatch.setattr("lrcore.sweeps.processes.find_spec", lambda name: None)
+    monkeypatch.setattr("lrcore.sweeps.pickling.find_spec", lambda name: None)
     lock = threading.Lock()
 
     def locked(lr, seed):

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 import lrcore
-from lrcore import sweeps
-from lrcore.sweeps import processes
+from lrcore import info, sweeps
+from lrcore.sweeps import pickling
 from support import objectives
 
 SPACE = {"lr": sweeps.logspace(1e-4, 1e-1, 4), "batch": [32, 128]}
@@ -154,7 +154,7 @@ def test_processes_divide_the_cores(monkeypatch):
     for name in ("LRCORE", "OMP", "OPENBLAS"):
         monkeypatch.delenv(f"{name}_NUM_THREADS", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # what somebody has said is no reason to take more
-    monkeypatch.setattr(processes, "cores", lambda: 6)
+    monkeypatch.setattr(info, "usable_cores", lambda: 6)
     results = sweeps.sweep(objectives.threads, {"lr": [1, 2]}, seeds=1, workers=2, progress=False)
     assert [(row["objective"], row["told"]) for row in results] == [(3.0, "3 1 3")] * 2
     assert "LRCORE_NUM_THREADS" not in os.environ
@@ -189,8 +189,8 @@ def test_a_script_without_a_guard_is_told_so(tmp_path):
     done = run(MAIN.replace('__name__ == "__main__"', "True").replace("workers=2", "workers=2, results='s'"), tmp_path)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(
-        "lrcore.sweeps.processes.WorkerStartError: a process for runs could not begin: its process ended with exit "
-        "code 1; is the script's own work, with the call of sweep, under `if __name__ == '__main__':`?"
+        "lrcore.sweeps.process_executor.WorkerStartError: a process for runs could not begin: its process ended with "
+        "exit code 1; is the script's own work, with the call of sweep, under `if __name__ == '__main__':`?"
     )
     assert sweeps.load(tmp_path / "s").statuses == {"pending": 6}
 
@@ -270,7 +270,7 @@ LOCKED = "import threading\noffset = threading.Lock()\ndef train(lr, seed):\n   
 def test_a_function_that_no_process_can_load_ends_the_sweep_and_its_runs_are_pending(tmp_path):
     text = SWEEP.format(train=LOCKED, first="", name="train").replace(*WITHOUT)
     last = run_from(["-c"], tmp_path, text).stderr.splitlines()[-1]
-    assert last.startswith("lrcore.sweeps.processes.WorkerStartError: train can't be sent to other processes (")
+    assert last.startswith("lrcore.sweeps.process_executor.WorkerStartError: train can't be sent to other processes (")
     assert "define it at the top level of a module" in last
     assert "or install cloudpickle, which can send more, or give workers=0" in last
     assert sweeps.load(tmp_path / "sweep.sqlite").statuses == {"pending": 2}
@@ -294,7 +294,7 @@ def test_what_can_not_be_sent_by_value_either_ends_the_sweep_too(tmp_path):
 
 def test_functions_of_modules_and_scripts_are_sent_by_their_names():
     for function in (objectives.bowl, partial(objectives.bowl, batch=32)):
-        assert len(processes.Parcel(function).message) < 200
+        assert len(pickling.PickledFunction(function).message) < 200
 
 
 def test_what_a_run_does_to_what_was_sent_is_nothing_to_the_next():

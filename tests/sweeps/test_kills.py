@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from lrcore import sweeps
-from lrcore.sweeps import owner
-from lrcore.sweeps.objective import Cell, Outcome
+from lrcore.sweeps import lease
+from lrcore.sweeps.objective import Outcome, Run
 from lrcore.sweeps.store import Store
 from support import objectives
 from support.sweep_script import SPACE
@@ -164,32 +164,32 @@ def test_what_has_ended_is_not_run_again(tmp_path):
 
 def test_a_run_has_one_owner_at_most(tmp_path):
     file = tmp_path / "sweep.sqlite"
-    cells = [Cell({"x": x}, 0, x) for x in range(3)]
+    runs = [Run({"x": x}, 0, x) for x in range(3)]
     with closing(Store(file, "train")) as first, closing(Store(file, "train")) as second:
-        first.want(cells, retry=False)
-        second.want(cells, retry=False)
+        first.want(runs, retry=False)
+        second.want(runs, retry=False)
         ours, theirs = first.claim(), second.claim()
-        assert (ours[1], theirs[1], first.claim()[1], second.claim()) == (*cells, None)
+        assert (ours[1], theirs[1], first.claim()[1], second.claim()) == (*runs, None)
         second.reclaim()
         assert second.claim() is None  # its owner lives
         assert not second.finish(ours[0], Outcome("finished", 1.0))
         assert first.finish(ours[0], Outcome("finished", 2.0))
         first.release()
-        assert second.claim()[1] == cells[2]
+        assert second.claim()[1] == runs[2]
         assert second.settled() == 1
 
 
 def test_an_owner_that_is_gone_is_known():
-    me, now = owner.current(), time.time()
-    assert not owner.is_gone(me, now)
+    me, now = lease.current(), time.time()
+    assert not lease.is_gone(me, now)
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     other = me.replace(f'"pid": {os.getpid()}', f'"pid": {process.pid}')
-    assert owner.is_gone(other, now)  # the number was given to another process
+    assert lease.is_gone(other, now)  # the number was given to another process
     process.communicate(b"\n")
-    assert owner.is_gone(other, now)
+    assert lease.is_gone(other, now)
     elsewhere = me.replace('"host": "', '"host": "other-')
-    assert not owner.is_gone(elsewhere, now - owner.LEASE + 5)
-    assert owner.is_gone(elsewhere, now - owner.LEASE - 5)
+    assert not lease.is_gone(elsewhere, now - lease.LEASE + 5)
+    assert lease.is_gone(elsewhere, now - lease.LEASE - 5)
 
 
 def rows_of(file):

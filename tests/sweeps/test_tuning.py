@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lrcore import sweeps
-from lrcore.sweeps import owner, sharing
+from lrcore.sweeps import lease, optuna_claims
 from support import objectives
 
 SPACE = {"lr": sweeps.loguniform(1e-4, 1.0), "batch": [32, 128], "betas": [(0.9, 0.99), (0.8, 0.9)]}
@@ -103,35 +103,39 @@ def test_of_two_trials_that_draw_the_same_at_once_one_waits_for_the_other(optuna
     study = optuna.create_study()
     trials = [study.ask() for _ in range(2)]
     for trial in trials:
-        assert not sharing.begin(study, trial, 2)
+        assert not optuna_claims.begin(study, trial, 2)
         trial.suggest_categorical("lr", [1.0])
     claims = {}
-    both = [threading.Thread(target=lambda t=t: claims.update({t.number: sharing.claim(study, t)})) for t in trials]
-    for thread in both:
+
+    def claim(trial):
+        claims[trial.number] = optuna_claims.claim(study, trial)
+
+    threads = [threading.Thread(target=claim, args=(trial,)) for trial in trials]
+    for thread in threads:
         thread.start()
     while not claims:
         time.sleep(0.01)
     (first,) = claims
     assert claims[first] is None
     study.tell(first, 3.0)
-    for thread in both:
+    for thread in threads:
         thread.join()
     assert claims[1 - first].number == first
-    assert sharing.begin(study, study.ask(), 2)
-    assert sharing.left(study, 2) <= 0
+    assert optuna_claims.begin(study, study.ask(), 2)
+    assert optuna_claims.left(study, 2) <= 0
 
 
 def test_a_trial_whose_process_is_gone_holds_nothing(optuna):
     study = optuna.create_study()
     gone, mine = study.ask(), study.ask()
     for trial in (gone, mine):
-        sharing.begin(study, trial, 2)
+        optuna_claims.begin(study, trial, 2)
         trial.suggest_categorical("lr", [1.0])
-    assert sharing.claim(study, gone) is None
-    dead = json.loads(owner.current()) | {"started": 1}
-    study._storage.set_trial_system_attr(gone._trial_id, sharing._OWNER, json.dumps(dead))
-    assert sharing.claim(study, mine) is None
-    assert sharing.left(study, 2) == 1
+    assert optuna_claims.claim(study, gone) is None
+    dead = json.loads(lease.current()) | {"started": 1}
+    study._storage.set_trial_system_attr(gone._trial_id, optuna_claims._OWNER, json.dumps(dead))
+    assert optuna_claims.claim(study, mine) is None
+    assert optuna_claims.left(study, 2) == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from lrcore import info, sweeps
-from lrcore.sweeps import guardian, processes, store
-from lrcore.sweeps.objective import LARGEST, Cell, Outcome
+from lrcore.sweeps import guardian, process_executor, store
+from lrcore.sweeps.objective import LARGEST, Outcome, Run
 from support import objectives
 from sweeps.test_kills import start, wait_for
 
@@ -35,7 +35,7 @@ def test_a_forked_child_that_returns_is_no_run(where, tmp_path, capfd):
 
 
 def test_an_answer_to_another_request_is_no_result(monkeypatch):
-    late = processes._Worker._receive
+    late = process_executor._Worker._receive
     stray = []
 
     def receive(self, number):
@@ -55,7 +55,7 @@ def test_an_answer_to_another_request_is_no_result(monkeypatch):
         def __getattr__(self, name):
             return getattr(self.pipe, name)
 
-    monkeypatch.setattr(processes._Worker, "_receive", receive)
+    monkeypatch.setattr(process_executor._Worker, "_receive", receive)
     found = sweeps.sweep(objectives.sleepy, {"lr": [0.1, 0.2, 0.3]}, seeds=1, workers=1, progress=False)
     assert [row["objective"] for row in found] == [0.1, 0.2, 0.3]
     assert stray == [3]
@@ -156,10 +156,10 @@ def test_a_file_that_is_locked_for_long_is_waited_for_and_nothing_is_lost(action
 
 def test_a_result_of_an_owner_that_lost_its_run_meanwhile_is_written_if_nobody_has_begun_it(tmp_path):
     file = tmp_path / "sweep.sqlite"
-    cell = Cell({"lr": 1}, 0, 0)
+    run = Run({"lr": 1}, 0, 0)
     with closing(store.Store(file, "train")) as first, closing(store.Store(file, "train")) as second:
         for each in (first, second):
-            each.want([cell], retry=False)
+            each.want([run], retry=False)
         identity, _ = first.claim()
         second._free(first._me)
         assert first.finish(identity, Outcome("finished", 1.0))
@@ -187,7 +187,7 @@ def test_workers_are_as_many_as_the_quota_of_the_control_group_lets_run(tmp_path
     monkeypatch.setattr(info, "affinity", lambda: 8)
     for quota, cores in ((None, 8), (16.0, 8), (3.5, 3), (0.2, 1)):
         monkeypatch.setattr(info, "cgroup_quota", lambda quota=quota: quota)
-        assert processes.cores() == cores
+        assert info.usable_cores() == cores
     monkeypatch.setattr(os, "process_cpu_count", lambda: 5, raising=False)
     monkeypatch.undo()
-    assert 1 <= processes.cores() <= (os.cpu_count() or 1)
+    assert 1 <= info.usable_cores() <= (os.cpu_count() or 1)

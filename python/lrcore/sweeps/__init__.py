@@ -13,16 +13,16 @@ Examples:
 from lrcore.sweeps.results import Results, load
 from lrcore.sweeps.sensitivity import Sensitivity
 from lrcore.sweeps.space import LogUniform, Uniform, logspace, loguniform, uniform
-from lrcore.sweeps.summary import Best
+from lrcore.sweeps.summary import SettingSummary
 from lrcore.sweeps.sweeping import Interrupted, sweep
 from lrcore.sweeps.tuning import tune
 
 __all__ = [
-    "Best",
     "Interrupted",
     "LogUniform",
     "Results",
     "Sensitivity",
+    "SettingSummary",
     "Uniform",
     "load",
     "logspace",

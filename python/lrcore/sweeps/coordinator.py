@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lrcore._messages import brief
-from lrcore.sweeps.objective import Cell, Outcome, Train, call
-from lrcore.sweeps.owner import BEAT
-from lrcore.sweeps.processes import WorkerDiedError, WorkerStartError
+from lrcore.sweeps.lease import HEARTBEAT
+from lrcore.sweeps.objective import Outcome, Run, Train, call
+from lrcore.sweeps.process_executor import WorkerDiedError, WorkerStartError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from lrcore.sweeps.progress import Progress
+    from lrcore.sweeps.progress import SweepProgress
     from lrcore.sweeps.store import Store
 
 # Seconds between looks at what other processes do with the same file.
@@ -25,7 +25,7 @@ _LOOK = 0.25
 _MANY = 64
 
 
-class Here(Executor):
+class SerialExecutor(Executor):
     """An executor that runs everything at once where it is called, for debuggers."""
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> Future[Any]:
@@ -60,7 +60,7 @@ def capacity(executor: Executor) -> int:
 
 @dataclass
 class Coordinator:
-    """Runs cells through an executor, and shares them with other processes that use the same file.
+    """Runs runs through an executor, and shares them with other processes that use the same file.
 
     Attributes:
         train: The function.
@@ -77,36 +77,36 @@ class Coordinator:
     store: Store
     executor: Executor
     most: int
-    progress: Progress
-    waiting: dict[Future[Outcome], tuple[int, Cell]] = field(default_factory=dict)
+    progress: SweepProgress
+    waiting: dict[Future[Outcome], tuple[int, Run]] = field(default_factory=dict)
 
-    def run(self, cells: Sequence[Cell], *, retry: bool = False) -> None:
-        """Have all of the cells run, by whomever, and return when each has ended.
+    def run(self, runs: Sequence[Run], *, retry: bool = False) -> None:
+        """Have all of the runs run, by whomever, and return when each has ended.
 
         Raises:
             RuntimeError: If the executor is broken.
         """
-        self.store.want(cells, retry=retry)
+        self.store.want(runs, retry=retry)
         self.store.reclaim()
         self.progress.begin(self.store.rows(wanted=True))
         beaten = looked = time.monotonic()
         while True:
             self._fill()
-            if not self.waiting and self.store.settled() == len(cells):
+            if not self.waiting and self.store.settled() == len(runs):
                 break
             if self.waiting:
                 self._record(wait(self.waiting, timeout=1.0, return_when=FIRST_COMPLETED).done)
             else:
                 time.sleep(_LOOK)  # the rest is at other processes
             now = time.monotonic()
-            if now - beaten >= BEAT:
-                self.store.beat()
+            if now - beaten >= HEARTBEAT:
+                self.store.heartbeat()
                 beaten = now
             if len(self.waiting) < self.most and now - looked >= _LOOK:
                 self.store.reclaim()
                 self.progress.show(self.store.settled())
                 looked = now
-        self.progress.show(len(cells))
+        self.progress.show(len(runs))
 
     def end(self) -> None:
         """Write what has ended, and give back what has not."""
@@ -131,10 +131,10 @@ class Coordinator:
 
     def _record(self, futures: Iterable[Future[Outcome]]) -> None:
         for future in futures:
-            identity, cell = self.waiting[future]
+            identity, run = self.waiting[future]
             outcome = self._outcome(future)
             if self.store.finish(identity, outcome):
-                self.progress.note(cell, outcome)
+                self.progress.note(run, outcome)
             del self.waiting[future]
 
     def _outcome(self, future: Future[Outcome]) -> Outcome:

@@ -72,7 +72,7 @@ def leaving_forks() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Run:
     """One run: settings, the number of its seed, and a budget if runs have one."""
 
     settings: Settings
@@ -142,16 +142,16 @@ def check_train(train: Any, names: Iterable[str], *, budget: bool = False) -> bo
     return "report" in taken
 
 
-def call(train: Train, cell: Cell, takes_report: bool) -> Outcome:  # noqa: FBT001  # executors pass it by position
+def call(train: Train, run: Run, takes_report: bool) -> Outcome:  # noqa: FBT001  # executors pass it by position
     """Run once, wherever an executor does; whatever happens becomes an outcome."""
     start = time.perf_counter()
-    extra: dict[str, Any] = {} if cell.budget is None else {"budget": cell.budget}
+    extra: dict[str, Any] = {} if run.budget is None else {"budget": run.budget}
     if takes_report:
         extra["report"] = reporter()
     try:
         with leaving_forks():
-            returned = train(**cell.settings, seed=cell.seed, **extra)
-        objective, metrics, left_out = read(returned, cell.settings)
+            returned = train(**run.settings, seed=run.seed, **extra)
+        objective, metrics, left_out = read(returned, run.settings)
     except DivergedError as error:
         return Outcome("diverged", reason=str(error), seconds=time.perf_counter() - start)
     except KeyboardInterrupt:

@@ -12,14 +12,14 @@ from lrcore._text import counted
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lrcore.sweeps.objective import Cell, Outcome
+    from lrcore.sweeps.objective import Outcome, Run
     from lrcore.sweeps.store import Row
 
 # Seconds between lines where there is no bar.
 _PAUSE = 2.0
 
 
-class Progress:
+class SweepProgress:
     """Shows on the standard error, if somebody looks at it: on a terminal or in a notebook.
 
     Args:
@@ -49,9 +49,9 @@ class Progress:
             if row.status not in ("pending", "running"):
                 self._count(row.settings, row.budget, row.status, row.objective)
 
-    def note(self, cell: Cell, outcome: Outcome) -> None:
+    def note(self, run: Run, outcome: Outcome) -> None:
         """Take note of a run that has ended."""
-        self._count(cell.settings, cell.budget, outcome.status, outcome.objective)
+        self._count(run.settings, run.budget, outcome.status, outcome.objective)
         self._show()
 
     def show(self, settled: int) -> None:

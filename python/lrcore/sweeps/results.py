@@ -12,7 +12,7 @@ from lrcore._optional import imported
 from lrcore._text import counted, html_table, html_text, write_csv
 from lrcore.sweeps.progress import shown
 from lrcore.sweeps.store import Row, Store
-from lrcore.sweeps.summary import Best, summaries
+from lrcore.sweeps.summary import SettingSummary, summaries
 
 if TYPE_CHECKING:
     import os
@@ -62,12 +62,12 @@ class Results(Sequence[dict[str, Any]]):
         return dict(Counter(row.status for row in self._rows))
 
     @property
-    def settings(self) -> list[Best]:
+    def settings(self) -> list[SettingSummary]:
         """Each setting at the largest budget that it ran with: the best first, then those with seeds that failed."""
         return summaries(self._rows, minimize=self.minimize)
 
     @property
-    def best(self) -> Best:
+    def best(self) -> SettingSummary:
         """The settings with the best mean over seeds.
 
         Only settings whose seeds have all finished count, since a mean without the runs that diverged would favour
@@ -121,7 +121,7 @@ class Results(Sequence[dict[str, Any]]):
             KeyError: If there is no such setting.
             ValueError: If nothing has finished.
         """
-        from lrcore.sweeps.pictures import draw_sensitivity
+        from lrcore.sweeps.plot import draw_sensitivity
 
         return draw_sensitivity(self.sensitivity(name, within=within, budget=budget), log, ax)
 
@@ -139,7 +139,7 @@ class Results(Sequence[dict[str, Any]]):
             KeyError: If there is no such setting.
             ValueError: If nothing has finished, or both are the same.
         """
-        from lrcore.sweeps.pictures import draw_heatmap
+        from lrcore.sweeps.plot import draw_heatmap
 
         return draw_heatmap(self._at(budget), x, y, ax, minimize=self.minimize)
 
@@ -198,7 +198,7 @@ class Results(Sequence[dict[str, Any]]):
         counts = ", ".join(f"{count} {status}" for status, count in self.statuses.items())
         return f"<Results: {counted(len(self), 'run')}, {counts or 'none'}>"
 
-    def _at(self, budget: int | None) -> list[Best]:
+    def _at(self, budget: int | None) -> list[SettingSummary]:
         """Return the settings at a budget, or at the largest that as many ran with as with any."""
         counts = Counter(row.budget for row in self._rows)
         if budget is None and counts:
@@ -248,7 +248,7 @@ def _as_mapping(row: Row) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _cells(settings: Sequence[Best], names: Sequence[str]) -> list[list[str]]:
+def _cells(settings: Sequence[SettingSummary], names: Sequence[str]) -> list[list[str]]:
     """Return the lines of a table as texts, the first with the names of the columns."""
     budgeted = any(summary.budget is not None for summary in settings)
     head = [*names, *(["budget"] if budgeted else []), "objective", "std", "seeds", "seconds", "status"]

@@ -15,7 +15,7 @@ from lrcore.sweeps.space import canonical
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lrcore.sweeps.summary import Best
+    from lrcore.sweeps.summary import SettingSummary
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Point:
     """
 
     value: Any
-    best: Best | None
+    best: SettingSummary | None
     over_rest: float
     complete: int
     others: int
@@ -102,7 +102,7 @@ class Sensitivity:
         return f"within {self.within:.3g} of the best {where}"
 
 
-def measure(settings: Sequence[Best], name: str, within: Any, *, minimize: bool) -> Sensitivity:
+def measure(settings: Sequence[SettingSummary], name: str, within: Any, *, minimize: bool) -> Sensitivity:
     """Return the sensitivity to a setting; see ``Results.sensitivity``."""
     within = NON_NEGATIVE.check("within", within)
     points = [_point(value, group) for value, group in by_value(settings, name)]
@@ -125,13 +125,13 @@ def measure(settings: Sequence[Best], name: str, within: Any, *, minimize: bool)
     return Sensitivity(name, tuple(points), within, values, sign * limit)
 
 
-def by_value(settings: Sequence[Best], name: str) -> list[tuple[Any, list[Best]]]:
+def by_value(settings: Sequence[SettingSummary], name: str) -> list[tuple[Any, list[SettingSummary]]]:
     """Return settings by one of their values: numbers in order, others as they come.
 
     Raises:
         KeyError: If no settings have the name.
     """
-    groups: dict[str, tuple[Any, list[Best]]] = {}
+    groups: dict[str, tuple[Any, list[SettingSummary]]] = {}
     for summary in settings:
         if name in summary.settings:
             value = summary.settings[name]
@@ -145,12 +145,12 @@ def by_value(settings: Sequence[Best], name: str) -> list[tuple[Any, list[Best]]
     return sorted(found, key=lambda item: str(item[0]))
 
 
-def best_of(settings: Sequence[Best]) -> Best | None:
+def best_of(settings: Sequence[SettingSummary]) -> SettingSummary | None:
     """Return the first of settings, which are the best first, whose seeds have all finished."""
     return next((summary for summary in settings if summary.complete), None)
 
 
-def _point(value: Any, settings: Sequence[Best]) -> Point:
+def _point(value: Any, settings: Sequence[SettingSummary]) -> Point:
     means = [summary.mean for summary in settings if summary.complete]
     over_rest = statistics.fmean(means) if means else math.nan
     return Point(value, best_of(settings), over_rest, len(means), len(settings))

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lrcore._messages import brief
-from lrcore.sweeps import owner
+from lrcore.sweeps import lease
 from lrcore.sweeps.space import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from lrcore.sweeps.objective import Cell, Outcome
+    from lrcore.sweeps.objective import Outcome, Run
 
 _APPLICATION = 0x6C72636F  # "lrco", where SQLite has a place for such a mark
 _VERSION = 1
@@ -87,8 +87,8 @@ class Store:
 
     def __init__(self, path: str | os.PathLike[str] | None, objective: str | None) -> None:
         self._name = "the results" if path is None else os.fspath(path)
-        self._me = owner.current()
-        self._cells: dict[int, Cell] = {}
+        self._me = lease.current()
+        self._runs: dict[int, Run] = {}
         _check_path(path, is_new=objective is not None)
         # In autocommit mode each statement is a transaction, unless one is begun.
         self._database = sqlite3.connect(":memory:" if path is None else self._name, timeout=_TRY, isolation_level=None)
@@ -129,15 +129,15 @@ class Store:
     def __setitem__(self, name: str, value: str) -> None:
         self._execute("INSERT OR REPLACE INTO sweep VALUES (?, ?)", (name, value))
 
-    def want(self, cells: Sequence[Cell], *, retry: bool) -> None:
-        """Add the cells that are not there, and from now on speak of these alone.
+    def want(self, runs: Sequence[Run], *, retry: bool) -> None:
+        """Add the runs that are not there, and from now on speak of these alone.
 
         Args:
-            cells: The runs, in the order in which they are to begin.
+            runs: The runs, in the order in which they are to begin.
             retry: Whether those that failed are to be run again.
         """
-        keys = [(canonical(cell.settings), cell.budget or 0, cell.index) for cell in cells]
-        rows = [(*key, cell.seed) for key, cell in zip(keys, cells, strict=True)]
+        keys = [(canonical(run.settings), run.budget or 0, run.index) for run in runs]
+        rows = [(*key, run.seed) for key, run in zip(keys, runs, strict=True)]
         with self._transaction():
             self._execute_many(
                 "INSERT OR IGNORE INTO runs (settings, budget, seed_index, seed) VALUES (?, ?, ?, ?)", rows
@@ -149,9 +149,9 @@ class Store:
                 failed = f"status = 'failed' AND id IN ({_WANTED})"
                 self._execute(f"UPDATE runs SET status = 'pending' WHERE {failed}")  # noqa: S608
         identities = [identity for (identity,) in self._execute(f"{_WANTED} ORDER BY place")]
-        self._cells = dict(zip(identities, cells, strict=True))
+        self._runs = dict(zip(identities, runs, strict=True))
 
-    def claim(self) -> tuple[int, Cell] | None:
+    def claim(self) -> tuple[int, Run] | None:
         """Make the next wanted run that is pending one's own; None if there is none now."""
         first = "SELECT runs.id FROM wanted JOIN runs USING (id) WHERE status = 'pending' ORDER BY place LIMIT 1"
         with self._transaction():
@@ -163,7 +163,7 @@ class Store:
                 "metrics = '{}', reason = '', seconds = NULL WHERE id = ?",
                 (self._me, time.time(), found[0]),
             )
-        return found[0], self._cells[found[0]]
+        return found[0], self._runs[found[0]]
 
     def finish(self, identity: int, outcome: Outcome) -> bool:
         """Write what became of a run of one's own; return whether it still was, and is now written.
@@ -185,7 +185,7 @@ class Store:
             self._execute("ROLLBACK")
         self._free(self._me)
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Give a sign of life for the runs that are one's own."""
         self._execute("UPDATE runs SET beat = ? WHERE owner = ? AND status = 'running'", (time.time(), self._me))
 
@@ -193,7 +193,7 @@ class Store:
         """Make the runs of owners that are gone pending again."""
         known = "SELECT owner, max(beat) FROM runs WHERE status = 'running' AND owner != ? GROUP BY owner"
         for other, beat in self._execute(known, (self._me,)).fetchall():
-            if owner.is_gone(other, beat):
+            if lease.is_gone(other, beat):
                 self._free(other)
 
     def settled(self) -> int:
@@ -214,8 +214,8 @@ class Store:
 
     def _row(self, identity: int, settings: str, budget: int, index: int, seed: int, status: str, *more: Any) -> Row:
         objective, metrics, reason, seconds, attempts = more
-        if identity in self._cells:  # which has the names in the order of the space
-            values = self._cells[identity].settings
+        if identity in self._runs:  # which has the names in the order of the space
+            values = self._runs[identity].settings
         else:
             values = {name: _tuples(value) for name, value in json.loads(settings).items()}
         read = json.loads(metrics)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Best:
+class SettingSummary:
     """Settings, and the objective over their seeds.
 
     Attributes:
@@ -63,23 +63,23 @@ class Best:
         return f"{where}{at}: {self.mean:.4g} ± {self.std:.2g} over {counted(self.seeds, 'seed')}"
 
 
-def summaries(rows: Iterable[Row], *, minimize: bool) -> list[Best]:
+def summaries(rows: Iterable[Row], *, minimize: bool) -> list[SettingSummary]:
     """Return what became of each setting at its largest budget: those complete first, then by budget and mean."""
     found = [_summary(group) for group in same_settings(rows).values()]
 
-    def order(summary: Best) -> tuple[int, bool, float]:
+    def order(summary: SettingSummary) -> tuple[int, bool, float]:
         mean = math.inf if math.isnan(summary.mean) else summary.mean if minimize else -summary.mean
         return -(summary.budget or 0), not summary.complete, mean
 
     return sorted(found, key=order)
 
 
-def _summary(rows: Sequence[Row]) -> Best:
+def _summary(rows: Sequence[Row]) -> SettingSummary:
     budget = max((row.budget or 0 for row in rows), default=0) or None
     rows = [row for row in rows if row.budget == budget]
     values = [row.objective for row in rows if row.status == "finished" and row.objective is not None]
     seconds = [row.seconds for row in rows if row.seconds is not None]
-    return Best(
+    return SettingSummary(
         settings=rows[0].settings,
         budget=budget,
         mean=statistics.fmean(values) if values else math.nan,

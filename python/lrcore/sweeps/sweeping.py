@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
+from lrcore import info
 from lrcore._messages import brief
 from lrcore._ranges import Range, check_count
-from lrcore.sweeps import processes
-from lrcore.sweeps.coordinator import Coordinator, Here, as_executor, capacity
-from lrcore.sweeps.objective import Cell, Train, check_train, name_of
-from lrcore.sweeps.progress import Progress
+from lrcore.sweeps.coordinator import Coordinator, SerialExecutor, as_executor, capacity
+from lrcore.sweeps.objective import Run, Train, check_train, name_of
+from lrcore.sweeps.pickling import PickledFunction
+from lrcore.sweeps.process_executor import ProcessExecutor, WorkerStartError
+from lrcore.sweeps.progress import SweepProgress
 from lrcore.sweeps.results import Results
 from lrcore.sweeps.space import Settings, canonical, check_space, draws, grid, seed_of
 from lrcore.sweeps.store import Row, Store
@@ -57,10 +59,10 @@ class Plan:
             counts.append(self._survivors(counts[-1]))
         return sum(counts) * self.seeds
 
-    def cells(self, settings: Sequence[Settings], budget: int | None) -> list[Cell]:
+    def runs(self, settings: Sequence[Settings], budget: int | None) -> list[Run]:
         """Return the runs of a round. First all settings with one seed: a sweep that is cut short has seen them all."""
         return [
-            Cell(chosen, index, seed_of(chosen, index), budget) for index in range(self.seeds) for chosen in settings
+            Run(chosen, index, seed_of(chosen, index), budget) for index in range(self.seeds) for chosen in settings
         ]
 
     def best(self, rows: list[Row]) -> list[Settings]:
@@ -158,11 +160,11 @@ def sweep(
     takes_report = check_train(train, plan.settings[0], budget=plan.budgets[0] is not None)
     executor = None if executor is None else as_executor(executor)
     count = None if workers is None else check_count("workers", workers, least=0 if executor is None else 1)
-    parcel = _parcel(train, count) if executor is None and count != 0 else None
+    pickled = _pickled(train, count) if executor is None and count != 0 else None
     store = Store(results, name_of(train))
 
     def run(given: Executor, most: int) -> Results:
-        shown = Progress(plan.total(), shown=progress, minimize=minimize)
+        shown = SweepProgress(plan.total(), shown=progress, minimize=minimize)
         coordinator = Coordinator(train, takes_report, store, given, most, shown)
         return _run(plan, coordinator, retry=retry_failed, owned=executor is None)
 
@@ -170,24 +172,24 @@ def sweep(
         store["minimize"] = "yes" if minimize else "no"
         if executor is not None:
             return run(executor, count or capacity(executor))
-        if parcel is not None:
-            cores = processes.cores()
+        if pickled is not None:
+            cores = info.usable_cores()
             most = count or cores
             try:
-                return run(processes.Processes(parcel, most, max(1, cores // most)), most)
-            except processes.WorkerStartError as error:
+                return run(ProcessExecutor(pickled, most, max(1, cores // most)), most)
+            except WorkerStartError as error:
                 if workers is not None or not error.is_unsendable:
                     raise
                 _warn(error)
-        return run(Here(), 1)
+        return run(SerialExecutor(), 1)
     finally:
         store.close()
 
 
-def _parcel(train: Train, workers: int | None) -> processes.Parcel | None:
+def _pickled(train: Train, workers: int | None) -> PickledFunction | None:
     """Return a training to be sent to processes; None if it can't be, and nobody has asked for processes."""
     try:
-        return processes.Parcel(train)
+        return PickledFunction(train)
     except TypeError as error:
         if workers is not None:
             raise
@@ -205,8 +207,8 @@ def _run(plan: Plan, coordinator: Coordinator, *, retry: bool, owned: bool) -> R
     going_on, ended = plan.settings, False
     try:
         for budget in plan.budgets:
-            coordinator.run(plan.cells(going_on, budget), retry=retry)
-            found = _by_cell(coordinator.store)
+            coordinator.run(plan.runs(going_on, budget), retry=retry)
+            found = _by_run(coordinator.store)
             rows |= found
             going_on = plan.best(list(found.values()))
             if not going_on:
@@ -214,7 +216,7 @@ def _run(plan: Plan, coordinator: Coordinator, *, retry: bool, owned: bool) -> R
         ended = True
     except KeyboardInterrupt:
         coordinator.end()
-        rows |= _by_cell(coordinator.store)
+        rows |= _by_run(coordinator.store)
         raise Interrupted(Results(rows.values(), minimize=plan.minimize)) from None
     finally:
         try:
@@ -227,7 +229,7 @@ def _run(plan: Plan, coordinator: Coordinator, *, retry: bool, owned: bool) -> R
     return Results(rows.values(), minimize=plan.minimize)
 
 
-def _by_cell(store: Store) -> dict[tuple[int | None, str, int], Row]:
+def _by_run(store: Store) -> dict[tuple[int | None, str, int], Row]:
     return {(row.budget, canonical(row.settings), row.seed_index): row for row in store.rows(wanted=True)}
 
 

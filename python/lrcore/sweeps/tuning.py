@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 from lrcore._messages import brief
 from lrcore._optional import imported
 from lrcore._ranges import check_count
-from lrcore.sweeps import sharing
+from lrcore.sweeps import optuna_claims
 from lrcore.sweeps.objective import (
     DivergedError,
     Train,
@@ -112,11 +112,11 @@ def tune(
     study.sampler = sampler or _seeded(optuna, seed, checked)
 
     def objective(trial: Any) -> float:
-        if sharing.begin(study, trial, trials):
+        if optuna_claims.begin(study, trial, trials):
             raise SurplusError
         settings = {name: _suggested(trial, name, values) for name, values in checked.items()}
-        sharing.end_drawing(study, trial)
-        if (same := sharing.claim(study, trial)) is not None:
+        optuna_claims.end_drawing(study, trial)
+        if (same := optuna_claims.claim(study, trial)) is not None:
             return _repeated(optuna, trial, same)
         results = []
         for index in range(seeds):
@@ -136,14 +136,14 @@ def tune(
         try:
             return objective(trial)
         except (KeyboardInterrupt, SurplusError):
-            trial.set_user_attr(sharing.INTERRUPTED, value=True)  # for Optuna it fails as others do
+            trial.set_user_attr(optuna_claims.INTERRUPTED, value=True)  # for Optuna it fails as others do
             raise
 
     def stop_at_the_last(*_: Any) -> None:
-        if sharing.left(study, trials) <= 0:  # other processes may work on it too
+        if optuna_claims.left(study, trials) <= 0:  # other processes may work on it too
             study.stop()
 
-    while (left := sharing.left(study, trials)) > 0:  # one that another process had begun may have ended with it
+    while (left := optuna_claims.left(study, trials)) > 0:  # one that another process had begun may have ended with it
         study.optimize(
             interruptible, left, catch=(Exception,), callbacks=[stop_at_the_last], show_progress_bar=progress
         )
@@ -198,7 +198,7 @@ def _seeded(optuna: Any, seed: int, space: Mapping[str, Sequence[Any] | Distribu
         def before_trial(self, study: Any, trial: Any) -> None:
             self._inner = optuna.samplers.TPESampler(seed=(seed + trial.number) % 2**32)
             self._inner.before_trial(study, trial)
-            sharing.begin_drawing(study, trial)
+            optuna_claims.begin_drawing(study, trial)
 
         def after_trial(self, *what: Any) -> None:
             self._inner.after_trial(*what)
@@ -212,7 +212,7 @@ def _seeded(optuna: Any, seed: int, space: Mapping[str, Sequence[Any] | Distribu
             for name, distribution in search_space.items():
                 if name not in drawn:
                     drawn[name] = self._inner.sample_independent(study, trial, name, distribution)
-            tried = {canonical(params) for params in sharing.tried(study)} if all_settings else set()
+            tried = {canonical(params) for params in optuna_claims.tried(study)} if all_settings else set()
             if canonical(drawn) in tried:
                 kept = [{name: _kept(space[name], value) for name, value in one.items()} for one in all_settings]
                 if new := [one for one in kept if canonical(one) not in tried]:

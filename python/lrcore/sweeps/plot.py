@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from lrcore.sweeps.summary import Best
+    from lrcore.sweeps.summary import SettingSummary
 
 # The most cells that have their number written in them, and the most labels of an axis.
 _WRITTEN = 150
@@ -91,7 +91,7 @@ def _mark_failed(ax: Axes, xs: Sequence[float]) -> None:
         ax.plot(xs, zeros, "x", color="C3", transform=at, label="some seed diverged or failed, whatever the rest")
 
 
-def draw_heatmap(settings: Sequence[Best], x: str, y: str, ax: Axes | None, *, minimize: bool) -> Axes:
+def draw_heatmap(settings: Sequence[SettingSummary], x: str, y: str, ax: Axes | None, *, minimize: bool) -> Axes:
     """Draw the objective over two settings."""
     if x == y:
         raise ValueError(f"a heat map needs two different settings, got {brief(x)} twice")

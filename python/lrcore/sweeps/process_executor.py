@@ -8,7 +8,6 @@ its first run a process is sent the training, and says whether it can load it.
 from __future__ import annotations
 
 import ctypes
-import inspect
 import itertools
 import multiprocessing
 import os
@@ -21,23 +20,23 @@ import threading
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from multiprocessing import connection, resource_tracker, spawn
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrcore import _lrcore, info
-from lrcore.sweeps import by_value, guardian
-from lrcore.sweeps.objective import leaving_forks, unwrapped
+from lrcore import _lrcore
+from lrcore.sweeps import guardian
+from lrcore.sweeps.objective import leaving_forks
+from lrcore.sweeps.pickling import PickledFunction, described_error, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from multiprocessing.connection import Connection
     from multiprocessing.context import SpawnProcess
 
-    from lrcore.sweeps.objective import Train
 
 # What libraries read when they are first imported, to know how many threads to use.
 THREADS = (
@@ -67,11 +66,6 @@ class WorkerStartError(RuntimeError):
     """
 
     is_unsendable = False
-
-
-def cores() -> int:
-    """Return how many cores this process may use: those of its affinity, and no more than its control group's quota."""
-    return info.usable_cores()
 
 
 class Guardian:
@@ -111,62 +105,18 @@ class Guardian:
             self._process.communicate()
 
 
-class Parcel:
-    """A training as it is sent to processes: by its module and name, or with all that it needs.
-
-    The latter takes its globals along, which may be a whole data set: that is for a function that has no such name, or
-    that a process has not found by it.
-
-    Args:
-        train: The training.
-
-    Attributes:
-        message: What is sent.
-
-    Raises:
-        TypeError: If it can't be sent.
-    """
-
-    def __init__(self, train: Train) -> None:
-        self._train = train
-        self._is_whole = False
-        self._lock = threading.Lock()
-        if _is_redefined(train):
-            self.whole("it is not the one of the script's file")
-            return
-        try:
-            self.message = pickle.dumps(train)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            self.message = _by_value(train, _said(error))
-
-    def whole(self, why: str) -> bytes:
-        """Return the training with all that it needs of its module, which is the message from now on.
-
-        Args:
-            why: Why that is needed, for the error.
-
-        Raises:
-            TypeError: If it can't be sent so.
-        """
-        with self._lock:
-            if not self._is_whole:
-                self.message = _by_value(self._train, why, whole=True)
-                self._is_whole = True
-            return self.message
-
-
-class Processes(Executor):
+class ProcessExecutor(Executor):
     """Processes that take runs as they become free. One that dies fails its run and is replaced.
 
     Args:
-        parcel: The training, the first argument of all that is submitted.
+        pickled: The training, the first argument of all that is submitted.
         workers: How many.
         threads: How many threads the libraries in each of them use.
     """
 
-    def __init__(self, parcel: Parcel, workers: int, threads: int) -> None:
+    def __init__(self, pickled: PickledFunction, workers: int, threads: int) -> None:
         self._tasks: queue.SimpleQueue[tuple[Future[Any], _Call] | None] = queue.SimpleQueue()
-        self._parcel = parcel
+        self._pickled = pickled
         self._threads = threads
         self._live: set[SpawnProcess] = set()
         self._killing = threading.Event()
@@ -210,7 +160,7 @@ class Processes(Executor):
                 continue
             try:
                 if worker is None:
-                    worker = _Worker(self._parcel, self._threads, self._live, self._killing, self._guardian)
+                    worker = _Worker(self._pickled, self._threads, self._live, self._killing, self._guardian)
                 worked, result = worker.ask(call)
             except BaseException as error:
                 worker = None
@@ -230,7 +180,7 @@ class _Worker:
     _numbers = itertools.count()
 
     def __init__(
-        self, parcel: Parcel, threads: int, live: set[SpawnProcess], killing: threading.Event, guard: Guardian
+        self, pickled: PickledFunction, threads: int, live: set[SpawnProcess], killing: threading.Event, guard: Guardian
     ) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
@@ -256,19 +206,19 @@ class _Worker:
                 f"a process for runs could not begin: {error}; is the script's own work, with the call of sweep, "
                 "under `if __name__ == '__main__':`?"
             ) from None
-        self._load(parcel)
+        self._load(pickled)
 
     @property
     def _pid(self) -> int:
         return self._process.pid or 0
 
-    def _load(self, parcel: Parcel) -> None:
+    def _load(self, pickled: PickledFunction) -> None:
         """Have the process load the training, or end it."""
         try:
-            if trouble := self.ask(parcel.message):
-                message = parcel.whole(trouble)
+            if trouble := self.ask(pickled.message):
+                message = pickled.whole(trouble)
                 if other := self.ask(message):
-                    raise TypeError(_refusal(trouble, f"by value ({other})"))
+                    raise TypeError(refusal(trouble, f"by value ({other})"))
         except WorkerDiedError as error:
             raise WorkerStartError(f"a process for runs could not load train: {error}") from None
         except TypeError as error:
@@ -326,63 +276,6 @@ def _kill(process: SpawnProcess) -> None:
         process.kill()
 
 
-def _is_redefined(train: Train) -> bool:
-    """Return whether a function of the script was defined elsewhere, as in an interactive session after the script.
-
-    Another process would import the script's own function of that name.
-    """
-    function = inspect.unwrap(unwrapped(train))
-    main, code = sys.modules["__main__"], getattr(function, "__code__", None)
-    file = getattr(main, "__file__", None)
-    if code is None or file is None or getattr(function, "__module__", None) != "__main__":
-        return False
-    return not Path(code.co_filename).exists() and Path(file).exists()
-
-
-def _by_value(train: Train, why: str, *, whole: bool = False) -> bytes:
-    """Return a training as bytes where pickle can't, or where what it made serves no process.
-
-    cloudpickle knows more kinds of objects than :mod:`lrcore.sweeps.by_value`, which needs nothing to be installed.
-
-    Args:
-        train: The training.
-        why: Why that is, for the error.
-        whole: Whether what it needs of its own module is sent as well.
-
-    Raises:
-        TypeError: If it can't be sent so either.
-    """
-    module = getattr(unwrapped(train), "__module__", None) if whole else None
-    if find_spec("cloudpickle") is None:
-        try:
-            return by_value.dumps(train, module)
-        except Exception as error:
-            raise TypeError(_refusal(why, f"by value ({_said(error)})", install=True)) from None
-    cloudpickle = import_module("cloudpickle")
-    loaded = sys.modules.get(module or "")
-    try:
-        with ExitStack() as stack:
-            if loaded is not None and loaded.__name__ not in cloudpickle.list_registry_pickle_by_value():
-                cloudpickle.register_pickle_by_value(loaded)
-                stack.callback(cloudpickle.unregister_pickle_by_value, loaded)
-            return bytes(cloudpickle.dumps(train))
-    except Exception as error:
-        raise TypeError(_refusal(why, f"with cloudpickle ({_said(error)})")) from None
-
-
-def _refusal(why: str, other: str, *, install: bool = False) -> str:
-    """Return what to say of a training that no process can load, neither by name nor by value."""
-    more = ", or install cloudpickle, which can send more" if install else ""
-    return (
-        f"train can't be sent to other processes ({why}), nor {other}: define it at the top level of a module, or of "
-        f"the script outside of `if __name__ == '__main__':`{more}, or give workers=0, which runs it here"
-    )
-
-
-def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
 def _work(pipe: Connection, threads: int) -> None:
     """Take the training, and calls with it until there are no more: what a process does."""
     _end_with_parent()
@@ -413,7 +306,7 @@ def _trouble(train: bytes) -> str:
     try:
         pickle.loads(train)  # noqa: S301  # from the parent, that is from itself
     except BaseException as error:
-        return _said(error)
+        return described_error(error)
     return ""
 
 
@@ -425,7 +318,7 @@ def _called(train: bytes, function: Callable[..., Any], arguments: Any, keywords
     try:
         return True, function(pickle.loads(train), *arguments, **keywords)  # noqa: S301  # as above
     except BaseException as error:
-        return False, _said(error)
+        return False, described_error(error)
 
 
 def _end_with_parent() -> None:

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from lrcore.sweeps import by_value
+from lrcore.sweeps import pickling
 
 CELLS = """
 import sys
@@ -89,7 +89,7 @@ def interactive(text):
 
 
 def returned(function, module=None):
-    return pickle.loads(by_value.dumps(function, module))  # noqa: S301
+    return pickle.loads(pickling.dumps(function, module))  # noqa: S301
 
 
 def counter(start):
@@ -199,7 +199,7 @@ def test_classes_enumerations_and_decorated_functions_are_sent_too():
     module = types.ModuleType("__main__")
     exec(compile(KINDS, "<cell>", "exec"), vars(module))  # noqa: S102
     done = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", READ], input=by_value.dumps(module.found), capture_output=True, check=False,
+        [sys.executable, "-c", READ], input=pickling.dumps(module.found), capture_output=True, check=False,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     assert done.stdout.decode().strip() == str(module.found()), done.stderr

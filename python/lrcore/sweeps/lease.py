@@ -10,7 +10,7 @@ from lrcore import _process_identity
 from lrcore._process_identity import Identity
 
 # Seconds between signs of life, and without one until an owner that can't be looked at counts as gone.
-BEAT = 10.0
+HEARTBEAT = 10.0
 LEASE = 120.0
 
 
@@ -20,16 +20,16 @@ def current() -> str:
     return json.dumps({"host": me.host, "pid": me.pid, "started": me.started, "sweep": uuid.uuid4().hex})
 
 
-def is_gone(owner: str, beat: float) -> bool:
+def is_gone(holder: str, heartbeat: float) -> bool:
     """Return whether an owner works no more.
 
     Of a process on this machine the system knows. Any other has gone when it gave no sign of life for :data:`LEASE`
     seconds.
 
     Args:
-        owner: What :func:`current` returned there.
-        beat: When it last gave a sign of life, in seconds since 1970.
+        holder: What :func:`current` returned there.
+        heartbeat: When it last gave a sign of life, in seconds since 1970.
     """
-    known = json.loads(owner)
+    known = json.loads(holder)
     gone = _process_identity.is_gone(Identity(known["host"], known["pid"], known["started"]))
-    return time.time() - beat > LEASE if gone is None else gone
+    return time.time() - heartbeat > LEASE if gone is None else gone

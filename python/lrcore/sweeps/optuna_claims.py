@@ -20,7 +20,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from lrcore.sweeps import owner
+from lrcore.sweeps import lease
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -40,7 +40,7 @@ _SILENT = 10.0
 
 def begin(study: Any, trial: Any, trials: int) -> bool:
     """Take note of who runs a trial; return whether others have begun as many as were asked for."""
-    _mark(study, trial, _OWNER, owner.current())
+    _mark(study, trial, _OWNER, lease.current())
     before = [other for other in _counted(study) if other.number < trial.number]
     return len(before) >= trials
 
@@ -57,7 +57,7 @@ def tried(study: Any) -> list[dict[str, Any]]:
 
 def begin_drawing(study: Any, trial: Any) -> None:
     """Wait until no other process draws settings, so that each sees what the others have drawn."""
-    _mark(study, trial, _OWNER, owner.current())
+    _mark(study, trial, _OWNER, lease.current())
     _enter(study, trial, _DRAWS, lambda: [one for one in _counted(study) if one.number != trial.number])
 
 
@@ -121,7 +121,7 @@ def _is_alive(trial: Any) -> bool:
     now = time.time()
     who = trial.system_attrs.get(_OWNER)
     if who is not None:
-        return not owner.is_gone(who, now)
+        return not lease.is_gone(who, now)
     begun: datetime | None = trial.datetime_start
     return begun is not None and now - begun.timestamp() < _SILENT
 

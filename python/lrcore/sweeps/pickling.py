@@ -18,11 +18,16 @@ import dis
 import enum
 import functools
 import importlib
+import inspect
 import io
 import marshal
 import pickle
 import sys
+import threading
 import typing
+from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
 from types import (
     CellType,
     CodeType,
@@ -34,8 +39,12 @@ from types import (
 )
 from typing import TYPE_CHECKING, Any
 
+from lrcore.sweeps.objective import unwrapped
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from lrcore.sweeps.objective import Train
 
 _GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL")
 # Attributes of a class that Python makes itself.
@@ -221,3 +230,105 @@ def _fill_function(function: FunctionType, state: dict[str, Any]) -> None:
 def _fill_class(made: type, attributes: dict[str, Any]) -> None:
     for name, value in attributes.items():
         setattr(made, name, value)
+
+
+class PickledFunction:
+    """A training as it is sent to processes: by its module and name, or with all that it needs.
+
+    The latter takes its globals along, which may be a whole data set: that is for a function that has no such name, or
+    that a process has not found by it.
+
+    Args:
+        train: The training.
+
+    Attributes:
+        message: What is sent.
+
+    Raises:
+        TypeError: If it can't be sent.
+    """
+
+    def __init__(self, train: Train) -> None:
+        self._train = train
+        self._is_whole = False
+        self._lock = threading.Lock()
+        if _is_redefined(train):
+            self.whole("it is not the one of the script's file")
+            return
+        try:
+            self.message = pickle.dumps(train)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            self.message = _by_value(train, described_error(error))
+
+    def whole(self, why: str) -> bytes:
+        """Return the training with all that it needs of its module, which is the message from now on.
+
+        Args:
+            why: Why that is needed, for the error.
+
+        Raises:
+            TypeError: If it can't be sent so.
+        """
+        with self._lock:
+            if not self._is_whole:
+                self.message = _by_value(self._train, why, whole=True)
+                self._is_whole = True
+            return self.message
+
+
+def _is_redefined(train: Train) -> bool:
+    """Return whether a function of the script was defined elsewhere, as in an interactive session after the script.
+
+    Another process would import the script's own function of that name.
+    """
+    function = inspect.unwrap(unwrapped(train))
+    main, code = sys.modules["__main__"], getattr(function, "__code__", None)
+    file = getattr(main, "__file__", None)
+    if code is None or file is None or getattr(function, "__module__", None) != "__main__":
+        return False
+    return not Path(code.co_filename).exists() and Path(file).exists()
+
+
+def _by_value(train: Train, why: str, *, whole: bool = False) -> bytes:
+    """Return a training as bytes where pickle can't, or where what it made serves no process.
+
+    cloudpickle knows more kinds of objects than :mod:`lrcore.sweeps.by_value`, which needs nothing to be installed.
+
+    Args:
+        train: The training.
+        why: Why that is, for the error.
+        whole: Whether what it needs of its own module is sent as well.
+
+    Raises:
+        TypeError: If it can't be sent so either.
+    """
+    module = getattr(unwrapped(train), "__module__", None) if whole else None
+    if find_spec("cloudpickle") is None:
+        try:
+            return dumps(train, module)
+        except Exception as error:
+            raise TypeError(refusal(why, f"by value ({described_error(error)})", install=True)) from None
+    cloudpickle = importlib.import_module("cloudpickle")
+    loaded = sys.modules.get(module or "")
+    try:
+        with ExitStack() as stack:
+            if loaded is not None and loaded.__name__ not in cloudpickle.list_registry_pickle_by_value():
+                cloudpickle.register_pickle_by_value(loaded)
+                stack.callback(cloudpickle.unregister_pickle_by_value, loaded)
+            return bytes(cloudpickle.dumps(train))
+    except Exception as error:
+        raise TypeError(refusal(why, f"with cloudpickle ({described_error(error)})")) from None
+
+
+def refusal(why: str, other: str, *, install: bool = False) -> str:
+    """Return what to say of a training that no process can load, neither by name nor by value."""
+    more = ", or install cloudpickle, which can send more" if install else ""
+    return (
+        f"train can't be sent to other processes ({why}), nor {other}: define it at the top level of a module, or of "
+        f"the script outside of `if __name__ == '__main__':`{more}, or give workers=0, which runs it here"
+    )
+
+
+def described_error(error: BaseException) -> str:
+    """Return the type and the message of an error."""
+    return f"{type(error).__name__}: {error}"
