@@ -279,15 +279,14 @@ def test_numbers_have_three_significant_digits(value, text):
 def test_a_busy_machine_and_a_roof_that_was_exceeded_are_told():
     work = peers.WORKS[0]
     steady, noisy = Times((1.0, 1.0, 1.0)), Times((0.5, 1.0, 1.5))
-    results = grid.Results(peers.Peers(), others=0.02)
-    results.cells = [
-        grid.Cell(work, 999_999_999_999, {"lrcore": steady, "roof": Times((0.5,) * 3), "NumPy": Times((3e3,) * 3)})
-    ]
+    results = grid.Measurements(peers.Peers(), others=0.02)
+    times = {"lrcore": steady, "roof": Times((0.5,) * 3), "NumPy": Times((3e3,) * 3)}
+    results.cells = [grid.Comparison(work, 999_999_999_999, times)]
     lines = list(table.lines(results, info.gather()))
     assert not any("warning" in line for line in lines)
     (row,) = [line.split() for line in lines if line.startswith("999999999999")]
     assert row[1:5] == ["1000000", "0.00100", "50%", "0.000333"]
-    results.cells = [grid.Cell(work, 8, {"lrcore": noisy, "roof": Times((2.0, 2.0, 2.0))})]
+    results.cells = [grid.Comparison(work, 8, {"lrcore": noisy, "roof": Times((2.0, 2.0, 2.0))})]
     results.others = 0.6
     text = "\n".join(table.lines(results, info.gather()))
     assert "warning: the machine is busy: other programs used 60% of its cores" in text

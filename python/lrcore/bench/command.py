@@ -16,9 +16,9 @@ import lrcore
 from lrcore import info
 from lrcore._messages import brief
 from lrcore.bench import plot, table
-from lrcore.bench.grid import Results, measure
+from lrcore.bench.grid import Measurements, measure
 from lrcore.bench.peers import Peers
-from lrcore.bench.progress import Progress
+from lrcore.bench.progress import ProgressBar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,9 +53,9 @@ def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     """Measure, print, write; return the exit status."""
     if given.plot and (hindrance := plot.hindrance(given.plot)):
         parser.error(f"argument --plot: {hindrance}")
-    with Progress(sys.stderr) as progress:
+    with ProgressBar(sys.stderr) as progress:
         progress.show(0.0, "getting ready")
-        results = Results(Peers.find())
+        results = Measurements(Peers.find())
         start = time.perf_counter()
         measure(results, given.sizes, given.seconds, progress.show)
         seconds = time.perf_counter() - start
@@ -82,7 +82,7 @@ def _written(option: str, write: Any) -> bool:
     return True
 
 
-def _as_json(results: Results, machine: dict[str, Any], seconds: float) -> dict[str, Any]:
+def _as_json(results: Measurements, machine: dict[str, Any], seconds: float) -> dict[str, Any]:
     return {
         "lrcore": lrcore.__version__,
         "interrupted": results.interrupted,

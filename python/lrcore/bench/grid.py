@@ -19,7 +19,7 @@ SHARE_OF_MEMORY = 0.7  # of what is free, that a cell may take
 
 
 @dataclass(frozen=True)
-class Cell:
+class Comparison:
     """The times of all competitors at one optimizer and size, in seconds a call."""
 
     work: Work
@@ -62,17 +62,17 @@ def _spread(ratio: Ratio) -> dict[str, float]:
 
 
 @dataclass
-class Results:
+class Measurements:
     """What has been measured so far."""
 
     peers: Peers
-    cells: list[Cell] = field(default_factory=list)
+    cells: list[Comparison] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     interrupted: bool = False
     others: float | None = None  # the share of the cores that other programs used, before or after
 
 
-def measure(results: Results, sizes: list[int], seconds: float, progress: Callable[[float, str], None]) -> None:
+def measure(results: Measurements, sizes: list[int], seconds: float, progress: Callable[[float, str], None]) -> None:
     """Measure the grid in about that many seconds, into the results; Ctrl-C ends it."""
     plan = [(work, length) for length in sorted(set(sizes)) for work in WORKS]
     end = time.perf_counter() + seconds
@@ -91,11 +91,11 @@ def measure(results: Results, sizes: list[int], seconds: float, progress: Callab
         results.interrupted = True
 
 
-def _measure_cell(peers: Peers, work: Work, length: int, seconds: float) -> Cell:
+def _measure_cell(peers: Peers, work: Work, length: int, seconds: float) -> Comparison:
     end = time.perf_counter() + seconds
     weight, grad = arrays(length)
     steps = {name: make(weight.copy(), grad.copy()) for name, make in peers.competitors(work).items()}
-    return Cell(work, length, interleave(steps, end - time.perf_counter()))
+    return Comparison(work, length, interleave(steps, end - time.perf_counter()))
 
 
 def _share(length: int) -> float:
@@ -103,7 +103,7 @@ def _share(length: int) -> float:
     return 1 + length / (4 * MI)
 
 
-def _hindrance(results: Results, work: Work, length: int, left: float) -> str:
+def _hindrance(results: Measurements, work: Work, length: int, left: float) -> str:
     """Return why a cell can't be measured, or nothing."""
     competitors = len(results.peers.competitors(work))
     needed = length * 4 * (2 + competitors * (work.states + 3))
@@ -115,7 +115,7 @@ def _hindrance(results: Results, work: Work, length: int, left: float) -> str:
     return ""
 
 
-def _least_seconds(results: Results, work: Work, length: int, competitors: int) -> float:
+def _least_seconds(results: Measurements, work: Work, length: int, competitors: int) -> float:
     """Return how long the fewest rounds take, by the cells of the same optimizer before."""
     rests = FEWEST * competitors * (REST + 2 * TURN)
     before = [cell for cell in results.cells if cell.work is work]

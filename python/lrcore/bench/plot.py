@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from lrcore._messages import brief
-from lrcore.bench.grid import Results, name_of
+from lrcore.bench.grid import Measurements, name_of
 from lrcore.bench.peers import NUMPY, OURS, ROOF, WORKS
 from lrcore.bench.table import title, versions
 
@@ -34,7 +34,7 @@ def hindrance(path: Path) -> str:
     return ""
 
 
-def draw(results: Results, machine: dict[str, Any], path: Path) -> None:
+def draw(results: Measurements, machine: dict[str, Any], path: Path) -> None:
     """Draw a panel for each optimizer, and write the file."""
     works = [work for work in WORKS if any(cell.work is work for cell in results.cells)]
     figure = importlib.import_module("matplotlib.figure").Figure(figsize=(4.6 * len(works), 4.4), layout="constrained")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 WIDTH = 30  # characters to the bar
 
 
-class Progress:
+class ProgressBar:
     """A bar on one line, gone when it is left."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -23,7 +23,7 @@ class Progress:
         full = round(done * WIDTH)
         self._write(f"[{'#' * full}{'.' * (WIDTH - full)}] {done:4.0%}  {doing}")
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressBar:
         return self
 
     def __exit__(

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from lrcore._text import counted
-from lrcore.bench.grid import Cell, Results, name_of
+from lrcore.bench.grid import Comparison, Measurements, name_of
 from lrcore.bench.load import BUSY
 from lrcore.bench.peers import OURS, PEERS, WORKS
 from lrcore.bench.timing import digits
@@ -22,7 +22,7 @@ UNSTEADY = 0.2
 """The interquartile range of a step's times over their median, from which the times are doubted."""
 
 
-def lines(results: Results, machine: dict[str, Any]) -> Iterator[str]:
+def lines(results: Measurements, machine: dict[str, Any]) -> Iterator[str]:
     """Yield the lines: the machine, a table for each optimizer, and what is not in it."""
     yield title(machine)
     yield versions(results)
@@ -57,13 +57,13 @@ def title(machine: dict[str, Any]) -> str:
     )
 
 
-def versions(results: Results) -> str:
+def versions(results: Measurements) -> str:
     """Return the versions of the peers, PyTorch's once."""
     found = {peer.split()[0]: version for peer, version in results.peers.versions.items()}
     return ", ".join(["float32", *(f"{name} {version}" for name, version in found.items())])
 
 
-def _doubts(results: Results) -> Iterator[str]:
+def _doubts(results: Measurements) -> Iterator[str]:
     """Yield what speaks against the times."""
     if results.others is not None and results.others > BUSY:
         yield f"warning: the machine is busy: other programs used {results.others:.0%} of its cores; times are too long"
@@ -74,13 +74,13 @@ def _doubts(results: Results) -> Iterator[str]:
         yield "≥100%: the roof took longer than lrcore's step there, which disturbed times alone can do"
 
 
-def _quartiles(results: Results) -> Iterator[tuple[Times, tuple[float, float]]]:
+def _quartiles(results: Measurements) -> Iterator[tuple[Times, tuple[float, float]]]:
     for cell in results.cells:
         times = cell.times[OURS]
         yield times, times.quartiles
 
 
-def _row(cell: Cell, peers: list[str], width: int) -> str:
+def _row(cell: Comparison, peers: list[str], width: int) -> str:
     ratios = "".join(f"  {_ratio(cell.over(peer)):{width}}" for peer in peers)
     share = "≥100%" if cell.of_roof > 1 else f"{digits(100 * cell.of_roof, 2)}%"
     ours = f"{digits(cell.seconds * 1e6):>10}{digits(cell.seconds * 1e9 / cell.length):>11}{share:>9}"
