@@ -11,17 +11,9 @@ import pytest
 import lrcore
 from lrcore import schedules
 from lrcore.optim.hyperparameter import Flag, Number
-from support import reference
-from support.cases import CASES
+from support.cases import CASES, OPTIMIZERS, RULES, each_optimizer
 
 PAGES = Path(__file__).parents[1] / "docs" / "reference"
-RULES = {name: (hyperparameters, state) for name, hyperparameters, state in lrcore._lrcore.rules()}
-PUBLIC = [getattr(lrcore, name) for name in lrcore.__all__]
-OPTIMIZERS = [
-    value
-    for value in PUBLIC
-    if inspect.isclass(value) and issubclass(value, lrcore.Optimizer) and value is not lrcore.Optimizer
-]
 SCHEDULES = [getattr(schedules, name) for name in schedules.CLASSES]
 SECTIONS = ["Args", "Raises", "Examples", "State", "References", "Note"]
 
@@ -42,43 +34,26 @@ def groups_at_every_corner(optimizer):
             continue
 
 
-CHOICES = {
-    optimizer: {optimizer._rule(group) for group in groups_at_every_corner(optimizer)} for optimizer in OPTIMIZERS
-}
-
-
 def line_of(name, page):
     """The row of a table that begins with a name, or nothing."""
     rows = (PAGES / page).read_text(encoding="utf-8").splitlines()
     return next((row for row in rows if re.match(rf"\| *`{name}\b", row)), "")
 
 
-def forgotten(rule):
-    """What a rule still lacks."""
-    optimizers = [optimizer for optimizer, rules in CHOICES.items() if rule in rules]
-    if not hasattr(reference, rule):
-        yield f"tests/support/reference.py has no function {rule}"
-    if not any(case.rule == rule for case in CASES):
-        yield f"tests/support/cases.py has no case with the rule {rule!r}"
-    if not optimizers:
-        yield f"no optimizer in lrcore.__all__ chooses {rule!r} at any of its corners"
-    for optimizer in optimizers:
-        name = optimizer.__name__
-        line = line_of(name, "optimizers.md")
-        if not line:
-            yield f"docs/reference/optimizers.md has no line that begins with {name}"
-        for state in RULES[rule][1]:
-            if line and f"`{state}`" not in line:
-                yield f"docs/reference/optimizers.md does not name the state {state} of {name}"
-
-
 @pytest.mark.parametrize("rule", RULES)
-def test_a_rule_has_forgotten_nothing(rule):
-    missing = list(forgotten(rule))
-    assert not missing, f"{rule}: " + "; ".join(missing)
+def test_a_rule_is_declared_by_an_optimizer(rule):
+    assert any(rule in optimizer._declaration.rules for optimizer in OPTIMIZERS), f"no optimizer declares {rule!r}"
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda optimizer: optimizer.__name__)
+@each_optimizer
+def test_the_documentation_has_the_row_of_an_optimizer(optimizer):
+    declaration, name = optimizer._declaration, optimizer.__name__
+    assert line_of(name, "optimizers.md") == declaration.row(name), "docs/reference/optimizers.md has another row"
+    for rule in declaration.rules:
+        assert all(f"`{state}`" in declaration.state for state in RULES[rule][1])
+
+
+@each_optimizer
 def test_an_optimizer_chooses_registered_rules_and_has_their_hyperparameters(optimizer):
     for group in groups_at_every_corner(optimizer):
         rule = optimizer._rule(group)
@@ -87,10 +62,16 @@ def test_an_optimizer_chooses_registered_rules_and_has_their_hyperparameters(opt
         assert not lacking, f"{optimizer.__name__} has no value for {lacking} of the rule {rule!r}"
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda optimizer: optimizer.__name__)
+@each_optimizer
 def test_an_optimizer_has_a_case_for_each_rule_that_it_chooses(optimizer):
+    chosen = {optimizer._rule(group) for group in groups_at_every_corner(optimizer)}
     tried = {case.rule for case in CASES if case.optimizer is optimizer}
-    assert CHOICES[optimizer] == tried, f"tests/support/cases.py and {optimizer.__name__} disagree"
+    assert set(optimizer._declaration.rules) == chosen == tried
+
+
+@each_optimizer
+def test_the_first_case_of_an_optimizer_has_its_defaults(optimizer):
+    assert optimizer._declaration.cases[0][1] == {}
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -98,13 +79,13 @@ def test_a_case_names_the_rule_that_its_optimizer_chooses(case):
     assert case.optimizer._rule(case.make([np.zeros(1)]).param_groups[0]) == case.rule
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda optimizer: optimizer.__name__)
+@each_optimizer
 def test_an_optimizers_docstring_has_every_section(optimizer):
     found = re.findall(r"^(\w+):$", inspect.getdoc(optimizer), re.MULTILINE)
     assert [section for section in SECTIONS if section not in found] == []
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda optimizer: optimizer.__name__)
+@each_optimizer
 def test_an_optimizers_docstring_explains_every_argument(optimizer):
     explained = re.findall(r"^    (\w+): ", inspect.getdoc(optimizer), re.MULTILINE)
     assert [name for name in inspect.signature(optimizer).parameters if name not in explained] == []

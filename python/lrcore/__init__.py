@@ -60,7 +60,8 @@ __all__ = [
     "sweeps",
     "tune",
 ]
-__all__ += optim.__all__
+if not _typing.TYPE_CHECKING:
+    __all__ += optim.__all__
 
 # What only some programs need is imported when it is first asked for: names with the module that has them, and modules.
 _MODULES = {

@@ -2,12 +2,14 @@
 
 import math
 import re
+from functools import partial
 
 import numpy as np
 import pytest
 
 import lrcore
 from lrcore.finder import Finder, RangeTest, curve, find_lr
+from support.cases import OPTIMIZERS
 from support.problems import quadratic
 
 
@@ -49,18 +51,26 @@ def test_a_curve_that_says_nothing_gets_no_number(loss, message):
     assert str(advice).startswith("no suggestion: ")
 
 
+class OwnSGD(lrcore.SGD):
+    """A subclass under another name."""
+
+
+class SGD(lrcore.Adam):
+    """A subclass under a misleading name."""
+
+
 @pytest.mark.parametrize(
     ("make", "momentum"),
     [
         (lambda params: lrcore.SGD(params, lr=0.1), 0.0),
         (lambda params: lrcore.SGD(params, lr=0.1, momentum=0.9), 0.9),
         (lambda params: lrcore.SGD(params, lr=0.1, momentum=0.9, nesterov=True), 0.0),
-        (lambda params: lrcore.AdamW(params, lr=0.1), None),
-        (lambda params: lrcore.RMSprop(params, lr=0.1, momentum=0.9), None),
+        (lambda params: OwnSGD(params, lr=0.1, momentum=0.9), 0.9),
+        (lambda params: SGD(params, lr=0.1), None),
+        *((partial(optimizer, lr=0.1), None) for optimizer in OPTIMIZERS if optimizer._declaration.is_adaptive),
     ],
-    ids=["SGD", "momentum", "nesterov", "AdamW", "RMSprop"],
 )
-def test_the_edge_decides_for_rules_whose_steps_are_as_large_as_gradients(make, momentum):
+def test_the_edge_decides_for_optimizers_that_are_not_adaptive(make, momentum):
     params, loss_and_grads = quadratic()
     result = find_lr(make(params), loss_and_grads, [()], start=1e-5, end=1e3, progress=False)
     steepest, safe = (result.suggestions[name].lr for name in ("steepest", "safe"))

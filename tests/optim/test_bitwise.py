@@ -5,9 +5,8 @@ import pytest
 
 import lrcore
 from support import reference
-from support.cases import CASES, DTYPES, LENGTHS, THREADS, gradients, misaligned, same, special
+from support.cases import CASES, DTYPES, LENGTHS, RULES, THREADS, gradients, misaligned, same, special
 
-RULES = {name: (hyperparameters, state) for name, hyperparameters, state in lrcore._lrcore.rules()}
 STEPS = 4
 
 
@@ -20,10 +19,11 @@ def expected(case, weights, all_grads):
     for step, grads in enumerate(all_grads):
         numbers = group.at(step)
         hyperparameters = {name: numbers[name] for name in names}
+        decay = case.optimizer._declaration.decay
         common = {"lr": numbers["lr"], "weight_decay": numbers["weight_decay"], "maximize": group["maximize"]}
         for i, g in enumerate(grads):
             weights[i], states[i] = reference.move(
-                case.rule, weights[i], g, states[i], step + 1, hyperparameters, decay=case.optimizer._decay, **common
+                case.rule, weights[i], g, states[i], step + 1, hyperparameters, decay=decay, **common
             )
     return weights, [dict(zip(state_names, state, strict=True)) for state in states]
 
@@ -92,9 +92,9 @@ def test_every_step_number_has_its_own_bias_correction(case):
     before = moved.copy()
     opt.step([g])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reference, "power", lambda base, exponent: float(base**exponent))
+        patch.setattr("lrcore.optim.reference.power", lambda base, exponent: float(base**exponent))
         want, want_state = reference.move(
-            case.rule, before, g, state, count + 1, hyperparameters, decay=case.optimizer._decay,
+            case.rule, before, g, state, count + 1, hyperparameters, decay=case.optimizer._declaration.decay,
             lr=numbers["lr"], weight_decay=numbers["weight_decay"], maximize=group["maximize"],
         )  # fmt: skip
     assert same(moved, want)

@@ -7,13 +7,13 @@ import pytest
 
 import lrcore
 from lrcore import schedules
+from lrcore.optim.reference import lerp
 from support import reference
-from support.cases import DTYPES, LONGEST, THREADS, misaligned, same
+from support.cases import DTYPES, LONGEST, RULES, THREADS, misaligned, same
 
 LENGTHS = [n for n in (0, 1, 7, 8, 31, 33, 511, 512, 513, 4095, 4096, 4097, 12_000, 70_001) if n <= LONGEST]
 STEPS = 5
 LR = schedules.Linear(0.2, 0.05, steps=4)
-RULES = {name: (hyperparameters, state) for name, hyperparameters, state in lrcore._lrcore.rules()}
 
 STAGES = [
     {"clip_norm": 1.0},
@@ -92,7 +92,7 @@ class Twin:
             )  # fmt: skip
             if share is not None:
                 before = self.averages.get(i, np.zeros_like(self.weights[i]))
-                self.averages[i] = reference.lerp(before, self.weights[i], share)
+                self.averages[i] = lerp(before, self.weights[i], share)
         self.seen += share is not None
 
 

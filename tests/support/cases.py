@@ -5,9 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pytest
 
 import lrcore
-from lrcore import schedules
+from lrcore.optim import OPTIMIZERS
+
+each_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda optimizer: optimizer.__name__)
+RULES = {name: (hyperparameters, state) for name, hyperparameters, state in lrcore._lrcore.rules()}
 
 
 @dataclass(frozen=True)
@@ -27,33 +31,9 @@ class Case:
 
 
 CASES = [
-    Case(lrcore.SGD, "sgd"),
-    Case(lrcore.SGD, "sgd", {"lr": 0.1, "weight_decay": 0.01}),
-    Case(lrcore.SGD, "sgd", {"lr": 0.1, "maximize": True, "weight_decay": 0.5}),
-    Case(lrcore.SGD, "sgd", {"lr": 0.0}),
-    Case(lrcore.SGD, "sgd_momentum", {"lr": 0.1, "momentum": 0.9}),
-    Case(lrcore.SGD, "sgd_momentum", {"lr": 0.1, "momentum": 0.5, "dampening": 0.3, "weight_decay": 0.1}),
-    Case(lrcore.SGD, "sgd_momentum", {"lr": 0.1, "momentum": 0.9, "dampening": 1.0, "maximize": True}),
-    Case(lrcore.SGD, "sgd_momentum", {"lr": 0.1, "momentum": schedules.Linear(0.0, 0.9, steps=3)}),
-    Case(lrcore.SGD, "sgd_nesterov", {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}),
-    Case(lrcore.Adam, "adam"),
-    Case(lrcore.Adam, "adam", {"lr": 0.1, "weight_decay": 0.1, "maximize": True}),
-    Case(lrcore.Adam, "adam", {"lr": 0.1, "betas": (0.0, 0.0), "eps": 0.0}),
-    Case(lrcore.Adam, "adam", {"lr": 0.1, "betas": (0.3, 0.5), "eps": 1e-3}),
-    Case(lrcore.Adam, "adam", {"lr": 0.1, "betas": (0.5, 0.9999999), "eps": 1e-30}),
-    Case(lrcore.Adam, "adam_amsgrad", {"lr": 0.1, "amsgrad": True, "weight_decay": 0.1}),
-    Case(lrcore.AdamW, "adam"),
-    Case(lrcore.AdamW, "adam", {"lr": schedules.Cosine(0.1, steps=9).warmup(3), "weight_decay": 0.5}),
-    Case(lrcore.AdamW, "adam_amsgrad", {"lr": 0.1, "amsgrad": True, "maximize": True}),
-    Case(lrcore.RMSprop, "rmsprop"),
-    Case(lrcore.RMSprop, "rmsprop", {"lr": 0.1, "alpha": 0.3, "eps": 0.0, "weight_decay": 0.1, "maximize": True}),
-    Case(lrcore.RMSprop, "rmsprop", {"lr": 0.1, "alpha": 1.0}),
-    Case(lrcore.RMSprop, "rmsprop_momentum", {"lr": 0.1, "momentum": 0.9}),
-    Case(lrcore.RMSprop, "rmsprop_centered", {"lr": 0.1, "centered": True, "weight_decay": 0.1}),
-    Case(lrcore.RMSprop, "rmsprop_centered_momentum", {"lr": 0.1, "centered": True, "momentum": 0.5, "alpha": 0.5}),
-    Case(lrcore.Adagrad, "adagrad"),
-    Case(lrcore.Adagrad, "adagrad", {"lr": 0.1, "lr_decay": 0.1, "weight_decay": 0.1, "maximize": True}),
-    Case(lrcore.Adagrad, "adagrad", {"lr": 0.1, "initial_accumulator_value": 0.5, "eps": 0.0}),
+    Case(optimizer, rule, dict(arguments))
+    for optimizer in OPTIMIZERS
+    for rule, arguments in optimizer._declaration.cases
 ]
 
 DTYPES = [np.dtype(np.float32), np.dtype(np.float64)]

@@ -1,9 +1,7 @@
-"""Each rule in plain NumPy: the readable specification, matched by the engine bit for bit.
+"""A whole step in plain NumPy: the readable specification, matched by the engine bit for bit.
 
-A rule takes weight, gradient, its state arrays in order, the parameter's step number ``t`` from 1, and its
-hyperparameters; it returns the new weight and state. What depends on the step alone is computed in Python floats and
-then rounded to the dtype of the arrays, once. ``move`` adds what every rule has in common: ascent, weight decay, and
-the flushing of subnormal state where nobody sees it.
+``move`` adds to the reference function of a rule, which is in the optimizer's declaration, what all rules have in
+common: ascent, weight decay, and the flushing of subnormal state.
 """
 
 import math
@@ -11,107 +9,15 @@ from fractions import Fraction
 
 import numpy as np
 
+from lrcore.optim import OPTIMIZERS
 
-def lerp(a, b, weight):
-    """``a + weight (b - a)``, from the nearer end."""
-    if abs(weight) < 0.5:
-        return a + a.dtype.type(weight) * (b - a)
-    return b - (b - a) * a.dtype.type(1 - weight)
-
-
-def power(base, exponent):
-    """``base ** exponent``, correctly rounded."""
-    return float(Fraction(base) ** exponent)
-
-
-def sgd(w, g, state, t, *, lr):
-    return w - w.dtype.type(lr) * g, state
-
-
-def sgd_momentum(w, g, state, t, *, lr, momentum, dampening, nesterov=False):
-    F = w.dtype.type
-    (b,) = state
-    b = g if t == 1 else F(momentum) * b + F(1 - dampening) * g
-    direction = g + F(momentum) * b if nesterov else b
-    return w - F(lr) * direction, [b]
-
-
-def sgd_nesterov(w, g, state, t, **hyperparameters):
-    return sgd_momentum(w, g, state, t, nesterov=True, **hyperparameters)
-
-
-def adam(w, g, state, t, *, lr, beta1, beta2, eps):
-    F = w.dtype.type
-    m, v, *largest = state
-    m = lerp(m, g, 1 - beta1)
-    v = v * F(beta2) + (F(1 - beta2) * g) * g
-    largest = [np.maximum(largest[0], v)] if largest else []
-    root = np.sqrt(largest[0] if largest else v)
-    denominator = root * F(1 / math.sqrt(1 - power(beta2, t))) + F(eps)
-    return w - (F(lr / (1 - power(beta1, t))) * m) / denominator, [m, v, *largest]
-
-
-adam_amsgrad = adam
-
-
-def rmsprop(w, g, state, t, *, lr, alpha, eps, momentum, centered=False):
-    F = w.dtype.type
-    s, *rest = state
-    s = F(alpha) * s + (F(1 - alpha) * g) * g
-    variance, after = s, [s]
-    if centered:
-        mean = lerp(rest.pop(0), g, 1 - alpha)
-        # Where both overflow, the variance is infinite, and not NaN.
-        square = np.where(mean * mean > np.finfo(F).max, np.finfo(F).max, mean * mean)
-        variance = np.where(s - square < 0, F(0), s - square)
-        after.append(mean)
-    a = np.sqrt(variance) + F(eps)
-    if not rest:
-        return w - (F(lr) * g) / a, after
-    b = F(momentum) * rest[0] + g / a
-    return w - F(lr) * b, [*after, b]
-
-
-rmsprop_momentum = rmsprop
-
-
-def rmsprop_centered(w, g, state, t, **hyperparameters):
-    return rmsprop(w, g, state, t, centered=True, **hyperparameters)
-
-
-rmsprop_centered_momentum = rmsprop_centered
-
-
-def adagrad(w, g, state, t, *, lr, lr_decay, eps, initial_accumulator_value):
-    F = w.dtype.type
-    (total,) = state
-    total = total + g * g
-    return w - (F(lr / (1 + (t - 1) * lr_decay)) * g) / (np.sqrt(total) + F(eps)), [total]
-
-
-def floors(rule, count, dtype, *, eps=0.0, beta1=0.0, beta2=0.0, alpha=0.0, **_):
-    """Below which each state is stored as zero.
-
-    A moment to which only parts are added that are flushed lacks up to the smallest normal number over the share that
-    is taken of each; that, or its root, must vanish beside eps, or nothing is flushed.
-    """
-    tiny, digits = float(np.finfo(dtype).tiny), 4.0 / float(np.finfo(dtype).eps)
-    of_squares = lambda keep: tiny if keep < 1 and eps >= math.sqrt(tiny / (1 - keep)) * digits else 0.0  # noqa: E731
-    if rule.startswith("adam"):
-        first = tiny if eps == 0.0 or eps >= tiny / (1 - beta1) * digits else 0.0
-        return [first, *[of_squares(beta2)] * (count - 1)]
-    if rule.startswith("rmsprop"):
-        return [of_squares(alpha), *[tiny] * (count - 1)]
-    return [0.0 if rule == "adagrad" else tiny] * count
-
-
-INITIAL = {"adagrad": lambda hyperparameters: hyperparameters["initial_accumulator_value"]}
+DECLARATIONS = {rule: optimizer._declaration for optimizer in OPTIMIZERS for rule in optimizer._declaration.rules}
 
 
 def initial_state(rule, count, w, hyperparameters):
     """The state arrays before the first step."""
-    value = INITIAL.get(rule, lambda _: 0.0)(hyperparameters)
-    return [np.full_like(w, value) for _ in range(count)]
+    initial = DECLARATIONS[rule].initial
+    return [np.full_like(w, hyperparameters[initial] if initial else 0.0) for _ in range(count)]
 
 
 def clamp(x, low, high):
@@ -220,10 +126,10 @@ def move(
             w = w * F(1 - lr * weight_decay)
         if weight_decay and decay == "independent":
             w = w * F(1 - weight_decay * (lr / peak))
-        w, state = globals()[rule](w, g, state, t, **hyperparameters)
+        w, state = DECLARATIONS[rule].rules[rule](w, g, state, t, **hyperparameters)
         if weight_decay and decay == "cautious":
             w = np.where((old - w) * old >= 0, w - F(weight_decay * lr) * old, w)
         if bounds is not None:
             w = clamp(w, *bounds)
-        least = floors(rule, len(state), w.dtype, **hyperparameters)
+        least = DECLARATIONS[rule].floors(len(state), w.dtype, **hyperparameters)
         return w, [np.where(np.abs(s) < one, F(0), s) for s, one in zip(state, least, strict=True)]

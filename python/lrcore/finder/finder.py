@@ -264,8 +264,8 @@ class _OptimizerTrainer:
 
 
 def _momentum(opt: Optimizer) -> float | None:
-    """Return the momentum of the first group of SGD, 0 with Nesterov's correction; None for other rules."""
-    if type(opt).__name__ != "SGD":
+    """Return the momentum of the first group, 0 with Nesterov's correction; None for adaptive optimizers."""
+    if opt._declaration.is_adaptive:
         return None
     values = opt.param_groups[0].present(opt.steps)
     return 0.0 if values.get("nesterov") else float(values.get("momentum", 0.0))

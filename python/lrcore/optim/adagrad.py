@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
+import numpy as np
+
+from lrcore.optim.declaration import Declaration
 from lrcore.optim.hyperparameter import RATE
 from lrcore.optim.optimizer import Optimizer
 
 if TYPE_CHECKING:
     from lrcore.optim.options import Options
+    from lrcore.optim.reference import Array, States
     from lrcore.schedules import Schedule
+
+
+def adagrad(
+    w: Array,
+    g: Array,
+    state: States,
+    t: int,
+    *,
+    lr: float,
+    lr_decay: float,
+    eps: float,
+    initial_accumulator_value: float,
+) -> tuple[Array, States]:
+    """Reference of the rule."""
+    f = w.dtype.type
+    (total,) = state
+    total = total + g * g
+    return w - (f(lr / (1 + (t - 1) * lr_decay)) * g) / (np.sqrt(total) + f(eps)), [total]
+
+
+def floors(count: int, dtype: np.dtype[Any], **_: float) -> list[float]:
+    """Return 0: the sum does not decay, so what is flushed would stay missing."""
+    return [0.0] * count
 
 
 class Adagrad(Optimizer):
@@ -59,8 +86,24 @@ class Adagrad(Optimizer):
         starts from 0.1.
     """
 
-    _rules = ("adagrad",)
-    _hyperparameters: ClassVar = {"lr_decay": RATE, "initial_accumulator_value": RATE, "eps": RATE}
+    _declaration = Declaration(
+        rules={"adagrad": adagrad},
+        hyperparameters={"lr_decay": RATE, "initial_accumulator_value": RATE, "eps": RATE},
+        in_torch="Adagrad",
+        initial="initial_accumulator_value",
+        floors=floors,
+        formula="sum ← sum + g²; θ ← θ − η/(1 + (t−1)·`lr_decay`) · g/(√sum + ε)",
+        state="`sum`",
+        source="Duchi et al. 2011",
+        differences="PyTorch: makes `sum` with the optimizer, here at a parameter's first step. Keras: ε inside the "
+        "root, and `sum` starts from 0.1.",
+        cases=(
+            ("adagrad", {}),
+            ("adagrad", {"lr": 0.1, "lr_decay": 0.1, "weight_decay": 0.1, "maximize": True}),
+            ("adagrad", {"lr": 0.1, "initial_accumulator_value": 0.5, "eps": 0.0}),
+        ),
+        benchmarks={"Adagrad": {"eps": 1e-10}},
+    )
 
     def __init__(
         self,

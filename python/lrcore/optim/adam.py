@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Unpack
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Unpack
 
+import numpy as np
+
+from lrcore.optim import reference
+from lrcore.optim.declaration import Declaration
 from lrcore.optim.hyperparameter import BETAS, FLAG, RATE
 from lrcore.optim.optimizer import Optimizer
+from lrcore.optim.reference import floor_of_mean, floor_of_squares, lerp
+from lrcore.schedules import Cosine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from lrcore.optim.options import Options
+    from lrcore.optim.reference import Array, States
     from lrcore.schedules import Schedule
+
+
+def adam(
+    w: Array, g: Array, state: States, t: int, *, lr: float, beta1: float, beta2: float, eps: float
+) -> tuple[Array, States]:
+    """Reference of the rule; with a third state array, of AMSGrad."""
+    f = w.dtype.type
+    m, v, *largest = state
+    m = lerp(m, g, 1 - beta1)
+    v = v * f(beta2) + (f(1 - beta2) * g) * g
+    largest = [np.maximum(largest[0], v)] if largest else []
+    root = np.sqrt(largest[0] if largest else v)
+    denominator = root * f(1 / math.sqrt(1 - reference.power(beta2, t))) + f(eps)
+    return w - (f(lr / (1 - reference.power(beta1, t))) * m) / denominator, [m, v, *largest]
+
+
+def floors(count: int, dtype: np.dtype[Any], *, beta1: float, beta2: float, eps: float, **_: float) -> list[float]:
+    """Return the floor of each moment."""
+    return [floor_of_mean(dtype, 1 - beta1, eps), *[floor_of_squares(dtype, 1 - beta2, eps)] * (count - 1)]
 
 
 class Adam(Optimizer):
@@ -67,8 +95,26 @@ class Adam(Optimizer):
         that this would be seen.
     """
 
-    _rules = ("adam", "adam_amsgrad")
-    _hyperparameters: ClassVar = {"betas": BETAS, "eps": RATE, "amsgrad": FLAG}
+    _declaration = Declaration(
+        rules={"adam": adam, "adam_amsgrad": adam},
+        hyperparameters={"betas": BETAS, "eps": RATE, "amsgrad": FLAG},
+        in_torch="Adam",
+        floors=floors,
+        formula="m ← β₁m + (1−β₁)g; v ← β₂v + (1−β₂)g²; θ ← θ − η/(1−β₁ᵗ) · m/(√v/√(1−β₂ᵗ) + ε)",
+        state="`exp_avg` (m), `exp_avg_sq` (v), with `amsgrad` `max_exp_avg_sq`",
+        source="Kingma & Ba 2015; Reddi et al. 2018",
+        differences="PyTorch: none in the formula; its step count is a float32 that ends at 2²⁴. Keras: ε is inside "
+        "the bias correction, and 1e-7. Paper of AMSGrad: maximum after the bias correction, here before.",
+        cases=(
+            ("adam", {}),
+            ("adam", {"lr": 0.1, "weight_decay": 0.1, "maximize": True}),
+            ("adam", {"lr": 0.1, "betas": (0.0, 0.0), "eps": 0.0}),
+            ("adam", {"lr": 0.1, "betas": (0.3, 0.5), "eps": 1e-3}),
+            ("adam", {"lr": 0.1, "betas": (0.5, 0.9999999), "eps": 1e-30}),
+            ("adam_amsgrad", {"lr": 0.1, "amsgrad": True, "weight_decay": 0.1}),
+        ),
+        benchmarks={"AMSGrad": {"betas": (0.9, 0.999), "eps": 1e-8, "amsgrad": True}},
+    )
 
     def __init__(
         self,
@@ -145,7 +191,21 @@ class AdamW(Adam):
         that does not contain the base rate. Keras' ``AdamW`` decays like this.
     """
 
-    _decay = "decoupled"
+    _declaration = replace(
+        Adam._declaration,
+        decay="decoupled",
+        in_torch="AdamW",
+        formula="θ ← θ(1 − ηλ), then `Adam`",
+        source="Loshchilov & Hutter 2019",
+        differences="PyTorch, Keras: as for `Adam`. Paper: the decay follows the schedule's multiplier without the "
+        "base learning rate.",
+        cases=(
+            ("adam", {}),
+            ("adam", {"lr": Cosine(0.1, steps=9).warmup(3), "weight_decay": 0.5}),
+            ("adam_amsgrad", {"lr": 0.1, "amsgrad": True, "maximize": True}),
+        ),
+        benchmarks={"AdamW": {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 1e-2}},
+    )
 
     def __init__(
         self,

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from lrcore.noise import NoiseScale
+    from lrcore.optim.declaration import Declaration
 
 
 class StepInfo(NamedTuple):
@@ -92,9 +93,7 @@ class Optimizer(Savable):
     A subclass names its hyperparameters and the rule that they choose; the arithmetic of the rule is compiled.
     """
 
-    _rules: ClassVar[tuple[str, ...]]
-    _hyperparameters: ClassVar[Mapping[str, Hyperparameter]]
-    _decay: ClassVar[str] = "coupled"
+    _declaration: ClassVar[Declaration]
     _warns: ClassVar = True
 
     _params: Any
@@ -109,7 +108,9 @@ class Optimizer(Savable):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        document(cls, decay=cls._decay)
+        # Abstract classes have none.
+        declaration = getattr(cls, "_declaration", None)
+        document(cls, decay=declaration.decay if declaration else "coupled")
 
     def __init__(self, params: Any, defaults: dict[str, Any], options: Mapping[str, Any]) -> None:
         """Make an optimizer of parameters.
@@ -121,7 +122,7 @@ class Optimizer(Savable):
         """
         if type(self) is Optimizer:
             raise TypeError("Optimizer is what all optimizers have in common; use SGD, Adam, AdamW, …")
-        of_groups, self._common = split(options, self._decay, type(self).__name__, defaults)
+        of_groups, self._common = split(options, self._declaration.decay, type(self).__name__, defaults)
         self._defaults = ParamGroup(None, None, self._kinds(), {**defaults, **of_groups}, self._check).hyperparameters
         groups = _as_groups(params)
         self._start(params, grouped=groups is not None)
@@ -134,7 +135,7 @@ class Optimizer(Savable):
     def _rule(cls, group: Mapping[str, Any]) -> str:
         """Return which of the class's rules a group's hyperparameters choose."""
         del group
-        (rule,) = cls._rules
+        (rule,) = cls._declaration.rules
         return rule
 
     @staticmethod
@@ -143,7 +144,7 @@ class Optimizer(Savable):
 
     @classmethod
     def _kinds(cls) -> dict[str, Hyperparameter]:
-        return {"lr": RATE, **cls._hyperparameters, "weight_decay": RATE, "maximize": FLAG, **GROUP_OPTIONS}
+        return {"lr": RATE, **cls._declaration.hyperparameters, "weight_decay": RATE, "maximize": FLAG, **GROUP_OPTIONS}
 
     def _start(self, params: Any, *, grouped: bool) -> None:
         wait_at_end()  # the stepper reads Python's containers

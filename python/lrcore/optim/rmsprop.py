@@ -2,17 +2,62 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
-from lrcore._ranges import Range
+import numpy as np
+
+from lrcore._ranges import SHARE
+from lrcore.optim.declaration import Declaration
 from lrcore.optim.hyperparameter import FLAG, RATE, Number
 from lrcore.optim.optimizer import Optimizer
+from lrcore.optim.reference import floor_of_squares, lerp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from lrcore.optim.options import Options
+    from lrcore.optim.reference import Array, States
     from lrcore.schedules import Schedule
+
+
+def rmsprop(
+    w: Array,
+    g: Array,
+    state: States,
+    t: int,
+    *,
+    lr: float,
+    alpha: float,
+    eps: float,
+    momentum: float,
+    centered: bool = False,
+) -> tuple[Array, States]:
+    """Reference of the rule; with one more state array, of momentum."""
+    f = w.dtype.type
+    s, *rest = state
+    s = f(alpha) * s + (f(1 - alpha) * g) * g
+    variance, after = s, [s]
+    if centered:
+        mean = lerp(rest.pop(0), g, 1 - alpha)
+        # Where both overflow, the variance is infinite, and not NaN.
+        square = np.minimum(mean * mean, np.finfo(f).max)
+        variance = np.where(s - square < 0, f(0), s - square)
+        after.append(mean)
+    a = np.sqrt(variance) + f(eps)
+    if not rest:
+        return w - (f(lr) * g) / a, after
+    b = f(momentum) * rest[0] + g / a
+    return w - f(lr) * b, [*after, b]
+
+
+def rmsprop_centered(w: Array, g: Array, state: States, t: int, **hyperparameters: float) -> tuple[Array, States]:
+    """Reference of the centered rule."""
+    return rmsprop(w, g, state, t, centered=True, **hyperparameters)
+
+
+def floors(count: int, dtype: np.dtype[Any], *, alpha: float, eps: float, **_: float) -> list[float]:
+    """Return the floor of each state array: the running square, and those that nothing is divided by."""
+    return [floor_of_squares(dtype, 1 - alpha, eps), *[float(np.finfo(dtype).tiny)] * (count - 1)]
 
 
 class RMSprop(Optimizer):
@@ -66,13 +111,35 @@ class RMSprop(Optimizer):
         0. Keras and TensorFlow have ``eps`` inside the root, and the learning rate inside the buffer.
     """
 
-    _rules = ("rmsprop", "rmsprop_momentum", "rmsprop_centered", "rmsprop_centered_momentum")
-    _hyperparameters: ClassVar = {
-        "alpha": Number(Range(high=1.0, closed=True)),
-        "eps": RATE,
-        "momentum": RATE,
-        "centered": FLAG,
-    }
+    _declaration = Declaration(
+        rules={
+            "rmsprop": rmsprop,
+            "rmsprop_momentum": rmsprop,
+            "rmsprop_centered": rmsprop_centered,
+            "rmsprop_centered_momentum": rmsprop_centered,
+        },
+        hyperparameters={"alpha": Number(SHARE), "eps": RATE, "momentum": RATE, "centered": FLAG},
+        in_torch="RMSprop",
+        floors=floors,
+        formula="s ← αs + (1−α)g²; a ← √s + ε; θ ← θ − ηg/a; with `centered` ḡ ← αḡ + (1−α)g and a ← √(s − ḡ²) + ε; "
+        "with momentum b ← μb + g/a and θ ← θ − ηb",
+        state="`square_avg` (s), with `centered` `grad_avg` (ḡ), with momentum `momentum_buffer` (b)",
+        source="Tieleman & Hinton 2012; centered: Graves 2013",
+        differences="PyTorch: NaN where rounding makes s − ḡ² negative, here 0. Keras: ε inside the root, η inside the "
+        "buffer.",
+        cases=(
+            ("rmsprop", {}),
+            ("rmsprop", {"lr": 0.1, "alpha": 0.3, "eps": 0.0, "weight_decay": 0.1, "maximize": True}),
+            ("rmsprop", {"lr": 0.1, "alpha": 1.0}),
+            ("rmsprop_momentum", {"lr": 0.1, "momentum": 0.9}),
+            ("rmsprop_centered", {"lr": 0.1, "centered": True, "weight_decay": 0.1}),
+            ("rmsprop_centered_momentum", {"lr": 0.1, "centered": True, "momentum": 0.5, "alpha": 0.5}),
+        ),
+        benchmarks={
+            "RMSprop": {"alpha": 0.99, "eps": 1e-8},
+            "RMSprop centered": {"alpha": 0.99, "eps": 1e-8, "momentum": 0.9, "centered": True},
+        },
+    )
 
     def __init__(
         self,

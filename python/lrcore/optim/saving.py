@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from lrcore.optim.declaration import Declaration
     from lrcore.optim.reports import Place
     from lrcore.optim.state_dict import LoadReport, StateDict
 
@@ -30,7 +31,7 @@ class Savable(Readable):
     """An optimizer as it is saved: as a state dict, in a checkpoint, in a pickle."""
 
     if TYPE_CHECKING:
-        _rules: ClassVar[tuple[str, ...]]
+        _declaration: ClassVar[Declaration]
         _defaults: dict[str, Any]
         _began_grouped: bool
         _grouped: bool
@@ -104,8 +105,8 @@ class Savable(Readable):
         Without a choice of schedules it warns the caller of the caller where saved ones replace others.
         """
         weights = dict(zip(self._names, self._stepper.weights(), strict=True))
-        states = [RULES[rule][1] for rule in (self._rules if strict else RULES)]
-        own = {name for rule in self._rules for name in RULES[rule][1]}
+        states = [RULES[rule][1] for rule in (self._declaration.rules if strict else RULES)]
+        own = {name for rule in self._declaration.rules for name in RULES[rule][1]}
         loaded = state_dicts.match(state_dict, self._snapshot(), weights, states, own, strict=strict, unread=unread)
         groups, replaced = choose_schedules(loaded.groups, self._groups, schedules)
         if replaced:

@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
+from lrcore.optim.declaration import Declaration
 from lrcore.optim.hyperparameter import FLAG, RATE
 from lrcore.optim.optimizer import Optimizer
+from lrcore.schedules import Linear
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from lrcore.optim.options import Options
+    from lrcore.optim.reference import Array, States
     from lrcore.schedules import Schedule
+
+
+def sgd(w: Array, g: Array, state: States, t: int, *, lr: float) -> tuple[Array, States]:
+    """Reference of the rule without momentum."""
+    return w - w.dtype.type(lr) * g, state
+
+
+def sgd_momentum(
+    w: Array, g: Array, state: States, t: int, *, lr: float, momentum: float, dampening: float, nesterov: bool = False
+) -> tuple[Array, States]:
+    """Reference of the rule with momentum."""
+    f = w.dtype.type
+    (b,) = state
+    b = g if t == 1 else f(momentum) * b + f(1 - dampening) * g
+    direction = g + f(momentum) * b if nesterov else b
+    return w - f(lr) * direction, [b]
+
+
+def sgd_nesterov(w: Array, g: Array, state: States, t: int, **hyperparameters: float) -> tuple[Array, States]:
+    """Reference of the rule with Nesterov momentum."""
+    return sgd_momentum(w, g, state, t, nesterov=True, **hyperparameters)
 
 
 class SGD(Optimizer):
@@ -64,8 +88,29 @@ class SGD(Optimizer):
         acts on past gradients late. A momentum that is a schedule keeps its buffer even where it is 0.
     """
 
-    _rules = ("sgd", "sgd_momentum", "sgd_nesterov")
-    _hyperparameters: ClassVar = {"momentum": RATE, "dampening": RATE, "nesterov": FLAG}
+    _declaration = Declaration(
+        rules={"sgd": sgd, "sgd_momentum": sgd_momentum, "sgd_nesterov": sgd_nesterov},
+        hyperparameters={"momentum": RATE, "dampening": RATE, "nesterov": FLAG},
+        is_adaptive=False,
+        in_torch="SGD",
+        formula="θ ← θ − ηg; with momentum b ← μb + (1−τ)g, at the first step b ← g, and θ ← θ − ηb; with `nesterov` "
+        "θ ← θ − η(g + μb)",
+        state="`momentum_buffer` (b), only with momentum",
+        source="Sutskever et al. 2013",
+        differences="PyTorch: none in the formula. Keras keeps η inside the buffer, so a change of it acts late.",
+        cases=(
+            ("sgd", {}),
+            ("sgd", {"lr": 0.1, "weight_decay": 0.01}),
+            ("sgd", {"lr": 0.1, "maximize": True, "weight_decay": 0.5}),
+            ("sgd", {"lr": 0.0}),
+            ("sgd_momentum", {"lr": 0.1, "momentum": 0.9}),
+            ("sgd_momentum", {"lr": 0.1, "momentum": 0.5, "dampening": 0.3, "weight_decay": 0.1}),
+            ("sgd_momentum", {"lr": 0.1, "momentum": 0.9, "dampening": 1.0, "maximize": True}),
+            ("sgd_momentum", {"lr": 0.1, "momentum": Linear(0.0, 0.9, steps=3)}),
+            ("sgd_nesterov", {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}),
+        ),
+        benchmarks={"SGD": {}, "SGD momentum": {"momentum": 0.9}},
+    )
 
     def __init__(
         self,
