@@ -1,4 +1,4 @@
-"""Documents tell the truth: their Python runs, and their links lead somewhere."""
+"""The Python code blocks of the documents run, and their links are valid."""
 
 import re
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Block:
         return f"{self.document.relative_to(ROOT)}:{self.line}"
 
     def compiled(self):
-        """The code, at the lines that it has in the document."""
+        """The code, with the line numbers of the document."""
         return compile("\n" * self.line + self.code, self.document, "exec")
 
 
@@ -43,14 +43,14 @@ BLOCKS = [block for document in DOCUMENTS for block in blocks_of(document)]
 
 
 def anchors_of(document):
-    """The anchors of a document's headings, as GitHub makes them."""
+    """The anchors of a document's headings, as GitHub generates them."""
     text = FENCE.sub("", document.read_text(encoding="utf-8"))
     titles = (heading["title"].lower() for heading in HEADING.finditer(text))
     return {re.sub(r"[^\w\- ]", "", title).strip().replace(" ", "-") for title in titles}
 
 
 def broken_links(document):
-    """The relative links of a document that lead nowhere."""
+    """The relative links of a document whose file or heading does not exist."""
     text = FENCE.sub("", document.read_text(encoding="utf-8"))
     for target in (link["target"] for link in LINK.finditer(text)):
         if re.match(r"[a-z]+:", target):
@@ -73,12 +73,12 @@ def test_a_fragment_of_python_compiles(block):
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
-def test_a_block_says_what_it_holds(block):
+def test_a_block_declares_a_known_language(block):
     assert block.language in LANGUAGES
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.relative_to(ROOT)))
-def test_links_lead_to_files_and_headings_that_exist(document):
+def test_links_point_to_existing_files_and_headings(document):
     assert list(broken_links(document)) == []
 
 

@@ -1,4 +1,4 @@
-"""What the extension module says of itself to the interpreter."""
+"""What the extension module declares to the interpreter."""
 
 import ctypes
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 from lrcore import _lrcore
 
 SOURCES = Path(__file__).parent.parent / "src"
-# Of CPython's headers, from 3.13 on.
+# From CPython's headers, 3.13 and later.
 PY_MOD_GIL, PY_MOD_GIL_USED = 4, 0
 
 
@@ -37,10 +37,10 @@ def slots():
 
 
 def test_the_module_needs_the_gil():
-    """Without a slot, as in a build for older interpreters, an interpreter without a GIL turns it on, too."""
+    """A free-threaded interpreter also enables the GIL if the slot is missing, as in builds for older versions."""
     assert slots().get(PY_MOD_GIL, PY_MOD_GIL_USED) == PY_MOD_GIL_USED
     assert not hasattr(sys, "_is_gil_enabled") or sys._is_gil_enabled()
 
 
-def test_a_build_for_newer_interpreters_says_so():
+def test_a_build_for_newer_interpreters_declares_that_it_needs_the_gil():
     assert "#[pyo3::pymodule(gil_used = true)]" in (SOURCES / "lib.rs").read_text(encoding="utf-8")

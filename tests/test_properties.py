@@ -1,4 +1,4 @@
-"""What holds for every optimizer, whatever its parameters, gradients and hyperparameters."""
+"""Properties of every optimizer, for random parameters, gradients and hyperparameters."""
 
 import copy
 
@@ -25,7 +25,7 @@ shapes = arrays_of.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=6)
 
 @st.composite
 def arrays(draw):
-    """An array in some layout, as a view of memory that is not all its own."""
+    """An array in a random layout, as a view of a larger buffer."""
     dtype = draw(st.sampled_from([np.float32, np.float64]))
     shape = draw(shapes)
     steps = [draw(st.sampled_from([1, 1, 1, 2, -1, -3])) for _ in shape]
@@ -58,7 +58,7 @@ OPTIONS = {
 
 @st.composite
 def hyperparameters(draw):
-    """An optimizer and arguments in their ranges; any number may be a schedule."""
+    """An optimizer class and valid arguments; any number may be a schedule."""
     optimizer = draw(st.sampled_from(OPTIMIZERS))
     arguments = {}
     for key, default in optimizer(np.zeros(1)).param_groups[0].hyperparameters.items():
@@ -79,7 +79,7 @@ def hyperparameters(draw):
 
 
 def gradients_like(draw, structure):
-    """Gradients of a structure: some parameters and parts have none."""
+    """Gradients for a structure; some are None, also for whole containers."""
     if draw(st.integers(0, 5)) == 0:
         return None
     if isinstance(structure, np.ndarray):
@@ -92,7 +92,7 @@ def gradients_like(draw, structure):
 
 
 def make(optimizer, params, arguments):
-    """The optimizer, or None where the structure is refused: it is empty, or two names are one."""
+    """The optimizer, or None if the structure is refused because it is empty or a name occurs twice."""
     try:
         return optimizer(params, **arguments)
     except ValueError as error:
@@ -101,8 +101,8 @@ def make(optimizer, params, arguments):
 
 
 @given(structures, hyperparameters(), st.data())
-def test_any_structure_moves_as_its_arrays_one_by_one(params, choice, data):
-    """In any structure, layout and order of memory, with any gradients missing."""
+def test_a_structure_is_updated_like_its_arrays_one_by_one(params, choice, data):
+    """For any structure, layout and memory order, with any gradients missing."""
     optimizer, arguments = choice
     alone = [np.array(array, order="C") for array in leaves(params)]
     opt = make(optimizer, params, arguments)
@@ -127,8 +127,8 @@ def leaves_or_none(params, grads):
     return [leaf for key, entry in entries for leaf in leaves_or_none(entry, None if grads is None else grads[key])]
 
 
-def spoilt(draw, grads):
-    """The gradients with one thing wrong, or None if there is nothing to be wrong."""
+def with_one_error(draw, grads):
+    """The gradients with one error, or None if there is no place for one."""
     if isinstance(grads, np.ndarray):
         return draw(st.sampled_from([
             grads.astype(np.float16), np.zeros((*grads.shape, 2), grads.dtype), "grad", [grads], {"w": grads}, object(),
@@ -137,18 +137,18 @@ def spoilt(draw, grads):
         if draw(st.booleans()) or not grads:
             return {**grads, "no such key": None}
         key = draw(st.sampled_from(list(grads)))
-        entry = spoilt(draw, grads[key])
+        entry = with_one_error(draw, grads[key])
         others = {other: value for other, value in grads.items() if other != key}
         return others if entry is None else {**others, key: entry}
     if isinstance(grads, list):
         i = draw(st.integers(0, len(grads)))
-        entry = spoilt(draw, grads[i]) if i < len(grads) else None
+        entry = with_one_error(draw, grads[i]) if i < len(grads) else None
         return [*grads, None] if entry is None else [*grads[:i], entry, *grads[i + 1 :]]
     return None
 
 
 @given(structures, hyperparameters(), st.data())
-def test_gradients_with_one_thing_wrong_change_nothing(params, choice, data):
+def test_gradients_with_one_error_change_nothing(params, choice, data):
     optimizer, arguments = choice
     opt = make(optimizer, params, arguments)
     if opt is None:
@@ -157,7 +157,7 @@ def test_gradients_with_one_thing_wrong_change_nothing(params, choice, data):
     for _ in range(data.draw(st.integers(0, 1))):
         if grads is not None:
             opt.step(grads)
-    wrong = spoilt(data.draw, grads)
+    wrong = with_one_error(data.draw, grads)
     if wrong is None:
         return
     before = snapshot(opt, *leaves(params))
@@ -167,7 +167,7 @@ def test_gradients_with_one_thing_wrong_change_nothing(params, choice, data):
 
 
 @given(structures, hyperparameters(), st.data())
-def test_a_saved_optimizer_goes_on_as_if_it_had_not_been(params, choice, data):
+def test_a_copied_or_loaded_optimizer_continues_with_the_same_bits(params, choice, data):
     optimizer, arguments = choice
     opt = make(optimizer, params, arguments)
     if opt is None:
@@ -186,7 +186,7 @@ def test_a_saved_optimizer_goes_on_as_if_it_had_not_been(params, choice, data):
 
 
 @given(st.data())
-def test_any_bits_of_weight_and_gradient_are_taken_and_give_the_same_at_every_level(data):
+def test_any_bits_of_weight_and_gradient_are_accepted_and_give_the_same_result_at_every_level(data):
     """Subnormals, infinities and NaN included."""
     optimizer, arguments = data.draw(hyperparameters())
     dtype = data.draw(st.sampled_from([np.float32, np.float64]))

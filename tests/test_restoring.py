@@ -1,4 +1,4 @@
-"""Things are put back whatever one of them raises, and whenever Ctrl-C is pressed."""
+"""Everything is restored, whatever one restore raises and whenever Ctrl-C is pressed."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from lrcore._restoring import put_back
 
 
 def failing(*errors, then=lambda: None):
-    """Raises these, one each time it is called, and is done after them."""
+    """A restore that raises these errors, one per call, and then succeeds."""
     left = list(errors)
 
     def restore():
@@ -17,7 +17,7 @@ def failing(*errors, then=lambda: None):
     return restore
 
 
-def test_what_one_thing_says_does_not_keep_others_from_being_put_back():
+def test_an_error_of_one_restore_does_not_prevent_the_others():
     done = []
     restores = [lambda: done.append(1), failing(ValueError("no")), lambda: done.append(2), failing(OSError("first"))]
     with pytest.raises(OSError, match="first") as caught:
@@ -27,7 +27,7 @@ def test_what_one_thing_says_does_not_keep_others_from_being_put_back():
 
 
 @pytest.mark.parametrize("times", [1, 3])
-def test_an_interrupt_is_raised_when_all_is_put_back(times):
+def test_an_interrupt_is_raised_after_everything_is_restored(times):
     done = []
     interrupted = failing(*[KeyboardInterrupt() for _ in range(times)], then=lambda: done.append("interrupted"))
     with pytest.raises(KeyboardInterrupt):
@@ -35,7 +35,7 @@ def test_an_interrupt_is_raised_when_all_is_put_back(times):
     assert done == ["first", "interrupted", "last"]
 
 
-def test_what_is_interrupted_is_put_back_although_another_thing_fails_after_it():
+def test_an_interrupted_restore_is_repeated_although_another_one_fails_after_it():
     done = []
     interrupted = failing(KeyboardInterrupt(), then=lambda: done.append("interrupted"))
     with pytest.raises(KeyboardInterrupt) as caught:

@@ -1,8 +1,8 @@
-"""Runs every campaign for its share of the time, and prints a table of what was tried and what failed.
+"""Runs every campaign for its share of the time, and prints a table of trials and failures.
 
 ``python -m soak MINUTES [--asan FOLDER]``: campaigns that look for memory errors use the extension in FOLDER, which is
-built with AddressSanitizer. Logs are in ``target/soak``; the last ``seed N`` of a log repeats its last trial:
-``python -m soak.<campaign> 0 N``.
+built with AddressSanitizer. Logs are in ``target/soak``. To repeat the last trial of a log, pass the N of its last
+``seed N``: ``python -m soak.<campaign> 0 N``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LOGS = Path("target/soak")
 
 
 class Campaign(NamedTuple):
-    """A module of this package, what it tries, its share of the time, and what it needs."""
+    """A module of this package: what it tries, its share of the time, and the package it requires."""
 
     name: str
     tries: str
@@ -31,17 +31,17 @@ class Campaign(NamedTuple):
 
 
 CAMPAIGNS = [
-    Campaign("arrays", "operations on NumPy arrays beside a twin", 0.25, sanitized=True),
-    Campaign("tensors", "operations on PyTorch's tensors beside a twin", 0.25, sanitized=True, needs="torch"),
+    Campaign("arrays", "operations on NumPy arrays, checked against a copy", 0.25, sanitized=True),
+    Campaign("tensors", "operations on PyTorch tensors, checked against a copy", 0.25, sanitized=True, needs="torch"),
     Campaign("checkpoints", "damaged and crafted checkpoints", 0.15),
     Campaign("interrupts", "operations interrupted by Ctrl-C", 0.15),
-    Campaign("kills", "kills of a process that saves", 0.1),
-    Campaign("exits", "daemon threads in a step at exit", 0.1),
+    Campaign("kills", "kills of a process while it saves", 0.1),
+    Campaign("exits", "daemon threads inside a step at exit", 0.1),
 ]
 
 
 class Outcome(NamedTuple):
-    """What a campaign reported."""
+    """The result of a campaign."""
 
     campaign: Campaign
     seconds: float
@@ -56,7 +56,7 @@ def environment(campaign: Campaign, asan: Path | None) -> dict[str, str]:
         runtime = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)  # noqa: S607
         env |= {
             "LD_PRELOAD": runtime.stdout.strip(),
-            # Python's arenas would hide a use after free; what Python keeps until exit is no leak of ours.
+            # Python's arenas would hide a use after free. Memory that Python holds until exit is not a leak of lrcore.
             "PYTHONMALLOC": "malloc",
             "ASAN_OPTIONS": "detect_leaks=0",
             "PYTHONPATH": os.pathsep.join([str(asan), env.get("PYTHONPATH", "")]),
@@ -86,23 +86,23 @@ def run(campaign: Campaign, seconds: float, seed: int, asan: Path | None) -> Out
             return Outcome(campaign, time.monotonic() - begin, "", f"hangs, see {log}")
     took = time.monotonic() - begin
     try:
-        told = json.loads(done.stdout.splitlines()[-1])
+        report = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
         return Outcome(campaign, took, "", f"ended with {done.returncode}, see {log}")
-    return Outcome(campaign, took, f"{told['operations']:,} in {told['trials']:,} trials", told["failure"])
+    return Outcome(campaign, took, f"{report['operations']:,} in {report['trials']:,} trials", report["failure"])
 
 
 def main() -> int:
     """Run all campaigns; return the exit code."""
     parser = argparse.ArgumentParser(prog="soak", description=__doc__.splitlines()[0])
-    parser.add_argument("minutes", type=float, nargs="?", default=10.0, help="for all campaigns together")
+    parser.add_argument("minutes", type=float, nargs="?", default=10.0, help="total time for all campaigns")
     parser.add_argument("--asan", type=Path, help="a folder with the package built with AddressSanitizer")
-    parser.add_argument("--seed", type=int, help="of the first trial of each campaign; by default another each time")
-    parser.add_argument("--only", help="names of campaigns, joined by commas")
+    parser.add_argument("--seed", type=int, help="of the first trial of each campaign; by default the current time")
+    parser.add_argument("--only", help="comma-separated names of campaigns")
     given = parser.parse_args()
     chosen = [one for one in CAMPAIGNS if given.only is None or one.name in given.only.split(",")]
     if not chosen or given.minutes <= 0:
-        parser.error(f"minutes must be above 0, and --only some of {', '.join(one.name for one in CAMPAIGNS)}")
+        parser.error(f"minutes must be above 0, --only names of {', '.join(one.name for one in CAMPAIGNS)}")
     seed = int(time.time()) if given.seed is None else given.seed
     LOGS.mkdir(parents=True, exist_ok=True)
     share = given.minutes * 60 / sum(one.share for one in chosen)

@@ -1,8 +1,8 @@
-"""Sequences of everything that can be done with an optimizer of NumPy arrays, each beside a twin.
+"""Random sequences of operations on an optimizer of NumPy arrays, each compared with a twin.
 
-The twin is a deep copy that is made before each operation, so it knows nothing of steps before: no plan that it could
-reuse, no address that it could remember. After the operation both must hold the same bits, or both have raised the
-same error and changed nothing.
+The twin is a deep copy made before each operation, so it has no state from earlier steps: no step plan to reuse and no
+remembered addresses. After the operation both must hold the same bits, or both must have raised the same error without
+changing anything.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CLASSES = [lrcore.SGD, lrcore.Adam, lrcore.AdamW, lrcore.RMSprop, lrcore.Adagrad
 
 
 class RefusedError(Exception):
-    """An operation that both optimizers refused with the same words."""
+    """An operation that both optimizers refused with the same message."""
 
 
 def array(rng: random.Random, shape: tuple[int, ...], dtype: type) -> np.ndarray:
@@ -73,13 +73,13 @@ def weights(opt: lrcore.Optimizer) -> dict[str, np.ndarray]:
 
 
 def holder(opt: lrcore.Optimizer, name: str) -> dict[str, np.ndarray]:
-    """Return the mapping that has a parameter."""
+    """Return the mapping that holds a parameter."""
     groups = [opt.params] if isinstance(opt.params, dict) else [group["params"] for group in opt.params]
     return next(group for group in groups if name in group)
 
 
 def everything(opt: lrcore.Optimizer) -> list[tuple]:
-    """Return all bits that an optimizer holds."""
+    """Return all bits of an optimizer."""
     found = [("steps", opt.steps), ("skipped", opt.skipped)]
     found += [(name, value.shape, value.tobytes()) for name, value in sorted(weights(opt).items())]
     found += [(name, key, value.tobytes()) for name, state in sorted(opt.state.items()) for key, value in state.items()]
@@ -87,7 +87,7 @@ def everything(opt: lrcore.Optimizer) -> list[tuple]:
 
 
 def gradients(rng: random.Random, opt: lrcore.Optimizer) -> dict[str, np.ndarray | None]:
-    """Return gradients, some of them missing or not finite."""
+    """Return gradients, some of them missing, non-finite or invalid."""
     grads: dict[str, np.ndarray | None] = {}
     for name, weight in weights(opt).items():
         grads[name] = None if rng.random() < 0.1 else array(rng, weight.shape, weight.dtype.type)
@@ -100,13 +100,13 @@ def gradients(rng: random.Random, opt: lrcore.Optimizer) -> dict[str, np.ndarray
 
 
 def step(rng: random.Random, both: list[lrcore.Optimizer]) -> None:
-    """Take a step with the same gradients."""
+    """Step both with the same gradients."""
     grads, scale = gradients(rng, both[0]), rng.choice([1.0, 1.0, 2.0])
     same(both, lambda opt: opt.step(copy.deepcopy(grads), grad_scale=scale)[:3])
 
 
 def accumulate(rng: random.Random, both: list[lrcore.Optimizer]) -> None:
-    """Add micro-batches, and take a step with their mean."""
+    """Accumulate micro-batches, and step with their mean."""
     batches = [gradients(rng, both[0]) for _ in range(rng.randint(1, 3))]
     for grads in batches:
         same(both, lambda opt, grads=grads: opt.accumulate(copy.deepcopy(grads)))
@@ -114,7 +114,7 @@ def accumulate(rng: random.Random, both: list[lrcore.Optimizer]) -> None:
 
 
 def edit(rng: random.Random, both: list[lrcore.Optimizer]) -> None:
-    """Change a hyperparameter of a group, to a value that may be wrong."""
+    """Change a hyperparameter of a group, to a value that may be invalid."""
     group = rng.randrange(len(both[0].param_groups))
     known = both[0].param_groups[group]
     name = rng.choice([one for one in known if one not in ("params", "name")])
@@ -134,7 +134,7 @@ def edit(rng: random.Random, both: list[lrcore.Optimizer]) -> None:
 
 
 def replace(rng: random.Random, both: list[lrcore.Optimizer]) -> None:
-    """Put another array in the place of a parameter: a copy, a view, or one that was resized where it lies."""
+    """Replace a parameter by another array: a copy, a view, or an array resized in place."""
     name, how = rng.choice(list(weights(both[0]))), rng.choice(["copy", "view", "resize", "read-only", "free"])
     for opt in both:
         params = holder(opt, name)
@@ -163,18 +163,18 @@ def replace(rng: random.Random, both: list[lrcore.Optimizer]) -> None:
 
 
 def averages(rng: random.Random, both: list[lrcore.Optimizer]) -> None:
-    """Look at the weights while averages are in their place."""
+    """Read the weights while averages are swapped in."""
     del rng
 
-    def look(opt: lrcore.Optimizer) -> list[bytes]:
+    def read(opt: lrcore.Optimizer) -> list[bytes]:
         with opt.averaged():
             return [value.tobytes() for value in weights(opt).values()]
 
-    same(both, look)
+    same(both, read)
 
 
 def go_on(rng: random.Random, both: list[lrcore.Optimizer]) -> None:
-    """Save the first optimizer and go on from what was saved."""
+    """Save the first optimizer and resume from the saved state."""
     opt, how = both[0], rng.choice(["state dict", "pickle", "deepcopy", "file"])
     if how == "state dict":
         opt.load_state_dict(opt.state_dict())
@@ -202,14 +202,14 @@ def grow(rng: random.Random, both: list[lrcore.Optimizer]) -> None:
 
 
 def machine(rng: random.Random, both: list[lrcore.Optimizer]) -> None:
-    """Change what a step runs on."""
+    """Change the number of threads and the SIMD level."""
     del both
     lrcore.set_num_threads(rng.randint(1, 3))
     lrcore.set_simd_level(rng.choice(lrcore.simd_levels()))
 
 
 def thread(rng: random.Random, both: list[lrcore.Optimizer]) -> None:
-    """Take a step in another thread while this one allocates and frees memory."""
+    """Run a step in another thread while this one allocates and frees memory."""
     raised: list[BaseException] = []
 
     def work() -> None:
@@ -228,18 +228,18 @@ def thread(rng: random.Random, both: list[lrcore.Optimizer]) -> None:
 
 
 def same(both: list[lrcore.Optimizer], act) -> None:
-    """Do one thing with both; they must give the same, or raise the same and stay as they were."""
+    """Apply an action to both; they must return the same, or raise the same error and stay unchanged."""
     before = everything(both[0])
-    told = []
+    outcomes = []
     for opt in both:
         try:
-            told.append((None, repr(act(opt))))
+            outcomes.append((None, repr(act(opt))))
         except (TypeError, ValueError, RuntimeError, FloatingPointError) as error:
-            told.append((type(error), str(error)))
-    assert told[0] == told[1], f"the optimizer and its twin disagree: {told}"
-    if told[0][0] is not None:
-        if told[0][0] is not FloatingPointError:
-            assert everything(both[0]) == before, f"changed something and raised {told[0]}"
+            outcomes.append((type(error), str(error)))
+    assert outcomes[0] == outcomes[1], f"the optimizer and its twin disagree: {outcomes}"
+    if outcomes[0][0] is not None:
+        if outcomes[0][0] is not FloatingPointError:
+            assert everything(both[0]) == before, f"changed something and raised {outcomes[0]}"
         raise RefusedError
 
 
@@ -247,7 +247,7 @@ ACTIONS = [*[step] * 12, *[accumulate] * 3, *[edit] * 4, *[replace] * 4, average
 
 
 def trial(seed: int) -> int:
-    """Take a sequence of operations; return how many."""
+    """Run a random sequence of operations; return their number."""
     rng = random.Random(seed)  # noqa: S311
     opt = make(rng)
     with np.errstate(all="ignore"):
@@ -257,7 +257,7 @@ def trial(seed: int) -> int:
             try:
                 action(rng, both)
             except RefusedError:
-                # Micro-batches of which one was refused wait; they are dropped.
+                # If one micro-batch was refused, the others are still pending; drop them.
                 if action is accumulate:
                     for one in both:
                         one.load_state_dict({**one.state_dict(), "accumulated": None})

@@ -1,4 +1,4 @@
-"""What every campaign is: trials with seeds, until the time is over or one of them fails."""
+"""The loop of every campaign: trials with successive seeds, until the time is over or a trial fails."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 def main(trial: Callable[[int], int]) -> None:
-    """Run trials with successive seeds and print one line of JSON: how many, how many operations, what failed.
+    """Run trials with successive seeds; print the counts of trials and operations and the failure as one line of JSON.
 
-    Called as ``python -m soak.<campaign> SECONDS [SEED]``. A trial takes its seed and returns how many operations it
-    tried; it raises if something is wrong. A seed repeats its trial.
+    Called as ``python -m soak.<campaign> SECONDS [SEED]``. A trial takes a seed and returns its number of
+    operations; it raises on a failure. The same seed repeats the same trial.
     """
     seconds, seed = float(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0
     end = time.monotonic() + seconds
     trials = operations = 0
     failure = None
     while trials == 0 or time.monotonic() < end:
-        # A crash leaves the seed in the log.
+        # After a crash the seed is in the log.
         print(f"seed {seed + trials}", file=sys.stderr, flush=True)
         try:
             operations += trial(seed + trials)

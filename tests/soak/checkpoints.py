@@ -1,8 +1,8 @@
-"""Damaged and crafted checkpoints are given to save, load and latest.
+"""Calls save, load and latest on damaged and crafted checkpoints.
 
-Each file is a checkpoint that was changed: some bytes of it, its length, or a value in its header or in its description
-that becomes one of another kind or size. Most of these have the right checksum again, to reach what is behind it.
-Allowed are success, and an error that says what is wrong and changes nothing; each in bounded time and memory.
+Each file is a checkpoint with a change: in some bytes, in its length, or in a value of its header or description, which
+gets another type or size. Most changed files get a valid checksum again, to test the checks after it. Each call must
+succeed, or raise a clear error without changing anything, in bounded time and memory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from support.snapshot import snapshot
 
 FILES = 20
 SECONDS_FOR_A_FILE = 20
-MEMORY = 1 << 30  # bytes beyond what the process has
+MEMORY = 1 << 30  # bytes beyond those that the process already uses
 ALLOWED = (ValueError, TypeError, OSError)
 
 
@@ -49,8 +49,8 @@ EVIL = [
 
 def make() -> lrcore.AdamW:
     params = {"w": np.linspace(-1, 1, 6), "b": np.ones((2, 3), np.float32)}
-    rate = lrcore.schedules.Cosine(0.1, steps=30).warmup(5) * lrcore.schedules.ReduceOnPlateau()
-    opt = lrcore.AdamW(params, lr=rate, average=lrcore.EMA(0.9), noise_scale=lrcore.NoiseScale(batch=2))
+    lr = lrcore.schedules.Cosine(0.1, steps=30).warmup(5) * lrcore.schedules.ReduceOnPlateau()
+    opt = lrcore.AdamW(params, lr=lr, average=lrcore.EMA(0.9), noise_scale=lrcore.NoiseScale(batch=2))
     grads = {name: np.full_like(array, 0.5) for name, array in params.items()}
     for _ in range(2):
         opt.accumulate(grads)
@@ -62,7 +62,7 @@ def make() -> lrcore.AdamW:
 
 
 def places(value: object, depth: int = 100) -> list[tuple[object, object]]:
-    """Every part of a value down to a depth, as what it is in and its key there."""
+    """Every part of a value down to a depth, as a pair of its container and its key there."""
     if depth == 0:
         return []
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -98,7 +98,7 @@ def joined(header: dict[str, object], data: bytes) -> bytes:
 
 
 def with_checksum(header: dict[str, object], data: bytes) -> None:
-    """Set the checksum that a reader computes of these arrays and this description, if it computes one."""
+    """Set the checksum that a reader computes for these arrays and this description, if it gets that far."""
     try:
         arrays = sorted((name, entry) for name, entry in header.items() if name != "__metadata__")
         described = [[name, entry["dtype"], entry["shape"]] for name, entry in arrays]
@@ -111,7 +111,7 @@ def with_checksum(header: dict[str, object], data: bytes) -> None:
 
 
 def changed(content: bytes, rng: random.Random) -> tuple[str, bytes]:
-    """Return how a file was changed, and the file."""
+    """Return the kind of change, and the changed file."""
     kind = rng.choice(["bytes", "length", "header", "description", "description", "description"])
     if kind == "bytes":
         damaged = bytearray(content)
@@ -132,7 +132,7 @@ def changed(content: bytes, rng: random.Random) -> tuple[str, bytes]:
 
 @contextmanager
 def limits():
-    """Bound the memory of the process, and let an alarm raise a TimeoutError, where the system has that."""
+    """Limit the memory of the process, and make an alarm raise an error, where the system supports it."""
     try:
         import resource
     except ImportError:
@@ -155,7 +155,7 @@ def limits():
 
 
 def tried(action, *given) -> str:
-    """Return how an action ended; what is neither success nor an allowed error is raised."""
+    """Return how an action ended: ``"success"`` or the name of an allowed error. Other errors are raised."""
     if hasattr(signal, "alarm"):
         signal.alarm(SECONDS_FOR_A_FILE)
     try:
@@ -166,7 +166,7 @@ def tried(action, *given) -> str:
 
 
 def trial(seed: int) -> int:
-    """Try some files; return how many."""
+    """Try some files; return their number."""
     rng = random.Random(seed)  # noqa: S311
     opt, table = make(), [0.5 + i for i in range(100)]
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), limits():
@@ -179,7 +179,7 @@ def trial(seed: int) -> int:
             file.write_bytes(damaged)
             try:
                 if tried(lrcore.load, file, opt) == "success":
-                    opt = make()  # whatever was in the file
+                    opt = make()  # the file may have set any values
                 else:
                     assert snapshot(opt, *opt.params.values()) == before, "an error changed something"
                 tried(lrcore.latest, folder)
@@ -188,7 +188,7 @@ def trial(seed: int) -> int:
             except BaseException:
                 kept = Path(tempfile.gettempdir()) / f"lrcore-soak-{seed}.safetensors"
                 kept.write_bytes(damaged)
-                print(f"seed {seed}: {kind} were changed, and the file is {kept}", file=sys.stderr)
+                print(f"seed {seed}: change of {kind}; the file is {kept}", file=sys.stderr)
                 raise
     return FILES
 

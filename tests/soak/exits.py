@@ -1,4 +1,4 @@
-"""Interpreters end while daemon threads of theirs take steps; see ``tools/exits.py``."""
+"""Interpreter shutdown while daemon threads run steps; see ``tools/exits.py``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EXITS = load(Path(__file__).parents[2] / "tools" / "exits.py")
 
 
 def trial(seed: int) -> int:
-    """End one interpreter."""
+    """Run one interpreter until its shutdown."""
     fault = EXITS.trial(sys.executable, KINDS, random.Random(seed))  # noqa: S311
     assert fault is None, fault
     return 1

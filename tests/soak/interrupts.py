@@ -1,7 +1,7 @@
-"""Ctrl-C at any moment: an operation has then happened or it has not, and nothing is left behind.
+"""Ctrl-C at random moments: the interrupted operation has happened completely or not at all.
 
-A timer interrupts a run at random times. The state after each interrupt must be that of an undisturbed run, at the
-number of steps that the optimizer says.
+A timer interrupts a run at random times. After each interrupt the state must equal that of an undisturbed run at the
+optimizer's number of steps.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def make() -> tuple[dict[str, np.ndarray], lrcore.Optimizer]:
 
 
 def gradients(step: int) -> dict[str, np.ndarray]:
-    """Return the gradients of a step, the same whenever it is taken."""
+    """Return the gradients of a step, a function of the step number only."""
     value = (step * 37 % 101) / 50 - 1
     return {"w": np.full(SHAPE, value, np.float32), "b": np.full(7, -value)}
 
@@ -41,14 +41,14 @@ def everything(params: dict[str, np.ndarray], opt: lrcore.Optimizer) -> list[byt
 
 
 class Twin:
-    """The undisturbed run, as far as it was asked for."""
+    """The undisturbed run, computed on demand."""
 
     def __init__(self) -> None:
         self.params, self.opt = make()
         self.seen = {0: everything(self.params, self.opt)}
 
     def at(self, steps: int) -> list[bytes]:
-        """Return the bits after so many steps."""
+        """Return the bits after ``steps`` steps."""
         while self.opt.steps < steps:
             self.opt.step(gradients(self.opt.steps))
             self.seen[self.opt.steps] = everything(self.params, self.opt)
@@ -60,12 +60,12 @@ class Interrupted(KeyboardInterrupt):
 
 
 def interrupt(*_: object) -> None:
-    """Stand for Ctrl-C."""
+    """Raise the interrupt, in place of Ctrl-C."""
     raise Interrupted
 
 
 def work(rng: random.Random, params: dict[str, np.ndarray], opt: lrcore.Optimizer, folder: Path) -> None:
-    """Do something that may be interrupted."""
+    """Run one random operation, which may be interrupted."""
     what = rng.choice(["step", "step", "averaged", "save", "load", "load_state_dict", "accumulate"])
     if what == "step":
         opt.step(gradients(opt.steps))
@@ -84,9 +84,9 @@ def work(rng: random.Random, params: dict[str, np.ndarray], opt: lrcore.Optimize
 
 
 def burst(rng: random.Random, params: dict[str, np.ndarray], opt: lrcore.Optimizer, folder: Path) -> int:
-    """Work until the timer strikes, which it does up to three times; return how many operations were begun."""
+    """Run operations until the timer interrupts; return how many were begun."""
     begun = 0
-    # An interrupt in a finalizer is lost, as Python says there; then the next one strikes.
+    # Python ignores an exception in a finalizer, so the timer repeats.
     signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-4, 2e-2), rng.choice([0.1, 0.1, 2e-4]))
     try:
         while True:
@@ -104,7 +104,7 @@ def burst(rng: random.Random, params: dict[str, np.ndarray], opt: lrcore.Optimiz
 
 
 def trial(seed: int) -> int:
-    """Interrupt a run often; return how many operations were begun."""
+    """Interrupt a run many times; return how many operations were begun."""
     rng = random.Random(seed)  # noqa: S311
     twin, (params, opt) = Twin(), make()
     before = signal.signal(signal.SIGALRM, interrupt)
@@ -114,9 +114,9 @@ def trial(seed: int) -> int:
             warnings.simplefilter("ignore")
             folder = Path(name)
             for _ in range(ROUNDS):
-                with suppress(Interrupted):  # as the timer is stopped
+                with suppress(Interrupted):  # raised while the timer is stopped
                     operations += burst(rng, params, opt, folder)
-                # An accumulated gradient that the interrupt left waiting is dropped.
+                # Drop a micro-batch that the interrupt left pending.
                 opt.load_state_dict({**opt.state_dict(), "accumulated": None})
                 assert everything(params, opt) == twin.at(opt.steps), f"after an interrupt at {opt.steps} steps"
             lrcore.save(folder, opt, keep=2)

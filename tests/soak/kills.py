@@ -1,4 +1,4 @@
-"""A process that saves is killed at any moment: what it leaves is a checkpoint from which the run goes on."""
+"""Kills a process at random moments while it saves: the run must resume from the checkpoint that is left."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ KILLS = 20
 
 
 def trial(seed: int) -> int:
-    """Kill a run that resumes each time; return how often."""
+    """Kill a run repeatedly, resuming it each time; return the number of kills."""
     rng = random.Random(seed)  # noqa: S311
     params, twin = make()
     with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of unfinished files
+        warnings.simplefilter("ignore")  # about unfinished files
         folder = Path(name)
         for _ in range(KILLS):
             child = os.fork()
@@ -33,7 +33,7 @@ def trial(seed: int) -> int:
                     os._exit(1)
             time.sleep(rng.uniform(0.0, 0.1))
             os.kill(child, signal.SIGKILL)
-            assert os.waitpid(child, 0)[1] == signal.SIGKILL, "the child ended by itself"
+            assert os.waitpid(child, 0)[1] == signal.SIGKILL, "the child exited before it was killed"
             if (path := lrcore.latest(folder)) is None:
                 continue
             loaded, opt = make()

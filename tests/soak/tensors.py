@@ -1,4 +1,4 @@
-"""Sequences of what programs do with an optimizer of PyTorch's tensors, each beside a twin that is made anew."""
+"""Random sequences of operations on an optimizer of PyTorch tensors; each step is compared with a fresh deep copy."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def tensors_in(state: dict[str, Any]) -> list[tuple[str, torch.Tensor]]:
 
 
 def everything(opt: torch.optim.Optimizer) -> list[tuple]:
-    """Return all bits that an optimizer holds."""
+    """Return all bits of an optimizer."""
     found: list[tuple] = [("steps", opt.steps)]
     for index, param in enumerate(params_of(opt)):
         found.append((index, tuple(param.shape), bits(param)))
         state = opt.state.get(param, {})
-        # PyTorch gives counts the dtype of their parameter where it loads a state.
+        # PyTorch casts counts to the dtype of their parameter when it loads a state.
         found += [(index, key, float(value) if key in COUNTS else bits(value)) for key, value in tensors_in(state)]
     return found
 
@@ -73,7 +73,7 @@ def twin_of(opt: torch.optim.Optimizer) -> torch.optim.Optimizer:
 
 
 def give_gradients(rng: random.Random, opt: torch.optim.Optimizer) -> None:
-    """Give parameters gradients in various layouts, some lazily conjugated, some missing or not finite."""
+    """Set gradients in various layouts, some lazily conjugated, missing or non-finite."""
     for param in params_of(opt):
         kind = rng.choice(["new", "new", "in place", "strided", "transposed", "none", "lazy"])
         grad = torch.randn(param.shape, dtype=param.dtype)
@@ -92,17 +92,17 @@ def give_gradients(rng: random.Random, opt: torch.optim.Optimizer) -> None:
 
 
 def step(rng: random.Random, opt: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """Take a step, beside a twin."""
+    """Step the optimizer and its twin, and compare them."""
     give_gradients(rng, opt)
     twin = twin_of(opt)
-    told = []
+    outcomes = []
     for one in (opt, twin):
         try:
             one.step()
-            told.append(None)
+            outcomes.append(None)
         except (FloatingPointError, RuntimeError, TypeError, ValueError) as error:
-            told.append((type(error), str(error)))
-    assert told[0] == told[1], f"the optimizer and its twin disagree: {told}"
+            outcomes.append((type(error), str(error)))
+    assert outcomes[0] == outcomes[1], f"the optimizer and its twin disagree: {outcomes}"
     assert everything(opt) == everything(twin), "the bits differ"
     return opt
 
@@ -123,7 +123,7 @@ def edit(rng: random.Random, opt: torch.optim.Optimizer) -> torch.optim.Optimize
 
 
 def move(rng: random.Random, opt: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """Let the memory of a parameter or of its state be another, and that from before be freed."""
+    """Move a parameter or an array of its state to new memory, and free the old memory."""
     param = rng.choice(params_of(opt))
     state = opt.state.get(param, {})
     if rng.random() < 0.5 or not state:
@@ -137,7 +137,7 @@ def move(rng: random.Random, opt: torch.optim.Optimizer) -> torch.optim.Optimize
 
 
 def forget(rng: random.Random, opt: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """Take away state, gradients, or the gradient's memory."""
+    """Remove a parameter's state or all gradients, or zero the gradients."""
     param, what = rng.choice(params_of(opt)), rng.choice(["state", "gradients", "set to zero"])
     if what == "state":
         opt.state.pop(param, None)
@@ -147,7 +147,7 @@ def forget(rng: random.Random, opt: torch.optim.Optimizer) -> torch.optim.Optimi
 
 
 def averages(rng: random.Random, opt: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """Have averages in the place of weights for a while."""
+    """Swap averages in and out."""
     del rng
     before = everything(opt)
     try:
@@ -160,7 +160,7 @@ def averages(rng: random.Random, opt: torch.optim.Optimizer) -> torch.optim.Opti
 
 
 def go_on(rng: random.Random, opt: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """Go on from a state dict, a file, a pickle or a copy."""
+    """Resume from a state dict, a file, a pickle or a copy."""
     how = rng.choice(["state dict", "file", "pickle", "deepcopy"])
     before = everything(opt)
     if how == "state dict":
@@ -174,19 +174,19 @@ def go_on(rng: random.Random, opt: torch.optim.Optimizer) -> torch.optim.Optimiz
         opt = pickle.loads(pickle.dumps(opt))  # noqa: S301
     else:
         opt = copy.deepcopy(opt)
-    # Steps in which no parameter had a gradient are in no state of PyTorch's form.
+    # A step in which no parameter had a gradient is not part of PyTorch's state.
     assert everything(opt)[1:] == before[1:], f"a {how} changed bits"
     return opt
 
 
 def grow(rng: random.Random, opt: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """Add a group, of parameters that may be in the optimizer already."""
+    """Add a group, with a new parameter or one that must be refused."""
     if rng.random() < 0.3:
         try:
             opt.add_param_group({"params": [rng.choice(params_of(opt))]})
         except ValueError:
             return opt
-        raise AssertionError("a parameter was taken twice")
+        raise AssertionError("a parameter was accepted twice")
     if len(opt.param_groups) < 4:
         opt.add_param_group({"params": [torch.nn.Parameter(torch.randn(rng.choice(SHAPES)))]})
     return opt
@@ -196,7 +196,7 @@ ACTIONS = [*[step] * 10, *[edit] * 2, *[move] * 3, forget, averages, *[go_on] * 
 
 
 def trial(seed: int) -> int:
-    """Take a sequence of operations; return how many."""
+    """Run a random sequence of operations; return their number."""
     rng = random.Random(seed)  # noqa: S311
     opt = make(rng)
     for _ in range(OPERATIONS):
