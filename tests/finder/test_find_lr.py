@@ -1,4 +1,4 @@
-"""The range test: what it finds on problems with known answers, that it puts everything back, and what it refuses."""
+"""The range test: its loop, that it restores everything, and the errors it raises."""
 
 import math
 import random
@@ -15,7 +15,7 @@ from support.problems import quadratic
 
 
 def everything(opt):
-    """All bytes of an optimizer and its weights, and what else it holds."""
+    """All state of an optimizer and its weights."""
     arrays = {name: array.tobytes() for name, array in zip(opt._names, opt._stepper.weights(), strict=True)}
     states = [{key: array.tobytes() for key, array in state.items()} for state in opt._stepper.states]
     groups = [repr(group.hyperparameters) for group in opt.param_groups]
@@ -38,7 +38,7 @@ MAKERS = {
 
 
 class Shuffled:
-    """Batches that are in another order each time that they are begun."""
+    """Batches in a new random order at each restart."""
 
     def __init__(self, rng):
         self.rng = rng
@@ -47,7 +47,7 @@ class Shuffled:
         return iter([(float(noise),) for noise in 1e-3 * self.rng.permutation(4)])
 
 
-def test_beginning_with_the_batches_may_draw_too():
+def test_starting_the_batches_may_draw_random_numbers():
     params, loss_and_grads = quadratic()
     rng = np.random.default_rng(1)
     find_lr(lrcore.SGD(params), loss_and_grads, Shuffled(rng), repeats=2, generators=[rng], progress=False)
@@ -55,7 +55,7 @@ def test_beginning_with_the_batches_may_draw_too():
 
 
 def interrupted(at, error):
-    """A loss that fails at its n-th call."""
+    """A loss function that raises at its n-th call."""
     calls = [0]
 
     def wrapped(loss_and_grads):
@@ -74,7 +74,7 @@ def interrupted(at, error):
 @pytest.mark.parametrize("steps_before", [0, 3])
 @pytest.mark.parametrize("accumulate", [1, 3])
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
-def test_everything_comes_back_to_the_bit(make, accumulate, steps_before, error):
+def test_everything_is_restored_bit_for_bit(make, accumulate, steps_before, error):
     params, loss_and_grads = quadratic()
     opt = make(params)
     for _ in range(steps_before):
@@ -107,7 +107,7 @@ def test_everything_comes_back_to_the_bit(make, accumulate, steps_before, error)
         assert (params["w"] == other_params["w"]).all()
 
 
-def test_groups_keep_the_ratios_of_their_rates():
+def test_groups_keep_the_ratios_of_their_learning_rates():
     seen = []
     groups = [{"params": {"a": np.ones(2)}}, {"params": {"b": np.ones(3)}, "lr": schedules.Constant(0.05)}]
     groups.append({"params": {"c": np.ones(1)}, "lr_scale": 0.1})
@@ -118,7 +118,7 @@ def test_groups_keep_the_ratios_of_their_rates():
         return 1.0, {"a": np.ones(2), "b": np.ones(3), "c": np.ones(1)}
 
     find_lr(opt, loss_and_grads, [()], start=0.01, end=1.0, steps=5, progress=False)
-    # The rates at the second loss are those of the first step, and so on.
+    # The second loss sees the learning rates of the first step, and so on.
     assert seen[1:] == [pytest.approx([lr, lr * (0.05 / 0.05), lr * 0.1]) for lr in np.geomspace(0.01, 1.0, 5)[:-1]]
 
 
@@ -128,7 +128,7 @@ def test_the_first_average_is_the_first_loss_exactly():
         assert curve.smooth([2.0] * 50, beta) == pytest.approx([2.0] * 50, rel=1e-13)
 
 
-def test_a_loss_that_is_no_number_stops_the_test():
+def test_a_loss_that_is_not_finite_stops_the_test():
     finder = Finder(1e-3, 1.0, steps=20)
     for number, _ in enumerate(finder):
         assert finder.report(math.nan if number == 10 else 1.0) is (number != 10)
@@ -141,12 +141,12 @@ def test_it_stops_at_four_times_the_best_average_of_losses(sign):
     finder = Finder(1e-3, 1.0, steps=50, smoothing=0.0)
     for number, _ in enumerate(finder):
         finder.report(sign * 1.0 if number < 10 else sign * 1.0 + 0.5 * (number - 9))
-    # More than three times as much above the best one as that is from 0.
+    # Its distance from the best average exceeds three times the distance of that one from 0.
     assert len(finder.result().losses) == 10 + 7
     assert finder.result().stopped == "diverged"
 
 
-def test_repeats_on_other_batches_give_a_spread():
+def test_repeats_give_a_standard_deviation():
     params, loss_and_grads = quadratic()
     batches = [(np.full(10, 0.01 * k),) for k in range(7)]
     opt = lrcore.SGD(params, lr=0.1)
@@ -155,7 +155,7 @@ def test_repeats_on_other_batches_give_a_spread():
     assert max(result.spreads) > 0.0
 
 
-def test_repeats_are_trained_on_other_batches():
+def test_repeats_use_consecutive_batches():
     params, loss_and_grads = quadratic()
     rng, seen = np.random.default_rng(0), []
 
@@ -173,7 +173,7 @@ def test_repeats_are_trained_on_other_batches():
 
 
 @pytest.mark.parametrize(("count", "losses", "spreads"), [(40, 30, 0), (70, 30, 30), (20, 20, 0)])
-def test_a_repeat_without_enough_batches_is_left_out(count, losses, spreads):
+def test_a_repeat_without_enough_batches_is_dropped(count, losses, spreads):
     params, loss_and_grads = quadratic()
     batches = iter([(0.0,)] * count)
     result = find_lr(lrcore.SGD(params), loss_and_grads, batches, steps=30, end=1e-3, repeats=3, progress=False)
@@ -181,7 +181,7 @@ def test_a_repeat_without_enough_batches_is_left_out(count, losses, spreads):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_no_number_in_one_repeat_ends_the_mean(value):
+def test_a_loss_that_is_not_finite_in_one_repeat_ends_the_mean(value):
     params, loss_and_grads = quadratic()
     calls = [0]
 
@@ -195,7 +195,7 @@ def test_a_loss_that_is_no_number_in_one_repeat_ends_the_mean(value):
     assert RangeTest.from_json(result.to_json()) == result
 
 
-def test_generators_are_given_alone_in_a_list_or_as_modules():
+def test_generators_may_be_one_a_list_or_modules():
     params, loss_and_grads = quadratic()
     own = np.random.default_rng(0)
     for generators in (own, [own], random, [random, np.random], None):
@@ -213,7 +213,7 @@ def test_generators_are_given_alone_in_a_list_or_as_modules():
         assert (np.random.random() == np.random.RandomState(1).random()) == (np.random in held)  # noqa: NPY002
 
 
-def test_a_group_whose_rate_is_zero_stays_where_it_is():
+def test_a_group_whose_learning_rate_is_zero_keeps_it():
     moving, still = np.ones(2), np.ones(2)
     seen = []
 
@@ -221,15 +221,15 @@ def test_a_group_whose_rate_is_zero_stays_where_it_is():
         seen.append([group["lr"] for group in opt.param_groups])
         return 1.0, [[np.ones(2)], [np.ones(2)]]
 
-    for rates, expected in (((0.1, 0.0), [1e-3, 0.0]), ((0.0, 0.1), [0.0, 1e-3]), ((0.0, 0.0), [1e-3, 1e-3])):
-        opt = lrcore.SGD([{"params": [moving], "lr": rates[0]}, {"params": [still], "lr": rates[1]}])
+    for lrs, expected in (((0.1, 0.0), [1e-3, 0.0]), ((0.0, 0.1), [0.0, 1e-3]), ((0.0, 0.0), [1e-3, 1e-3])):
+        opt = lrcore.SGD([{"params": [moving], "lr": lrs[0]}, {"params": [still], "lr": lrs[1]}])
         seen.clear()
         find_lr(opt, call, [()], start=1e-3, end=1.0, steps=5, progress=False)
         assert seen[1] == expected
 
 
 class Interrupted:
-    """A generator while whose state is set Ctrl-C is pressed, some times."""
+    """A generator that raises KeyboardInterrupt a number of times while its state is set."""
 
     def __init__(self, times):
         self.left, self.state = times, 7
@@ -245,7 +245,7 @@ class Interrupted:
         self.state = state
 
 
-def test_ctrl_c_while_things_are_put_back_is_raised_when_they_are():
+def test_ctrl_c_during_the_restore_is_raised_after_it():
     params, loss_and_grads = quadratic()
     first, last = np.random.default_rng(0), np.random.default_rng(1)
     generators = [first, Interrupted(3), last]
@@ -281,13 +281,13 @@ def test_validation_takes_the_place_of_the_loss():
     assert result.losses == (7.0,) * 10
 
 
-def test_batches_may_be_none_where_a_function_needs_none():
+def test_batches_may_be_none():
     opt = lrcore.SGD([np.ones(3)], lr=0.1)
     result = find_lr(opt, lambda params, batch: (float((params[0] ** 2).sum()), [2 * params[0]], batch)[:2], [None])
     assert result.losses[0] == 3.0
 
 
-def test_micro_batches_make_one_step():
+def test_accumulate_takes_several_batches_per_step():
     params, loss_and_grads = quadratic()
     calls = []
 
@@ -299,7 +299,7 @@ def test_micro_batches_make_one_step():
     assert calls == [1, 2, 3, 1, 2, 3, 1, 2]
 
 
-def test_an_iterator_ends_the_test_and_a_list_begins_again():
+def test_an_iterator_ends_the_test_and_a_list_restarts():
     params, loss_and_grads = quadratic()
     opt = lrcore.SGD(params, lr=0.1)
     result = find_lr(opt, loss_and_grads, iter([()] * 12), start=1e-5, end=1e-3, steps=20, progress=False)
@@ -341,12 +341,12 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("changes", "exception", "message"), REFUSED, ids=[message[:40] for *_, message in REFUSED])
-def test_what_is_no_range_test_is_refused(changes, exception, message):
+def test_invalid_arguments_are_rejected(changes, exception, message):
     with pytest.raises(exception, match=f"^{re.escape(message)}$"):
         call(**changes)
 
 
-def test_it_is_refused_while_micro_batches_wait():
+def test_pending_micro_batches_are_rejected():
     params, loss_and_grads = quadratic()
     opt = lrcore.SGD(params, lr=0.1)
     opt.accumulate(loss_and_grads(params)[1])
@@ -354,15 +354,15 @@ def test_it_is_refused_while_micro_batches_wait():
         find_lr(opt, loss_and_grads, [()], progress=False)
 
 
-def test_a_loop_of_ones_own_reports_one_loss_for_each_rate():
+def test_finder_needs_one_loss_per_learning_rate():
     finder = Finder(1e-3, 1.0, steps=5)
-    with pytest.raises(RuntimeError, match="report one loss for each rate"):
+    with pytest.raises(RuntimeError, match="report one loss for each learning rate"):
         finder.report(1.0)
-    with pytest.raises(RuntimeError, match=r"no loss was reported for the rate 0\.001"):
+    with pytest.raises(RuntimeError, match=r"no loss was reported for the learning rate 0\.001"):
         list(finder)
 
 
-def test_a_loss_of_other_weights_is_no_suggestion():
+def test_a_loss_of_other_weights_gets_no_recommendation():
     params, other = {"w": np.ones(2)}, {"w": np.ones(2)}
 
     def loss_and_grads(_):
@@ -370,5 +370,5 @@ def test_a_loss_of_other_weights_is_no_suggestion():
 
     result = find_lr(lrcore.SGD(params, lr=0.1), loss_and_grads, [()], progress=False)
     assert result.suggest().lr is None
-    assert "not computed from the weights that the optimizer moves" in result.suggest().reason
+    assert "not computed from the weights that the optimizer updates" in result.suggest().reason
     assert (params["w"] == 1.0).all()

@@ -1,4 +1,4 @@
-"""What is read off a curve of losses: on problems with known answers, and where there is no answer."""
+"""Analysis of the curve: on problems with a known edge, and on curves without an answer."""
 
 import math
 import re
@@ -15,7 +15,7 @@ from support.problems import quadratic
 
 @pytest.mark.parametrize("largest", [0.1, 4.0, 1000.0])
 @pytest.mark.parametrize(("condition", "size"), [(1, 1), (1, 10), (10, 10), (100, 30), (1e4, 50)])
-def test_the_safe_rate_of_a_quadratic_is_below_its_edge_within_a_factor_of_three(largest, condition, size):
+def test_safe_is_within_a_factor_of_three_below_the_edge_of_a_quadratic(largest, condition, size):
     params, loss_and_grads = quadratic(largest, condition, size)
     result = find_lr(lrcore.SGD(params, lr=1.0), loss_and_grads, [()], start=1e-7, end=1e3, progress=False)
     edge = 2.0 / largest
@@ -24,31 +24,31 @@ def test_the_safe_rate_of_a_quadratic_is_below_its_edge_within_a_factor_of_three
     assert 0.0 < result.suggest().lr < edge
 
 
-def test_the_steepest_slope_is_by_the_logarithm_of_the_rate():
+def test_steepest_takes_slopes_over_the_logarithm_of_the_learning_rate():
     lrs = np.geomspace(1e-6, 1.0, 100)
     losses = 1.0 / (1.0 + np.exp(1.2 * (np.log(lrs) - math.log(1e-3))))
     assert curve.steepest(lrs, losses, 99).lr == pytest.approx(1e-3, rel=0.15)
-    # By the rate itself the slope would be steepest far to the left.
+    # Over the learning rate itself the steepest slope lies far to the left.
     assert lrs[np.argmin(np.gradient(losses, lrs))] < 0.3e-3
 
 
-HONEST = {
+NO_ANSWER = {
     "still falling": (lambda t: 1.0 - 0.9 * t, "the loss still falls at .*; try end="),
     "flat": (lambda t: 1.0 + 1e-4 * math.sin(40 * t), "the loss is flat from .*; try end="),
     "exploding": (lambda t: 10.0 ** (20 * t), r"the loss (exploded|grows).*; try start="),
 }
 
 
-@pytest.mark.parametrize(("loss", "message"), HONEST.values(), ids=HONEST)
-def test_a_curve_that_says_nothing_gets_no_number(loss, message):
+@pytest.mark.parametrize(("loss", "message"), NO_ANSWER.values(), ids=NO_ANSWER)
+def test_a_curve_without_an_answer_gets_no_recommendation(loss, message):
     finder = Finder(1e-5, 1e-1, steps=60)
     for number, _ in enumerate(finder):
         finder.report(loss(number / 59))
-    advice = finder.result().suggest()
-    assert advice.lr is None
-    assert advice.confidence == "none"
-    assert re.search(message, advice.reason), advice
-    assert str(advice).startswith("no suggestion: ")
+    recommended = finder.result().suggest()
+    assert recommended.lr is None
+    assert recommended.confidence == "none"
+    assert re.search(message, recommended.reason), recommended
+    assert str(recommended).startswith("no recommendation: ")
 
 
 class OwnSGD(lrcore.SGD):
@@ -81,10 +81,10 @@ def test_the_edge_decides_for_optimizers_that_are_not_adaptive(make, momentum):
         assert result.suggest().lr == safe
 
 
-def test_a_curve_that_has_levelled_off_is_not_still_falling():
+def test_a_curve_that_has_levelled_off_does_not_still_fall():
     finder = Finder(1e-6, 10.0, steps=100)
     for lr in finder:
-        # It falls around 0.01, and from there on by so little that it is least at the end.
+        # It falls around 0.01, and after that so slowly that the minimum is at the end.
         finder.report(1.0 / (1.0 + 100.0 * lr) + 1e-3 * math.log10(10.0 / lr))
     result = finder.result()
     assert np.argmin(result.losses) == 99
@@ -96,30 +96,30 @@ def found():
     return find_lr(lrcore.SGD(params, lr=1.0), loss_and_grads, [()], start=1e-5, progress=False)
 
 
-def test_a_result_is_written_and_read():
+def test_a_result_survives_json():
     last = [RangeTest((1.0, 2.0), (1.0, value), (0.0, value), "nan") for value in (float("nan"), math.inf, -math.inf)]
     for result in (found(), *last):
         again = RangeTest.from_json(result.to_json())
         assert again == result
         assert str(again.suggestions) == str(result.suggestions)
-    with pytest.raises(ValueError, match="this is no JSON"):
+    with pytest.raises(ValueError, match="text must be JSON of a range test: "):
         RangeTest.from_json("{")
-    with pytest.raises(ValueError, match="another version"):
+    with pytest.raises(ValueError, match="range_test must be version 1, got 2"):
         RangeTest.from_json(found().to_json().replace('"range_test": 1', '"range_test": 2'))
-    with pytest.raises(ValueError, match="must be a dict of"):
+    with pytest.raises(ValueError, match="text must be a JSON object of range_test, "):
         RangeTest.from_json("{}")
 
 
-def test_a_table_says_each_suggestion_and_why():
+def test_the_table_has_each_suggestion_with_its_reason():
     result = found()
     assert list(result.suggestions) == ["steepest", "valley", "slide", "minimum / 10", "safe"]
     for one in result.suggestions.values():
         assert one.name in result.table()
         assert one.reason in result.table()
-    assert f"suggested: {result.suggest()}" in str(result)
+    assert f"recommended: {result.suggest()}" in str(result)
 
 
-def test_a_picture_marks_each_suggestion():
+def test_the_plot_marks_each_suggestion():
     pytest.importorskip("matplotlib").use("Agg")
     from matplotlib import pyplot as plt
 
@@ -133,14 +133,14 @@ def test_a_picture_marks_each_suggestion():
 
 
 def curve_of(losses, *, start=1e-7, end=10.0, momentum=None):
-    """A result with these losses, one for each of as many rates."""
+    """A result with these losses at as many learning rates."""
     return RangeTest(tuple(np.geomspace(start, end, len(losses)).tolist()), tuple(losses), momentum=momentum)
 
 
 @pytest.mark.parametrize(("momentum", "nesterov"), [(0.5, False), (0.9, False), (0.9, True)])
 @pytest.mark.parametrize(("largest", "size"), [(1.0, 1), (4.0, 3), (10.0, 10), (100.0, 100)])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_safe_rate_is_below_the_edge_that_momentum_has(largest, size, seed, momentum, nesterov):
+def test_safe_is_below_the_edge_with_momentum(largest, size, seed, momentum, nesterov):
     params, loss_and_grads = quadratic(largest, 100.0 if size > 1 else 1.0, size, seed)
     opt = lrcore.SGD(params, lr=1.0, momentum=momentum, nesterov=nesterov)
     result = find_lr(opt, loss_and_grads, [()], end=1e3, progress=False)
@@ -150,7 +150,7 @@ def test_the_safe_rate_is_below_the_edge_that_momentum_has(largest, size, seed, 
     assert result.suggest().lr == result.suggestions["safe"].lr
 
 
-def test_a_loss_that_only_swings_has_no_edge():
+def test_a_loss_that_only_oscillates_has_no_edge():
     params, loss_and_grads = quadratic(10.0, 1.0, 1)
     opt = lrcore.SGD(params, lr=1.0, momentum=0.9)
     result = find_lr(opt, loss_and_grads, [()], start=1e-7, end=0.1, progress=False)
@@ -158,14 +158,14 @@ def test_a_loss_that_only_swings_has_no_edge():
     assert result.suggest().confidence in ("low", "none")
 
 
-def test_a_test_that_ends_where_the_loss_begins_to_grow_has_no_edge():
+def test_a_test_that_ends_where_the_loss_starts_to_grow_has_no_edge():
     params, loss_and_grads = quadratic(1.0, 100.0, 10, seed=3)
     result = find_lr(lrcore.SGD(params, lr=1.0), loss_and_grads, [()], progress=False)
     assert result.stopped == "end"
     assert "safe" not in result.suggestions
 
 
-def test_the_least_loss_is_not_moved_by_averages_where_there_is_no_noise():
+def test_the_minimum_of_a_curve_without_noise_is_not_averaged():
     losses = [abs(i - 70) + 1.0 for i in range(100)]
     result = curve_of(losses)
     assert result.suggestions["minimum / 10"].lr == result.lrs[70] / 10.0
@@ -180,16 +180,16 @@ NOISY = {
 
 
 @pytest.mark.parametrize("loss", NOISY.values(), ids=NOISY)
-def test_noise_alone_seldom_makes_a_number(loss):
+def test_noise_alone_rarely_gets_a_recommendation(loss):
     numbers = 0
     for seed in range(60):
         noise = np.random.default_rng(seed).standard_normal(100)
-        advice = curve_of([loss(i / 99, noise[i]) for i in range(100)]).suggest()
-        numbers += advice.lr is not None and advice.confidence != "low"
+        recommended = curve_of([loss(i / 99, noise[i]) for i in range(100)]).suggest()
+        numbers += recommended.lr is not None and recommended.confidence != "low"
     assert numbers <= 1
 
 
-def test_what_explodes_from_the_first_rate_on_wants_lower_ones():
+def test_a_loss_that_explodes_at_once_asks_for_a_lower_start():
     for factor in (1.05, 1.25, 2.0):
         finder = Finder(1.0, 1e3)
         for number, _ in enumerate(finder):
@@ -204,11 +204,11 @@ def test_what_explodes_from_the_first_rate_on_wants_lower_ones():
 
 def test_results_without_losses_say_so():
     empty = Finder().result()
-    assert str(empty).startswith("no rates\n")
-    assert "there are 0 losses" in str(empty.suggest())
-    with pytest.raises(ValueError, match="no suggestion: there are 0 losses"):
+    assert str(empty).startswith("no learning rates\n")
+    assert "needs 8 losses, got 0" in str(empty.suggest())
+    with pytest.raises(ValueError, match="no recommendation: a curve needs 8 losses, got 0"):
         float(empty.suggest())
-    with pytest.raises(ValueError, match=r"^there is nothing to draw: no loss is finite$"):
+    with pytest.raises(ValueError, match=r"^nothing to draw: no loss is finite$"):
         empty.plot()
     finder = Finder()
     for _ in finder:
@@ -222,17 +222,17 @@ def test_suggestions_are_numbers():
     assert float(result.suggest()) == result.suggest().lr
 
 
-def test_a_loop_that_is_left_has_not_come_to_the_end():
+def test_a_loop_that_ends_early_is_marked_left():
     finder = Finder(steps=30)
     for number, _ in enumerate(finder):
         finder.report(1.0)
         if number == 11:
             break
     assert finder.result().stopped == "left"
-    assert "; the loop was left\n" in str(finder.result())
+    assert "; the loop ended early\n" in str(finder.result())
 
 
-def test_only_axes_are_drawn_on():
+def test_plot_takes_axes_only():
     pytest.importorskip("matplotlib")
-    with pytest.raises(TypeError, match=r"^ax must be axes of matplotlib, got 'x\.png'; to write a file: "):
+    with pytest.raises(TypeError, match=r"^ax must be matplotlib axes, got 'x\.png'; to write a file: "):
         found().plot("x.png")

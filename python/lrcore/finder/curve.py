@@ -1,4 +1,12 @@
-"""A curve of losses over learning rates: smoothing, where it stops, and the rates that stand out in it."""
+"""Analysis of a range test's curve: losses over learning rates on a logarithmic axis.
+
+Two kinds of features are read off the curve. Suggestions are learning rates at which its shape stands out: the
+steepest descent, the longest descent, the last steep rise, a tenth of the minimum. The edge of stability is the largest
+stable learning rate, 2/λ for a mode of curvature λ, or 2(1 + β)/λ with momentum β (Polyak 1964; Cohen et al. 2021).
+
+Noisy losses are averaged, forward and backward so that the average does not lag. Losses without noise, as on full
+batches, are used as they are.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class Suggestion(NamedTuple):
-    """A rate that stands out in a range test.
+    """A learning rate that stands out in a range test.
 
     Attributes:
-        name: Which: ``"steepest"``, ``"valley"``, ``"slide"``, ``"minimum / 10"`` or ``"safe"``.
-        lr: The rate.
+        name: ``"steepest"``, ``"valley"``, ``"slide"``, ``"minimum / 10"`` or ``"safe"``.
+        lr: The learning rate.
         reason: Why it stands out.
     """
 
@@ -28,12 +36,12 @@ class Suggestion(NamedTuple):
     reason: str
 
     def __float__(self) -> float:
-        """Return the rate."""
+        """Return the learning rate."""
         return self.lr
 
 
 def smooth(losses: Sequence[float], beta: float) -> Floats:
-    """Return the running averages."""
+    """Return the debiased exponential moving average at each loss."""
     average, values = RunningAverages(beta, [0.0]), []
     for loss in losses:
         average.add(loss)
@@ -41,95 +49,107 @@ def smooth(losses: Sequence[float], beta: float) -> Floats:
     return np.array(values)
 
 
-def capped(losses: Floats) -> Floats:
-    """Return losses cut off as high above the first ones as the least one lies below.
-
-    So what explodes at the end hides nothing before it where averages are taken.
-    """
+def clipped(losses: Floats) -> Floats:
+    """Clip losses at ``first + (first − min)`` so that a diverging tail does not dominate the averages."""
     first, least = float(np.max(losses[:3])), float(np.min(losses))
     return np.minimum(losses, first + max(first - least, 1e-300))
 
 
 def centered(losses: Floats, beta: float) -> Floats:
-    """Return averages that don't lag: the running ones forward and backward together.
+    """Return averages without lag: the mean of a forward and a backward moving average.
 
-    A running average is late by ``β / (1 − β)`` losses, and with it every rate that is read from it.
+    A moving average lags by ``β / (1 − β)`` losses, and so does every learning rate that is read off it.
     """
     forward, backward = smooth(list(losses), beta), smooth(list(losses[::-1]), beta)[::-1]
     return (forward + backward) / 2.0
 
 
 def is_smooth(losses: Floats) -> bool:
-    """Return whether losses have no noise, as on whole batches: while rates move little they lie on a line."""
+    """Return whether losses have no noise: in the first fifth, where learning rates are tiny, they lie on a line."""
     first = losses[: len(losses) // 5]
     fall = float(first[0] - np.min(losses)) if len(first) else 0.0
     return len(first) >= 4 and float(np.median(np.abs(np.diff(first, 2)))) <= 1e-3 * fall
 
 
+def is_flat(losses: Floats, beta: float) -> bool:
+    """Return whether losses fall by no more than twice their noise, or by no more than 1 %."""
+    averages = centered(losses, beta)
+    # The backward average alone: half of the centered one is the first loss, noise included.
+    first = smooth(list(losses[::-1]), beta)[-1]
+    noise = float(np.median(np.abs(losses - averages)))
+    return float(first - averages.min()) <= max(2.0 * noise, 0.01 * abs(float(first)), 1e-300)
+
+
+def still_falls(losses: Floats) -> bool:
+    """Return whether the last fifth of a smooth curve falls by a quarter of the steepest fifth or more."""
+    width = max(len(losses) // 5, 1)
+    falls = losses[:-width] - losses[width:]
+    return bool(falls[-1] >= 0.25 * falls.max() > 0.0)
+
+
 def steepest(lrs: Floats, losses: Floats, least: int) -> Suggestion | None:
-    """Return the rate at which the loss falls fastest by the logarithm of the rate, before it is least."""
-    first, last = _inner(len(lrs))
-    last = min(last, least + 1)
+    """Return the learning rate at which ``dL / d ln(lr)`` is most negative, before the minimum.
+
+    The first tenth of the curve and the last five points do not count.
+    """
+    first, last = len(lrs) // 10, min(max(len(lrs) - 5, 0), least + 1)
     if last - first < 3:
         return None
     slopes = np.gradient(losses, np.log(lrs))
     at = first + int(np.argmin(slopes[first:last]))
     if slopes[at] >= 0.0:
         return None
-    reason = f"the loss falls fastest by the logarithm of the rate: {slopes[at]:.3g} for a factor of e"
+    reason = f"the loss falls fastest over ln(lr): by {-slopes[at]:.3g} per factor of e"
     return Suggestion("steepest", float(lrs[at]), reason)
 
 
 def valley(lrs: Floats, losses: Floats) -> Suggestion | None:
-    """Return the rate in the middle of the longest stretch in which losses fall, though not each below the last."""
+    """Return the learning rate halfway through the longest decreasing subsequence of losses."""
     length, before = np.ones(len(losses), int), np.full(len(losses), -1)
     for i in range(1, len(losses)):
         lower = np.flatnonzero((losses[:i] > losses[i]) & (length[:i] + 1 > length[i]))
         if lower.size:
             best = lower[np.argmax(length[lower])]
             length[i], before[i] = length[best] + 1, best
-    end = int(np.argmax(length))
-    begin = end
+    begin = end = int(np.argmax(length))
     while before[begin] >= 0:
         begin = int(before[begin])
     if length[end] < 4:
         return None
     third = (end - begin) / 3.0
     at = begin + int(third) + int(third / 2.0)
-    reason = f"the middle of the longest falling stretch, from {lrs[begin]:.2g} to {lrs[end]:.2g}"
+    reason = f"the middle of the longest descent, from {lrs[begin]:.2g} to {lrs[end]:.2g}"
     return Suggestion("valley", float(lrs[at]), reason)
 
 
 def slide(lrs: Floats, losses: Floats, apart: int = 15, threshold: float = 0.005) -> Suggestion | None:
-    """Return the rate before the last steep rise: from the end back, where slopes no longer differ."""
+    """Return the learning rate before the last steep rise: from the end back, the first where slopes agree."""
     if len(losses) <= apart + 1:
         return None
     slopes = np.gradient(losses)
     right = -1
-    left = right - apart
-    at = left
+    at = left = right - apart
     while left >= -len(losses) and abs(slopes[right] - slopes[left]) > threshold:
         at = left
         right, left = right - 1, left - 1
-    return Suggestion(
-        "slide", float(lrs[at]), f"before it, slopes {apart} rates apart differ by no more than {threshold}"
-    )
+    reason = f"before it, slopes {apart} steps apart differ by at most {threshold}"
+    return Suggestion("slide", float(lrs[at]), reason)
 
 
 def minimum_over_ten(lrs: Floats, least: int) -> Suggestion | None:
-    """Return a tenth of the rate of the least loss."""
+    """Return a tenth of the learning rate at the minimum."""
     if least == 0:
         return None
     return Suggestion("minimum / 10", float(lrs[least]) / 10.0, f"a tenth of {lrs[least]:.2g}, where the loss is least")
 
 
 class Edge(NamedTuple):
-    """The largest rate that is stable.
+    """The edge of stability.
 
     Attributes:
-        lr: The rate.
+        lr: The largest stable learning rate.
         reason: How it was found.
-        is_sure: Whether nothing speaks against it.
+        is_sure: Whether the estimates agree.
     """
 
     lr: float
@@ -140,30 +160,30 @@ class Edge(NamedTuple):
 def edge(
     lrs: Floats, losses: Floats, least: int, momentum: float | None, *, smooth: bool, diverged: bool
 ) -> Edge | None:
-    """Return the edge of stability, or None if the test did not come as far.
+    """Return the edge of stability, or None if the test ended before it.
 
-    Where the loss is least, the step that overshoots most no longer gains. If the curve has no noise, how fast the loss
-    grows at the end tells more, since what grows there must first outgrow the rest: with a rate η a mode of curvature L
-    grows by |1 − ηL| a step, the loss by its square, and so ``2/L = 2η / (1 + √growth)``. With momentum β a mode has
-    ``ηL = (1 + β) + √growth + β/√growth``, and its edge is at ``2(1 + β)/L``.
+    The first estimate is the learning rate of the minimum: beyond it the mode of largest curvature grows. On curves
+    without noise the growth at the end is a better one, since that mode must first outgrow the rest of the loss. At
+    learning rate η a mode of curvature λ grows by ``|1 − ηλ|`` per step and the loss by the square g of that, so
+    ``2/λ = 2η / (1 + √g)``. With momentum β, ``ηλ = (1 + β) + √g + β/√g`` and the edge is ``2(1 + β)/λ``.
 
     Args:
-        lrs: The rates.
+        lrs: The learning rates.
         losses: The loss at each.
-        least: Where it is least, of an average if losses have noise.
-        momentum: That of the training; None for rules that divide by what gradients come to.
+        least: The index of the minimum, of the averages if losses are noisy.
+        momentum: The momentum of SGD; None for adaptive optimizers.
         smooth: Whether losses have no noise.
-        diverged: Whether that ended the test.
+        diverged: Whether divergence ended the test.
     """
     if smooth and momentum:
-        # A loss swings, up to the edge: what counts is where it last fell, before it came above where it began.
+        # With momentum the loss oscillates up to the edge, so what counts is where it fell last, not its minimum.
         if losses[-1] <= losses[0]:
             return None
         falls = np.flatnonzero(np.diff(losses) <= 0.0)
         least = int(falls[-1]) + 1 if falls.size else 0
     rises = len(losses) - 1 - least
     if smooth and momentum and rises > 1:
-        rises -= 1  # the first is a swing's for a part
+        rises -= 1  # the first rise is partly an oscillation
     rises = min(rises, 3)
     if rises == 0 or (smooth and rises < 3 and not diverged):
         return None
@@ -175,8 +195,8 @@ def edge(
         grown = float(np.median(2.0 * (1.0 + beta) / curvatures))
         agree = rises == 3 and bool(np.ptp(curvatures) < 0.3 * np.median(curvatures))
         if grown < at or (agree and momentum is not None):
-            return Edge(grown, f"the loss grows at the end as it does beyond {grown:.2g}", agree or not momentum)
-    return Edge(at, f"the loss is least at {at:.2g} and grows beyond", agree or not (smooth and momentum))
+            return Edge(grown, f"the loss grows at the end as it does above {grown:.2g}", agree or not momentum)
+    return Edge(at, f"the loss is least at {at:.2g} and grows above it", agree or not (smooth and momentum))
 
 
 def safe(edge: Edge | None, margin: float) -> Suggestion | None:
@@ -184,24 +204,3 @@ def safe(edge: Edge | None, margin: float) -> Suggestion | None:
     if edge is None:
         return None
     return Suggestion("safe", edge.lr / margin, f"{edge.lr:.2g} divided by {margin:g}: {edge.reason}")
-
-
-def _inner(length: int) -> tuple[int, int]:
-    """Return where a curve begins and ends without its first tenth and the last five."""
-    return length // 10, max(length - 5, 0)
-
-
-def is_flat(losses: Floats, beta: float) -> bool:
-    """Return whether losses fall by no more than their noise, or by a hundredth of themselves."""
-    averages = centered(losses, beta)
-    # The average of those that follow: the centered one rests for half on the first loss alone.
-    first = smooth(list(losses[::-1]), beta)[-1]
-    noise = float(np.median(np.abs(losses - averages)))
-    return float(first - averages.min()) <= max(2.0 * noise, 0.01 * abs(float(first)), 1e-300)
-
-
-def still_falls(losses: Floats) -> bool:
-    """Return whether a smooth curve falls at its end by a quarter of its steepest slope, over a fifth of its length."""
-    width = max(len(losses) // 5, 1)
-    falls = losses[:-width] - losses[width:]
-    return bool(falls[-1] >= 0.25 * falls.max() > 0.0)

@@ -1,4 +1,15 @@
-"""The range test: raise the learning rate step by step, watch the loss, and restore everything."""
+"""The learning-rate range test of Smith (2017), section 3.3.
+
+Train while the learning rate grows from step to step, record the loss before each step, and restore everything::
+
+    for lr in geomspace(start, end, steps):
+        loss, grads = loss_and_grads(params, batch)
+        stop if the moving average of the losses diverges
+        step(grads, lr)
+
+:class:`Finder` yields the learning rates and decides when to stop. :func:`search` drives any :class:`Trainer` with it.
+:func:`find_lr` does so with an optimizer of lrcore, and ``lrcore.torch.find_lr`` with a model of PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -27,29 +38,29 @@ MODES = ("exp", "linear")
 
 
 class Finder:
-    """A range test of a training loop of one's own: rates to train at, and reports of their losses.
+    """A range test for your own training loop: yields learning rates and takes their losses.
 
-    ``for lr in finder`` yields rates from ``start`` to ``end``, until the loss diverges. In each turn take the loss at
-    the present weights, tell it to :meth:`report`, and take one step at that rate. What the loop changes stays changed:
-    :func:`find_lr` puts everything back, for optimizers of lrcore.
+    ``for lr in finder`` yields learning rates from ``start`` to ``end`` until the loss diverges. In each iteration
+    compute the loss at the current weights, pass it to :meth:`report`, and take one step with ``lr``. The loop's
+    changes to the weights stay; :func:`find_lr` restores everything, for optimizers of lrcore.
 
     Args:
-        start: The first rate, in (0, inf).
-        end: The last one, above ``start``.
-        steps: How many, at least 2.
-        mode: ``"exp"``, the same factor between two, or ``"linear"``, the same difference.
-        smoothing: The share of the running average of losses that is kept at each, in [0, 1).
-        stop: It stops when the average is more than this many times the best one, in (1, inf].
+        start: The first learning rate, in (0, inf).
+        end: The last learning rate, greater than ``start``.
+        steps: The number of learning rates, at least 2.
+        mode: ``"exp"`` for a constant ratio between learning rates, ``"linear"`` for a constant difference.
+        smoothing: The decay of the losses' moving average, in [0, 1).
+        stop: Stop when the average is more than this many times the best one, in (1, inf].
 
     Raises:
-        TypeError: If a number is none.
+        TypeError: If an argument is not a number.
         ValueError: If one is out of range.
 
     Examples:
         >>> import lrcore
         >>> w, finder = 1.0, lrcore.Finder(start=1e-3, end=10.0, steps=60)
         >>> for lr in finder:
-        ...     goes_on = finder.report(2.0 * w * w)  # of curvature 4: stable below 0.5
+        ...     goes_on = finder.report(2.0 * w * w)  # curvature 4: stable below 0.5
         ...     w -= lr * 4.0 * w
         >>> result = finder.result()
         >>> result.stopped, 0.1 < result.suggestions["safe"].lr < 0.5
@@ -74,8 +85,8 @@ class Finder:
             raise ValueError(f"mode must be 'exp' or 'linear', got {brief(mode)}")
         self._smoothing = FRACTION.check("smoothing", smoothing)
         self._stop = Range(1.0, math.inf, opened=True, closed=True).check("stop", stop)
-        rates = np.geomspace(start, end, steps) if mode == "exp" else np.linspace(start, end, steps)
-        self._rates: list[float] = rates.tolist()
+        spaced = np.geomspace if mode == "exp" else np.linspace
+        self._planned: list[float] = spaced(start, end, steps).tolist()
         self._lrs: list[float] = []
         self._losses: list[float] = []
         self._average = RunningAverages(self._smoothing, [0.0])
@@ -83,29 +94,29 @@ class Finder:
         self._stopped: str | None = None
 
     def __len__(self) -> int:
-        """Return how many rates there are."""
-        return len(self._rates)
+        """Return the number of learning rates."""
+        return len(self._planned)
 
     def __iter__(self) -> Iterator[float]:
-        """Yield the rates, until the loss diverges."""
-        for lr in self._rates[len(self._lrs) :]:
+        """Yield the learning rates until the loss diverges."""
+        for lr in self._planned[len(self._lrs) :]:
             if self._stopped is not None:
                 return
             if len(self._lrs) != len(self._losses):
-                raise RuntimeError(f"no loss was reported for the rate {self._lrs[-1]!r}")
+                raise RuntimeError(f"no loss was reported for the learning rate {self._lrs[-1]!r}")
             self._lrs.append(lr)
             yield lr
         self._stopped = self._stopped or "end"
 
     def report(self, loss: float) -> bool:
-        """Tell the loss at the present rate, before the step; return whether to take it and go on.
+        """Record the loss at the current learning rate, before its step; return whether to take the step.
 
         Raises:
-            RuntimeError: If no rate is waiting for its loss.
-            TypeError: If the loss is no number.
+            RuntimeError: If the current learning rate already has a loss, or there is none yet.
+            TypeError: If the loss is not a number.
         """
         if len(self._losses) >= len(self._lrs):
-            raise RuntimeError("report one loss for each rate that the finder yields")
+            raise RuntimeError("report one loss for each learning rate that the finder yields")
         number = as_number("report: loss", loss)
         self._losses.append(number)
         if not math.isfinite(number):
@@ -114,31 +125,28 @@ class Finder:
         self._average.add(number)
         (average,) = self._average.values
         self._best = min(self._best, average)
-        # Measured from the best one, so that it means the same for losses below 0.
+        # The distance from the best average means the same for negative losses.
         if len(self._losses) > 1 and average - self._best > (self._stop - 1.0) * abs(self._best):
             self._stopped = "diverged"
             return False
         return True
 
     def end(self, reason: str) -> None:
-        """End the test early: ``"batches"`` says that there were no more."""
+        """End the test early, for example with ``"batches"`` when there are no more batches."""
         if len(self._lrs) > len(self._losses):
             self._lrs.pop()
         self._stopped = reason
 
     def result(self, momentum: float | None = None) -> RangeTest:
-        """Return what was found so far.
+        """Return the result so far.
 
         Args:
-            momentum: That of the training with SGD, 0 without any: the edge of stability lies higher with it. None for
-                rules that divide by what gradients come to, such as Adam.
+            momentum: The momentum of SGD, 0 without: the edge of stability depends on it. None for adaptive optimizers
+                such as Adam.
         """
         lrs, losses = self._lrs[: len(self._losses)], self._losses
         stopped = self._stopped or ("end" if len(losses) == len(self) else "left")
         return RangeTest(tuple(lrs), tuple(losses), (), stopped, self._smoothing, momentum=momentum)
-
-    from lrcore.finder.result import RangeTest
-    from lrcore.optim import Optimizer
 
 
 def find_lr(
@@ -158,39 +166,38 @@ def find_lr(
     generators: Any = (),
     progress: bool = True,
 ) -> RangeTest:
-    """Find a learning rate by a range test: train at rates that rise from step to step, and look at the loss.
+    """Find a learning rate by a range test: train with a growing learning rate and record the loss.
 
-    A multiplier of all rates is raised, so that groups keep their ratios. Afterwards weights, state, averages,
-    counters, schedules and the generators are as they were, bit for bit, also after an exception or Ctrl-C; meanwhile
-    there is a copy of weights and state.
+    All groups keep the ratio of their learning rates. Afterwards weights, state, averages, counters, schedules and the
+    generators are restored bit for bit, also after an exception or Ctrl-C; the test holds a copy of weights and state.
 
     Args:
-        opt: The optimizer. Its state at the time of the test counts too.
+        opt: The optimizer, new or in the middle of a run; its state affects the result.
         loss_and_grads: ``loss_and_grads(params, *batch)`` returns the mean loss of a batch and the gradients, in the
             structure of ``opt.params``.
-        batches: The batches, each a tuple of arguments, or a single one. A list or a loader is begun again when it is
-            over; an iterator ends the test.
-        start: The first rate, of the first group whose rate is not 0, in (0, inf).
-        end: The last rate, above ``start``.
-        steps: How many rates, at least 2.
-        mode: ``"exp"``, the same factor between two rates, or ``"linear"``, the same difference.
-        smoothing: The share of the running average of losses that is kept at each, in [0, 1).
-        stop: The test stops when the average is more than this many times the best one, or a loss is no number.
-        validation: ``validation(params)`` returns the loss to look at in the place of the batches'.
-        accumulate: How many batches make a step.
-        repeats: How often the test is run, on the batches that follow; the result has the mean and its spread. One for
-            which there are not enough batches is left out.
-        generators: Random generators of NumPy, Python or PyTorch that the training draws from, to be put back at the
-            end: one, several, or these modules, for their global ones.
-        progress: Whether to show a progress bar on a terminal, where tqdm is installed.
+        batches: The batches, each a tuple of arguments or a single argument. A list or a loader restarts when it is
+            exhausted; an iterator ends the test.
+        start: The first learning rate, in (0, inf), of the first group whose learning rate is not 0.
+        end: The last learning rate, greater than ``start``.
+        steps: The number of learning rates, at least 2.
+        mode: ``"exp"`` for a constant ratio between learning rates, ``"linear"`` for a constant difference.
+        smoothing: The decay of the losses' moving average, in [0, 1).
+        stop: The test stops when the average is more than this many times the best one, or a loss is not finite.
+        validation: ``validation(params)`` returns the loss to record in place of the batch's.
+        accumulate: The number of batches per step.
+        repeats: The number of tests, on consecutive batches; the result is their mean and standard deviation. A repeat
+            for which the batches do not suffice is dropped.
+        generators: Random generators of NumPy, Python or PyTorch to restore afterwards: one, several, or these modules
+            for their global ones.
+        progress: Whether to show a progress bar on a terminal, if tqdm is installed.
 
     Returns:
         The losses, with ``result.suggest()``, ``result.table()`` and ``result.plot()``.
 
     Raises:
         TypeError: If an argument is of a wrong type.
-        ValueError: If a number is out of range, there is no batch, or a step refuses its gradients.
-        RuntimeError: If micro-batches are waiting for a step.
+        ValueError: If a number is out of range, there is no batch, or a step rejects its gradients.
+        RuntimeError: If accumulated micro-batches are pending.
 
     Examples:
         >>> import lrcore, numpy as np
@@ -207,8 +214,9 @@ def find_lr(
         Smith, *Cyclical Learning Rates for Training Neural Networks* (2017), section 3.3.
 
     Note:
-        Lightning's ``lr_find`` takes slopes by the rate, here they are by its logarithm; it and torch-lr-finder write
-        one rate into every group, here groups keep their ratios. torch-lr-finder does not stop at NaN.
+        Lightning's ``lr_find`` takes slopes over the learning rate, lrcore over its logarithm. Lightning and
+        torch-lr-finder set one learning rate in all groups, lrcore keeps their ratios. torch-lr-finder does not stop at
+        NaN.
     """
     from lrcore.optim import Optimizer
 
@@ -220,13 +228,26 @@ def find_lr(
     check_start(start)
     accumulate, repeats = check_count("accumulate", accumulate, least=1), check_count("repeats", repeats, least=1)
     finders = [Finder(start, end, steps, mode, smoothing=smoothing, stop=stop) for _ in range(repeats)]
-    trainer = _OptimizerTrainer(opt, loss_and_grads, validation, whole=accumulate == 1)
+    trainer = _OptimizerTrainer(opt, loss_and_grads, validation, accumulates=accumulate > 1)
     with generators_preserved(all_of(generators)):
         return search(finders, trainer, lambda: preserved(opt), batches, accumulate, _momentum(opt), progress=progress)
 
 
+class Trainer(Protocol):
+    """What a range test needs of a training loop."""
+
+    def loss(self, batch: Sequence[Any]) -> float:
+        """Return the loss of a batch and keep its gradients for the step."""
+
+    def validation(self) -> float | None:
+        """Return the loss to record in place of the batches', or None."""
+
+    def step(self, lr: float) -> None:
+        """Take a step with the gradients kept since the last one; ``lr`` is the learning rate of the first group."""
+
+
 class _OptimizerTrainer:
-    """The training of an optimizer of lrcore."""
+    """The :class:`Trainer` of an optimizer of lrcore."""
 
     def __init__(
         self,
@@ -234,9 +255,10 @@ class _OptimizerTrainer:
         loss_and_grads: Callable[..., tuple[float, Any]],
         validation: Callable[[Any], float] | None,
         *,
-        whole: bool,
+        accumulates: bool,
     ) -> None:
-        self._opt, self._loss_and_grads, self._validation, self._whole = opt, loss_and_grads, validation, whole
+        self._opt, self._loss_and_grads, self._validation = opt, loss_and_grads, validation
+        self._accumulates = accumulates
         self._ratios = ratios_of([group["lr"] for group in opt.param_groups], opt.steps)
         self._grads: Any = None
 
@@ -246,7 +268,7 @@ class _OptimizerTrainer:
             raise TypeError(f"loss_and_grads must return a pair of loss and gradients, got {described(returned)}")
         loss, grads = returned
         number = as_number("loss_and_grads: the loss", loss)
-        if self._whole:
+        if not self._accumulates:
             self._grads = grads
         elif math.isfinite(number):
             self._opt.accumulate(grads)
@@ -260,7 +282,7 @@ class _OptimizerTrainer:
     def step(self, lr: float) -> None:
         for group, ratio in zip(self._opt.param_groups, self._ratios, strict=True):
             group["lr"] = lr * ratio
-        self._opt.step(self._grads if self._whole else None)
+        self._opt.step(self._grads)
 
 
 def _momentum(opt: Optimizer) -> float | None:
@@ -271,17 +293,11 @@ def _momentum(opt: Optimizer) -> float | None:
     return 0.0 if values.get("nesterov") else float(values.get("momentum", 0.0))
 
 
-class Trainer(Protocol):
-    """A training in which rates are tried."""
-
-    def loss(self, batch: Sequence[Any]) -> float:
-        """Return the loss of a batch, and keep its gradients for the step."""
-
-    def validation(self) -> float | None:
-        """Return the loss to look at in the place of the batches', if there is one."""
-
-    def step(self, lr: float) -> None:
-        """Take a step with the gradients of the batches since the last one, at a rate of the first group."""
+def ratios_of(lrs: Sequence[float | Schedule], step: int) -> list[float]:
+    """Return the ratios of learning rates to the first one that is not 0; a schedule at 0 counts with its maximum."""
+    values = [lr(step) or lr.maximum or 0.0 if isinstance(lr, Schedule) else float(lr) for lr in lrs]
+    first = next((value for value in values if value), None)
+    return [1.0] * len(values) if first is None else [value / first for value in values]
 
 
 def search(
@@ -294,22 +310,22 @@ def search(
     *,
     progress: bool,
 ) -> RangeTest:
-    """Run a range test with each finder, everything put back after each, and return the mean of them."""
+    """Run a range test with each finder, restore everything after each, and return their mean."""
     feed = _Feed(batches)
     results: list[RangeTest] = []
     for number, finder in enumerate(finders, start=1):
+        title = f"range test {number}/{len(finders)}" if len(finders) > 1 else "range test"
         with preserved():
-            title = f"range test {number}/{len(finders)}" if len(finders) > 1 else "range test"
-            _run(trainer, feed, _shown(finder, title, progress), finder, accumulate)
+            _run(trainer, feed, _with_bar(finder, title) if progress else finder, finder, accumulate)
         result = finder.result(momentum)
         if results and result.stopped == "batches":
             break
         results.append(result)
-    return results[0] if len(results) == 1 else _together(results)
+    return results[0] if len(results) == 1 else _mean(results)
 
 
-def _run(trainer: Trainer, feed: _Feed, rates: Iterable[float], finder: Finder, accumulate: int) -> None:
-    for lr in rates:
+def _run(trainer: Trainer, feed: _Feed, lrs: Iterable[float], finder: Finder, accumulate: int) -> None:
+    for lr in lrs:
         losses = []
         for _ in range(accumulate):
             batch = feed.next()
@@ -318,64 +334,54 @@ def _run(trainer: Trainer, feed: _Feed, rates: Iterable[float], finder: Finder, 
                 return
             losses.append(trainer.loss(batch))
         loss = sum(losses) / len(losses)
-        # A loss that is no number ends the test, whatever the validation says.
-        instead = trainer.validation() if math.isfinite(loss) else None
-        if not finder.report(loss if instead is None else instead):
+        # A training loss that is not finite ends the test whatever the validation loss is.
+        validation = trainer.validation() if math.isfinite(loss) else None
+        if not finder.report(loss if validation is None else validation):
             return
         trainer.step(lr)
 
 
-def ratios_of(lrs: Sequence[float | Schedule], step: int) -> list[float]:
-    """Return the ratios of rates at a step to the first one that is not 0; where a schedule is 0, of its highest."""
-    rates = [lr(step) or lr.maximum or 0.0 if isinstance(lr, Schedule) else float(lr) for lr in lrs]
-    first = next((rate for rate in rates if rate), None)
-    return [1.0] * len(rates) if first is None else [rate / first for rate in rates]
+def _with_bar(finder: Finder, title: str) -> Iterable[float]:
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return finder
+    bar: Iterable[float] = tqdm(finder, total=len(finder), desc=title, unit="step", leave=False, disable=None)
+    return bar
 
 
-# What iterators are asked to end with: a batch may be None, where a function needs none.
+# The sentinel of an exhausted iterator: a batch may be None.
 _END: Any = object()
 
 
 class _Feed:
-    """Batches, begun again when they are over and can be."""
+    """Batches as tuples of arguments; an iterable that is not an iterator restarts when it is exhausted."""
 
     def __init__(self, batches: Iterable[Any]) -> None:
         if not isinstance(batches, Iterable):
             raise TypeError(f"batches must be iterable, got {type(batches).__name__}")
-        self._again = None if isinstance(batches, Iterator) else batches
-        self._batches = iter(batches)
-        first = next(self._batches, _END)
+        self._restart = None if isinstance(batches, Iterator) else batches
+        iterator = iter(batches)
+        first = next(iterator, _END)
         if first is _END:
             raise ValueError("batches must be at least one, got none")
-        self._batches = itertools.chain([first], self._batches)
+        self._batches: Iterator[Any] = itertools.chain([first], iterator)
 
     def next(self) -> Sequence[Any] | None:
         batch = next(self._batches, _END)
-        if batch is _END and self._again is not None:
-            self._batches = iter(self._again)
+        if batch is _END and self._restart is not None:
+            self._batches = iter(self._restart)
             batch = next(self._batches, _END)
         if batch is _END:
             return None
         return batch if isinstance(batch, tuple | list) else (batch,)
 
 
-def _shown(finder: Finder, title: str, progress: bool) -> Iterable[float]:  # noqa: FBT001
-    if not progress:
-        return finder
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return finder
-    bar: Iterable[float] = tqdm(finder, total=len(finder), desc=title, unit="rate", leave=False, disable=None)
-    return bar
-
-
-def _together(results: list[RangeTest]) -> RangeTest:
-    """Return the mean of several tests, as far as all of them went."""
-    length = min(len(result.losses) for result in results)
-    losses = np.array([result.losses[:length] for result in results])
+def _mean(results: list[RangeTest]) -> RangeTest:
+    """Return the mean of several tests, cut to the shortest."""
     shortest = min(results, key=lambda result: len(result.losses))
-    with np.errstate(over="ignore", invalid="ignore"):  # the last one may be infinite
+    losses = np.array([result.losses[: len(shortest.losses)] for result in results])
+    with np.errstate(over="ignore", invalid="ignore"):  # the last loss may be infinite
         means, spreads = losses.mean(axis=0), losses.std(axis=0, ddof=1)
     return RangeTest(
         shortest.lrs,
@@ -388,12 +394,12 @@ def _together(results: list[RangeTest]) -> RangeTest:
 
 
 def as_number(name: str, value: Any) -> float:
-    """Return a real scalar, or the one element of an array or a tensor, as a float.
+    """Return a real scalar, or the element of an array or a tensor with one, as a float.
 
     Raises:
-        TypeError: If it is none.
+        TypeError: If the value is neither.
     """
-    # A loss may have a dimension of 1, which is no scalar elsewhere.
+    # Losses often have the shape (1,), which is not a scalar anywhere else in lrcore.
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple) and shape and all(size == 1 for size in shape):
         value = value.reshape(())
@@ -410,7 +416,7 @@ def check_callable(name: str, value: Any, *, optional: bool = False) -> None:
 
 
 def check_start(start: Any) -> None:
-    """Raise a TypeError if the inputs and the targets of a batch were given as ``batches`` and ``start``."""
+    """Raise a TypeError if the inputs and targets of a batch were passed as ``batches`` and ``start``."""
     if getattr(start, "shape", ()) or isinstance(start, list | tuple):
         raise TypeError(
             f"start must be a number, the first learning rate, got {described(start)}; the batches are one argument: "
