@@ -9,6 +9,7 @@ import pytest
 import lrcore
 from lrcore import schedules
 from support.cases import CASES
+from support.labels import label
 from support.snapshot import leaves, snapshot
 
 F32, F64 = np.float32, np.float64
@@ -132,7 +133,7 @@ def test_a_step_that_fails_changes_nothing_and_the_next_one_works(spoil, excepti
     assert opt.step(gradients()).step == steps_before + 1
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=label)
 def test_a_bad_last_gradient_stops_every_optimizer_before_its_first_write(case):
     params = [np.ones(100), np.ones(100)]
     opt = case.make(params)
@@ -143,7 +144,7 @@ def test_a_bad_last_gradient_stops_every_optimizer_before_its_first_write(case):
     assert snapshot(opt, *params) == before
 
 
-@pytest.mark.parametrize("grads", [None, [], [None], 1.0, "ab", np.ones(2), {"w": None}, iter([None, None])], ids=repr)
+@pytest.mark.parametrize("grads", [None, [], [None], 1.0, "ab", np.ones(2), {"w": None}, iter([None, None])], ids=label)
 def test_gradients_of_another_structure_are_refused(grads):
     opt = lrcore.SGD([np.ones(2), np.ones(2)])
     with pytest.raises((TypeError, ValueError), match=r"^grads"):

@@ -48,7 +48,7 @@ def free(patterns, names=NAMES):
         (["w[0]"], ["w[0]"]),
         (["layers[1].w"], ["layers[1].w"]),
         (["[wp]*_embed"], ["pos_embed"]),
-        ({"pos_embed", "debias"}, ["debias", "pos_embed"]),
+        (dict.fromkeys(["pos_embed", "debias"]).keys(), ["debias", "pos_embed"]),
         (["*"], NAMES),
         ([], []),
     ],

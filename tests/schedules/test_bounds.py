@@ -30,6 +30,7 @@ from lrcore.schedules import (
     Table,
     Warmup,
 )
+from support.labels import label
 from support.schedule_strategies import courses
 
 FAR = 10**12
@@ -82,7 +83,7 @@ KNOWN = [
 ]
 
 
-@pytest.mark.parametrize(("schedule", "most"), KNOWN, ids=[str(row[0])[:80] for row in KNOWN])
+@pytest.mark.parametrize(("schedule", "most"), KNOWN, ids=[label(row[0])[:80] for row in KNOWN])
 def test_the_largest_value_is_composed(schedule, most, monkeypatch):
     evaluated = []
     values = schedules.Schedule.values
@@ -102,7 +103,7 @@ def test_the_largest_value_is_composed(schedule, most, monkeypatch):
         *(Exponential(0.1, 1.1), Exponential(0.1, 1.1) + 1.0, Exponential(0.1, 1.1) * FALL.at_least(0.1)),
         *(Lambda(lambda step: step), Lambda(lambda step: step) * 0.5, Step(0.1, 5, gamma=2.0).warmup(5)),
     ],
-    ids=str,
+    ids=label,
 )
 def test_where_there_is_none_it_says_so(schedule):
     with pytest.raises(
@@ -159,7 +160,7 @@ def test_bounds_hold_for_every_part(a, b):
         FALL.repeat(), Exponential(1.0, 0.999) * Warmup(100), Constant(0.5) + Constant(0.25),
         CosineAnnealing(1.0, 100.0) * 0.5,
     ],
-    ids=str,
+    ids=label,
 )  # fmt: skip
 def test_independent_decay_works_with_any(lr):
     weight = np.ones(4)

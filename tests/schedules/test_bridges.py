@@ -35,6 +35,7 @@ from lrcore.schedules import (
     to_optax,
     to_torch,
 )
+from support.labels import label
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "schedules_interop.md"
 
@@ -357,7 +358,7 @@ def test_what_has_no_schedule_is_refused(torch):
 # To torch
 
 
-@pytest.mark.parametrize("schedule", COURSES + ENDLESS, ids=str)
+@pytest.mark.parametrize("schedule", COURSES + ENDLESS, ids=label)
 def test_after_k_steps_the_groups_have_the_value_at_k(torch, schedule):
     opt = sgd(torch, 0.1, 0.3)
     scheduler = to_torch(schedule, opt)
@@ -469,7 +470,7 @@ def test_a_loaded_state_sets_other_hyperparameters_too(torch):
     assert (rates(again, "momentum"), rates(again)) == ([0.7], [0.1])
 
 
-@pytest.mark.parametrize("given", [Warmup(10), [0.1, Warmup(10)], Warmup(10) * Warmup(3)], ids=str)
+@pytest.mark.parametrize("given", [Warmup(10), [0.1, Warmup(10)], Warmup(10) * Warmup(3)], ids=label)
 def test_a_factor_alone_is_no_learning_rate(torch, given):
     with pytest.raises(
         ValueError, match=r"^to_torch: lr must be a value, got .*Warmup\(steps=10\).* multiply a value by it"
@@ -574,7 +575,7 @@ def test_what_torch_cannot_be_given_is_refused_before_anything_is_set(torch):
 # To optax
 
 
-@pytest.mark.parametrize("schedule", COURSES, ids=str)
+@pytest.mark.parametrize("schedule", COURSES, ids=label)
 def test_a_schedule_of_optax_has_the_values_rounded_to_float32(jax, schedule):
     rate = to_optax(schedule)
     expected = schedule.values(60).astype(np.float32)
@@ -582,7 +583,7 @@ def test_a_schedule_of_optax_has_the_values_rounded_to_float32(jax, schedule):
     assert rate(0).dtype == np.float32
 
 
-@pytest.mark.parametrize("schedule", ENDLESS, ids=str)
+@pytest.mark.parametrize("schedule", ENDLESS, ids=label)
 def test_a_schedule_without_a_length_stays_after_the_given_steps(jax, schedule):
     expected = schedule.values(30).astype(np.float32)
     rate = to_optax(schedule, steps=30)
@@ -596,7 +597,7 @@ def test_given_steps_end_a_longer_schedule_and_not_a_shorter_one(jax):
     assert [float(to_optax(schedule, steps=500)(k)) for k in (4, 8, 400)] == [0.5, 0.0, 0.0]
 
 
-@pytest.mark.parametrize("schedule", COURSES, ids=str)
+@pytest.mark.parametrize("schedule", COURSES, ids=label)
 def test_a_schedule_of_optax_works_when_jax_compiles_it(jax, schedule):
     jnp = jax.numpy
     rate, counts = to_optax(schedule), jnp.arange(50)
@@ -615,7 +616,7 @@ def test_a_table_made_in_one_trace_is_there_in_the_next(jax):
     assert float(rate(2)) == 0.75
 
 
-@pytest.mark.parametrize("schedule", COURSES, ids=str)
+@pytest.mark.parametrize("schedule", COURSES, ids=label)
 def test_a_schedule_of_optax_has_every_bit_in_float64(jax, schedule):
     rate = to_optax(schedule)
     assert rate(3).dtype == np.float32
@@ -818,7 +819,7 @@ def test_what_keras_cannot_be_given_is_refused(ends):
 # All of them
 
 
-@pytest.mark.parametrize("schedule", FEEDBACK, ids=str)
+@pytest.mark.parametrize("schedule", FEEDBACK, ids=label)
 def test_a_schedule_that_follows_reports_is_refused(torch, jax, schedule):
     for bridge in (
         lambda: to_torch(schedule, sgd(torch)),

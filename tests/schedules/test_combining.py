@@ -34,6 +34,7 @@ from lrcore.schedules import (
     steps_in,
     untuned,
 )
+from support.labels import label
 
 ONE, HALVES = Constant(1.0), Exponential(1.0, gamma=0.5)
 FALL, RISE = Linear(1.0, 0.0, steps=4), Linear(0.0, 1.0, steps=4)
@@ -123,7 +124,7 @@ COURSES = [
     (per_epoch(Lambda(lambda epoch: epoch), 3), [0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 2.0], None),
     (Warmup(2) * FALL, [0.5, 0.75, 0.5, 0.25, 0.0], 4),
 ]  # fmt: skip
-IDS = [str(schedule)[:90] for schedule, *_ in COURSES]
+IDS = [label(schedule)[:90] for schedule, *_ in COURSES]
 
 
 @pytest.mark.parametrize(("schedule", "course", "length"), COURSES, ids=IDS)
@@ -132,7 +133,7 @@ def test_a_combination_has_its_values_and_its_length(schedule, course, length):
     assert schedule.length == length
 
 
-@pytest.mark.parametrize("schedule", [row[0] for row in COURSES if row[2] is not None], ids=str)
+@pytest.mark.parametrize("schedule", [row[0] for row in COURSES if row[2] is not None], ids=label)
 def test_the_largest_value_of_a_combination_is_that_of_its_steps(schedule):
     assert schedule.maximum == max(schedule(step) for step in range(schedule.length + 1))
 
@@ -145,7 +146,7 @@ MAXIMA = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("schedule", "most"), MAXIMA, ids=[str(schedule) for schedule, _ in MAXIMA])
+@pytest.mark.parametrize(("schedule", "most"), MAXIMA, ids=[label(schedule) for schedule, _ in MAXIMA])
 def test_the_largest_value_is_one_that_is_taken(schedule, most):
     assert schedule.maximum == pytest.approx(most, rel=1e-14)
 
@@ -161,7 +162,7 @@ FITTED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("schedule", FITTED, ids=str)
+@pytest.mark.parametrize("schedule", FITTED, ids=label)
 @pytest.mark.parametrize("steps", [1, 3, 7, 13, 19])
 def test_a_warm_up_of_what_has_a_length_begins_and_ends_where_that_does(schedule, steps):
     warm = schedule.warmup(steps)
@@ -180,7 +181,7 @@ SMOOTH = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("schedule", SMOOTH, ids=str)
+@pytest.mark.parametrize("schedule", SMOOTH, ids=label)
 @pytest.mark.parametrize("steps", [5, 20, 60])
 @pytest.mark.parametrize("shape", ["linear", "cosine", "exponential"])
 def test_a_warm_up_leads_to_the_first_value_without_a_jump(schedule, steps, shape):
@@ -189,7 +190,7 @@ def test_a_warm_up_leads_to_the_first_value_without_a_jump(schedule, steps, shap
     assert warm(steps) == pytest.approx(schedule(0), rel=1e-12)
 
 
-@pytest.mark.parametrize("schedule", [*SMOOTH, Noam(16, 30), Cyclic(0.1, 1.0, 30), CosineAnnealing(1.0, 50)], ids=str)
+@pytest.mark.parametrize("schedule", [*SMOOTH, Noam(16, 30), Cyclic(0.1, 1.0, 30), CosineAnnealing(1.0, 50)], ids=label)
 @pytest.mark.parametrize("at", [0, 1, 37, 90])
 @pytest.mark.parametrize("shape", ["linear", "cosine", "sqrt"])
 def test_a_cool_down_begins_without_a_jump(schedule, at, shape):
@@ -207,7 +208,7 @@ JOINED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("schedule", "stride"), JOINED, ids=[str(schedule) for schedule, _ in JOINED])
+@pytest.mark.parametrize(("schedule", "stride"), JOINED, ids=[label(schedule) for schedule, _ in JOINED])
 def test_no_step_is_longer_than_those_beside_it_where_phases_meet(schedule, stride):
     assert np.abs(np.diff(schedule.values(300))).max() <= stride * (1.0 + 1e-12)
 

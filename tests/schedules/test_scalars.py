@@ -24,6 +24,7 @@ from lrcore.schedules import (
     Warmup,
     untuned,
 )
+from support.labels import label
 
 ONE, LINE = Constant(1.0), Linear(1.0, 0.0, steps=10)
 
@@ -122,7 +123,7 @@ def test_numbers_of_other_kinds():
         ),
         *(np.array(None, dtype=object), np.void(b"ab"), Fraction(1, 4), np.array(Fraction(1, 4), dtype=object)),
     ],
-    ids=repr,
+    ids=label,
 )
 def test_what_is_no_real_scalar(value):
     assert as_number(value) is None

@@ -40,6 +40,7 @@ from lrcore.schedules import (
     Tanh,
     Warmup,
 )
+from support.labels import label
 from support.schedule_strategies import COMBINATIONS
 
 HUGE = [10**6, 2**63, 2**64, 10**30, 10**308, 10**400]
@@ -188,7 +189,7 @@ COURSES = [
 SCHEDULES = [schedule for schedule, _ in COURSES]
 
 
-@pytest.mark.parametrize(("schedule", "course"), COURSES, ids=[str(schedule) for schedule in SCHEDULES])
+@pytest.mark.parametrize(("schedule", "course"), COURSES, ids=[label(schedule) for schedule in SCHEDULES])
 def test_a_schedule_has_its_closed_form(schedule, course):
     taken = [schedule(step) for step in range(len(course))]
     assert taken == pytest.approx(course, rel=1e-13, abs=1e-15)
@@ -199,7 +200,7 @@ def test_every_class_that_is_no_combination_has_a_closed_form_here():
     assert {type(schedule).__name__ for schedule in SCHEDULES} == set(CLASSES) - COMBINATIONS.keys()
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=label)
 def test_a_schedule_stays_at_its_end(schedule):
     if schedule.length is not None:
         assert {schedule(schedule.length + k) for k in (0, 1, *HUGE)} == {schedule(schedule.length)}
@@ -216,7 +217,7 @@ FAR = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("schedule", "value"), FAR, ids=[str(schedule) for schedule, _ in FAR])
+@pytest.mark.parametrize(("schedule", "value"), FAR, ids=[label(schedule) for schedule, _ in FAR])
 def test_a_schedule_is_right_at_any_step_however_far(schedule, value):
     assert [schedule(step) for step in HUGE] == [value] * len(HUGE)
 
@@ -228,7 +229,7 @@ CYCLES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("schedule", "period"), CYCLES, ids=[str(schedule) for schedule, _ in CYCLES])
+@pytest.mark.parametrize(("schedule", "period"), CYCLES, ids=[label(schedule) for schedule, _ in CYCLES])
 @pytest.mark.parametrize("far", [10**6, 2**53 - 9, 2**53, 2**63, 10**30], ids=["1e6", "2^53-9", "2^53", "2^63", "1e30"])
 def test_a_cycle_is_as_exact_after_any_number_of_cycles(schedule, period, far):
     begin = far - far % period
@@ -282,7 +283,7 @@ MAXIMA = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("schedule", "most"), MAXIMA, ids=[str(schedule) for schedule, _ in MAXIMA])
+@pytest.mark.parametrize(("schedule", "most"), MAXIMA, ids=[label(schedule) for schedule, _ in MAXIMA])
 def test_the_largest_value_is_known(schedule, most):
     assert schedule.maximum == pytest.approx(most, rel=1e-13)
 
