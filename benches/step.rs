@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use lrcore::engine::simd::{self, Level};
-use lrcore::engine::{Batch, Describe, Make, Native, Stages, Tensor, parallel};
+use lrcore::engine::{Batch, Native, Stages, Tensor, create, parallel, signature};
 use lrcore::rule::Real;
 use lrcore::rules;
 
@@ -32,9 +32,8 @@ fn values_for(names: &[&str]) -> Vec<f64> {
 
 /// Measures a rule at one format and length, at every level.
 fn bench<F: Real + Native>(criterion: &mut Criterion, name: &str, len: usize, label: &str) {
-    let signature = rules::find(name, Describe).expect("a registered name");
-    let update =
-        rules::find(name, Make(&values_for(signature.hyperparameters))).flatten().expect("a value for each name");
+    let signature = signature(name).expect("a registered name");
+    let update = create(name, &values_for(signature.hyperparameters)).expect("a value for each name");
     let mut weight = vec![F::ONE; len];
     let grad = vec![F::of(1e-3); len];
     let mut states: Vec<Vec<F>> = signature.state.iter().map(|_| vec![F::of(1e-3); len]).collect();
@@ -46,7 +45,7 @@ fn bench<F: Real + Native>(criterion: &mut Criterion, name: &str, len: usize, la
         more => panic!("{} states", more.len()),
     };
     let mut batch = Batch::default();
-    let slot = batch.add_slot(tensor.access());
+    let slot = batch.add_kernel(tensor.spec());
     batch.push(tensor, slot, 0);
     let kernels = [update.at(STEP, F::DTYPE, Stages::NONE).expect("the numbers fit")];
 

@@ -168,12 +168,12 @@ pub trait Optimizer<const N: usize>: Hyperparameters {
     ///
     /// # Errors
     /// If one is infinite in it, or ε zero though it is not.
-    fn check<F: Real>(&self, t: u64) -> Result<(), Unfit> {
-        let mut unfit = Unfit::unless_finite::<F>("lr", self.step_size(t)).err();
+    fn check<F: Real>(&self, t: u64) -> Result<(), OutOfRange> {
+        let mut unfit = OutOfRange::unless_finite::<F>("lr", self.step_size(t)).err();
         self.visit(|name, value| {
             let vanishes = name == "eps" && value != 0.0 && F::of(value) == F::ZERO;
             if vanishes || F::of(value).wide().is_infinite() {
-                unfit = unfit.or(Some(Unfit { name, value }));
+                unfit = unfit.or(Some(OutOfRange { name, value }));
             }
         });
         unfit.map_or(Ok(()), Err)
@@ -182,14 +182,14 @@ pub trait Optimizer<const N: usize>: Hyperparameters {
 
 /// A number that a dtype can't hold: rounded to it, it is infinite, or zero where that is another thing.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Unfit {
+pub struct OutOfRange {
     /// What the number is.
     pub name: &'static str,
     /// The number.
     pub value: f64,
 }
 
-impl Unfit {
+impl OutOfRange {
     /// Rounds a number to a dtype.
     ///
     /// # Errors
@@ -198,124 +198,6 @@ impl Unfit {
         let rounded = F::of(value);
         if rounded.abs() <= F::MAX { Ok(rounded) } else { Err(Self { name, value }) }
     }
-}
-
-/// A factor that may be beyond `f64`: `significand · 2^exponent`, with a significand in [1, 2), or one that is zero, infinite or
-/// NaN.
-///
-/// A product of factors is rounded as one of `f64` is, but it does not overflow or underflow on the way.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Factor {
-    significand: f64,
-    exponent: i32,
-}
-
-impl Factor {
-    /// One.
-    pub const ONE: Self = Self { significand: 1.0, exponent: 0 };
-
-    /// A number times a power of two.
-    #[must_use]
-    pub fn new(number: f64, exponent: i32) -> Self {
-        const FRACTION: u64 = (1 << 52) - 1;
-        if number == 0.0 || !number.is_finite() {
-            return Self { significand: number, exponent: 0 };
-        }
-        // A subnormal number has no exponent of its own.
-        let (number, lift) = if number.abs() < f64::MIN_POSITIVE { (number * TWO_TO_54, 54) } else { (number, 0) };
-        let bits = number.to_bits();
-        let biased = i32::try_from((bits >> 52) & 0x7FF).unwrap_or_default();
-        let significand = f64::from_bits(bits & (FRACTION | 1 << 63) | 1023 << 52);
-        Self { significand, exponent: exponent + biased - 1023 - lift }
-    }
-
-    /// The product.
-    #[must_use]
-    pub fn times(self, other: Self) -> Self {
-        Self::new(self.significand * other.significand, self.exponent + other.exponent)
-    }
-
-    /// The quotient.
-    #[must_use]
-    pub fn over(self, other: Self) -> Self {
-        Self::new(self.significand / other.significand, self.exponent - other.exponent)
-    }
-
-    /// The exponent of a number: the largest power of two that is not larger.
-    #[must_use]
-    pub const fn exponent(self) -> i32 {
-        self.exponent
-    }
-
-    /// The nearest `f64`.
-    #[must_use]
-    pub fn value(self) -> f64 {
-        let near = self.exponent.clamp(-1022, 1023);
-        // The first product is exact.
-        self.significand * power_of_two(near) * power_of_two((self.exponent - near).clamp(-1022, 1023))
-    }
-
-    /// Whether it is a number, and at most this one.
-    #[must_use]
-    pub fn is_at_most(self, most: f64) -> bool {
-        self.value() <= most
-    }
-
-    /// What gradients of this norm are multiplied by so that it is at most so large, in PyTorch's form.
-    #[must_use]
-    pub fn clipped_to(self, most: f64) -> Self {
-        let (norm, one) = (self.value(), Self::ONE);
-        // Beside a norm that `f64` does not reach, the term of PyTorch's form is nothing.
-        let norm = if norm.is_finite() { Self::from(norm + 1e-6) } else { self };
-        let coefficient = Self::from(most).over(norm);
-        if coefficient.value() > 1.0 { one } else { coefficient }
-    }
-
-    /// The negative.
-    #[must_use]
-    pub fn negated(self) -> Self {
-        Self { significand: -self.significand, ..self }
-    }
-
-    /// Two factors to multiply by, one after the other, which overflow or vanish only if every product does. The second is left
-    /// out where one is enough.
-    ///
-    /// # Errors
-    /// If two are not enough.
-    pub fn split<F: Real>(self) -> Result<(F, Option<F>), Unfit> {
-        let whole = F::of(self.value());
-        let is_number = self.significand != 0.0 && self.significand.is_finite();
-        if !is_number || (whole.abs() >= F::MIN_POSITIVE && whole.abs() <= F::MAX) {
-            return Ok((whole, None));
-        }
-        // Multiplied by a power of two, a number stays exact unless it overflows or underflows: what is small grows first, and what
-        // is large shrinks last.
-        let most = F::MAX_EXPONENT;
-        let part = |exponent| F::of(Self { significand: self.significand, exponent }.value());
-        let power = |exponent| F::of(power_of_two(exponent));
-        if self.exponent < 0 {
-            return Ok((part(self.exponent + most - 1), Some(power(1 - most))));
-        }
-        let rest = part(self.exponent - most);
-        if rest.abs() <= F::MAX {
-            Ok((power(most), Some(rest)))
-        } else {
-            Err(Unfit { name: "the factor of the gradients", value: self.value() })
-        }
-    }
-}
-
-impl From<f64> for Factor {
-    fn from(number: f64) -> Self {
-        Self::new(number, 0)
-    }
-}
-
-const TWO_TO_54: f64 = 18_014_398_509_481_984.0;
-
-/// Two to a power from -1022 to 1023.
-fn power_of_two(exponent: i32) -> f64 {
-    f64::from_bits(u64::from((exponent + 1023).unsigned_abs()) << 52)
 }
 
 /// A named set of `f64` hyperparameters; implemented by [`hyperparameters!`](crate::rule::hyperparameters).
@@ -390,8 +272,8 @@ impl<F: Real> Lerp<F> {
 /// same bits on every machine: a C library's `pow` differs between platforms. `base` is in [0, 1].
 #[must_use]
 pub fn power(base: f64, mut exponent: u64) -> f64 {
-    let mut square = Double { high: base, low: 0.0 };
-    let mut product = Double { high: 1.0, low: 0.0 };
+    let mut square = DoubleDouble { high: base, low: 0.0 };
+    let mut product = DoubleDouble { high: 1.0, low: 0.0 };
     while exponent > 0 && product.high > 0.0 {
         if exponent & 1 == 1 {
             product = product.times(square);
@@ -404,12 +286,12 @@ pub fn power(base: f64, mut exponent: u64) -> f64 {
 
 /// An unevaluated sum of two `f64`, about 106 bits (Dekker, 1971).
 #[derive(Clone, Copy)]
-struct Double {
+struct DoubleDouble {
     high: f64,
     low: f64,
 }
 
-impl Double {
+impl DoubleDouble {
     fn times(self, other: Self) -> Self {
         let (product, error) = exact_product(self.high, other.high);
         let low = error + (self.high * other.low + self.low * other.high);
@@ -463,39 +345,6 @@ mod tests {
             assert_eq!(floor::<f32>(eps, 1e-3).to_bits(), 0);
         }
         assert_eq!(floor::<f32>(1e-8, 0.0).to_bits(), 0);
-    }
-
-    #[test]
-    fn factors_round_as_numbers_do_and_go_beyond_them() {
-        for a in [1.0, -3.7, 1e300, 5e-324, 2.5e-310, f64::MAX, f64::MIN_POSITIVE] {
-            assert_eq!(Factor::from(a).value().to_bits(), a.to_bits());
-            for b in [1.0, 0.3, 1e-20, 7e8] {
-                assert!(Factor::from(a).times(b.into()).over(b.into()).value().is_finite());
-                if (a * b).is_normal() && a.is_normal() {
-                    assert_eq!(Factor::from(a).times(b.into()).value().to_bits(), (a * b).to_bits());
-                }
-            }
-        }
-        let beyond = Factor::from(1e300).times(1e300.into());
-        assert!(beyond.value().is_infinite());
-        assert!((beyond.over(1e300.into()).over(1e299.into()).value() - 10.0).abs() < 1e-14);
-        assert_eq!(Factor::ONE.over(f64::INFINITY.into()).value().to_bits(), 0);
-        assert!(Factor::from(f64::NAN).times(1.0.into()).value().is_nan());
-    }
-
-    #[test]
-    fn a_factor_is_split_where_one_number_is_not_enough() {
-        assert_eq!(Factor::from(0.3).split::<f32>(), Ok((0.3, None)));
-        assert_eq!(Factor::from(0.0).split::<f32>(), Ok((0.0, None)));
-        let applied = |factor: f64, grad: f32| {
-            let (first, second) = Factor::from(factor).split::<f32>().unwrap_or((f32::NAN, None));
-            grad * first * second.unwrap_or(1.0)
-        };
-        for (factor, grad, expected) in [(1e40, 1e-38, 100.0), (1e-46, 1e38, 1e-8), (-1e-60, 1e35, -1e-25_f32)] {
-            assert!((applied(factor, grad) / expected - 1.0).abs() < 1e-6);
-        }
-        assert_eq!(applied(1e40, 0.0).to_bits(), 0);
-        assert!(Factor::from(1e90).split::<f32>().is_err());
     }
 
     #[test]

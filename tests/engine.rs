@@ -3,13 +3,15 @@
 use std::num::NonZeroUsize;
 
 use lrcore::engine::simd::{self, Level};
-use lrcore::engine::{Access, Batch, Decay, Describe, Dtype, LANES, Make, Native, Sample, Stages, Tensor, parallel};
+use lrcore::engine::{
+    BLOCK, Batch, Decay, Dtype, Native, Sample, Stages, Tensor, TensorSpec, create, parallel, signature,
+};
 use lrcore::rule::{Optimizer, Real, Rule};
 use lrcore::rules::{self, Visitor};
 
 const STEPS: u64 = 3;
 const LENGTHS: [usize; 12] =
-    [0, 1, LANES - 1, LANES, LANES + 1, 511, 512, 513, 4096 + 1, 65536 - 1, 65536 + 33, 200_001];
+    [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 511, 512, 513, 4096 + 1, 65536 - 1, 65536 + 33, 200_001];
 
 /// The lengths that are tried: all, but in an emulator, where the long ones take too long. `tools/cross.sh` sets the bound.
 fn lengths() -> impl Iterator<Item = usize> {
@@ -84,7 +86,7 @@ impl<F: Real> Visitor for Naive<'_, F> {
 }
 
 fn engine<F: Real + Native>(name: &str, values: &[f64], tensors: &[(Vec<F>, Vec<F>)], stages: Stages) -> Vec<Moved<F>> {
-    let update = rules::find(name, Make(values)).flatten().expect("a registered name");
+    let update = create(name, values).expect("a registered name");
     let initial = update.initial();
     let start = |(weight, _): &(Vec<F>, Vec<F>)| {
         (weight.clone(), initial.iter().map(|&value| vec![F::of(value); weight.len()]).collect())
@@ -92,8 +94,8 @@ fn engine<F: Real + Native>(name: &str, values: &[f64], tensors: &[(Vec<F>, Vec<
     let mut moved: Vec<Moved<F>> = tensors.iter().map(start).collect();
     for t in 1..=STEPS {
         let mut batch = Batch::default();
-        let access = Access { dtype: F::DTYPE, states: initial.len(), average: false, zero_grads: false };
-        let slot = batch.add_slot(access);
+        let spec = TensorSpec { dtype: F::DTYPE, states: initial.len(), average: false, zero_grads: false };
+        let slot = batch.add_kernel(spec);
         for (number, ((weight, states), (_, grad))) in moved.iter_mut().zip(tensors).enumerate() {
             let tensor = match states.as_mut_slice() {
                 [] => Tensor::from_slices(weight, grad, []),
@@ -127,7 +129,7 @@ fn compare<F: Real + Native>(dtype: Dtype) {
     let coupled = Stages { maximize: true, decay: Decay::Coupled, decay_rate: 0.1, ..Stages::NONE };
     let decoupled = Stages { decay: Decay::Decoupled, decay_rate: 0.001, ..Stages::NONE };
     for name in rules::NAMES {
-        let names = rules::find(name, Describe).map_or(&[][..], |signature| signature.hyperparameters);
+        let names = signature(name).map_or(&[][..], |signature| signature.hyperparameters);
         let values = values_for(names);
         for stages in [Stages::NONE, coupled, decoupled] {
             let naive: Vec<_> = tensors
@@ -153,23 +155,23 @@ fn the_engine_is_bitwise_equal_to_a_naive_loop() {
     compare::<f64>(Dtype::F64);
 }
 
-const PLAIN: Access = Access { dtype: Dtype::F32, states: 0, average: false, zero_grads: false };
+const PLAIN: TensorSpec = TensorSpec { dtype: Dtype::F32, states: 0, average: false, zero_grads: false };
 
 #[test]
 #[should_panic(expected = "left == right")]
 fn a_tensor_of_another_format_is_refused() {
     let mut batch = Batch::default();
-    let slot = batch.add_slot(Access { dtype: Dtype::F64, ..PLAIN });
+    let slot = batch.add_kernel(TensorSpec { dtype: Dtype::F64, ..PLAIN });
     batch.push(Tensor::from_slices(&mut [1.0_f32], &[1.0], []), slot, 0);
 }
 
 #[test]
-#[should_panic(expected = "allows")]
+#[should_panic(expected = "supports")]
 fn a_kernel_that_needs_more_than_tensors_have_is_refused() {
-    let update = rules::find("sgd", Make(&[0.1])).flatten().expect("a registered name");
+    let update = create("sgd", &[0.1]).expect("a registered name");
     let (mut weight, grad) = ([1.0_f32], [1.0]);
     let mut batch = Batch::default();
-    let slot = batch.add_slot(PLAIN);
+    let slot = batch.add_kernel(PLAIN);
     batch.push(Tensor::from_slices(&mut weight, &grad, []), slot, 0);
     let stages = Stages { zero_grads: true, ..Stages::NONE };
     batch.run(&[update.at(1, Dtype::F32, stages).expect("the numbers fit")], None);
@@ -177,14 +179,14 @@ fn a_kernel_that_needs_more_than_tensors_have_is_refused() {
 
 #[test]
 fn the_samples_of_all_phases_are_all_gradients_once() {
-    let update = rules::find("sgd", Make(&[0.1])).flatten().expect("a registered name");
+    let update = create("sgd", &[0.1]).expect("a registered name");
     let kernels = [update.at(1, Dtype::F32, Stages::NONE).expect("the numbers fit")];
     // Integers, whose sums are exact in any order.
     let grads: Vec<Vec<f32>> =
         lengths().map(|len| [0.0, 1.0, 2.0, 3.0, 4.0].into_iter().cycle().take(len).collect()).collect();
     let mut weights = grads.clone();
     let mut batch = Batch::default();
-    let slot = batch.add_slot(PLAIN);
+    let slot = batch.add_kernel(PLAIN);
     // Whoever numbers tensors may leave some out.
     for (number, (weight, grad)) in weights.iter_mut().zip(&grads).enumerate() {
         batch.push(Tensor::from_slices(weight, grad, []), slot, 3 * number);
@@ -207,6 +209,6 @@ fn the_samples_of_all_phases_are_all_gradients_once() {
 
 #[test]
 fn the_wrong_number_of_hyperparameters_makes_nothing() {
-    assert!(rules::find("adam", Make(&[0.1])).is_some_and(|made| made.is_none()));
-    assert!(rules::find("no such rule", Make(&[0.1])).is_none());
+    assert!(create("adam", &[0.1]).is_none());
+    assert!(create("no such rule", &[0.1]).is_none());
 }

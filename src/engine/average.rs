@@ -24,7 +24,7 @@ impl Average {
     /// does not count. The first weight enters whole.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "counts beyond 2⁵³ change no bit of the share")]
-    pub fn share(self, step: u64, seen: u64) -> Option<f64> {
+    pub fn coefficient(self, step: u64, seen: u64) -> Option<f64> {
         let n = seen as f64;
         match self {
             Self::Ema { .. } if seen == 0 => Some(1.0),
@@ -44,14 +44,15 @@ mod tests {
     #[test]
     fn an_equal_average_counts_from_its_start() {
         let average = Average::Swa { start: 3, every: 2 };
-        let shares: Vec<_> = (1..=7).map(|step| average.share(step, 1)).collect();
+        let shares: Vec<_> = (1..=7).map(|step| average.coefficient(step, 1)).collect();
         assert_eq!(shares, [None, None, Some(0.5), None, Some(0.5), None, Some(0.5)]);
     }
 
     #[test]
     fn an_exponential_average_warms_up() {
         let average = Average::Ema { decay: 0.9, warmup: true };
-        let close = |seen, expected: f64| assert!((average.share(1, seen).unwrap_or(0.0) - expected).abs() < 1e-15);
+        let close =
+            |seen, expected: f64| assert!((average.coefficient(1, seen).unwrap_or(0.0) - expected).abs() < 1e-15);
         close(0, 1.0);
         close(1, 1.0 - 2.0 / 11.0);
         close(1000, 0.1);

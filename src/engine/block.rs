@@ -1,20 +1,20 @@
 //! The inner loop: a rule over weights, gradients and states; the tail goes through the same code in short blocks.
 //!
 //! The loop is the plain one, an element at a time; the compiler makes vectors of it. Two things let it do so for every rule:
-//! whole blocks of [`LANES`] leave no remainder, and each operand is an argument of its own to the function that enables
+//! whole blocks of [`BLOCK`] leave no remainder, and each operand is an argument of its own to the function that enables
 //! the instruction set ([`simd::enter`]), where Rust's rules of borrowing become the compiler's knowledge that none overlaps
 //! another. This is the only caller of [`Rule::apply`].
 //!
-//! Where a tally looks on, the loop goes a block at a time, and the tally sees each block while it lies in registers. As a loop
+//! Where a stats looks on, the loop goes a block at a time, and the stats sees each block while it lies in registers. As a loop
 //! of its own, over cells that lie in L1 by then, it took as long as memory does, one after the other.
 
 use std::array;
 
-use super::format::Cell;
-use super::reduce::{LANES, padded};
-use super::simd::{self, Body, Level};
-use super::stage::{Blend, Scales};
-use super::tally::{NoTally, Tally};
+use super::format::Element;
+use super::reduce::{BLOCK, padded};
+use super::simd::{self, Level, Loop};
+use super::stage::{AverageUpdate, Scales};
+use super::stats::{NoStats, StatsAccumulator};
 use super::tensor::MAX_STATE;
 use crate::rule::{Real, Rule};
 
@@ -23,52 +23,58 @@ const SHORT: usize = 8;
 
 /// How each element moves.
 #[derive(Clone, Copy)]
-pub(super) struct Motion<F, R, B, const N: usize> {
+pub(super) struct ElementUpdate<F, R, B, const N: usize> {
     pub(super) rule: R,
     pub(super) scales: Scales<F>,
     pub(super) blend: B,
 }
 
-/// Moves weights and states of one length by their gradients, and the average, which is empty if there is none. The tally sees
+/// Moves weights and states of one length by their gradients, and the average, which is empty if there is none. The stats sees
 /// each block before and after.
 ///
 /// # Panics
 /// If the lengths differ.
 #[inline(always)]
-pub(super) fn apply<C: Cell, R: Rule<C::Real, N>, B: Blend<C::Real>, T: Tally<C>, const N: usize>(
+pub(super) fn apply<
+    C: Element,
+    R: Rule<C::Real, N>,
+    B: AverageUpdate<C::Real>,
+    T: StatsAccumulator<C>,
+    const N: usize,
+>(
     level: Level,
-    motion: Motion<C::Real, R, B, N>,
+    motion: ElementUpdate<C::Real, R, B, N>,
     weight: &mut [C],
     grad: &[C],
     state: [&mut [C]; N],
     average: &mut [C],
-    tally: &mut T,
+    stats: &mut T,
 ) {
     assert!(grad.len() == weight.len() && state.iter().all(|state| state.len() == weight.len()));
-    assert!(average.len() == if B::USED { weight.len() } else { 0 });
-    let (weight, weight_tail) = weight.as_chunks_mut::<LANES>();
+    assert!(average.len() == if B::ENABLED { weight.len() } else { 0 });
+    let (weight, weight_tail) = weight.as_chunks_mut::<BLOCK>();
     let (grad_blocks, grad_tail) = grad.as_chunks();
     let (state, state_tail) = split(state);
     let (average, average_tail) = average.as_chunks_mut();
     if !weight.is_empty() {
-        enter(level, motion, weight, grad_blocks, state, average, tally);
+        enter(level, motion, weight, grad_blocks, state, average, stats);
     }
     if !weight_tail.is_empty() {
-        let before = if T::LOOKS { padded(weight_tail) } else { [C::ZERO; LANES] };
+        let before = if T::ENABLED { padded(weight_tail) } else { [C::ZERO; BLOCK] };
         apply_tail(level, motion, weight_tail, grad_tail, state_tail, average_tail);
-        if T::LOOKS {
+        if T::ENABLED {
             let [before, grad, after] = [before, padded(grad_tail), padded(weight_tail)].map(|row| row.map(C::load));
-            tally.look(&before, &grad, &after);
+            stats.observe(&before, &grad, &after);
         }
     }
-    tally.end(grad);
+    stats.end(grad);
 }
 
 /// What is left of whole blocks, in short ones.
 #[inline(always)]
-fn apply_tail<C: Cell, R: Rule<C::Real, N>, B: Blend<C::Real>, const N: usize>(
+fn apply_tail<C: Element, R: Rule<C::Real, N>, B: AverageUpdate<C::Real>, const N: usize>(
     level: Level,
-    motion: Motion<C::Real, R, B, N>,
+    motion: ElementUpdate<C::Real, R, B, N>,
     weight: &mut [C],
     grad: &[C],
     state: [&mut [C]; N],
@@ -81,7 +87,7 @@ fn apply_tail<C: Cell, R: Rule<C::Real, N>, B: Blend<C::Real>, const N: usize>(
     let (state, mut state_tail) = split(state);
     let (average, average_tail) = average.as_chunks_mut();
     if !weight.is_empty() {
-        enter(level, motion, weight, grad, state, average, &mut NoTally);
+        enter(level, motion, weight, grad, state, average, &mut NoStats);
     }
     if weight_tail.is_empty() {
         return;
@@ -90,8 +96,8 @@ fn apply_tail<C: Cell, R: Rule<C::Real, N>, B: Blend<C::Real>, const N: usize>(
     let mut padded_state = state_tail.each_ref().map(|tail| pad(tail));
     let state = padded_state.each_mut().map(array::from_mut).map(<[_; 1]>::as_mut_slice);
     let mut padded_average = pad(average_tail);
-    let average = if B::USED { array::from_mut(&mut padded_average).as_mut_slice() } else { &mut [] };
-    enter(level, motion, array::from_mut(&mut padded_weight), &[pad(grad_tail)], state, average, &mut NoTally);
+    let average = if B::ENABLED { array::from_mut(&mut padded_average).as_mut_slice() } else { &mut [] };
+    enter(level, motion, array::from_mut(&mut padded_weight), &[pad(grad_tail)], state, average, &mut NoStats);
     unpad(&padded_average, average_tail);
     unpad(&padded_weight, weight_tail);
     for (tail, padded) in state_tail.iter_mut().zip(&padded_state) {
@@ -114,33 +120,33 @@ fn split<C, const L: usize, const N: usize>(state: [&mut [C]; N]) -> ([&mut [[C;
 }
 
 #[inline(always)]
-fn enter<C: Cell, T, const N: usize, const L: usize>(
+fn enter<C: Element, T, const N: usize, const L: usize>(
     level: Level,
-    body: impl Body<C, T>,
+    body: impl Loop<C, T>,
     weight: &mut [[C; L]],
     grad: &[[C; L]],
     state: [&mut [[C; L]]; N],
     average: &mut [[C; L]],
-    tally: &mut T,
+    stats: &mut T,
 ) {
     let mut state = state.into_iter();
     let state = array::from_fn(|_| state.next().unwrap_or_default());
-    simd::enter(level, body, weight, grad, state, average, tally);
+    simd::enter(level, body, weight, grad, state, average, stats);
 }
 
 #[inline(always)]
-fn pad<C: Cell>(tail: &[C]) -> [C; SHORT] {
+fn pad<C: Element>(tail: &[C]) -> [C; SHORT] {
     let mut block = [C::ZERO; SHORT];
     block[..tail.len()].copy_from_slice(tail);
     block
 }
 
 #[inline(always)]
-fn unpad<C: Cell>(block: &[C; SHORT], tail: &mut [C]) {
+fn unpad<C: Element>(block: &[C; SHORT], tail: &mut [C]) {
     tail.copy_from_slice(&block[..tail.len()]);
 }
 
-impl<F: Real, R: Rule<F, N>, B: Blend<F>, const N: usize> Motion<F, R, B, N> {
+impl<F: Real, R: Rule<F, N>, B: AverageUpdate<F>, const N: usize> ElementUpdate<F, R, B, N> {
     /// The new weight and states of an element.
     #[inline(always)]
     fn of_one(self, weight: F, grad: F, state: [F; N]) -> (F, [F; N]) {
@@ -149,8 +155,8 @@ impl<F: Real, R: Rule<F, N>, B: Blend<F>, const N: usize> Motion<F, R, B, N> {
     }
 }
 
-impl<C: Cell, R: Rule<C::Real, N>, B: Blend<C::Real>, T: Tally<C>, const N: usize> Body<C, T>
-    for Motion<C::Real, R, B, N>
+impl<C: Element, R: Rule<C::Real, N>, B: AverageUpdate<C::Real>, T: StatsAccumulator<C>, const N: usize> Loop<C, T>
+    for ElementUpdate<C::Real, R, B, N>
 {
     const DIVIDES: bool = R::DIVIDES;
 
@@ -161,15 +167,15 @@ impl<C: Cell, R: Rule<C::Real, N>, B: Blend<C::Real>, T: Tally<C>, const N: usiz
         grad: &[[C; L]],
         state: [&mut [[C; L]]; MAX_STATE],
         average: &mut [[C; L]],
-        tally: &mut T,
+        stats: &mut T,
     ) {
         let mut state = state.into_iter();
         let mut state: [&mut [[C; L]]; N] = array::from_fn(|_| state.next().unwrap_or_default());
         // `apply` has compared the lengths; here the compiler sees it, and drops every check inside the loops.
         let blocks = weight.len();
         assert!(grad.len() == blocks && state.iter().all(|state| state.len() == blocks));
-        assert!(!B::USED || average.len() == blocks);
-        if !T::LOOKS {
+        assert!(!B::ENABLED || average.len() == blocks);
+        if !T::ENABLED {
             let (weight, grad, average) = (weight.as_flattened_mut(), grad.as_flattened(), average.as_flattened_mut());
             let state = state.map(<[_]>::as_flattened_mut);
             for i in 0..blocks * L {
@@ -179,16 +185,16 @@ impl<C: Cell, R: Rule<C::Real, N>, B: Blend<C::Real>, T: Tally<C>, const N: usiz
                 for k in 0..N {
                     state[k][i] = C::store(next[k]);
                 }
-                if B::USED {
+                if B::ENABLED {
                     average[i] = C::store(self.blend.blend(average[i].load(), moved));
                 }
             }
             return;
         }
         // A local, which the compiler keeps in registers.
-        let mut sums = *tally;
+        let mut sums = *stats;
         for i in 0..blocks {
-            // Weight and gradient are loaded once, for the rule and for the tally.
+            // Weight and gradient are loaded once, for the rule and for the stats.
             let (before, given) = (weight[i].map(C::load), grad[i].map(C::load));
             let state = state.each_mut().map(|state| &mut state[i]);
             let mut after = [C::Real::ZERO; L];
@@ -198,13 +204,13 @@ impl<C: Cell, R: Rule<C::Real, N>, B: Blend<C::Real>, T: Tally<C>, const N: usiz
                 for k in 0..N {
                     state[k][j] = C::store(next[k]);
                 }
-                if B::USED {
+                if B::ENABLED {
                     average[i][j] = C::store(self.blend.blend(average[i][j].load(), moved));
                 }
             }
             weight[i] = after.map(C::store);
-            sums.look(&before, &given, &after);
+            sums.observe(&before, &given, &after);
         }
-        *tally = sums;
+        *stats = sums;
     }
 }

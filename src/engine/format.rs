@@ -1,6 +1,6 @@
 //! Stored formats: how a number lies in memory, and how it is loaded and stored.
 //!
-//! A [`Cell`] is an array of bytes. Its alignment is 1, so an array at any address is a slice of cells; the compiler
+//! An [`Element`] is an array of bytes. Its alignment is 1, so an array at any address is a slice of cells; the compiler
 //! turns a run of loads into one vector load.
 
 use crate::rule::Real;
@@ -44,7 +44,7 @@ impl Dtype {
 }
 
 /// One stored number, in native byte order.
-pub(super) trait Cell: Copy + Send + Sync + 'static {
+pub(super) trait Element: Copy + Send + Sync + 'static {
     /// Its format.
     const DTYPE: Dtype;
     /// What it is computed in.
@@ -61,7 +61,7 @@ pub(super) trait Cell: Copy + Send + Sync + 'static {
     fn store(value: Self::Real) -> Self;
 }
 
-impl Cell for [u8; 4] {
+impl Element for [u8; 4] {
     const DTYPE: Dtype = Dtype::F32;
     type Real = f32;
     const ZERO: Self = [0; 4];
@@ -80,7 +80,7 @@ impl Cell for [u8; 4] {
     }
 }
 
-impl Cell for [u8; 8] {
+impl Element for [u8; 8] {
     const DTYPE: Dtype = Dtype::F64;
     type Real = f64;
     const ZERO: Self = [0; 8];

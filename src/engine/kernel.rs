@@ -1,42 +1,43 @@
 //! A rule and its stages, compiled for one format and applied to ranges of tensors.
 //!
-//! Optimizers of many types meet here in one: [`Update`] is what the bindings hold, a [`Kernel`] is one step of it.
+//! Optimizers of many types meet here in one: [`ErasedOptimizer`] is what the bindings hold, a [`Kernel`] is one step of it.
 
 use std::array;
 use std::ops::Range;
 
-use super::block::{self, Motion};
-use super::format::{Cell, Dtype};
-use super::reduce::{LANES, Norm, UNIT, add};
-use super::simd::{self, Job, Level};
-use super::stage::{Folded, NoAverage, Staged, Stages};
-use super::tally::{NoTally, Sums, TALLIES, Tally};
-use super::tensor::{AVERAGE, Access, GRAD, MAX_STATE, OPERANDS, STATE, Tensor, WEIGHT};
-use crate::rule::{Factor, Optimizer, Real, Rule, Unfit};
-use crate::rules::Visitor;
+use super::block::{self, ElementUpdate};
+use super::factor::Factor;
+use super::format::{Dtype, Element};
+use super::reduce::{BLOCK, Norm, REDUCTION_BLOCK, add};
+use super::simd::{self, Level, SimdJob};
+use super::stage::{NoAverage, StageParams, Staged, Stages};
+use super::stats::{NoStats, STATS, StatsAccumulator, StatsSums};
+use super::tensor::{AVERAGE, GRAD, MAX_STATE, OPERANDS, STATE, Tensor, TensorSpec, WEIGHT};
+use crate::rule::{Optimizer, OutOfRange, Real, Rule};
+use crate::rules::{self, Visitor};
 
 /// An optimizer with its hyperparameters, whatever its type.
-pub trait Update: Send + Sync {
+pub trait ErasedOptimizer: Send + Sync {
     /// The names of its state arrays.
     fn state(&self) -> &'static [&'static str];
     /// What each state array is filled with before the first step.
     fn initial(&self) -> Vec<f64>;
-    /// Step `t`, counted from 1.
+    /// The kernel of step `t`, counted from 1.
     ///
     /// # Errors
     /// If a number is too large or too small for the dtype.
-    fn at(&self, t: u64, dtype: Dtype, stages: Stages) -> Result<Box<dyn Kernel>, Unfit>;
+    fn at(&self, t: u64, dtype: Dtype, stages: Stages) -> Result<Box<dyn Kernel>, OutOfRange>;
 }
 
 /// One step of an optimizer for tensors of one format.
 pub trait Kernel: Send + Sync {
     /// What a tensor must have to be moved.
-    fn access(&self) -> Access;
+    fn spec(&self) -> TensorSpec;
 
     /// Moves a range of the tensor.
     ///
     /// # Safety
-    /// The tensor [allows](Access::allows) this kernel's access, the range is within it, and nothing else uses those elements.
+    /// The tensor [supports](TensorSpec::allows) this kernel's spec, the range is within it, and nothing else uses those elements.
     unsafe fn run(&self, level: Level, tensor: &Tensor<'_>, range: Range<usize>, scratch: &mut Scratch);
 
     /// Moves a unit of the tensor, and returns what that did.
@@ -49,13 +50,13 @@ pub trait Kernel: Send + Sync {
         tensor: &Tensor<'_>,
         unit: Range<usize>,
         scratch: &mut Scratch,
-    ) -> [f64; TALLIES];
+    ) -> [f64; STATS];
 }
 
 /// An optimizer of one type.
-struct Typed<O, const N: usize>(O);
+struct TypedOptimizer<O, const N: usize>(O);
 
-impl<const N: usize, O: Optimizer<N>> Update for Typed<O, N> {
+impl<const N: usize, O: Optimizer<N>> ErasedOptimizer for TypedOptimizer<O, N> {
     fn state(&self) -> &'static [&'static str] {
         const {
             assert!(N <= MAX_STATE);
@@ -67,15 +68,15 @@ impl<const N: usize, O: Optimizer<N>> Update for Typed<O, N> {
         self.0.initial().to_vec()
     }
 
-    fn at(&self, t: u64, dtype: Dtype, stages: Stages) -> Result<Box<dyn Kernel>, Unfit> {
+    fn at(&self, t: u64, dtype: Dtype, stages: Stages) -> Result<Box<dyn Kernel>, OutOfRange> {
         match dtype {
             Dtype::F32 => {
                 self.0.check::<f32>(t)?;
-                Ok(Step::<[u8; 4], _, N>::boxed(self.0.at::<f32>(t), stages.fold()?))
+                Ok(TypedKernel::<[u8; 4], _, N>::boxed(self.0.at::<f32>(t), stages.fold()?))
             }
             Dtype::F64 => {
                 self.0.check::<f64>(t)?;
-                Ok(Step::<[u8; 8], _, N>::boxed(self.0.at::<f64>(t), stages.fold()?))
+                Ok(TypedKernel::<[u8; 8], _, N>::boxed(self.0.at::<f64>(t), stages.fold()?))
             }
         }
     }
@@ -90,9 +91,20 @@ pub struct Signature {
     pub state: &'static [&'static str],
 }
 
-/// Reads a registered rule's [`Signature`].
-#[derive(Clone, Copy, Debug)]
-pub struct Describe;
+/// The [`Signature`] of the rule of that name.
+#[must_use]
+pub fn signature(rule: &str) -> Option<Signature> {
+    rules::find(rule, Describe)
+}
+
+/// The optimizer with the rule of that name and these values of its hyperparameters; `None` if there is no such rule, or it has
+/// another number of hyperparameters.
+#[must_use]
+pub fn create(rule: &str, values: &[f64]) -> Option<Box<dyn ErasedOptimizer>> {
+    rules::find(rule, Create(values)).flatten()
+}
+
+struct Describe;
 
 impl Visitor for Describe {
     type Output = Signature;
@@ -102,29 +114,27 @@ impl Visitor for Describe {
     }
 }
 
-/// Makes a registered rule from the values of its hyperparameters; `None` if their number is wrong.
-#[derive(Clone, Copy, Debug)]
-pub struct Make<'a>(pub &'a [f64]);
+struct Create<'a>(&'a [f64]);
 
-impl Visitor for Make<'_> {
-    type Output = Option<Box<dyn Update>>;
+impl Visitor for Create<'_> {
+    type Output = Option<Box<dyn ErasedOptimizer>>;
 
     fn visit<const N: usize, O: Optimizer<N>>(self) -> Self::Output {
-        O::from_values(self.0).map(erased)
+        O::from_values(self.0).map(erase)
     }
 }
 
 /// An optimizer, whatever its type.
 #[must_use]
-pub fn erased<const N: usize>(optimizer: impl Optimizer<N>) -> Box<dyn Update> {
-    Box::new(Typed(optimizer))
+pub fn erase<const N: usize>(optimizer: impl Optimizer<N>) -> Box<dyn ErasedOptimizer> {
+    Box::new(TypedOptimizer(optimizer))
 }
 
 /// Elements to a tile of scratch: its operands lie in L1 together.
 const TILE: usize = 512;
 
 /// Elements to a tile of what lies dense in memory, and is looked at again when the rule has moved it: it lies in L2.
-const DENSE_TILE: usize = UNIT;
+const DENSE_TILE: usize = REDUCTION_BLOCK;
 
 /// Bytes to an operand's tile of scratch. More than pages: loads and stores at equal offsets in pages wait for each other.
 const TILE_BYTES: usize = TILE * 8 + 5 * 64;
@@ -140,30 +150,30 @@ impl Scratch {
     }
 }
 
-struct Step<C: Cell, R, const N: usize> {
+struct TypedKernel<C: Element, R, const N: usize> {
     rule: R,
-    stages: Folded<C::Real>,
+    stages: StageParams<C::Real>,
 }
 
-impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Step<C, R, N> {
+impl<C: Element, R: Rule<C::Real, N>, const N: usize> TypedKernel<C, R, N> {
     /// The step, of the rule alone or with the stages around it.
-    fn boxed(rule: R, stages: Folded<C::Real>) -> Box<dyn Kernel> {
+    fn boxed(rule: R, stages: StageParams<C::Real>) -> Box<dyn Kernel> {
         match stages.around {
             None => Box::new(Self { rule, stages }),
-            Some(around) => Box::new(Step::<C, _, N> { rule: Staged { rule, around }, stages }),
+            Some(around) => Box::new(TypedKernel::<C, _, N> { rule: Staged { rule, around }, stages }),
         }
     }
 }
 
-impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Kernel for Step<C, R, N> {
-    fn access(&self) -> Access {
-        let Folded { average, zero_grads, .. } = self.stages;
-        Access { dtype: C::DTYPE, states: N, average: average.is_some(), zero_grads }
+impl<C: Element, R: Rule<C::Real, N>, const N: usize> Kernel for TypedKernel<C, R, N> {
+    fn spec(&self) -> TensorSpec {
+        let StageParams { average, zero_grads, .. } = self.stages;
+        TensorSpec { dtype: C::DTYPE, states: N, average: average.is_some(), zero_grads }
     }
 
     unsafe fn run(&self, level: Level, tensor: &Tensor<'_>, range: Range<usize>, scratch: &mut Scratch) {
         // SAFETY: as the caller promised.
-        unsafe { self.move_range(level, tensor, range, scratch, &mut NoTally) };
+        unsafe { self.move_range(level, tensor, range, scratch, &mut NoStats) };
     }
 
     unsafe fn run_unit_with_stats(
@@ -172,15 +182,15 @@ impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Kernel for Step<C, R, N> {
         tensor: &Tensor<'_>,
         unit: Range<usize>,
         scratch: &mut Scratch,
-    ) -> [f64; TALLIES] {
-        let mut sums = Sums::default();
+    ) -> [f64; STATS] {
+        let mut sums = StatsSums::default();
         // SAFETY: as the caller promised.
         unsafe { self.move_range(level, tensor, unit, scratch, &mut sums) };
         sums.values()
     }
 }
 
-impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Step<C, R, N> {
+impl<C: Element, R: Rule<C::Real, N>, const N: usize> TypedKernel<C, R, N> {
     /// Moves a range of the tensor tile by tile.
     ///
     /// # Safety
@@ -191,7 +201,7 @@ impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Step<C, R, N> {
         tensor: &Tensor<'_>,
         range: Range<usize>,
         scratch: &mut Scratch,
-        tally: &mut impl Tally<C>,
+        stats: &mut impl StatsAccumulator<C>,
     ) {
         let tile = match (tensor.is_dense(), self.stages.zero_grads) {
             (true, false) => range.len(),
@@ -202,7 +212,7 @@ impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Step<C, R, N> {
         while start < range.end {
             let end = range.end.min(start + tile);
             // SAFETY: the tile is within the range, of which the caller promised all that is asked for.
-            unsafe { self.move_tile(level, tensor, start..end, scratch, tally) };
+            unsafe { self.move_tile(level, tensor, start..end, scratch, stats) };
             start = end;
         }
     }
@@ -218,7 +228,7 @@ impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Step<C, R, N> {
         tensor: &Tensor<'_>,
         tile: Range<usize>,
         scratch: &mut Scratch,
-        tally: &mut impl Tally<C>,
+        stats: &mut impl StatsAccumulator<C>,
     ) {
         let Scratch([weight_scratch, grad_scratch, others @ ..]) = scratch;
         let stages = &self.stages;
@@ -237,11 +247,11 @@ impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Step<C, R, N> {
         if let (Some(blend), Some(scratch)) = (stages.average, others.next()) {
             // SAFETY: as above; the tensor has an average, as `access` asks.
             let average = unsafe { tensor.open::<C>(AVERAGE, tile.clone(), scratch) };
-            block::apply(level, Motion { rule, scales, blend }, weight, grad, states, average, tally);
+            block::apply(level, ElementUpdate { rule, scales, blend }, weight, grad, states, average, stats);
             // SAFETY: as above; the cells are those that were opened.
             unsafe { tensor.close(AVERAGE, tile.start, average) };
         } else {
-            block::apply(level, Motion { rule, scales, blend: NoAverage }, weight, grad, states, &mut [], tally);
+            block::apply(level, ElementUpdate { rule, scales, blend: NoAverage }, weight, grad, states, &mut [], stats);
         }
         // SAFETY: as above; the cells are those that were opened.
         unsafe { tensor.close(WEIGHT, tile.start, weight) };
@@ -263,7 +273,7 @@ impl<C: Cell, R: Rule<C::Real, N>, const N: usize> Step<C, R, N> {
 pub(super) unsafe fn zero_grad(tensor: &Tensor<'_>, scratch: &mut Scratch) {
     for start in (0..tensor.len()).step_by(TILE) {
         let tile = start..tensor.len().min(start + TILE);
-        match tensor.access().dtype {
+        match tensor.spec().dtype {
             // SAFETY: as promised.
             Dtype::F32 => unsafe { tensor.zero::<[u8; 4]>(GRAD, tile, &mut scratch.0[GRAD]) },
             // SAFETY: as above.
@@ -274,11 +284,11 @@ pub(super) unsafe fn zero_grad(tensor: &Tensor<'_>, scratch: &mut Scratch) {
 
 /// How an element of a gradient enters a norm.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Entering {
+pub(super) enum NormScaling {
     /// Multiplied by a factor in its dtype, as the step does it, or in `f64` where that has no such factor.
-    Scaled(f64),
+    InDtype(f64),
     /// Multiplied in `f64`.
-    Widened(f64),
+    InF64(f64),
 }
 
 /// The sum over a unit of the gradient that its norm is made of.
@@ -290,19 +300,19 @@ pub(super) unsafe fn norm_of_unit(
     tensor: &Tensor<'_>,
     range: Range<usize>,
     scratch: &mut Scratch,
-    (norm, entering): (Norm, Entering),
+    (norm, entering): (Norm, NormScaling),
 ) -> f64 {
-    let lanes = match tensor.access().dtype {
+    let lanes = match tensor.spec().dtype {
         // SAFETY: as the caller promised.
-        Dtype::F32 => simd::run(level, unsafe { NormOf::<[u8; 4]>::new(tensor, range, scratch, norm, entering) }),
+        Dtype::F32 => simd::run(level, unsafe { NormJob::<[u8; 4]>::new(tensor, range, scratch, norm, entering) }),
         // SAFETY: as the caller promised.
-        Dtype::F64 => simd::run(level, unsafe { NormOf::<[u8; 8]>::new(tensor, range, scratch, norm, entering) }),
+        Dtype::F64 => simd::run(level, unsafe { NormJob::<[u8; 8]>::new(tensor, range, scratch, norm, entering) }),
     };
     norm.joined(lanes)
 }
 
 /// A unit of a gradient to be summed.
-struct NormOf<'a, C: Cell> {
+struct NormJob<'a, C: Element> {
     tensor: &'a Tensor<'a>,
     range: Range<usize>,
     scratch: &'a mut Scratch,
@@ -311,8 +321,8 @@ struct NormOf<'a, C: Cell> {
     scale: Result<C::Real, f64>,
 }
 
-impl<C: Cell> Job for NormOf<'_, C> {
-    type Output = [f64; LANES];
+impl<C: Element> SimdJob for NormJob<'_, C> {
+    type Output = [f64; BLOCK];
 
     #[inline(always)]
     fn run(self) -> Self::Output {
@@ -325,7 +335,7 @@ impl<C: Cell> Job for NormOf<'_, C> {
     }
 }
 
-impl<'a, C: Cell> NormOf<'a, C> {
+impl<'a, C: Element> NormJob<'a, C> {
     /// # Safety
     /// That of [`norm_of_unit`], for as long as this is used.
     unsafe fn new(
@@ -333,19 +343,19 @@ impl<'a, C: Cell> NormOf<'a, C> {
         range: Range<usize>,
         scratch: &'a mut Scratch,
         norm: Norm,
-        entering: Entering,
+        entering: NormScaling,
     ) -> Self {
         let scale = match entering {
-            Entering::Scaled(scale) => {
+            NormScaling::InDtype(scale) => {
                 Factor::from(scale).split().ok().filter(|(_, rest)| rest.is_none()).map(|(all, _)| all).ok_or(scale)
             }
-            Entering::Widened(scale) => Err(scale),
+            NormScaling::InF64(scale) => Err(scale),
         };
         Self { tensor, range, scratch, norm, scale }
     }
 
     #[inline(always)]
-    fn lanes(self, fold: impl Fn(f64, f64) -> f64) -> [f64; LANES] {
+    fn lanes(self, fold: impl Fn(f64, f64) -> f64) -> [f64; BLOCK] {
         match self.scale {
             Ok(scale) => self.sums(|sum, x: C::Real| fold(sum, (x * scale).wide())),
             Err(scale) => self.sums(|sum, x: C::Real| fold(sum, x.wide() * scale)),
@@ -353,9 +363,9 @@ impl<'a, C: Cell> NormOf<'a, C> {
     }
 
     #[inline(always)]
-    fn sums(self, fold: impl Fn(f64, C::Real) -> f64) -> [f64; LANES] {
-        let mut lanes = [0.0; LANES];
-        let tile = if self.tensor.is_dense() { UNIT } else { TILE };
+    fn sums(self, fold: impl Fn(f64, C::Real) -> f64) -> [f64; BLOCK] {
+        let mut lanes = [0.0; BLOCK];
+        let tile = if self.tensor.is_dense() { REDUCTION_BLOCK } else { TILE };
         for start in self.range.clone().step_by(tile) {
             let tile = start..self.range.end.min(start + tile);
             // SAFETY: as `new` was promised.

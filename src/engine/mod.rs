@@ -6,6 +6,7 @@
 
 mod average;
 mod block;
+mod factor;
 mod float_mode;
 mod format;
 mod kernel;
@@ -14,7 +15,7 @@ pub mod parallel;
 mod reduce;
 pub mod simd;
 mod stage;
-mod tally;
+mod stats;
 mod tensor;
 
 use std::cell::RefCell;
@@ -23,31 +24,30 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 
 pub use average::Average;
+pub use factor::Factor;
 pub use float_mode::DefaultMode;
 pub use format::Dtype;
-pub use kernel::{Describe, Kernel, Make, Signature, Update, erased};
-pub use overlap::{Meeting, Overlaps, Regions, Span};
-pub use reduce::{LANES, Norm};
+pub use kernel::{ErasedOptimizer, Kernel, Signature, create, erase, signature};
+pub use overlap::{Overlap, OverlapChecker, Span, SpanSet};
+pub use reduce::{BLOCK, Norm};
 pub use stage::{Decay, Stages};
-pub use tally::Stats;
-pub use tensor::{AVERAGE, Access, Axis, GRAD, Layout, MAX_STATE, Native, OPERANDS, STATE, Tensor, WEIGHT};
+pub use stats::Stats;
+pub use tensor::{AVERAGE, Axis, GRAD, Layout, MAX_STATE, Native, OPERANDS, STATE, Tensor, TensorSpec, WEIGHT};
 
-use kernel::{Entering, Scratch};
-use reduce::{UNIT, Units};
-use tally::TALLIES;
-
-use crate::rule::Factor;
+use kernel::{NormScaling, Scratch};
+use reduce::{BlockSums, REDUCTION_BLOCK};
+use stats::STATS;
 
 /// The tensors of one step. Kept from step to step, it allocates nothing.
 #[derive(Default)]
 pub struct Batch<'a> {
     /// What the tensors of each kernel have.
-    slots: Vec<Access>,
-    entries: Vec<Entry<'a>>,
+    slots: Vec<TensorSpec>,
+    entries: Vec<BatchTensor<'a>>,
     total: usize,
     units: usize,
-    norms: Units<1>,
-    tallies: Units<TALLIES>,
+    norms: BlockSums<1>,
+    tallies: BlockSums<STATS>,
 }
 
 /// Which units of gradients a step looks at: those whose number in the tensor and the tensor's number together come to the
@@ -63,13 +63,14 @@ pub struct Sample {
 impl Sample {
     /// The numbers of those units that begin within a range of a tensor.
     fn units(self, tensor: usize, range: Range<usize>) -> impl Iterator<Item = usize> {
-        let (stride, units) = (self.stride.get(), range.start.div_ceil(UNIT)..range.end.div_ceil(UNIT));
+        let (stride, units) =
+            (self.stride.get(), range.start.div_ceil(REDUCTION_BLOCK)..range.end.div_ceil(REDUCTION_BLOCK));
         let to_phase = (self.phase % stride + stride - (tensor + units.start) % stride) % stride;
         (units.start + to_phase..units.end).step_by(stride)
     }
 }
 
-struct Entry<'a> {
+struct BatchTensor<'a> {
     tensor: Tensor<'a>,
     /// What the tensor is known by to a sample.
     number: usize,
@@ -91,21 +92,21 @@ impl<'a> Batch<'a> {
     }
 
     /// Adds a slot for a kernel that tensors with this access are to be moved by, and returns its number.
-    pub fn add_slot(&mut self, access: Access) -> usize {
-        self.slots.push(access);
+    pub fn add_kernel(&mut self, spec: TensorSpec) -> usize {
+        self.slots.push(spec);
         self.slots.len() - 1
     }
 
     /// Adds a tensor to be moved by the kernel of a slot. A [`Sample`] knows it by its number.
     ///
     /// # Panics
-    /// If there is no such slot, or it is for another access.
+    /// If there is no such slot, or it is for another spec.
     pub fn push(&mut self, tensor: Tensor<'a>, slot: usize, number: usize) {
-        assert_eq!(self.slots[slot], tensor.access());
+        assert_eq!(self.slots[slot], tensor.spec());
         let (start, unit) = (self.total, self.units);
         self.total += tensor.len;
-        self.units += tensor.len.div_ceil(UNIT);
-        self.entries.push(Entry { tensor, number, slot, start, unit });
+        self.units += tensor.len.div_ceil(REDUCTION_BLOCK);
+        self.entries.push(BatchTensor { tensor, number, slot, start, unit });
     }
 
     /// The tensors, in the order in which they were added. Their lengths stay as they are.
@@ -127,7 +128,7 @@ impl<'a> Batch<'a> {
 
     /// How many units of a fixed number of elements the tensors are cut into, for norms and statistics.
     #[must_use]
-    pub fn units(&self) -> usize {
+    pub fn reduction_blocks(&self) -> usize {
         self.units
     }
 
@@ -144,13 +145,13 @@ impl<'a> Batch<'a> {
     /// If there is not a kernel for each slot, or one needs more than its tensors have.
     pub fn run(&mut self, kernels: &[Box<dyn Kernel>], sample: Option<Sample>) {
         self.begin(kernels, sample);
-        let grain = if sample.is_some() { UNIT } else { LANES };
+        let grain = if sample.is_some() { REDUCTION_BLOCK } else { BLOCK };
         let level = simd::current();
         let batch = &*self;
         parallel::share(batch.total, &|line| {
             SCRATCH.with_borrow_mut(|scratch| {
                 batch.for_each_piece(line, grain, |entry, piece| {
-                    batch.look(level, entry, &piece, scratch, sample);
+                    batch.observe(level, entry, &piece, scratch, sample);
                     // SAFETY: `begin` and `push` saw that kernel and tensor fit, and no two pieces meet.
                     unsafe { kernels[entry.slot].run(level, &entry.tensor, piece, scratch) };
                 });
@@ -170,7 +171,7 @@ impl<'a> Batch<'a> {
         parallel::share(batch.total, &|line| {
             SCRATCH.with_borrow_mut(|scratch| {
                 batch.for_each_unit(line, |entry, unit, piece| {
-                    batch.look(level, entry, &piece, scratch, sample);
+                    batch.observe(level, entry, &piece, scratch, sample);
                     let (kernel, tensor) = (&kernels[entry.slot], &entry.tensor);
                     // SAFETY: as in `run`.
                     let values = unsafe { kernel.run_unit_with_stats(level, tensor, piece, scratch) };
@@ -178,8 +179,8 @@ impl<'a> Batch<'a> {
                 });
             });
         });
-        let of_units = |entry: &Entry<'_>| {
-            let units = entry.unit..entry.unit + entry.tensor.len.div_ceil(UNIT);
+        let of_units = |entry: &BatchTensor<'_>| {
+            let units = entry.unit..entry.unit + entry.tensor.len.div_ceil(REDUCTION_BLOCK);
             Stats::of_units(units.map(|unit| self.tallies.get(unit)))
         };
         self.entries.iter().map(of_units).collect()
@@ -189,24 +190,24 @@ impl<'a> Batch<'a> {
     /// squares, their sum, or their products with the factor are out of range.
     pub fn grad_norm(&mut self, norm: Norm, scale: Factor) -> Factor {
         let value = scale.value();
-        let sum = self.sum_of_units(norm, Entering::Scaled(value));
+        let sum = self.sum_of_units(norm, NormScaling::InDtype(value));
         let has_wide = self.slots.iter().any(|slot| slot.dtype == Dtype::F64);
         let plain = Factor::from(norm.of_sum(sum));
         if norm.is_certain(sum, has_wide) && (value.is_normal() || value == 0.0) {
             return plain;
         }
-        let most = self.sum_of_units(Norm::Max, Entering::Widened(1.0));
+        let most = self.sum_of_units(Norm::Max, NormScaling::InF64(1.0));
         if most == 0.0 || !most.is_finite() {
             return most.into();
         }
         // With the largest at 1, squares don't overflow, and those that underflow don't count.
         let shift = Factor::new(1.0, Factor::from(most).exponent().max(-1000));
-        let sum = self.sum_of_units(norm, Entering::Widened(Factor::ONE.over(shift).value()));
+        let sum = self.sum_of_units(norm, NormScaling::InF64(Factor::ONE.over(shift).value()));
         Factor::from(norm.of_sum(sum)).times(shift).times(scale)
     }
 
     /// The sum over all units of gradients that a norm is made of.
-    fn sum_of_units(&mut self, norm: Norm, entering: Entering) -> f64 {
+    fn sum_of_units(&mut self, norm: Norm, entering: NormScaling) -> f64 {
         self.norms.resize(self.units);
         let level = simd::current();
         let batch = &*self;
@@ -225,7 +226,7 @@ impl<'a> Batch<'a> {
     /// The sum of squares of the gradients in the units that the last step looked at.
     #[must_use]
     pub fn sampled_squares(&self, sample: Sample) -> f64 {
-        let units = |entry: &Entry<'_>| {
+        let units = |entry: &BatchTensor<'_>| {
             let first = entry.unit;
             sample.units(entry.number, 0..entry.tensor.len).map(move |unit| first + unit)
         };
@@ -244,10 +245,12 @@ impl<'a> Batch<'a> {
         let level = simd::current();
         let mut first = None;
         SCRATCH.with_borrow_mut(|scratch| {
-            for (i, Entry { tensor, .. }) in self.entries.iter().enumerate() {
-                let mut units = (0..tensor.len).step_by(UNIT).map(|start| start..tensor.len.min(start + UNIT));
-                let largest = tensor.access().dtype.largest();
-                let entering = Entering::Scaled(scale.value());
+            for (i, BatchTensor { tensor, .. }) in self.entries.iter().enumerate() {
+                let mut units = (0..tensor.len)
+                    .step_by(REDUCTION_BLOCK)
+                    .map(|start| start..tensor.len.min(start + REDUCTION_BLOCK));
+                let largest = tensor.spec().dtype.largest();
+                let entering = NormScaling::InDtype(scale.value());
                 let bad = |unit| {
                     // SAFETY: nothing writes gradients meanwhile.
                     let most = unsafe { kernel::norm_of_unit(level, tensor, unit, scratch, (Norm::Max, entering)) };
@@ -266,8 +269,8 @@ impl<'a> Batch<'a> {
     /// Sets all gradients to zero that may be.
     pub fn zero_grads(&mut self) {
         SCRATCH.with_borrow_mut(|scratch| {
-            for Entry { tensor, .. } in &self.entries {
-                if tensor.access().zero_grads {
+            for BatchTensor { tensor, .. } in &self.entries {
+                if tensor.spec().zero_grads {
                     // SAFETY: the gradient may be written, and nothing else uses it.
                     unsafe { kernel::zero_grad(tensor, scratch) };
                 }
@@ -276,19 +279,19 @@ impl<'a> Batch<'a> {
     }
 
     /// Looks at the gradient in those units of a piece that are in the sample, before the piece is moved.
-    fn look(
+    fn observe(
         &self,
         level: simd::Level,
-        entry: &Entry<'_>,
+        entry: &BatchTensor<'_>,
         piece: &Range<usize>,
         scratch: &mut Scratch,
         sample: Option<Sample>,
     ) {
         for unit in sample.into_iter().flat_map(|sample| sample.units(entry.number, piece.clone())) {
-            let cells = unit * UNIT..piece.end.min((unit + 1) * UNIT);
+            let cells = unit * REDUCTION_BLOCK..piece.end.min((unit + 1) * REDUCTION_BLOCK);
             // SAFETY: the thread that the piece belongs to writes it later.
             let squares = unsafe {
-                kernel::norm_of_unit(level, &entry.tensor, cells, scratch, (Norm::Two, Entering::Scaled(1.0)))
+                kernel::norm_of_unit(level, &entry.tensor, cells, scratch, (Norm::Two, NormScaling::InDtype(1.0)))
             };
             self.norms.set(entry.unit + unit, [squares]);
         }
@@ -297,7 +300,7 @@ impl<'a> Batch<'a> {
     /// Sees that the kernels fit the slots, and has room for what a sample comes to.
     fn begin(&mut self, kernels: &[Box<dyn Kernel>], sample: Option<Sample>) {
         assert_eq!(kernels.len(), self.slots.len());
-        assert!(self.slots.iter().zip(kernels).all(|(slot, kernel)| slot.allows(kernel.access())));
+        assert!(self.slots.iter().zip(kernels).all(|(slot, kernel)| slot.supports(kernel.spec())));
         if sample.is_some() {
             self.norms.resize(self.units);
         }
@@ -305,11 +308,11 @@ impl<'a> Batch<'a> {
 
     /// The pieces of tensors that lie on a part of the line of all elements, cut at multiples of `grain` within each tensor. Both
     /// parts at a cut round it down alike, so no two pieces meet.
-    fn for_each_piece(&self, line: Range<usize>, grain: usize, mut work: impl FnMut(&Entry<'a>, Range<usize>)) {
+    fn for_each_piece(&self, line: Range<usize>, grain: usize, mut work: impl FnMut(&BatchTensor<'a>, Range<usize>)) {
         let floor = |position: usize| position - position % grain;
         let first = self.entries.partition_point(|entry| entry.start + entry.tensor.len <= line.start);
         for entry in &self.entries[first..] {
-            let Entry { tensor, start, .. } = entry;
+            let BatchTensor { tensor, start, .. } = entry;
             if *start >= line.end {
                 break;
             }
@@ -320,10 +323,10 @@ impl<'a> Batch<'a> {
     }
 
     /// The units of tensors that lie on a part of the line, each with its number.
-    fn for_each_unit(&self, line: Range<usize>, mut work: impl FnMut(&Entry<'a>, usize, Range<usize>)) {
-        self.for_each_piece(line, UNIT, |entry, piece| {
-            for start in piece.clone().step_by(UNIT) {
-                work(entry, entry.unit + start / UNIT, start..piece.end.min(start + UNIT));
+    fn for_each_unit(&self, line: Range<usize>, mut work: impl FnMut(&BatchTensor<'a>, usize, Range<usize>)) {
+        self.for_each_piece(line, REDUCTION_BLOCK, |entry, piece| {
+            for start in piece.clone().step_by(REDUCTION_BLOCK) {
+                work(entry, entry.unit + start / REDUCTION_BLOCK, start..piece.end.min(start + REDUCTION_BLOCK));
             }
         });
     }

@@ -25,7 +25,7 @@ impl Span {
 
 /// The spans of the last step that was found good.
 #[derive(Debug, Default)]
-pub struct Overlaps {
+pub struct OverlapChecker {
     written: Vec<Span>,
     read: Vec<Span>,
     /// The written spans by their start, each with its number and the furthest end so far.
@@ -34,15 +34,15 @@ pub struct Overlaps {
 
 /// The memory that spans cover together.
 #[derive(Debug, Default)]
-pub struct Regions {
+pub struct SpanSet {
     /// The ends of regions by their starts. No two regions meet.
     ends: BTreeMap<usize, usize>,
 }
 
-impl Regions {
+impl SpanSet {
     /// Whether a span reaches into a region.
     #[must_use]
-    pub fn meets(&self, span: Span) -> bool {
+    pub fn overlaps(&self, span: Span) -> bool {
         self.before(span.end).is_some_and(|(_, end)| end > span.start)
     }
 
@@ -64,24 +64,24 @@ impl Regions {
 
 /// Two arrays whose spans meet: the number of one that is written, and another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Meeting {
+pub enum Overlap {
     /// Two that are written.
     Written(usize, usize),
     /// One that is written, and one that is read.
     Read(usize, usize),
 }
 
-impl Overlaps {
-    /// Calls `confirm` for each pair of spans that meet, and stops at its first error, with nothing remembered. Spans can meet
+impl OverlapChecker {
+    /// Calls `on_overlap` for each pair of spans that meet, and stops at its first error, with nothing remembered. Spans can meet
     /// where arrays don't share an element, as two columns of a matrix do.
     ///
     /// # Errors
-    /// What `confirm` returns.
+    /// What `on_overlap` returns.
     pub fn check<E>(
         &mut self,
         written: &[Span],
         read: &[Span],
-        mut confirm: impl FnMut(Meeting) -> Result<(), E>,
+        mut on_overlap: impl FnMut(Overlap) -> Result<(), E>,
     ) -> Result<(), E> {
         let moved = self.written != written;
         if !moved && self.read == read {
@@ -100,7 +100,7 @@ impl Overlaps {
             }
             for (i, &(span, number, _)) in self.sorted.iter().enumerate() {
                 for other in Self::meeting(&self.sorted[..i], span) {
-                    confirm(Meeting::Written(other.min(number), other.max(number)))?;
+                    on_overlap(Overlap::Written(other.min(number), other.max(number)))?;
                 }
             }
             self.written.extend_from_slice(written);
@@ -108,7 +108,7 @@ impl Overlaps {
         for (number, &span) in read.iter().enumerate() {
             let before = self.sorted.partition_point(|(other, ..)| other.start < span.end);
             for other in Self::meeting(&self.sorted[..before], span) {
-                confirm(Meeting::Read(other, number))?;
+                on_overlap(Overlap::Read(other, number))?;
             }
         }
         self.read.extend_from_slice(read);
@@ -126,7 +126,7 @@ impl Overlaps {
 mod tests {
     use super::*;
 
-    fn meetings(overlaps: &mut Overlaps, written: &[(usize, usize)], read: &[(usize, usize)]) -> Vec<Meeting> {
+    fn meetings(overlaps: &mut OverlapChecker, written: &[(usize, usize)], read: &[(usize, usize)]) -> Vec<Overlap> {
         let spans = |spans: &[(usize, usize)]| -> Vec<Span> {
             spans.iter().map(|&(start, end)| Span { start, end, pattern: 0 }).collect()
         };
@@ -141,28 +141,28 @@ mod tests {
 
     #[test]
     fn neighbours_do_not_meet() {
-        assert_eq!(meetings(&mut Overlaps::default(), &[(4, 8), (0, 4), (8, 12)], &[(12, 16)]), []);
+        assert_eq!(meetings(&mut OverlapChecker::default(), &[(4, 8), (0, 4), (8, 12)], &[(12, 16)]), []);
     }
 
     #[test]
     fn every_pair_that_meets_is_found() {
         let written = [(0, 100), (10, 20), (30, 40), (90, 110)];
-        let found = meetings(&mut Overlaps::default(), &written, &[(35, 36), (105, 120)]);
-        let (w, r) = (Meeting::Written, Meeting::Read);
+        let found = meetings(&mut OverlapChecker::default(), &written, &[(35, 36), (105, 120)]);
+        let (w, r) = (Overlap::Written, Overlap::Read);
         assert_eq!(found, [w(0, 1), w(0, 2), w(0, 3), r(2, 0), r(0, 0), r(3, 1)]);
     }
 
     #[test]
     fn what_has_not_moved_is_not_confirmed_again() {
-        let mut overlaps = Overlaps::default();
-        assert_eq!(meetings(&mut overlaps, &[(0, 8), (4, 12)], &[(20, 24)]), [Meeting::Written(0, 1)]);
+        let mut overlaps = OverlapChecker::default();
+        assert_eq!(meetings(&mut overlaps, &[(0, 8), (4, 12)], &[(20, 24)]), [Overlap::Written(0, 1)]);
         assert_eq!(meetings(&mut overlaps, &[(0, 8), (4, 12)], &[(20, 24)]), []);
-        assert_eq!(meetings(&mut overlaps, &[(0, 8), (4, 12)], &[(11, 12)]), [Meeting::Read(1, 0)]);
+        assert_eq!(meetings(&mut overlaps, &[(0, 8), (4, 12)], &[(11, 12)]), [Overlap::Read(1, 0)]);
     }
 
     #[test]
     fn another_pattern_of_the_same_span_is_confirmed_again() {
-        let mut overlaps = Overlaps::default();
+        let mut overlaps = OverlapChecker::default();
         let span = |pattern| Span { start: 0, end: 8, pattern };
         for pattern in [1, 2] {
             let mut confirmed = 0;
@@ -177,25 +177,25 @@ mod tests {
     #[test]
     fn regions_are_the_union_of_spans() {
         let span = |start, end| Span { start, end, pattern: 0 };
-        let mut regions = Regions::default();
+        let mut regions = SpanSet::default();
         for (start, end) in [(10, 20), (30, 40), (50, 60), (15, 35), (20, 21)] {
             regions.insert(span(start, end));
         }
         assert_eq!(regions.ends.into_iter().collect::<Vec<_>>(), [(10, 40), (50, 60)]);
-        let mut regions = Regions::default();
+        let mut regions = SpanSet::default();
         regions.insert(span(10, 20));
         let meets: Vec<_> = [(0, 10), (20, 30), (0, 11), (19, 30), (0, 30), (12, 13)]
             .into_iter()
-            .map(|(start, end)| regions.meets(span(start, end)))
+            .map(|(start, end)| regions.overlaps(span(start, end)))
             .collect();
         assert_eq!(meets, [false, false, true, true, true, true]);
     }
 
     #[test]
     fn nothing_is_remembered_of_an_error() {
-        let mut overlaps = Overlaps::default();
+        let mut overlaps = OverlapChecker::default();
         let spans = [Span { start: 0, end: 8, pattern: 0 }, Span { start: 4, end: 12, pattern: 0 }];
-        assert_eq!(overlaps.check(&spans, &[], Err), Err(Meeting::Written(0, 1)));
-        assert_eq!(overlaps.check(&spans, &[], Err), Err(Meeting::Written(0, 1)));
+        assert_eq!(overlaps.check(&spans, &[], Err), Err(Overlap::Written(0, 1)));
+        assert_eq!(overlaps.check(&spans, &[], Err), Err(Overlap::Written(0, 1)));
     }
 }

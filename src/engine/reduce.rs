@@ -1,7 +1,7 @@
 //! Reductions: sums over whole tensors, in an order that nothing but the tensor's shape decides.
 //!
-//! A tensor is cut into *units* of [`UNIT`] elements. A unit is summed in [`LANES`] parallel sums of `f64`, element `i` in lane
-//! `i mod LANES`; the lanes are added pairwise, then the units one after the other, then the tensors. Threads take whole
+//! A tensor is cut into *units* of [`REDUCTION_BLOCK`] elements. A unit is summed in [`BLOCK`] parallel sums of `f64`, element `i` in lane
+//! `i mod BLOCK`; the lanes are added pairwise, then the units one after the other, then the tensors. Threads take whole
 //! units, and levels share the lanes, so the result has the same bits for any of them.
 //!
 //! A tile's sums are locals of a loop over whole rows of lanes, which the compiler keeps in vector registers; sums that
@@ -10,25 +10,25 @@
 use std::array;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::format::Cell;
+use super::format::Element;
 use crate::rule::Real;
 
 /// Elements to a unit.
-pub(super) const UNIT: usize = 4096;
+pub(super) const REDUCTION_BLOCK: usize = 4096;
 
 /// Parallel sums, and elements to a block of the loop that moves them: two 512-bit vectors of `f32`, four of `f64`, enough to
 /// hide how long an addition takes.
-pub const LANES: usize = 32;
+pub const BLOCK: usize = 32;
 
 /// An element for each lane.
-pub(super) type Row<C> = [C; LANES];
+pub(super) type Row<C> = [C; BLOCK];
 
 /// What is left of whole rows as one more: zeros add nothing to sums of magnitudes and of squares, nor to the largest.
 ///
 /// A loop over `rest` itself would index the sums by a number that only it knows, and keep them all in memory.
 #[inline(always)]
-pub(super) fn padded<C: Cell>(rest: &[C]) -> Row<C> {
-    let mut row = [C::ZERO; LANES];
+pub(super) fn padded<C: Element>(rest: &[C]) -> Row<C> {
+    let mut row = [C::ZERO; BLOCK];
     row[..rest.len()].copy_from_slice(rest);
     row
 }
@@ -47,7 +47,7 @@ pub enum Norm {
 impl Norm {
     /// The norm that a number, written out, stands for.
     #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
+    pub fn from_name(name: &str) -> Option<Self> {
         match name {
             "1" => Some(Self::One),
             "2" => Some(Self::Two),
@@ -59,7 +59,7 @@ impl Norm {
     /// The number of a unit, of its lanes.
     ///
     /// Joined in the function that fills them, the compiler would make vectors of two lanes there, in the order of joining.
-    pub(super) fn joined(self, lanes: [f64; LANES]) -> f64 {
+    pub(super) fn joined(self, lanes: [f64; BLOCK]) -> f64 {
         match self {
             Self::One | Self::Two => reduced(lanes, |a, b| a + b),
             Self::Max => reduced(lanes, f64::max_or_nan),
@@ -89,7 +89,7 @@ impl Norm {
 
 /// Folds elements into the lanes, the first into lane 0.
 #[inline(always)]
-pub(super) fn add<C: Cell>(lanes: &mut [f64; LANES], cells: &[C], fold: impl Fn(f64, C::Real) -> f64) {
+pub(super) fn add<C: Element>(lanes: &mut [f64; BLOCK], cells: &[C], fold: impl Fn(f64, C::Real) -> f64) {
     let mut sums = *lanes;
     let mut add = |row: &Row<C>| {
         for (sum, cell) in sums.iter_mut().zip(row) {
@@ -105,8 +105,8 @@ pub(super) fn add<C: Cell>(lanes: &mut [f64; LANES], cells: &[C], fold: impl Fn(
 }
 
 /// The lanes joined pairwise: the first half with the second, until one is left.
-pub(super) fn reduced(mut lanes: [f64; LANES], join: impl Fn(f64, f64) -> f64) -> f64 {
-    let mut width = LANES;
+pub(super) fn reduced(mut lanes: [f64; BLOCK], join: impl Fn(f64, f64) -> f64) -> f64 {
+    let mut width = BLOCK;
     while width > 1 {
         width /= 2;
         for lane in 0..width {
@@ -118,15 +118,15 @@ pub(super) fn reduced(mut lanes: [f64; LANES], join: impl Fn(f64, f64) -> f64) -
 
 /// Numbers of each unit, written by whichever thread has it.
 #[derive(Debug)]
-pub(super) struct Units<const K: usize>(Vec<[AtomicU64; K]>);
+pub(super) struct BlockSums<const K: usize>(Vec<[AtomicU64; K]>);
 
-impl<const K: usize> Default for Units<K> {
+impl<const K: usize> Default for BlockSums<K> {
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-impl<const K: usize> Units<K> {
+impl<const K: usize> BlockSums<K> {
     /// Room for so many units.
     pub(super) fn resize(&mut self, units: usize) {
         self.0.resize_with(units, || array::from_fn(|_| AtomicU64::new(0)));

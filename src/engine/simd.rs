@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use super::format::Cell;
+use super::format::Element;
 use super::tensor::MAX_STATE;
 
 /// An instruction set, from the least to the best.
@@ -39,7 +39,7 @@ impl Level {
 
     /// The level of that name, available here or not.
     #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
+    pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|level| level.name() == name)
     }
 
@@ -100,7 +100,7 @@ pub fn set(level: Level) -> bool {
 }
 
 /// Work to be compiled for every instruction set.
-pub(super) trait Job {
+pub(super) trait SimdJob {
     /// What comes of it.
     type Output;
 
@@ -109,30 +109,30 @@ pub(super) trait Job {
 }
 
 /// A loop over the operands of a tensor, to be compiled for every instruction set.
-pub(super) trait Body<C: Cell, T> {
+pub(super) trait Loop<C: Element, T> {
     /// Whether it divides or takes roots.
     const DIVIDES: bool;
 
-    /// Runs the loop over blocks of `L` elements, and shows them to the tally. Implementations are `#[inline(always)]`, and so is everything that they call.
+    /// Runs the loop over blocks of `L` elements, and shows them to the stats. Implementations are `#[inline(always)]`, and so is everything that they call.
     fn run<const L: usize>(
         self,
         weight: &mut [[C; L]],
         grad: &[[C; L]],
         state: [&mut [[C; L]]; MAX_STATE],
         average: &mut [[C; L]],
-        tally: &mut T,
+        stats: &mut T,
     );
 }
 
 /// Runs the job, compiled for the level, which must be available.
 #[inline]
-pub(super) fn run<J: Job>(level: Level, job: J) -> J::Output {
+pub(super) fn run<J: SimdJob>(level: Level, job: J) -> J::Output {
     debug_assert!(level.is_available());
     match level {
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => {
             #[target_feature(enable = "avx2")]
-            fn avx2<J: Job>(job: J) -> J::Output {
+            fn avx2<J: SimdJob>(job: J) -> J::Output {
                 job.run()
             }
             // SAFETY: `set` and `detect` let only available levels through.
@@ -141,7 +141,7 @@ pub(super) fn run<J: Job>(level: Level, job: J) -> J::Output {
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 => {
             #[target_feature(enable = "avx2,avx512f,avx512vl,avx512dq,avx512bw")]
-            fn avx512<J: Job>(job: J) -> J::Output {
+            fn avx512<J: SimdJob>(job: J) -> J::Output {
                 job.run()
             }
             // SAFETY: as above.
@@ -169,7 +169,7 @@ macro_rules! entries {
     ($($(#[$attribute:meta])* $name:ident)*) => {$(
         $(#[$attribute])*
         #[expect(clippy::too_many_arguments, reason = "each operand is one, for the compiler to know that none overlaps another")]
-        fn $name<C: Cell, B: Body<C, T>, T, const L: usize>(
+        fn $name<C: Element, B: Loop<C, T>, T, const L: usize>(
             body: B,
             weight: &mut [[C; L]],
             grad: &[[C; L]],
@@ -178,9 +178,9 @@ macro_rules! entries {
             state2: &mut [[C; L]],
             state3: &mut [[C; L]],
             average: &mut [[C; L]],
-            tally: &mut T,
+            stats: &mut T,
         ) {
-            body.run(weight, grad, [state0, state1, state2, state3], average, tally);
+            body.run(weight, grad, [state0, state1, state2, state3], average, stats);
         }
     )*};
 }
@@ -200,14 +200,14 @@ entries! {
 /// Runs the loop, compiled for the level, which must be available. Each operand is an argument of its own, never part of a
 /// struct or an array: that is how the compiler learns that they don't overlap.
 #[inline(always)]
-pub(super) fn enter<C: Cell, B: Body<C, T>, T, const L: usize>(
+pub(super) fn enter<C: Element, B: Loop<C, T>, T, const L: usize>(
     level: Level,
     body: B,
     weight: &mut [[C; L]],
     grad: &[[C; L]],
     state: [&mut [[C; L]]; MAX_STATE],
     average: &mut [[C; L]],
-    tally: &mut T,
+    stats: &mut T,
 ) {
     let [state0, state1, state2, state3] = state;
     debug_assert!(level.is_available());
@@ -215,14 +215,14 @@ pub(super) fn enter<C: Cell, B: Body<C, T>, T, const L: usize>(
         // SAFETY: `set` and `detect` let only available levels through; AVX-512 comes with AVX2.
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 => unsafe {
-            enter_avx512(body, weight, grad, state0, state1, state2, state3, average, tally);
+            enter_avx512(body, weight, grad, state0, state1, state2, state3, average, stats);
         },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => unsafe {
-            enter_avx2(body, weight, grad, state0, state1, state2, state3, average, tally);
+            enter_avx2(body, weight, grad, state0, state1, state2, state3, average, stats);
         },
-        _ => enter_baseline(body, weight, grad, state0, state1, state2, state3, average, tally),
+        _ => enter_baseline(body, weight, grad, state0, state1, state2, state3, average, stats),
     }
 }
 
@@ -233,9 +233,9 @@ mod tests {
     #[test]
     fn names_are_read_back() {
         for level in Level::ALL {
-            assert_eq!(Level::named(level.name()), Some(level));
+            assert_eq!(Level::from_name(level.name()), Some(level));
         }
-        assert_eq!(Level::named("sse9"), None);
+        assert_eq!(Level::from_name("sse9"), None);
     }
 
     #[test]

@@ -7,7 +7,8 @@
 //! Their order: the gradient is scaled (sign, loss scale, clip coefficient), clipped by value, and penalised; the weight shrinks;
 //! the rule moves it; cautious decay, bounds, and the average follow; the gradient is zeroed.
 
-use crate::rule::{Factor, Lerp, Real, Rule, Unfit};
+use super::factor::Factor;
+use crate::rule::{Lerp, OutOfRange, Real, Rule};
 
 /// How weight decay acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +28,7 @@ impl Decay {
 
     /// The form of that name.
     #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
+    pub fn from_name(name: &str) -> Option<Self> {
         Self::NAMES.into_iter().find(|(known, _)| *known == name).map(|(_, decay)| decay)
     }
 }
@@ -42,7 +43,7 @@ pub struct Stages {
     /// r, the factor of weight decay; 0 is none. For all forms but the coupled one the learning rate is in it.
     pub decay_rate: f64,
     /// What the gradient is multiplied by.
-    pub grad_scale: Factor,
+    pub grad_factor: Factor,
     /// The largest magnitude of an element of the scaled gradient.
     pub clip_value: Option<f64>,
     /// The least and the largest weight.
@@ -59,7 +60,7 @@ impl Stages {
         maximize: false,
         decay: Decay::Coupled,
         decay_rate: 0.0,
-        grad_scale: Factor::ONE,
+        grad_factor: Factor::ONE,
         clip_value: None,
         bounds: None,
         average: None,
@@ -70,24 +71,24 @@ impl Stages {
     ///
     /// # Errors
     /// If one of them is too large for it, or so small that it would do something else.
-    pub(super) fn fold<F: Real>(self) -> Result<Folded<F>, Unfit> {
-        let Self { maximize, decay, decay_rate, grad_scale, clip_value, bounds, average, zero_grads } = self;
+    pub(super) fn fold<F: Real>(self) -> Result<StageParams<F>, OutOfRange> {
+        let Self { maximize, decay, decay_rate, grad_factor, clip_value, bounds, average, zero_grads } = self;
         let rate_of = |form| (decay == form && decay_rate != 0.0).then_some(decay_rate);
         let (penalty, cautious) = (rate_of(Decay::Coupled), rate_of(Decay::Cautious));
-        let (grad, rescale) = if maximize { grad_scale.negated() } else { grad_scale }.split()?;
+        let (grad, rescale) = if maximize { grad_factor.negated() } else { grad_factor }.split()?;
         let any =
             clip_value.is_some() || penalty.is_some() || cautious.is_some() || bounds.is_some() || rescale.is_some();
         // A rate that vanishes beside a weight shrinks nothing in any dtype.
         let shrink = 1.0 - rate_of(Decay::Decoupled).unwrap_or(0.0);
-        let weight = Unfit::unless_finite("1 - lr * weight_decay", shrink)?;
-        let around = Around {
+        let weight = OutOfRange::unless_finite("1 - lr * weight_decay", shrink)?;
+        let around = ElementStages {
             rescale,
             clip: clip_value.map_or(Ok(F::of(f64::INFINITY)), fit_for_clipping)?,
-            penalty: penalty.map(|rate| Unfit::unless_finite("weight_decay", rate)).transpose()?,
-            cautious: cautious.map(|rate| Unfit::unless_finite("lr * weight_decay", rate)).transpose()?,
+            penalty: penalty.map(|rate| OutOfRange::unless_finite("weight_decay", rate)).transpose()?,
+            cautious: cautious.map(|rate| OutOfRange::unless_finite("lr * weight_decay", rate)).transpose()?,
             bounds: bounds.map_or(Ok((F::of(f64::NEG_INFINITY), F::of(f64::INFINITY))), fit_bounds)?,
         };
-        Ok(Folded {
+        Ok(StageParams {
             scales: Scales { weight, grad },
             around: any.then_some(around),
             average: average.map(Lerp::new),
@@ -97,18 +98,18 @@ impl Stages {
 }
 
 /// What clips the elements of a gradient: what is infinite clips nothing, but nothing may be clipped to zero.
-fn fit_for_clipping<F: Real>(value: f64) -> Result<F, Unfit> {
+fn fit_for_clipping<F: Real>(value: f64) -> Result<F, OutOfRange> {
     let rounded = F::of(value);
-    if rounded > F::ZERO { Ok(rounded) } else { Err(Unfit { name: "clip_value", value }) }
+    if rounded > F::ZERO { Ok(rounded) } else { Err(OutOfRange { name: "clip_value", value }) }
 }
 
 /// Bounds of weights: those that are infinite bound nothing, but no weight may be made infinite by one.
-fn fit_bounds<F: Real>((low, high): (f64, f64)) -> Result<(F, F), Unfit> {
+fn fit_bounds<F: Real>((low, high): (f64, f64)) -> Result<(F, F), OutOfRange> {
     let rounded = (F::of(low), F::of(high));
     if rounded.0 > F::MAX {
-        Err(Unfit { name: "the lower of bounds", value: low })
+        Err(OutOfRange { name: "the lower of bounds", value: low })
     } else if rounded.1 < -F::MAX {
-        Err(Unfit { name: "the upper of bounds", value: high })
+        Err(OutOfRange { name: "the upper of bounds", value: high })
     } else {
         Ok(rounded)
     }
@@ -123,10 +124,10 @@ pub(super) struct Scales<F> {
 
 /// The stages of one step, in the numbers of the rule.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Folded<F> {
+pub(super) struct StageParams<F> {
     pub(super) scales: Scales<F>,
     /// The stages around the rule, if there are any.
-    pub(super) around: Option<Around<F>>,
+    pub(super) around: Option<ElementStages<F>>,
     pub(super) average: Option<Lerp<F>>,
     pub(super) zero_grads: bool,
 }
@@ -134,7 +135,7 @@ pub(super) struct Folded<F> {
 /// The stages between a load and the rule, and between the rule and a store. Those that are not wanted are there with numbers
 /// that change nothing, so that there is one form of them and not one for each combination.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Around<F> {
+pub(super) struct ElementStages<F> {
     /// The second factor of a gradient whose factor is not one number of the dtype.
     rescale: Option<F>,
     /// The largest magnitude of a gradient; infinity clips nothing.
@@ -149,7 +150,7 @@ pub(super) struct Around<F> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Staged<F, R> {
     pub(super) rule: R,
-    pub(super) around: Around<F>,
+    pub(super) around: ElementStages<F>,
 }
 
 impl<F: Real, R: Rule<F, N>, const N: usize> Rule<F, N> for Staged<F, R> {
@@ -181,9 +182,9 @@ impl<F: Real, R: Rule<F, N>, const N: usize> Rule<F, N> for Staged<F, R> {
 }
 
 /// What becomes of an average when its weight has moved.
-pub(super) trait Blend<F>: Copy {
+pub(super) trait AverageUpdate<F>: Copy {
     /// Whether there is an average.
-    const USED: bool;
+    const ENABLED: bool;
 
     /// The new average.
     fn blend(self, average: F, weight: F) -> F;
@@ -193,8 +194,8 @@ pub(super) trait Blend<F>: Copy {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NoAverage;
 
-impl<F: Real> Blend<F> for NoAverage {
-    const USED: bool = false;
+impl<F: Real> AverageUpdate<F> for NoAverage {
+    const ENABLED: bool = false;
 
     #[inline(always)]
     fn blend(self, average: F, _: F) -> F {
@@ -202,8 +203,8 @@ impl<F: Real> Blend<F> for NoAverage {
     }
 }
 
-impl<F: Real> Blend<F> for Lerp<F> {
-    const USED: bool = true;
+impl<F: Real> AverageUpdate<F> for Lerp<F> {
+    const ENABLED: bool = true;
 
     #[inline(always)]
     fn blend(self, average: F, weight: F) -> F {

@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::slice;
 
-use super::format::{Cell, Dtype};
+use super::format::{Dtype, Element};
 
 /// The most state arrays that a rule may have.
 pub const MAX_STATE: usize = 4;
@@ -24,7 +24,7 @@ pub const AVERAGE: usize = STATE + MAX_STATE;
 
 /// What a tensor has, or what a kernel needs of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Access {
+pub struct TensorSpec {
     /// The format of its arrays.
     pub dtype: Dtype,
     /// How many state arrays there are.
@@ -35,10 +35,10 @@ pub struct Access {
     pub zero_grads: bool,
 }
 
-impl Access {
+impl TensorSpec {
     /// Whether a tensor that has this may be used by a kernel that needs that.
     #[must_use]
-    pub fn allows(self, needed: Self) -> bool {
+    pub fn supports(self, needed: Self) -> bool {
         let Self { dtype, states, average, zero_grads } = self;
         (dtype, states) == (needed.dtype, needed.states) && average >= needed.average && zero_grads >= needed.zero_grads
     }
@@ -48,7 +48,7 @@ impl Access {
 #[derive(Debug)]
 pub struct Tensor<'a> {
     pub(super) len: usize,
-    access: Access,
+    spec: TensorSpec,
     pointers: [*mut u8; OPERANDS],
     layout: Option<Box<Layout>>,
     borrowed: PhantomData<&'a mut [u8]>,
@@ -71,15 +71,20 @@ impl Tensor<'_> {
     /// # Panics
     /// If there are more states than [`MAX_STATE`].
     #[must_use]
-    pub unsafe fn new(access: Access, len: usize, pointers: [*mut u8; OPERANDS], layout: Option<Box<Layout>>) -> Self {
-        assert!(access.states <= MAX_STATE);
-        Self { len, access, pointers, layout, borrowed: PhantomData }
+    pub unsafe fn new(
+        spec: TensorSpec,
+        len: usize,
+        pointers: [*mut u8; OPERANDS],
+        layout: Option<Box<Layout>>,
+    ) -> Self {
+        assert!(spec.states <= MAX_STATE);
+        Self { len, spec, pointers, layout, borrowed: PhantomData }
     }
 
     /// What it has.
     #[must_use]
-    pub const fn access(&self) -> Access {
-        self.access
+    pub const fn spec(&self) -> TensorSpec {
+        self.spec
     }
 
     /// How many elements it has.
@@ -97,7 +102,7 @@ impl Tensor<'_> {
     /// Where weight, gradient and states begin, if all operands are dense in one order.
     #[must_use]
     pub fn addresses(&self) -> Option<&[*mut u8]> {
-        self.is_dense().then(|| &self.pointers[..STATE + self.access.states])
+        self.is_dense().then(|| &self.pointers[..STATE + self.spec.states])
     }
 
     /// Where the average begins.
@@ -125,7 +130,7 @@ impl Tensor<'_> {
     /// The range is within the tensor, the cell is of its dtype, and nothing else uses that range of the operand while the
     /// slice lives. The scratch holds the range if the tensor is not dense.
     #[inline(always)]
-    pub(super) unsafe fn open<'s, C: Cell>(
+    pub(super) unsafe fn open<'s, C: Element>(
         &'s self,
         operand: usize,
         range: Range<usize>,
@@ -145,7 +150,7 @@ impl Tensor<'_> {
     /// # Safety
     /// As [`open`](Self::open), but others may read the range too.
     #[inline(always)]
-    pub(super) unsafe fn read<'s, C: Cell>(
+    pub(super) unsafe fn read<'s, C: Element>(
         &'s self,
         operand: usize,
         range: Range<usize>,
@@ -165,7 +170,7 @@ impl Tensor<'_> {
     /// # Safety
     /// As [`read`](Self::read), and the scratch holds the range.
     #[inline(always)]
-    pub(super) unsafe fn copy<'s, C: Cell>(
+    pub(super) unsafe fn copy<'s, C: Element>(
         &self,
         operand: usize,
         range: Range<usize>,
@@ -200,7 +205,7 @@ impl Tensor<'_> {
     /// # Safety
     /// As [`open`](Self::open).
     #[inline(always)]
-    pub(super) unsafe fn zero<C: Cell>(&self, operand: usize, range: Range<usize>, scratch: &mut [u8]) {
+    pub(super) unsafe fn zero<C: Element>(&self, operand: usize, range: Range<usize>, scratch: &mut [u8]) {
         let start = range.start;
         // SAFETY: as the caller promised; no copy is needed of what is to be overwritten, but it costs little.
         let cells = unsafe { self.open::<C>(operand, range, scratch) };
@@ -214,7 +219,7 @@ impl Tensor<'_> {
     /// # Safety
     /// The cells are those that `open` returned for the range from `start` on, and its contract still holds.
     #[inline(always)]
-    pub(super) unsafe fn close<C: Cell>(&self, operand: usize, start: usize, cells: &[C]) {
+    pub(super) unsafe fn close<C: Element>(&self, operand: usize, start: usize, cells: &[C]) {
         let Some(layout) = &self.layout else { return };
         layout.for_each_run(operand, start, cells.len(), |offset, stride, run| {
             // SAFETY: the layout reaches elements of the operand alone.
@@ -247,9 +252,9 @@ impl<'a> Tensor<'a> {
         for (pointer, state) in pointers[STATE..].iter_mut().zip(state) {
             *pointer = state.as_mut_ptr().cast();
         }
-        let access = Access { dtype: F::DTYPE, states: N, average: false, zero_grads: false };
+        let spec = TensorSpec { dtype: F::DTYPE, states: N, average: false, zero_grads: false };
         // SAFETY: the slices are valid and borrowed for 'a, and the gradient's is never written.
-        unsafe { Self::new(access, len, pointers, None) }
+        unsafe { Self::new(spec, len, pointers, None) }
     }
 }
 

@@ -9,7 +9,7 @@ use super::buffers::{Header, Source};
 use super::gradients::Found;
 use super::parameter::{Parameter, Recipe, State};
 use super::step::{Step, Task};
-use crate::engine::{Sample, Stages, erased};
+use crate::engine::{Sample, Stages, erase};
 use crate::rules::roof::Roof;
 
 /// The gradients that are waiting.
@@ -108,7 +108,7 @@ impl Accumulator {
         for (group, recipe) in recipes.iter().enumerate() {
             if group == self.recipes.len() {
                 // The roof without streams adds the gradient to the weight.
-                self.recipes.push(Recipe { update: Some((erased(Roof::<0>), Stages::NONE)), keys: Vec::new() });
+                self.recipes.push(Recipe { update: Some((erase(Roof::<0>), Stages::NONE)), keys: Vec::new() });
             }
             if let Some((_, stages)) = &mut self.recipes[group].update {
                 stages.zero_grads = recipe.update.as_ref().is_some_and(|(_, stages)| stages.zero_grads);
@@ -185,7 +185,7 @@ impl Accumulator {
     /// The units that are looked at until the next step, of which the batch is the first.
     fn sample(&mut self, phase: usize) -> Sample {
         *self.squares.sample.get_or_insert_with(|| {
-            let units = self.step.batch.units();
+            let units = self.step.batch.reduction_blocks();
             Sample { stride: NonZeroUsize::new(units.div_ceil(SAMPLE)).unwrap_or(NonZeroUsize::MIN), phase }
         })
     }

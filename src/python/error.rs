@@ -10,7 +10,7 @@ use super::calls;
 use crate::engine::parallel::MAX_THREADS;
 use crate::engine::simd::Level;
 use crate::engine::{Decay, Dtype};
-use crate::rule::Unfit;
+use crate::rule::OutOfRange;
 use crate::rules;
 
 fn value(message: impl Display) -> PyErr {
@@ -185,7 +185,7 @@ pub(super) fn counts_change() -> PyErr {
 }
 
 /// A number of a group that arrays of a dtype can't be computed with.
-pub(super) fn unfit(group: usize, Unfit { name, value: given }: Unfit, dtype: Dtype) -> PyErr {
+pub(super) fn unfit(group: usize, OutOfRange { name, value: given }: OutOfRange, dtype: Dtype) -> PyErr {
     let (least, most) = match dtype {
         Dtype::F32 => (f64::from(f32::from_bits(1)), f64::from(f32::MAX)),
         Dtype::F64 => (f64::from_bits(1), f64::MAX),

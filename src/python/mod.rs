@@ -24,8 +24,8 @@ pub(crate) use gradients::same_objects;
 pub(crate) use stepper::Stepper;
 
 use crate::engine::simd::{self, Level};
-use crate::engine::{Describe, parallel};
-use crate::rules::{NAMES, find};
+use crate::engine::{self, parallel};
+use crate::rules::NAMES;
 
 /// The instruction sets that this machine can run, from the least to the best.
 #[pyfunction]
@@ -42,7 +42,7 @@ pub(crate) fn get_simd_level() -> &'static str {
 /// Uses an instruction set from the next step on.
 #[pyfunction]
 pub(crate) fn set_simd_level(level: &str) -> PyResult<()> {
-    let named = Level::named(level).filter(|&named| simd::set(named));
+    let named = Level::from_name(level).filter(|&named| simd::set(named));
     named.map(|_| ()).ok_or_else(|| error::bad_level(level))
 }
 
@@ -63,7 +63,7 @@ pub(crate) fn set_num_threads(threads: &Bound<'_, PyAny>) -> PyResult<()> {
 #[pyfunction]
 pub(crate) fn rules() -> Vec<(&'static str, Vec<&'static str>, Vec<&'static str>)> {
     let describe = |&name| {
-        let signature = find(name, Describe)?;
+        let signature = engine::signature(name)?;
         Some((name, signature.hyperparameters.to_vec(), signature.state.to_vec()))
     };
     NAMES.iter().filter_map(describe).collect()

@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use super::buffers::{Header, Source, is_masked};
 use super::error;
 use super::parameter::Parameter;
-use crate::engine::{AVERAGE, Access, Axis, Dtype, GRAD, Layout, OPERANDS, STATE, Span, Tensor, WEIGHT};
+use crate::engine::{AVERAGE, Axis, Dtype, GRAD, Layout, OPERANDS, STATE, Span, Tensor, TensorSpec, WEIGHT};
 
 /// What the arrays are called in messages.
 pub(super) trait Places {
@@ -78,10 +78,10 @@ impl<'a> Operands<'a> {
     }
 
     /// What the arrays are, for the engine.
-    pub(super) fn access(&self) -> Access {
+    pub(super) fn spec(&self) -> TensorSpec {
         let states = self.headers[STATE..AVERAGE].iter().flatten().count();
         let average = self.headers[AVERAGE].is_some();
-        Access { dtype: self.dtype, states, average, zero_grads: self.zeroed }
+        TensorSpec { dtype: self.dtype, states, average, zero_grads: self.zeroed }
     }
 
     /// The memory of each operand that has some.
@@ -103,7 +103,7 @@ impl<'a> Operands<'a> {
         let len = self.headers[WEIGHT].map_or(0, Header::len);
         // SAFETY: the headers describe valid arrays of this dtype and shape, `read` has checked that those that are written
         // may be, and the rest is the caller's promise.
-        unsafe { Tensor::new(self.access(), len, pointers, self.layout()) }
+        unsafe { Tensor::new(self.spec(), len, pointers, self.layout()) }
     }
 
     /// The layout, or `None` if all operands are dense in one order.
@@ -143,7 +143,7 @@ pub(super) fn unmoved(
     Parameter { state, may_be_lazy, .. }: &Parameter,
 ) -> Unmoved {
     let py = weight.py();
-    let Access { dtype, average, zero_grads, .. } = tensor.access();
+    let TensorSpec { dtype, average, zero_grads, .. } = tensor.spec();
     let Some([weight_address, grad_address, state_addresses @ ..]) = tensor.addresses() else { return Unmoved::No };
     let (Some(weight), Some(grad)) = (Header::of(weight, source), Header::of(grad, source)) else { return Unmoved::No };
     let fits = |header: Header<'_>| header.dtype() == Some(dtype) && header.is_shaped_like(weight);

@@ -11,7 +11,7 @@ use super::gradients::Form;
 use super::home::Home;
 use super::operands::Places;
 use super::structure::Place;
-use crate::engine::{AVERAGE, Describe, GRAD, STATE, Stages, Update, WEIGHT};
+use crate::engine::{AVERAGE, ErasedOptimizer, GRAD, STATE, Stages, WEIGHT, signature};
 use crate::rules;
 
 /// A parameter: what it is called, and its state.
@@ -53,7 +53,7 @@ impl State {
     pub(super) fn turned_into(
         &self,
         py: Python<'_>,
-        update: &dyn Update,
+        update: &dyn ErasedOptimizer,
         averages: bool,
         make: impl Fn(f64) -> PyResult<Py<PyAny>>,
     ) -> PyResult<Self> {
@@ -96,7 +96,7 @@ impl State {
     pub(super) fn from_mapping(t: u64, averaged: u64, arrays: &Bound<'_, PyDict>, parameter: &str) -> PyResult<Self> {
         let mut given: Vec<String> = arrays.keys().extract()?;
         given.retain(|name| name != AVERAGE_NAME);
-        let of_rule = |name: &&str| rules::find(name, Describe).map_or(&[][..], |signature| signature.state);
+        let of_rule = |name: &&str| signature(name).map_or(&[][..], |signature| signature.state);
         let is_given =
             |names: &&[&str]| names.len() == given.len() && given.iter().all(|name| names.contains(&&**name));
         let names = rules::NAMES.iter().map(of_rule).find(is_given);
@@ -134,7 +134,7 @@ impl State {
 /// How the parameters of a group move; nothing before it is first set.
 #[derive(Default)]
 pub(super) struct Recipe {
-    pub(super) update: Option<(Box<dyn Update>, Stages)>,
+    pub(super) update: Option<(Box<dyn ErasedOptimizer>, Stages)>,
     /// The names of the rule's arrays, as keys of a mapping.
     pub(super) keys: Vec<Py<PyString>>,
 }

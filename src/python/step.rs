@@ -10,9 +10,9 @@ use super::operands::{self, Operands, Places, Unmoved};
 use super::parameter::{Located, Parameter, Recipe, State};
 use super::{calls, error};
 use crate::engine::{
-    AVERAGE, Average, Batch, Dtype, GRAD, Kernel, Meeting, Norm, Overlaps, STATE, Sample, Span, Stages, Stats, WEIGHT,
+    AVERAGE, Average, Batch, Dtype, Factor, GRAD, Kernel, Norm, Overlap, OverlapChecker, STATE, Sample, Span, Stages,
+    Stats, WEIGHT,
 };
-use crate::rule::Factor;
 
 /// The parameters of a step, and what is to be done with them.
 #[derive(Clone, Copy)]
@@ -40,7 +40,7 @@ pub(super) struct Step {
     tensors: Vec<(usize, usize)>,
     /// What the tensors of each slot have in common.
     kinds: Vec<Kind>,
-    overlaps: Overlaps,
+    overlaps: OverlapChecker,
     written: Vec<Span>,
     read: Vec<Span>,
     /// Which found parameter and operand each span belongs to.
@@ -71,7 +71,7 @@ impl Task<'_> {
 
     /// Whether the step moves the average of a parameter with this state.
     pub(super) fn averages(&self, state: &State) -> bool {
-        self.average.is_some_and(|average| average.share(self.number, state.averaged).is_some())
+        self.average.is_some_and(|average| average.coefficient(self.number, state.averaged).is_some())
     }
 
     /// Whether a parameter with this state still needs memory for its average. Where states are kept in mappings it is there from
@@ -86,14 +86,14 @@ impl Task<'_> {
     }
 
     /// The kernel that moves tensors of a kind, with gradients multiplied by a factor.
-    fn kernel(&self, kind: Kind, grad_scale: Factor) -> PyResult<Box<dyn Kernel>> {
+    fn kernel(&self, kind: Kind, grad_factor: Factor) -> PyResult<Box<dyn Kernel>> {
         let Some((update, stages)) = &self.recipes[kind.group].update else { return Err(error::unknown_rule("")) };
         let stages = Stages {
-            grad_scale,
+            grad_factor,
             average: self
                 .average
                 .filter(|_| kind.averages)
-                .and_then(|average| average.share(self.number, kind.averaged)),
+                .and_then(|average| average.coefficient(self.number, kind.averaged)),
             decay_rate: if kind.decays { stages.decay_rate } else { 0.0 },
             zero_grads: kind.zeroed,
             ..*stages
@@ -167,9 +167,9 @@ impl Step {
             {
                 return Ok(false);
             }
-            let kind = task.kind(parameter, state, tensor.access().dtype);
+            let kind = task.kind(parameter, state, tensor.spec().dtype);
             if slot == firsts {
-                let (averages, zeroed) = (tensor.access().average, tensor.access().zero_grads);
+                let (averages, zeroed) = (tensor.spec().average, tensor.spec().zero_grads);
                 if (averages, zeroed) != (kind.averages, kind.zeroed) {
                     return Ok(false);
                 }
@@ -195,11 +195,11 @@ impl Step {
     }
 
     /// Makes the kernels of the batch, with gradients multiplied by a factor.
-    pub(super) fn fold(&mut self, task: Task<'_>, grad_scale: Factor) -> PyResult<()> {
+    pub(super) fn fold(&mut self, task: Task<'_>, grad_factor: Factor) -> PyResult<()> {
         let Self { kernels, kinds, .. } = self;
         kernels.clear();
         for &kind in &*kinds {
-            kernels.push(task.kernel(kind, grad_scale)?);
+            kernels.push(task.kernel(kind, grad_factor)?);
         }
         Ok(())
     }
@@ -268,16 +268,16 @@ impl Step {
                     self.writers.push((i, operand));
                 }
             }
-            let access = operands.access();
+            let spec = operands.spec();
             let Some((update, _)) = &task.recipes[parameter.group].update else { continue };
-            if !state.is_of(update.state()) || averages != access.average || task.lacks_average(state) {
+            if !state.is_of(update.state()) || averages != spec.average || task.lacks_average(state) {
                 continue;
             }
-            let kind = task.kind(parameter, state, access.dtype);
+            let kind = task.kind(parameter, state, spec.dtype);
             // Parameters of one group mostly share all of it, and so a kernel.
             if self.kinds.last() != Some(&kind) {
                 self.kinds.push(kind);
-                self.batch.add_slot(access);
+                self.batch.add_kernel(spec);
             }
             let slot = self.kinds.len() - 1;
             self.tensors.push((one.parameter, slot));
@@ -295,8 +295,8 @@ impl Step {
         overlaps.check(written, read, |meeting| {
             python_ran = true;
             let (a, b) = match meeting {
-                Meeting::Written(a, b) => (writers[a], writers[b]),
-                Meeting::Read(a, b) => (writers[a], readers[b]),
+                Overlap::Written(a, b) => (writers[a], writers[b]),
+                Overlap::Read(a, b) => (writers[a], readers[b]),
             };
             let located = |i: usize| {
                 let parameter = &task.parameters[found[i].parameter];
@@ -382,8 +382,8 @@ pub(super) fn check_weights<'a, 'py: 'a>(
             owners.push((located, array));
         }
     }
-    Overlaps::default().check(&spans, &[], |meeting| {
-        let (Meeting::Written(a, b) | Meeting::Read(a, b)) = meeting;
+    OverlapChecker::default().check(&spans, &[], |meeting| {
+        let (Overlap::Written(a, b) | Overlap::Read(a, b)) = meeting;
         let ((a, first), (b, second)) = (owners[a], owners[b]);
         check_apart(first, second, || (a.place(WEIGHT), b.place(WEIGHT)))
     })?;
@@ -401,13 +401,13 @@ pub(super) fn check_zeroed(found: &[Found<'_>], weights: &[Bound<'_, PyAny>], ta
         let located = Located { parameter: &task.parameters[number], state: &State::NONE, form: task.form };
         located.place(operand)
     };
-    Overlaps::default().check(&written, &read, |meeting| match meeting {
-        Meeting::Read(a, b) => {
+    OverlapChecker::default().check(&written, &read, |meeting| match meeting {
+        Overlap::Read(a, b) => {
             let (one, (number, weight)) = (grads[a], owners[b]);
             check_apart(weight, &one.grad, || (place(number, WEIGHT), place(one.parameter, GRAD)))
         }
         // That is seen when they are made ready.
-        Meeting::Written(..) => Ok(()),
+        Overlap::Written(..) => Ok(()),
     })
 }
 

@@ -18,9 +18,9 @@ use super::operands::Places;
 use super::parameter::{Located, Parameter, Recipe, State};
 use super::step::{Step, Task, as_numpy, check_weights, check_zeroed};
 use super::structure::{Node, Place};
-use crate::engine::{Average, Decay, DefaultMode, Describe, Make, Norm, Regions, Stages, Stats, WEIGHT};
-use crate::rule::Factor;
-use crate::rules;
+use crate::engine::{
+    Average, Decay, DefaultMode, Factor, Norm, Signature, SpanSet, Stages, Stats, WEIGHT, create, signature,
+};
 
 /// Moves the parameters of one optimizer.
 #[pyclass(module = "lrcore._lrcore")]
@@ -31,7 +31,7 @@ pub(crate) struct Stepper {
     /// The names of all parameters.
     names: HashSet<String>,
     /// The memory in which parameters lay when they were last looked at, as their groups were added.
-    memory: Regions,
+    memory: SpanSet,
     /// How many parameters of other groups there were when all of them were last looked at.
     checked: usize,
     /// How many steps have been taken.
@@ -104,7 +104,7 @@ impl Stepper {
             recipes: Vec::new(),
             parameters: Vec::new(),
             names: HashSet::new(),
-            memory: Regions::default(),
+            memory: SpanSet::default(),
             checked: 0,
             taken: 0,
             make_state,
@@ -152,12 +152,12 @@ impl Stepper {
             spans = check_weights(own.clone(), form)?;
             // The parameters of other groups are looked at again where memory meets, or else each time that their number has
             // doubled: so to add groups one by one takes a time that is linear in their number. A step looks at all of them.
-            let meets = spans.iter().any(|&span| stepper.memory.meets(span));
+            let meets = spans.iter().any(|&span| stepper.memory.overlaps(span));
             if meets || stepper.parameters.len() >= 2 * stepper.checked {
                 stepper.checked = stepper.parameters.len();
                 let known = stepper.present_weights(params.py())?;
                 spans = check_weights(stepper.parameters.iter().zip(&known).chain(own), form)?;
-                stepper.memory = Regions::default();
+                stepper.memory = SpanSet::default();
             }
         }
         let names: Vec<_> = parameters.iter().map(|parameter| parameter.place.name.clone()).collect();
@@ -188,13 +188,10 @@ impl Stepper {
         bounds: Option<(f64, f64)>,
         zero_grads: bool,
     ) -> PyResult<()> {
-        let update = rules::find(rule, Make(&values)).ok_or_else(|| error::unknown_rule(rule))?;
-        let update = update.ok_or_else(|| {
-            let expected = rules::find(rule, Describe).map_or(&[][..], |signature| signature.hyperparameters);
-            error::wrong_count(rule, expected, values.len())
-        })?;
+        let Signature { hyperparameters, .. } = signature(rule).ok_or_else(|| error::unknown_rule(rule))?;
+        let update = create(rule, &values).ok_or_else(|| error::wrong_count(rule, hyperparameters, values.len()))?;
         let keys = update.state().iter().map(|name| PyString::intern(slf.py(), name).unbind()).collect();
-        let decay = Decay::named(decay).ok_or_else(|| error::unknown_decay(decay))?;
+        let decay = Decay::from_name(decay).ok_or_else(|| error::unknown_decay(decay))?;
         let stages = Stages { maximize, decay, decay_rate, clip_value, bounds, zero_grads, ..Stages::NONE };
         let mut stepper = Self::change(slf)?;
         let recipe = stepper.recipes.get_mut(group).ok_or_else(|| error::bad_index(group))?;
@@ -214,7 +211,7 @@ impl Stepper {
         stats: bool,
         squares: bool,
     ) -> PyResult<()> {
-        let norm = norm.map(|name| Norm::named(name).ok_or_else(|| error::unknown_norm(name))).transpose()?;
+        let norm = norm.map(|name| Norm::from_name(name).ok_or_else(|| error::unknown_norm(name))).transpose()?;
         let average = average.map(average_from).transpose()?;
         Self::change(slf)?.options = Options { norm, clip_norm, skip_nonfinite, average, stats, squares };
         Ok(())
@@ -625,7 +622,7 @@ unsafe fn count(
             state.becomes(*made);
         }
         state.t += 1;
-        if average.is_some_and(|average| average.share(number, state.averaged).is_some()) {
+        if average.is_some_and(|average| average.coefficient(number, state.averaged).is_some()) {
             state.averaged += 1;
         }
         // SAFETY: the caller's promise.

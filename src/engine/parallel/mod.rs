@@ -69,7 +69,7 @@ const CHUNK: (usize, usize) = (4 << 10, 64 << 10);
 const CHUNKS_A_THREAD: usize = 4;
 
 /// Calls `work` with ranges that together are all of `elements`, on several threads if that many are worth it, else once.
-/// Ranges begin at multiples of `LANES`.
+/// Ranges begin at multiples of `BLOCK`.
 pub(super) fn share(elements: usize, work: &(dyn Fn(Range<usize>) + Sync)) {
     let threads = num_threads();
     if threads < 2 || elements < SHARE_WITH_SPINNING {
@@ -85,7 +85,7 @@ pub(super) fn share(elements: usize, work: &(dyn Fn(Range<usize>) + Sync)) {
         return work(0..elements);
     };
     let even = elements / (threads * CHUNKS_A_THREAD);
-    let chunk = even.clamp(CHUNK.0, CHUNK.1).next_multiple_of(super::LANES);
+    let chunk = even.clamp(CHUNK.0, CHUNK.1).next_multiple_of(super::BLOCK);
     let chunks = elements.div_ceil(chunk);
     let piece = |index: usize| work(index * chunk..elements.min((index + 1) * chunk));
     if !pool::current().run(chunks, threads.min(chunks), wake, &piece) {
@@ -145,7 +145,7 @@ mod tests {
             for _ in 0..2 * SUCCESSION.1.div_ceil(elements).min(200) {
                 let moved = AtomicUsize::new(0);
                 share(elements, &|range| {
-                    assert!(range.start.is_multiple_of(crate::engine::LANES) && range.end <= elements);
+                    assert!(range.start.is_multiple_of(crate::engine::BLOCK) && range.end <= elements);
                     moved.fetch_add(range.len(), Ordering::Relaxed);
                 });
                 assert_eq!(moved.into_inner(), elements);

@@ -34,7 +34,7 @@ pub(super) struct Pool {
     led: AtomicBool,
     gate: Gate,
     claims: Claims,
-    job: UnsafeCell<Option<Job>>,
+    job: UnsafeCell<Option<PoolJob>>,
     /// Helper 0 is the caller, and has no thread.
     helpers: [Helper; MAX_THREADS],
     /// Whether idle threads spin: not when there are more of them than cores, where they would be in the way.
@@ -54,7 +54,7 @@ struct Helper {
 }
 
 #[derive(Clone, Copy)]
-struct Job {
+struct PoolJob {
     work: *const (dyn Fn(usize) + Sync + 'static),
     participants: usize,
     wake: Wake,
@@ -134,7 +134,7 @@ impl Pool {
         let failed = AtomicBool::new(false);
         // SAFETY: only the lifetime changes; the pointer is not used after `Lead` is dropped, below.
         let work = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(work) };
-        let job = Job { work, participants, wake, failed: &raw const failed };
+        let job = PoolJob { work, participants, wake, failed: &raw const failed };
         // SAFETY: this caller leads and the gate is shut and empty, so nobody else reads or writes the job.
         unsafe { *self.job.get() = Some(job) };
         self.gate.open(participants);
@@ -159,7 +159,7 @@ impl Pool {
     }
 
     /// Wakes this participant's two helpers, who wake theirs, and works until no chunk is left.
-    fn participate(&self, participant: usize, job: Job) {
+    fn participate(&self, participant: usize, job: PoolJob) {
         if job.wake == Wake::All {
             for helper in [2 * participant + 1, 2 * participant + 2] {
                 if helper < job.participants {

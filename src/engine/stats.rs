@@ -1,7 +1,7 @@
 //! Statistics of a step, taken within the [loop](super::block) that moves the weights.
 
-use super::format::Cell;
-use super::reduce::{LANES, reduced};
+use super::format::Element;
+use super::reduce::{BLOCK, reduced};
 use crate::rule::Real;
 
 /// What a step did to one tensor.
@@ -22,15 +22,15 @@ pub struct Stats {
 }
 
 /// Numbers to a unit.
-pub(super) const TALLIES: usize = 6;
+pub(super) const STATS: usize = 6;
 
 /// What adds up in the loop that moves a tensor: the first element of a unit belongs to lane 0.
-pub(super) trait Tally<C: Cell>: Copy {
+pub(super) trait StatsAccumulator<C: Element>: Copy {
     /// Whether it looks at anything.
-    const LOOKS: bool;
+    const ENABLED: bool;
 
     /// Looks at a block of the weight before the step, the gradient, and the weight after it.
-    fn look<const L: usize>(&mut self, before: &[C::Real; L], grad: &[C::Real; L], after: &[C::Real; L]);
+    fn observe<const L: usize>(&mut self, before: &[C::Real; L], grad: &[C::Real; L], after: &[C::Real; L]);
 
     /// Looks at a part of a gradient of which each block was seen, and the last one filled up with zeros.
     fn end(&mut self, grad: &[C]);
@@ -38,13 +38,13 @@ pub(super) trait Tally<C: Cell>: Copy {
 
 /// Looks at nothing.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct NoTally;
+pub(super) struct NoStats;
 
-impl<C: Cell> Tally<C> for NoTally {
-    const LOOKS: bool = false;
+impl<C: Element> StatsAccumulator<C> for NoStats {
+    const ENABLED: bool = false;
 
     #[inline(always)]
-    fn look<const L: usize>(&mut self, _: &[C::Real; L], _: &[C::Real; L], _: &[C::Real; L]) {}
+    fn observe<const L: usize>(&mut self, _: &[C::Real; L], _: &[C::Real; L], _: &[C::Real; L]) {}
 
     #[inline(always)]
     fn end(&mut self, _: &[C]) {}
@@ -52,28 +52,28 @@ impl<C: Cell> Tally<C> for NoTally {
 
 /// The sums and counts of all statistics.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sums<F> {
+pub(super) struct StatsSums<F> {
     /// Sums of squares.
-    weight: [f64; LANES],
-    grad: [f64; LANES],
-    update: [f64; LANES],
+    weight: [f64; BLOCK],
+    grad: [f64; BLOCK],
+    update: [f64; BLOCK],
     /// The largest magnitude.
-    largest: [F; LANES],
+    largest: [F; BLOCK],
     /// Counts.
-    zeros: [u32; LANES],
+    zeros: [u32; BLOCK],
     nonfinite: u32,
 }
 
-impl<F: Real> Default for Sums<F> {
+impl<F: Real> Default for StatsSums<F> {
     fn default() -> Self {
-        let zeros = [0.0; LANES];
-        Self { weight: zeros, grad: zeros, update: zeros, largest: [F::ZERO; LANES], zeros: [0; LANES], nonfinite: 0 }
+        let zeros = [0.0; BLOCK];
+        Self { weight: zeros, grad: zeros, update: zeros, largest: [F::ZERO; BLOCK], zeros: [0; BLOCK], nonfinite: 0 }
     }
 }
 
-impl<F: Real> Sums<F> {
+impl<F: Real> StatsSums<F> {
     /// The numbers of the unit, with the lanes added up.
-    pub(super) fn values(&self) -> [f64; TALLIES] {
+    pub(super) fn values(&self) -> [f64; STATS] {
         [
             sum(self.weight),
             sum(self.grad),
@@ -85,11 +85,11 @@ impl<F: Real> Sums<F> {
     }
 }
 
-impl<C: Cell> Tally<C> for Sums<C::Real> {
-    const LOOKS: bool = true;
+impl<C: Element> StatsAccumulator<C> for StatsSums<C::Real> {
+    const ENABLED: bool = true;
 
     #[inline(always)]
-    fn look<const L: usize>(&mut self, before: &[C::Real; L], grad: &[C::Real; L], after: &[C::Real; L]) {
+    fn observe<const L: usize>(&mut self, before: &[C::Real; L], grad: &[C::Real; L], after: &[C::Real; L]) {
         // A loop for each: together they would need more registers than there are.
         add_squares(&mut self.weight, before);
         add_squares(&mut self.grad, grad);
@@ -108,7 +108,7 @@ impl<C: Cell> Tally<C> for Sums<C::Real> {
 
     #[inline(always)]
     fn end(&mut self, grad: &[C]) {
-        let rest = grad.len() % LANES;
+        let rest = grad.len() % BLOCK;
         if rest > 0 {
             for padding in &mut self.zeros[rest..] {
                 *padding -= 1;
@@ -123,20 +123,20 @@ impl<C: Cell> Tally<C> for Sums<C::Real> {
 }
 
 #[inline(always)]
-fn add_squares<F: Real>(sums: &mut [f64; LANES], values: &[F]) {
+fn add_squares<F: Real>(sums: &mut [f64; BLOCK], values: &[F]) {
     for (sum, value) in sums.iter_mut().zip(values) {
         *sum += value.wide() * value.wide();
     }
 }
 
-fn sum(lanes: [f64; LANES]) -> f64 {
+fn sum(lanes: [f64; BLOCK]) -> f64 {
     reduced(lanes, |a, b| a + b)
 }
 
 impl Stats {
     /// Those of a tensor, of its units in order.
-    pub(super) fn of_units(units: impl Iterator<Item = [f64; TALLIES]>) -> Self {
-        let mut sums = [0.0; TALLIES];
+    pub(super) fn of_units(units: impl Iterator<Item = [f64; STATS]>) -> Self {
+        let mut sums = [0.0; STATS];
         for unit in units {
             for (k, (sum, value)) in sums.iter_mut().zip(unit).enumerate() {
                 *sum = if k == 3 { sum.max_or_nan(value) } else { *sum + value };
