@@ -1,7 +1,7 @@
-# The front door, the same for people, hooks and CI. `make help` lists what it does.
+# Entry points for developers, hooks and CI. `make help` lists them.
 
 PYTHON ?= python3
-# Where PyTorch comes from, for `make bench`: the CPU build.
+# The source of PyTorch for `make bench`: the CPU build.
 TORCH ?= --index-url https://download.pytorch.org/whl/cpu torch
 
 VENV := .venv
@@ -10,7 +10,7 @@ STAMPS := $(VENV)/stamps
 PIP := $(PY) -m pip
 MATURIN := $(PY) -m maturin
 
-# What the shell has activated does not matter: everything runs in .venv.
+# Everything runs in .venv, whatever environment the shell has activated.
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export PIP_QUIET := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -24,19 +24,19 @@ unexport CONDA_PREFIX PYTHONHOME PYTHONPATH
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
-	@echo "The first call makes $(VENV); PYTHON=python3.12 chooses its interpreter."
+	@echo "The first call creates $(VENV); PYTHON=python3.12 selects its interpreter."
 
 demo: extension $(STAMPS)/examples ## Train a network on handwritten digits with every optimizer; writes demo.png
 	$(PY) examples/digits.py
 
-test: extension $(STAMPS)/examples ## Run all tests: Python, docstrings, Rust, the model of the thread pool, AddressSanitizer
+test: extension $(STAMPS)/examples ## Run all tests: Python, docstrings, Rust, the thread pool's protocol under loom, AddressSanitizer
 	$(PY) -m pytest
 	$(PY) -m pytest --doctest-modules --doctest-ignore-import-errors python/lrcore
 	cargo test
 	RUSTFLAGS="--cfg loom" cargo test --release --lib --target-dir target/loom loom
 	tools/asan.sh
 
-check: extension ## Check format, lints and types, of Rust and Python
+check: extension ## Check format, lints and types of Rust and Python
 	cargo fmt --check -- src/rules/*.rs
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --features python -- -D warnings
@@ -45,15 +45,15 @@ check: extension ## Check format, lints and types, of Rust and Python
 	$(PY) -m mypy
 	$(PY) -m mypy.stubtest lrcore._lrcore
 
-bench: extension $(STAMPS)/bench ## Measure the optimizers against their peers; ARGS="--quick" for a short run
+bench: extension $(STAMPS)/bench ## Compare the optimizers with other libraries; ARGS="--quick" for a short run
 	$(PY) benches/compare.py $(ARGS)
 
-# The first run saves the baseline, in a folder of its own for each interpreter; `rm -r target/benchmarks` forgets it.
+# The first run saves the baseline, one folder per interpreter; `rm -r target/benchmarks` deletes it.
 QUICK := target/benchmarks
-# What makes it fail. The least time is the one that other work on the machine disturbs least.
+# The threshold for failure. The minimum time is the least disturbed by other load on the machine.
 SLOWER ?= min:30%
 
-bench-quick: extension $(STAMPS)/quick ## Measure each rule, and compare with the baseline that the first run saved
+bench-quick: extension $(STAMPS)/quick ## Compare each rule with the baseline that the first run saved
 	$(PY) -m pytest -q benches/test_step.py --benchmark-storage=file://$(QUICK) \
 	    --benchmark-warmup=on --benchmark-disable-gc --benchmark-max-time=0.3 \
 	    --benchmark-columns=min,median,iqr --benchmark-sort=name \
@@ -61,26 +61,26 @@ bench-quick: extension $(STAMPS)/quick ## Measure each rule, and compare with th
 	    --benchmark-compare-fail=$(SLOWER),--benchmark-save=baseline)
 
 MINUTES ?= 10
-soak: extension ## Try to break it for MINUTES=10: fuzzing under AddressSanitizer, damaged files, interrupts, kills
+soak: extension ## Run adversarial tests for MINUTES=10: fuzzing under AddressSanitizer, damaged files, interrupts, kills
 	tools/soak.sh $(CURDIR)/$(PY) $(MINUTES) $(ARGS)
 
-wheel: $(STAMPS)/wheel ## Build a wheel into dist, and test it in an environment of its own
+wheel: $(STAMPS)/wheel ## Build a wheel into dist, and test it in a clean environment
 	tools/wheel.sh $(PY)
 
-cross: | preflight ## Check for ARM Linux, Windows, macOS and musl; test ARM Linux in an emulator; fetches 3 GB once
+cross: | preflight ## Lint for ARM Linux, Windows, macOS and musl; test ARM Linux in an emulator; fetches 3 GB once
 	tools/cross.sh "$(PYTHON)"
 
-format: $(STAMPS)/dev ## Format Rust and Python, and mend the lints that can be mended safely
+format: $(STAMPS)/dev ## Format Rust and Python, and apply safe lint fixes
 	cargo fmt -- src/rules/*.rs
 	$(PY) -m ruff check --fix
 	$(PY) -m ruff format
 
-clean: ## Delete everything that was made here, .venv too
+clean: ## Delete everything generated, including .venv
 	rm -rf $(VENV) target dist demo.png .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -f python/lrcore/*.so
 	find python tests benches examples tools -name __pycache__ -prune -exec rm -rf {} +
 
-# Set-up. A stamp is newer than what it depends on when its part is done.
+# Set-up. A stamp records that a part is done; it is out of date if a prerequisite is newer.
 
 preflight:
 	@tools/preflight.sh "$(PYTHON)" "$(origin PYTHON)"
@@ -100,8 +100,8 @@ $(STAMPS)/examples: pyproject.toml $(STAMPS)/dev
 	$(MATURIN) develop --release --quiet --extras examples
 	@touch $@
 
-# A peer that can't be installed is left out of the comparison, which says so. What builds on PyTorch would bring a CUDA
-# build of several GB with it, so PyTorch goes first, and they come only where it is.
+# A library that can't be installed is left out of the comparison and listed. Libraries that depend on PyTorch would
+# install a CUDA build of several GB, so PyTorch is installed first, and they only if it is present.
 $(STAMPS)/bench: pyproject.toml $(STAMPS)/dev
 	$(PIP) install --group bench
 	@for peer in numba optax thinc; do \
@@ -120,6 +120,6 @@ $(STAMPS)/wheel: pyproject.toml $(STAMPS)/venv
 	$(PIP) install --group wheel
 	@touch $@
 
-# Always asked for: cargo knows best whether there is anything to build.
+# Always run: cargo decides whether there is anything to build.
 extension: $(STAMPS)/dev
 	$(MATURIN) develop --release --quiet --skip-install

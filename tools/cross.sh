@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Checks the crate for other platforms, builds it for ARM Linux, and tests it there under an emulator.
+# Lints the crate for other platforms, builds it for ARM Linux, and tests it there under an emulator.
 #
-# A toolchain from rustup has a standard library for its own host alone. Debian packages the sources of the standard library
-# for each release of Rust, with what it depends on, so a copy of the toolchain that has them beside it builds it for any
-# target. Zig links, qemu-user runs, and the interpreter is Debian's for arm64 with wheels for it from PyPI. All of it
-# lies in target/cross, each part fetched once: some 3 GB, and some minutes.
+# A rustup toolchain has the standard library of its own host only. Debian packages the standard library's sources and
+# dependencies for each Rust release, so a copy of the toolchain with these sources can build it for any target. Zig is the
+# linker, qemu-user the emulator, and the interpreter is Debian's for arm64, with wheels from PyPI. Everything is in
+# target/cross, each part fetched once: about 3 GB, in a few minutes.
 #
-# Needs Debian, or what has its keys, on x86-64. Packages come through apt-get and pip, and none is installed.
+# Requires Debian, or a system with Debian's keys, on x86-64. Packages are fetched by apt-get and pip; none is installed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cross=$PWD/target/cross
@@ -18,7 +18,7 @@ mkdir -p "$cross"
 say() { printf '\n== %s\n' "$*"; }
 fail() { printf 'cross: %s\n' "$*" >&2 && exit 1; }
 
-# Runs a function whose result is a folder of that name, unless it is there. What is done in part is done again.
+# Runs a function that fills the folder of its name, unless that is complete. An incomplete folder is rebuilt.
 part() {
     [ -e "$cross/$1/.done" ] && return
     say "fetching $1"
@@ -28,14 +28,14 @@ part() {
     touch "$cross/$1/.done"
 }
 
-# Package lists of its own, for two architectures; the system's stay as they are.
+# Separate package lists, for two architectures; the system's are not changed.
 apt() {
-    command -v apt-get >/dev/null || fail "needs apt-get, for packages of Debian"
+    command -v apt-get >/dev/null || fail "apt-get is required, for packages of Debian"
     local mirror=${DEBIAN_MIRROR:-} keys=/usr/share/keyrings/debian-archive-keyring.gpg
     # shellcheck disable=SC2016  # apt-get fills these in
     [ -n "$mirror" ] || mirror=$(apt-get indextargets --format '$(ORIGIN) $(LABEL) $(SITE)' 'Created-By: Packages' |
         sed -n '/^Debian Debian /{s///p;q}')
-    [ -n "$mirror" ] || fail "apt knows no mirror of Debian; run apt-get update, or set DEBIAN_MIRROR"
+    [ -n "$mirror" ] || fail "apt has no mirror of Debian; run apt-get update, or set DEBIAN_MIRROR"
     mkdir -p "$1"/{lists/partial,cache/archives/partial,parts}
     touch "$1/status"
     printf 'deb [arch=amd64,arm64 signed-by=%s] %s %s main\n' \
@@ -51,23 +51,23 @@ apt() {
 	APT::Sandbox::User "root";
 	Acquire::Languages "none";
 	CONF
-    APT_CONFIG=$1/apt.conf apt-get --quiet --quiet update || fail "the package lists of $suite can't be had"
+    APT_CONFIG=$1/apt.conf apt-get --quiet --quiet update || fail "cannot fetch the package lists of $suite"
 }
 
-# Unpacks packages, given as apt-get's names, into a folder.
+# Unpacks packages, given by their apt-get names, into a folder.
 unpack() {
     local into=$1 packages
     shift
     packages=$(mktemp -d)
     (cd "$packages" && APT_CONFIG=$cross/apt/apt.conf apt-get --quiet --quiet download "$@") ||
-        fail "not to be had from $suite: $*"
+        fail "cannot fetch from $suite: $*"
     for package in "$packages"/*.deb; do dpkg-deb --extract "$package" "$into"; done
     rm -r "$packages"
 }
 
 venv() {
     "$python" -m venv "$1"
-    "$1/bin/pip" --quiet install "cargo-zigbuild>=0.20" "ziglang>=0.13" || fail "cargo-zigbuild or ziglang can't be had from PyPI"
+    "$1/bin/pip" --quiet install "cargo-zigbuild>=0.20" "ziglang>=0.13" || fail "cannot install cargo-zigbuild or ziglang from PyPI"
 }
 
 sysroot() {
@@ -75,7 +75,7 @@ sysroot() {
     release=$(rustc --version | cut -d' ' -f2)
     package=$(APT_CONFIG=$cross/apt/apt.conf apt-cache madison rust-src |
         awk -v release="$release" 'index($3, release "+") == 1 { print $3; exit }')
-    [ -n "$package" ] || fail "$suite and its backports have no rust-src of Rust $release, which rustc is"
+    [ -n "$package" ] || fail "$suite and its backports have no rust-src for Rust $release, the version of rustc"
     unpack "$1/source" "rust-src=$package"
     cp -a "$(rustc --print sysroot)"/{bin,lib} "$1"
     mkdir -p "$1/lib/rustlib/src/rust"
@@ -85,7 +85,7 @@ sysroot() {
 
 qemu() { unpack "$1" qemu-user:amd64; }
 
-# The interpreter, and the libraries that it and wheels need.
+# The interpreter, and the libraries required by it and by the wheels.
 root() {
     local packages=(python$interpreter python$interpreter-minimal libpython$interpreter-{minimal,stdlib} libc6 libgcc-s1 libstdc++6
         libbz2-1.0 libdb5.3t64 libexpat1 libffi8 liblzma5 libncursesw6 libreadline8t64 libsqlite3-0 libssl3t64 libtinfo6
@@ -106,13 +106,13 @@ arm=aarch64-unknown-linux-gnu
 emulate=("$cross/qemu/usr/bin/qemu-aarch64" -L "$cross/root")
 export PATH=$cross/sysroot/bin:$cross/venv/bin:$PATH RUSTUP_TOOLCHAIN='' RUSTC_BOOTSTRAP=1
 export CARGO_TARGET_DIR=$cross/build CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="${emulate[*]}"
-# An extension for the stable ABI needs no interpreter to be built for.
+# Building an extension for the stable ABI does not need an interpreter.
 export PYO3_NO_PYTHON=1 PYO3_BUILD_EXTENSION_MODULE=1
 unset PYO3_PYTHON RUSTC RUSTFLAGS
 std=(-Zbuild-std=std,panic_unwind,test)
 
-# The standard library of Windows takes a dlltool, which cargo-zigbuild has, and its `thread_local!` hides from clippy that an
-# initializer is `const` (rust-lang/rust-clippy#17566).
+# The standard library for Windows needs a dlltool, which cargo-zigbuild provides, and its `thread_local!` hides from clippy
+# that an initializer is `const` (rust-lang/rust-clippy#17566).
 lints() {
     local clippy=(cargo clippy) flags=(-D warnings)
     [[ $1 != *-windows-gnu ]] || clippy=(cargo-zigbuild clippy) flags+=(-A clippy::missing_const_for_thread_local)
@@ -122,9 +122,9 @@ lints() {
 }
 for target in $arm x86_64-pc-windows-gnu aarch64-apple-darwin x86_64-unknown-linux-musl; do lints $target; done
 
-# Nothing is measured here and no bit depends on how it is optimised, so it is built as fast as it can be.
+# Nothing is measured here and no result depends on the optimisation level, so optimise for build time.
 export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
-# Longer arrays try how work is divided among threads, which is the same on every platform, and would take hours here.
+# Longer arrays test the division of work among threads, which is the same on every platform and would take hours here.
 export LRCORE_TEST_LONGEST=${LRCORE_TEST_LONGEST:-32769}
 
 say "Rust tests on $arm"
@@ -141,7 +141,7 @@ cp "$cross/build/$arm/release/liblrcore.so" "$cross/package/lrcore/_lrcore.abi3.
 say "bitwise tests on $arm"
 trap 'jobs -p | xargs -r kill' EXIT
 running=()
-# Every rule, level, length and layout, and the sums of statistics; others take half an hour in the emulator.
+# Every rule, level, length and layout, and the sums of statistics; other tests take half an hour in the emulator.
 for name in bitwise stats; do
     PYTHONPATH=$cross/package:$cross/site "${emulate[@]}" "$cross/root/usr/bin/python$interpreter" -B -m pytest -q -p no:cacheprovider \
         "tests/optim/test_$name.py" >"$cross/$name.log" 2>&1 &

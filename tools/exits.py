@@ -1,4 +1,4 @@
-"""Ends interpreters while daemon threads of theirs take steps, and counts those that did not end well.
+"""Shuts interpreters down while their daemon threads run steps, and counts crashes, hangs and error output.
 
     python tools/exits.py --trials 200
     python tools/exits.py --python /usr/bin/python3.13
@@ -11,7 +11,7 @@ import random
 import subprocess
 import sys
 
-# What a daemon thread does when the main thread comes to its end, some time after it began.
+# A daemon thread runs steps; the main thread ends some time after they have begun.
 TRIAL = """
 import sys, threading, time
 import numpy as np
@@ -49,17 +49,17 @@ time.sleep(pause)
 """
 KINDS = ("steps", "first", "options", "accumulate", "two", "torch")
 SIZES = (1_000, 100_000, 1 << 20, 1 << 22)
-PATIENCE = 60.0  # seconds until an interpreter is taken to hang
+PATIENCE = 60.0  # seconds after which an interpreter counts as hanging
 
 
 def trial(python: str, kinds: list[str], chance: random.Random) -> str | None:
-    """Run one interpreter to its end; return what went wrong, or None."""
+    """Run one interpreter until it exits; return the failure, or None."""
     given = [chance.choice(kinds), chance.choice(SIZES), chance.randint(1, 3), f"{chance.uniform(0, 0.05):.4f}"]
     command = [python, "-c", TRIAL, *map(str, given)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)  # noqa: S603
     except subprocess.TimeoutExpired:
-        return f"{given}: it hangs"
+        return f"{given}: hangs"
     if done.returncode == 0 and not done.stderr:
         return None
     last = done.stderr.strip().splitlines()[-1:] or ["no message"]
@@ -67,12 +67,12 @@ def trial(python: str, kinds: list[str], chance: random.Random) -> str | None:
 
 
 def main() -> int:
-    """Run the trials that the arguments ask for, and return the exit status."""
+    """Run the trials, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--python", action="append", help="an interpreter; may be given often (default: this one)")
-    parser.add_argument("--trials", type=int, default=200, help="for each interpreter (default: 200)")
-    parser.add_argument("--seed", type=int, default=0, help="of sizes and pauses (default: 0)")
-    parser.add_argument("--kind", action="append", choices=KINDS, help="of steps (default: all that need NumPy alone)")
+    parser.add_argument("--python", action="append", help="an interpreter; can be repeated (default: this one)")
+    parser.add_argument("--trials", type=int, default=200, help="number of trials for each interpreter (default: 200)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of sizes and pauses (default: 0)")
+    parser.add_argument("--kind", action="append", choices=KINDS, help="what to run (default: all without PyTorch)")
     arguments = parser.parse_args()
     kinds = arguments.kind or [kind for kind in KINDS if kind != "torch"]
     bad = 0

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Says in its first line what is missing on this machine, and what to do about it; says nothing where all is well.
+# The first line printed names what is missing on this machine and how to fix it; prints nothing if nothing is missing.
 #
 # usage: tools/preflight.sh PYTHON ORIGIN
-#   PYTHON  the interpreter of which .venv is made
-#   ORIGIN  where its name comes from, as make says it: "command line" if somebody chose it for this call
+#   PYTHON  the interpreter for .venv
+#   ORIGIN  make's origin of the variable: "command line" if it was chosen for this call
 set -u
 
 PYTHON=$1
@@ -31,7 +31,7 @@ check_rust() {
             fail "$program is missing; install Rust $need or newer from https://rustup.rs, then open a new shell"
         fi
         if ! output=$("$program" --version 2>&1); then
-            fail "$program does not run; with rustup, install a toolchain: rustup default stable" "it says: $output"
+            fail "$program does not run; with rustup, install a toolchain: rustup default stable" "it prints: $output"
         fi
     done
     have=$(rustc --version | awk '{ print $2 }')
@@ -52,7 +52,7 @@ base_of() {
     "$1" -c 'import sys; print(sys.base_prefix)' 2>/dev/null
 }
 
-# The advice for one whose interpreter will not do: another that is on the PATH, or where to get one.
+# Advice if the interpreter is missing or too old: another one on the PATH, or where to get one.
 other_python() {
     for minor in 14 13 12 11; do
         if ! older "3.$minor" "$need" && version_of "python3.$minor" >/dev/null; then
@@ -60,7 +60,7 @@ other_python() {
             return
         fi
     done
-    echo "install it from https://www.python.org or your system's packages, or name another: PYTHON=/path/to/python3"
+    echo "install it from https://www.python.org or your system's packages, or choose another: PYTHON=/path/to/python3"
 }
 
 check_python() {
@@ -78,10 +78,10 @@ check_python() {
 
 check_environment() {
     if ! have=$(version_of .venv/bin/python); then
-        fail ".venv is broken, its Python is gone; run make clean, then again"
+        fail ".venv is broken: its Python does not run; run make clean, then try again"
     fi
     if [ "$ORIGIN" = "command line" ] && [ "$(base_of "$PYTHON")" != "$(base_of .venv/bin/python)" ]; then
-        fail ".venv is of another interpreter (Python $have) than PYTHON=$PYTHON; run make clean, then again"
+        fail ".venv belongs to another interpreter (Python $have) than PYTHON=$PYTHON; run make clean, then try again"
     fi
 }
 

@@ -1,4 +1,4 @@
-"""Use lrcore as it was installed: imported from the environment of this interpreter, a step of every optimizer."""
+"""Test the installed lrcore: it is imported from site-packages, and every optimizer takes a step."""
 
 import sys
 import sysconfig
@@ -11,7 +11,7 @@ import lrcore
 
 
 def main() -> None:
-    """Step once with every optimizer, or say what is wrong."""
+    """Step once with every optimizer, or exit with the failure."""
     place = Path(lrcore.__file__).resolve()
     site_packages = Path(sysconfig.get_path("platlib")).resolve()
     if not place.is_relative_to(site_packages):
@@ -22,14 +22,14 @@ def main() -> None:
         weight, gradient = np.ones(100, dtype=np.float32), np.ones(100, dtype=np.float32)
         info = getattr(lrcore, name)(weight, lr=0.1).step(gradient)
         if not info.applied or not (weight < 1).all():
-            sys.exit(f"{name} did not move the weights: {info}")
+            sys.exit(f"{name} did not decrease the weights: {info}")
 
     installed = sorted(distribution.name for distribution in distributions())
     print(f"{place.parent} ({', '.join(installed)} installed): a step of {', '.join(names)}")
 
 
 def is_optimizer(value: object) -> bool:
-    """Return whether a name of the package is an optimizer to use, not their base."""
+    """Return whether a value is an optimizer class other than the base class."""
     return isinstance(value, type) and issubclass(value, lrcore.Optimizer) and value is not lrcore.Optimizer
 
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds a wheel into dist, audits it, and tests it as a user gets it: installed, in an environment of its own, outside of
-# the source tree.
+# Builds a wheel into dist, audits it, and tests it as users get it: installed in a clean environment, outside the source
+# tree.
 #
 # usage: tools/wheel.sh PYTHON
 #   PYTHON  an interpreter with the dependency group "wheel"
@@ -15,7 +15,7 @@ limit=5000000
 build() {
     rm -rf dist
     if [ "$(uname -s)" = Linux ]; then
-        # Zig links against an old C library, so that the wheel runs on every distribution since 2014.
+        # Zig links against an old glibc, so the wheel runs on every distribution since 2014.
         PATH=$bin:$PATH "$python" -m maturin build --release --locked --out dist --zig --compatibility manylinux2014
     else
         "$python" -m maturin build --release --locked --out dist
@@ -32,7 +32,7 @@ audit() {
     fi
 }
 
-# try WHEEL FOLDER: the wheel with its dependencies alone, then the repository's tests against it.
+# try WHEEL FOLDER: installs the wheel with only its dependencies and steps once, then runs the repository's tests.
 try() {
     cd "$2"
     "$python" -m venv environment
