@@ -12,6 +12,7 @@ from lrcore import optim
 from lrcore._pytrees import Tree
 from lrcore.optim.averages import require
 from lrcore.optim.hyperparameter import Flag
+from lrcore.optim.option_docs import described
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,11 +22,24 @@ if TYPE_CHECKING:
     from lrcore.optim.hyperparameter import Hyperparameter
     from lrcore.optim.optimizer import StepInfo
 
-__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop"]
+# Sections of the docstrings of optimizers that are not those of the NumPy form.
+_DOCSTRING = """
+Args:
+    params: A pytree of JAX arrays of float32 or float64, or a sequence of groups: mappings with ``"params"``,
+        optionally ``"name"``, and hyperparameters that differ. The arrays are copied.
+    zero_grads: False; JAX arrays can't be written to.
 
+Raises:
+    TypeError: If an argument or an array is of a wrong type.
+    ValueError: If one is out of range.
 
-def __dir__() -> list[str]:
-    return sorted(__all__)
+Examples:
+    >>> import jax.numpy as jnp, lrcore.jax  # doctest: +SKIP
+    >>> opt = lrcore.jax.{name}({{"w": jnp.ones(2)}}, lr=0.5)  # doctest: +SKIP
+    >>> params, info = opt.step({{"w": jnp.ones(2)}})  # doctest: +SKIP
+    >>> info.step, info.lr, bool((params["w"] < 1.0).all())  # doctest: +SKIP
+    (1, 0.5, True)
+"""
 
 
 class Optimizer(optim.Optimizer):
@@ -64,6 +78,12 @@ class Optimizer(optim.Optimizer):
         A step waits for its gradients, and runs on the host: not within ``jit``, ``grad``, ``vmap`` or ``scan``. There
         optax is the tool, with a schedule by :func:`to_optax <lrcore.schedules.to_optax>`.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.__module__ == __name__ and cls.__doc__:  # not of a program's subclass, nor under python -OO
+            cls.__doc__ += _DOCSTRING.format(name=cls.__name__)
+            cls.__doc__ = described(cls, of=getattr(optim, cls.__name__))
 
     def _start(self, params: Any, *, grouped: bool) -> None:
         # The arrays that were given are not kept: they would stay in memory for as long as the optimizer.
@@ -218,69 +238,6 @@ class Optimizer(optim.Optimizer):
         return f"<jax.{super().__repr__()[1:]}"
 
 
-class SGD(Optimizer, optim.SGD):
-    """Stochastic gradient descent for JAX arrays, with the arguments, options and numbers of :class:`lrcore.SGD`.
-
-    Examples:
-        >>> import jax.numpy as jnp, lrcore.jax  # doctest: +SKIP
-        >>> opt = lrcore.jax.SGD([jnp.ones(2)], lr=0.5, momentum=0.9)  # doctest: +SKIP
-        >>> params, info = opt.step([jnp.ones(2)])  # doctest: +SKIP
-        >>> params  # doctest: +SKIP
-        [Array([0.5, 0.5], dtype=float32)]
-    """
-
-
-class Adam(Optimizer, optim.Adam):
-    """Adam for JAX arrays, with the arguments, options and numbers of :class:`lrcore.Adam`.
-
-    Examples:
-        >>> import jax.numpy as jnp, lrcore.jax  # doctest: +SKIP
-        >>> opt = lrcore.jax.Adam({"w": jnp.ones(2)}, lr=0.5, clip_norm=1.0)  # doctest: +SKIP
-        >>> params, info = opt.step({"w": jnp.array([3.0, 4.0])})  # doctest: +SKIP
-        >>> info.grad_norm, params["w"].round(3)  # doctest: +SKIP
-        (5.0, Array([0.5, 0.5], dtype=float32))
-    """
-
-
-class AdamW(Optimizer, optim.AdamW):
-    """AdamW for JAX arrays, with the arguments, options and numbers of :class:`lrcore.AdamW`.
-
-    Examples:
-        >>> import jax.numpy as jnp, lrcore.jax  # doctest: +SKIP
-        >>> from lrcore import schedules
-        >>> rate = schedules.Cosine(0.1, steps=100).warmup(10)
-        >>> params = {"w": jnp.ones((2, 3)), "b": jnp.zeros(3)}  # doctest: +SKIP
-        >>> opt = lrcore.jax.AdamW(params, lr=rate, no_decay=["b"])  # doctest: +SKIP
-        >>> params, info = opt.step(params)  # doctest: +SKIP
-        >>> round(info.lr, 3), params["b"]  # doctest: +SKIP
-        (0.01, Array([0., 0., 0.], dtype=float32))
-    """
-
-
-class RMSprop(Optimizer, optim.RMSprop):
-    """RMSprop for JAX arrays, with the arguments, options and numbers of :class:`lrcore.RMSprop`.
-
-    Examples:
-        >>> import jax.numpy as jnp, lrcore.jax  # doctest: +SKIP
-        >>> opt = lrcore.jax.RMSprop([jnp.ones(2)], lr=0.05)  # doctest: +SKIP
-        >>> params, info = opt.step([jnp.ones(2)])  # doctest: +SKIP
-        >>> params  # doctest: +SKIP
-        [Array([0.5, 0.5], dtype=float32)]
-    """
-
-
-class Adagrad(Optimizer, optim.Adagrad):
-    """Adagrad for JAX arrays, with the arguments, options and numbers of :class:`lrcore.Adagrad`.
-
-    Examples:
-        >>> import jax.numpy as jnp, lrcore.jax  # doctest: +SKIP
-        >>> opt = lrcore.jax.Adagrad([jnp.ones(2)], lr=0.5)  # doctest: +SKIP
-        >>> params, info = opt.step([jnp.ones(2)])  # doctest: +SKIP
-        >>> params  # doctest: +SKIP
-        [Array([0.5, 0.5], dtype=float32)]
-    """
-
-
 class _NotZeroed(Flag):
     """False: the memory of a JAX array is not written to."""
 
@@ -290,3 +247,18 @@ class _NotZeroed(Flag):
         if super().check(name, value):
             raise ValueError(f"{name} must be False, since JAX arrays can't be written to, got True")
         return False
+
+
+# fmt: off
+class SGD(Optimizer, optim.SGD): """:class:`lrcore.SGD` for JAX arrays."""
+class Adam(Optimizer, optim.Adam): """:class:`lrcore.Adam` for JAX arrays."""
+class AdamW(Optimizer, optim.AdamW): """:class:`lrcore.AdamW` for JAX arrays."""
+class RMSprop(Optimizer, optim.RMSprop): """:class:`lrcore.RMSprop` for JAX arrays."""
+class Adagrad(Optimizer, optim.Adagrad): """:class:`lrcore.Adagrad` for JAX arrays."""
+# fmt: on
+
+if not TYPE_CHECKING:
+    __all__ = ["Optimizer", *(one.__name__ for one in optim.OPTIMIZERS)]
+
+    def __dir__() -> list[str]:
+        return sorted(__all__)

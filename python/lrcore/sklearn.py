@@ -8,11 +8,12 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import MutableMapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from lrcore._messages import brief, did_you_mean
 from lrcore._optional import imported
-from lrcore.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
+from lrcore.optim import OPTIMIZERS, Optimizer
 from lrcore.optim.options import Options
 
 if TYPE_CHECKING:
@@ -36,16 +37,19 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-# The arguments of scikit-learn that say how weights move, and those that each optimizer by name makes use of.
-_ADAM = ("learning_rate_init", "beta_1", "beta_2", "epsilon")
-_BY_NAME: dict[str, tuple[type[Optimizer], tuple[str, ...]]] = {
-    "adam": (Adam, _ADAM),
-    "adamw": (AdamW, _ADAM),
-    "sgd": (SGD, ("learning_rate_init", "momentum", "nesterovs_momentum")),
-    "rmsprop": (RMSprop, ("learning_rate_init", "epsilon")),
-    "adagrad": (Adagrad, ("learning_rate_init", "epsilon")),
-}
-_MOVING = ("solver", "learning_rate", "power_t", *_ADAM, "momentum", "nesterovs_momentum", "max_fun")
+# The arguments of scikit-learn that set a hyperparameter of lrcore. Its momentum is Nesterov's.
+_HYPERPARAMETERS = {"betas": ("beta_1", "beta_2"), "eps": ("epsilon",), "nesterov": ("momentum", "nesterovs_momentum")}
+
+
+def _used_by(optimizer: type[Optimizer]) -> tuple[str, ...]:
+    """Return the arguments of scikit-learn that an optimizer uses."""
+    own = optimizer._declaration.hyperparameters
+    return ("learning_rate_init", *(one for name, names in _HYPERPARAMETERS.items() if name in own for one in names))
+
+
+_BY_NAME = {optimizer.__name__.lower(): (optimizer, _used_by(optimizer)) for optimizer in OPTIMIZERS}
+# The arguments of scikit-learn that say how weights move.
+_MOVING = ("solver", "learning_rate", "power_t", "learning_rate_init", *chain(*_HYPERPARAMETERS.values()), "max_fun")
 _ARGUMENTS = inspect.signature(neural_network.MLPClassifier).parameters
 _DEFAULTS = {name: _ARGUMENTS[name].default for name in _MOVING}
 _SCHEDULE = "for a schedule, optimizer is a callable, such as functools.partial(lrcore.SGD, lr=schedules.Cosine(…))"
@@ -259,14 +263,14 @@ class MLPClassifier(_Trained, neural_network.MLPClassifier):  # type: ignore[mis
     place in the arrays of ``coefs_`` and ``intercepts_``.
 
     Args:
-        optimizer: ``"adam"``, ``"adamw"``, ``"sgd"``, ``"rmsprop"`` or ``"adagrad"``, or a callable, such as
+        optimizer: The name of an optimizer of lrcore in lower case, such as ``"adamw"``, or a callable, such as
             ``functools.partial(lrcore.AdamW, lr=schedules.Cosine(0.01, steps=1000), clip_norm=1.0)``. It is called with
             the arrays, a dict with the names ``"coefs_.0"``, …, ``"intercepts_.0"``, …, and returns an optimizer of it,
             or of groups of its entries. Those that it leaves out stay as they are.
         learning_rate_init: ``lr`` of an optimizer by name, in (0, inf).
-        beta_1: ``betas[0]`` of ``"adam"`` and ``"adamw"``, in [0, 1).
-        beta_2: ``betas[1]`` of ``"adam"`` and ``"adamw"``, in [0, 1).
-        epsilon: ``eps`` of all by name but ``"sgd"``, in (0, inf).
+        beta_1: ``betas[0]`` of an optimizer by name that has ``betas``, in [0, 1).
+        beta_2: ``betas[1]`` of an optimizer by name that has ``betas``, in [0, 1).
+        epsilon: ``eps`` of an optimizer by name that has it, in (0, inf).
         momentum: That of ``"sgd"``, in [0, 1].
         nesterovs_momentum: ``nesterov`` of ``"sgd"``.
         alpha: The L2 penalty, in [0, inf). scikit-learn adds ``alpha · coefs_``, divided by the samples of the batch,

@@ -21,14 +21,14 @@ import pytest
 import lrcore
 import lrcore.jax
 from lrcore import _pytrees, schedules
-from support.cases import CASES
+from support.cases import CASES, OPTIMIZERS
 from support.snapshot import bits, snapshot
 
 jax = pytest.importorskip("jax")
 jnp = jax.numpy
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "jax.md"
-NAMES = ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad"]
+NAMES = [optimizer.__name__ for optimizer in OPTIMIZERS]
 
 Pair = namedtuple("Pair", "left right")
 

@@ -14,6 +14,7 @@ import pytest
 
 import lrcore
 from lrcore import schedules
+from support.cases import OPTIMIZERS
 
 pytest.importorskip("sklearn")
 import joblib
@@ -102,19 +103,23 @@ def test_adam_trains_to_the_weights_of_the_solver_adam_where_eps_is_the_same(our
     assert 0 < distance(ours(**SMALL | given).fit(X, Y), theirs(**SMALL | given).fit(X, Y)) < 1e-5
 
 
+def by_default(optimizer):
+    """Return an optimizer with the defaults of scikit-learn's arguments."""
+    defaults = {"betas": (0.9, 0.999), "eps": 1e-8, "nesterov": True}
+    own = {name: value for name, value in defaults.items() if name in optimizer._declaration.hyperparameters}
+    return functools.partial(optimizer, lr=0.1, **own, **{"momentum": 0.9} if "nesterov" in own else {})
+
+
 @pytest.mark.parametrize(
     ("name", "given", "optimizer"),
     [
-        ("adam", {}, functools.partial(lrcore.Adam, lr=1e-3)),
         (
             "adam",
             {"learning_rate_init": 0.1, "beta_1": 0.5, "beta_2": 0.9, "epsilon": 1e-3},
             functools.partial(lrcore.Adam, lr=0.1, betas=(0.5, 0.9), eps=1e-3),
         ),
         ("adamw", {"beta_1": 0.5}, functools.partial(lrcore.AdamW, betas=(0.5, 0.999), weight_decay=0.01)),
-        ("sgd", {}, functools.partial(lrcore.SGD, lr=1e-3, momentum=0.9, nesterov=True)),
-        ("rmsprop", {"epsilon": 1e-4}, functools.partial(lrcore.RMSprop, lr=1e-3, eps=1e-4)),
-        ("adagrad", {"learning_rate_init": 0.1}, functools.partial(lrcore.Adagrad, lr=0.1, eps=1e-8)),
+        *((optimizer.__name__.lower(), {"learning_rate_init": 0.1}, by_default(optimizer)) for optimizer in OPTIMIZERS),
     ],
 )
 def test_a_name_is_the_optimizer_with_the_arguments_of_scikit_learn(name, given, optimizer):
@@ -373,14 +378,15 @@ def test_a_step_that_raises_ends_the_training():
 
 # Errors
 
-NAMES = "'adam', 'adamw', 'sgd', 'rmsprop', 'adagrad', or a callable that takes the parameters"
+NAMES = ", ".join(repr(optimizer.__name__.lower()) for optimizer in OPTIMIZERS)
+NAMES += ", or a callable that takes the parameters"
 
 
 @pytest.mark.parametrize(("ours", "theirs"), PAIRS)
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ({"optimizer": "lion"}, ValueError, f"optimizer must be one of {NAMES}, got 'lion'"),
+        ({"optimizer": "newton"}, ValueError, f"optimizer must be one of {NAMES}, got 'newton'"),
         ({"optimizer": None}, TypeError, f"optimizer must be one of {NAMES}, got None"),
         ({"optimizer": lrcore.SGD([np.zeros(1)])}, TypeError, "takes the parameters, got <SGD"),
         ({"optimizer": dict}, TypeError, "optimizer must return an optimizer of lrcore, got dict"),

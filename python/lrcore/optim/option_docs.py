@@ -1,8 +1,9 @@
-"""The options of every optimizer in the signatures and docstrings of the classes that take them.
+"""Signatures and docstrings of optimizers, completed when a class is made.
 
-The classes take options as ``**options: Unpack[Options]``, so that a new option is declared once. Type checkers expand
-that, :func:`help`, ``inspect`` and the signature help of notebooks don't: here it is expanded for them, when a class
-is made.
+Classes take the options of every optimizer as ``**options: Unpack[Options]``, so that a new option is declared once.
+Type checkers expand that; :func:`help`, ``inspect`` and notebooks do not, so it is expanded for them. The forms of an
+optimizer in ``lrcore.torch`` and ``lrcore.jax`` have the docstring of its NumPy form, except for the sections and
+arguments that their own docstrings describe.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import inspect
 import re
 from functools import cache
 from textwrap import fill, indent
-from types import MappingProxyType
+from types import FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from lrcore.optim.options import MAX_SKIPS, NO_OPTIONS, Options
@@ -44,34 +45,72 @@ _DEFAULTS: dict[str, Any] = {
     "stats": False,
 }
 _WIDTH = 100
+_SECTION = re.compile(r"^([A-Z][a-z]+):\n", re.MULTILINE)
+_ENTRY = re.compile(r"^ {4}(\w+):.*\n(?: {8}.*\n)*", re.MULTILINE)
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
-def with_options(
-    function: Callable[..., Any],
+def document(
+    cls: type,
     *,
-    decay: str | None,
+    decay: str,
     without: Collection[str] = (),
-    more: Mapping[str, str] = MappingProxyType({}),
+    more: Mapping[str, str] = _NONE,
+    of: type | None = None,
+) -> None:
+    """Complete the signature and the docstring of a class that has just been made.
+
+    Args:
+        cls: The class.
+        decay: The default of the option ``decay``.
+        without: Options that it does not have.
+        more: Arguments and options of its own, with their descriptions; those that the signature lacks are options.
+        of: The optimizer that it is a form of, whose docstring completes its own.
+    """
+    init: Any = cls.__init__  # type: ignore[misc]
+    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in inspect.signature(init).parameters.values()):
+        if "__init__" not in vars(cls):  # a constructor that several classes share
+            init = _copied(init, cls)
+            cls.__init__ = init  # type: ignore[misc]
+        expand(init, decay=decay, without=without, more=more)
+    if "__doc__" in vars(cls):
+        cls.__doc__ = described(cls, more=more, of=of)
+
+
+def _copied(function: Any, cls: type) -> Any:
+    copy = FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    copy.__annotations__ = function.__annotations__
+    copy.__module__, copy.__qualname__ = cls.__module__, f"{cls.__qualname__}.{function.__name__}"
+    return copy
+
+
+def expand(
+    function: Callable[..., Any], *, decay: str | None, without: Collection[str] = (), more: Mapping[str, str] = _NONE
 ) -> None:
     """Replace ``**options`` by the options in what :func:`inspect.signature` returns for a function.
 
     Args:
-        function: The function; one without such a parameter stays as it is.
+        function: The function.
         decay: The default of ``decay``; None where it is that of another optimizer.
-        without: Options that it does not offer.
-        more: Those that others do not offer, each None by default, with their descriptions.
+        without: Options that it does not have.
+        more: Those that others do not have, each None by default, with their descriptions.
     """
     signature = inspect.signature(function)
     parameters = [one for one in signature.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
-    if len(parameters) == len(signature.parameters):
-        return
     defaults = {**_DEFAULTS, "decay": decay}
     parameters += [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name), annotation=_text(kind))
         for name, kind in Options.__annotations__.items()
         if name not in without
     ]
-    parameters += [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in more]
+    parameters += [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
+        for name in more
+        if name not in signature.parameters
+    ]
     function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
 
 
@@ -80,34 +119,34 @@ def _text(annotation: Any) -> Any:
     return getattr(annotation, "__forward_arg__", annotation)
 
 
-def documented(
-    docstring: str | None, *, without: Collection[str] = (), more: Mapping[str, str] = MappingProxyType({})
-) -> str | None:
-    """Return a docstring, without the indentation of its source, with an entry for each option.
+def described(target: Any, *, more: Mapping[str, str] = _NONE, of: type | None = None) -> str | None:
+    """Return the docstring of a class or a function with an entry for each argument and option of its signature.
 
-    They take the place of the entry ``options:`` under Args, or become a section of their own before the examples.
+    One without a section Args stays as it is, unless it is to be completed by that of another class.
     """
-    if docstring is None:  # python -OO
-        return None
-    entries = "".join(_entry(*one) for one in {**DESCRIPTIONS, **more}.items() if one[0] not in without)
-    plain = inspect.cleandoc(docstring)
-    entry = re.compile(r"^ {4}options:.*\n(?: {8}.*\n)*", re.MULTILINE)
-    if entry.search(plain):
-        return entry.sub(lambda _: entries, plain, count=1)
-    return re.sub(r"^Examples:$", lambda found: f"Options:\n{entries}\n{found[0]}", plain, count=1, flags=re.MULTILINE)
+    own = _sections(target.__doc__)
+    base = {} if of is None else _sections(of.__doc__)
+    if "Args" not in {**base, **own}:  # python -OO has no docstrings
+        return target.__doc__  # type: ignore[no-any-return]
+    entries = {name: _entry(name, text) for name, text in {**DESCRIPTIONS, **more}.items()}
+    for sections in (base, own):
+        entries |= {found[1]: found[0] for found in _ENTRY.finditer(sections.get("Args", ""))}
+    known = inspect.signature(target).parameters
+    # What follows the entries, such as a sentence about all of them.
+    rest = _ENTRY.sub("", own.get("Args", "")).strip() or _ENTRY.sub("", base.get("Args", "")).strip()
+    arguments = "".join(entries[name] for name in known if name in entries) + (f"\n{rest}\n\n" if rest else "\n")
+    intro = own[""].rstrip() + "\n\n" + base.get("", "")
+    sections = {**base, **own, "Args": arguments}
+    return (intro + "".join(f"{name}:\n{text}" for name, text in sections.items() if name)).rstrip()
+
+
+def _sections(docstring: str | None) -> dict[str, str]:
+    """Return the text before the first section, under an empty name, and the text of each section."""
+    intro, *parts = _SECTION.split(inspect.cleandoc(docstring or "") + "\n\n")
+    return {"": intro, **dict(zip(parts[::2], parts[1::2], strict=True))}
 
 
 @cache
 def _entry(name: str, text: str) -> str:
-    """Return the lines of a docstring that describe an option. To wrap them again for each class takes milliseconds."""
+    """Return the lines of a docstring that describe an option. Wrapping them for each class would take milliseconds."""
     return indent(fill(f"{name}: {text}", _WIDTH, subsequent_indent="    ", break_on_hyphens=False), "    ") + "\n"
-
-
-def document(
-    cls: type, *, decay: str, without: Collection[str] = (), more: Mapping[str, str] = MappingProxyType({})
-) -> None:
-    """Expand the options in the signature and the docstring of a class that has just been made."""
-    if "__init__" in vars(cls):
-        with_options(vars(cls)["__init__"], decay=decay, without=without, more=more)
-    if "__doc__" in vars(cls):
-        cls.__doc__ = documented(cls.__doc__, without=without, more=more)

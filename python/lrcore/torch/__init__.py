@@ -19,7 +19,7 @@ if not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
         f"lrcore.torch needs PyTorch 2.10 or later, and {torch.__version__} is installed: {INSTALL_TORCH}"
     )
 
-from lrcore.optim.option_docs import documented, with_options  # noqa: E402
+from lrcore.optim.option_docs import described, expand  # noqa: E402
 from lrcore.torch.classes import SGD, Adagrad, Adam, AdamW, RMSprop  # noqa: E402
 from lrcore.torch.finding import find_lr  # noqa: E402
 from lrcore.torch.processes import OPTION  # noqa: E402
@@ -82,5 +82,5 @@ def from_torch(optimizer: torch.optim.Optimizer, **options: Unpack[TorchOptions]
     return found.taking_over(optimizer, options)
 
 
-with_options(from_torch, decay=None, without=("noise_scale",), more=OPTION)
-from_torch.__doc__ = documented(from_torch.__doc__, without=("noise_scale",), more=OPTION)
+expand(from_torch, decay=None, without=("noise_scale",), more=OPTION)
+from_torch.__doc__ = described(from_torch, more=OPTION)
