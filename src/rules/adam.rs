@@ -3,7 +3,7 @@
 //! Kingma & Ba, *Adam: A Method for Stochastic Optimization* (2015); Reddi et al., *On the Convergence of Adam and Beyond*
 //! (2018). `AdamW` is the same rule with decoupled weight decay, which is a stage of the engine.
 
-use crate::rule::{Lerp, Optimizer, Real, Rule, floor, hyperparameters, power};
+use crate::rule::{Lerp, Optimizer, Real, Rule, floor, hyperparameters, one_minus_power};
 
 hyperparameters! {
     /// `m ← lerp(m, g, 1−β₁)`; `v ← β₂ v + (1−β₂) g²`; `θ ← θ − (η / (1−β₁ᵗ)) m / (√v / √(1−β₂ᵗ) + ε)`
@@ -23,7 +23,7 @@ hyperparameters! {
 
 impl<const AMSGRAD: bool> Adam<AMSGRAD> {
     fn step_size_at(&self, t: u64) -> f64 {
-        self.lr / (1.0 - power(self.beta1, t))
+        self.lr / one_minus_power(self.beta1, t)
     }
 
     /// The step size, or without the power, which takes a while, the learning rate: at most 2⁵³ times as small.
@@ -61,7 +61,7 @@ impl<F: Real, const AMSGRAD: bool> AdamStep<F, AMSGRAD> {
             take: F::of(1.0 - of.beta2),
             step_size: F::of(of.step_size_at(t)),
             // Multiplied, not divided by: the divider is what bounds this rule in cache.
-            unbias: F::of(1.0 / (1.0 - power(of.beta2, t)).sqrt()),
+            unbias: F::of(1.0 / one_minus_power(of.beta2, t).sqrt()),
             eps: F::of(of.eps),
             floors: (floor_of_first(of.eps, 1.0 - of.beta1), floor(of.eps, 1.0 - of.beta2)),
         }
