@@ -83,7 +83,7 @@ class _Loop:
         """Report the loss of an epoch to schedules that follow reports."""
         del time_step
         opt = self._estimator._unpacked()
-        if any(tracker.rule._hears_reports for _, tracker in opt._trackers()):
+        if any(tracker.rule._uses_reports for _, tracker in opt._trackers()):
             opt.report(self._estimator.loss_)
 
     def trigger_stopping(self, msg: str, verbose: bool) -> bool:  # noqa: FBT001 (as scikit-learn calls it)

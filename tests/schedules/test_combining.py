@@ -258,7 +258,7 @@ def test_phases_are_told_where_they_begin():
         FALL.repeat().cooldown(2, at=6): [0, 4, 6],
     }
     for schedule, begins in phases.items():
-        assert [at for _, at in islice(schedule._parts(), 4)] == begins
+        assert [at for _, at in islice(schedule._phases(), 4)] == begins
 
 
 def test_sizes_of_trainings_are_steps():

@@ -21,7 +21,7 @@ from lrcore.schedules import (
     Warmup,
     concat,
 )
-from lrcore.schedules.schedule import DEEPEST, depth_of
+from lrcore.schedules.compound import DEEPEST, extent_of
 
 LINE = Linear(1.0, 0.0, steps=1000)
 MANY = 5000
@@ -59,7 +59,7 @@ FOLDED = {
 def test_numbers_are_folded(name):
     edit, expected = FOLDED[name]
     made = again(LINE, edit, MANY)
-    assert depth_of(made) <= 6
+    assert extent_of(made)[0] <= 6
     assert made(0) == pytest.approx(expected, rel=1e-12)
     assert len(made.to_json()) < 1000
 
@@ -79,7 +79,7 @@ def test_one_that_uses_reports_is_folded_too():
         opt.param_groups[0]["lr"] += 0.001
     opt.report(1.0)
     assert opt.report(1.0) is True
-    assert depth_of(opt.param_groups[0]["lr"]) <= 6
+    assert extent_of(opt.param_groups[0]["lr"])[0] <= 6
 
 
 def test_a_product_that_is_no_number_is_kept_apart():
@@ -121,21 +121,22 @@ DEEP = {
 @pytest.mark.parametrize("name", DEEP)
 def test_what_lies_deep_works_or_is_refused(name):
     made, edit = LINE, DEEP[name]
-    while depth_of(made) <= DEEPEST - 3:
+    while extent_of(made)[0] <= DEEPEST - 3:
         made = edit(made)
     with pytest.raises(ValueError, match=f"schedules may lie {DEEPEST} deep within each other, got {DEEPEST + 1}"):
         again(made, edit, MANY)
-    assert depth_of(made) > DEEPEST - 4
+    assert extent_of(made)[0] > DEEPEST - 4
     text = made.to_json()
     for other in (pickle.loads(pickle.dumps(made)), copy.deepcopy(made), Schedule.from_json(text)):  # noqa: S301
         assert other == made
         assert hash(other) == hash(made)
         assert repr(other) == repr(made)
-        assert depth_of(other) == depth_of(made)
+        assert extent_of(other)[0] == extent_of(made)[0]
     assert made.values(50).tolist() == [made(k) for k in range(50)]
     assert made.length is None or made.length > 0
     assert made.preview(50)
-    lrcore.SGD(np.ones(2), lr=made * ReduceOnPlateau()) if depth_of(made) < DEEPEST else lrcore.SGD(np.ones(2), lr=made)
+    is_deepest = extent_of(made)[0] == DEEPEST
+    lrcore.SGD(np.ones(2), lr=made if is_deepest else made * ReduceOnPlateau())
     deeper = pickle.loads(pickle.dumps(made))  # noqa: S301
     with pytest.raises(ValueError, match="deep within each other"):
         again(deeper, edit, 5)
@@ -153,6 +154,28 @@ def test_chained_warmups_take_no_exponential_time():
     assert len(pickle.dumps(made)) < 4000
 
 
+def test_as_many_chained_warmups_as_are_allowed_are_built_at_once():
+    made = again(Cosine(1.0, steps=10**6), lambda s: s.warmup(10), DEEPEST - 1)
+    assert made(10**6) == 0.0
+    assert made(990) == 1.0
+    with pytest.raises(ValueError, match="deep within each other"):
+        made.warmup(10)
+
+
+def test_a_schedule_that_is_doubled_again_and_again_stays_small():
+    made = again(LINE, lambda s: s + s, 60)
+    assert made == LINE * 2.0**60
+    assert [made(k) for k in (0, 250, 999)] == [LINE(k) * 2.0**60 for k in (0, 250, 999)]
+    for twice in (LINE.at_least(LINE), LINE.at_most(LINE)):
+        assert twice is LINE
+
+
+@pytest.mark.parametrize("edit", [lambda s: s * s, lambda s: s.then(s), lambda s: Sum(s, s)], ids=["*", "then", "Sum"])
+def test_a_schedule_of_too_many_parts_is_refused(edit):
+    with pytest.raises(ValueError, match="a schedule may have 1,000,000 parts, got 1,048,575"):
+        again(LINE, edit, 60)
+
+
 def test_a_warmup_that_does_not_fit_is_refused_at_once():
     with pytest.raises(ValueError, match="warm"):
         Linear(1.0, 0.0, steps=10).warmup(6).warmup(6)
@@ -163,7 +186,7 @@ def test_a_warmup_that_does_not_fit_is_refused_at_once():
 def test_many_one_after_the_other():
     made = concat([Linear(1.0, 0.0, steps=2)] * 2000)
     assert made.length == 4000
-    assert depth_of(made) < 15
+    assert extent_of(made)[0] < 15
 
 
 def test_a_schedule_is_divided_by_a_number():

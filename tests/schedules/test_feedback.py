@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lrcore.schedules import Constant, Linear, ReduceOnPlateau, Schedule
-from lrcore.schedules.metrics import listeners, resolved
+from lrcore.schedules.metrics import apply_factors, metric_factors
 from support import schedule_peers as peers
 from support.schedule_strategies import EXAMPLES, some
 
@@ -208,13 +208,13 @@ def test_present_factors_stand_in_the_place_of_the_rules():
     fast, slow = ReduceOnPlateau(0.5, 0), ReduceOnPlateau(0.1, 9)
     line = Linear(1.0, 0.0, steps=10)
     rate = (line * fast).warmup(2).at_least(slow * 0.25).cooldown(2).then(fast * 3.0)
-    assert [*listeners((rate, 0.9, line))] == [fast, slow, fast]
-    assert [*listeners(line), *listeners(0.1)] == []
-    assert resolved(rate, [1.0] * 3).values(20).tolist() == rate.values(20).tolist()
-    present = resolved(rate, [0.5, 0.1, 0.5])
-    assert not [*listeners(present)]
+    assert metric_factors((rate, 0.9, line)) == [fast, slow, fast]
+    assert metric_factors(line) == metric_factors(0.1) == []
+    assert apply_factors(rate, [1.0] * 3).values(20).tolist() == rate.values(20).tolist()
+    present = apply_factors(rate, [0.5, 0.1, 0.5])
+    assert not metric_factors(present)
     expected = (line * 0.5).warmup(2).at_least(0.025).cooldown(2).then(1.5)
     assert present.values(20).tolist() == expected.values(20).tolist()
-    assert resolved((rate, 0.9), [0.5, 0.1, 0.5]) == (present, 0.9)
-    assert resolved(fast, [1.0]) == Constant(1.0)
-    assert resolved(line, []) is line
+    assert apply_factors((rate, 0.9), [0.5, 0.1, 0.5]) == (present, 0.9)
+    assert apply_factors(fast, [1.0]) == Constant(1.0)
+    assert apply_factors(line, []) is line

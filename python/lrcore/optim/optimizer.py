@@ -239,7 +239,7 @@ class Optimizer(Savable):
             noise._learn(small * scale * scale, noise.batch, large * scale * scale, noise.batch * count)
         if noise.is_news:
             noise.is_news = False
-            trackers = [tracker for _, tracker in self._trackers() if not tracker.rule._hears_reports]
+            trackers = [tracker for _, tracker in self._trackers() if not tracker.rule._uses_reports]
             if trackers and tell(trackers, noise.gain()):
                 self._resolve_reports()
 

@@ -278,7 +278,7 @@ class Readable:
         """
         with self._lock:
             number = check_report(value)
-            trackers = [tracker for _, tracker in self._trackers() if tracker.rule._hears_reports]
+            trackers = [tracker for _, tracker in self._trackers() if tracker.rule._uses_reports]
             if not trackers:
                 raise ValueError(
                     "report: no hyperparameter follows reports; give one such as lr=schedule * "

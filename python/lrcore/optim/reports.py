@@ -39,18 +39,18 @@ def occupy(value: Any, trackers: Sequence[Tracker] = ()) -> tuple[Any, list[Trac
     """
     if not any(isinstance(part, Schedule) for part in (value if isinstance(value, tuple) else (value,))):
         return value, []
-    from lrcore.schedules.metrics import occupied
+    from lrcore.schedules.metrics import bind_trackers
 
-    return occupied(value, trackers)
+    return bind_trackers(value, trackers)
 
 
 def resolve(value: Any, trackers: Sequence[Tracker]) -> Any:
     """Return a value with the present factors in the places of schedules that use reports."""
     if not trackers:
         return value
-    from lrcore.schedules.metrics import resolved
+    from lrcore.schedules.metrics import apply_factors
 
-    return resolved(value, [tracker.factor for tracker in trackers])
+    return apply_factors(value, [tracker.factor for tracker in trackers])
 
 
 def check_report(value: Any) -> float:
@@ -85,7 +85,7 @@ def check_saved(state: Any) -> dict[Place, Tracker]:
         TypeError: If a part is of a wrong type.
         ValueError: If one is missing or out of range.
     """
-    from lrcore.schedules.metrics import Feedback
+    from lrcore.schedules.metrics import MetricFactor
 
     if not isinstance(state, Sequence) or isinstance(state, str):
         raise TypeError(f"reports must be a sequence, got {type(state).__name__}")
@@ -95,7 +95,7 @@ def check_saved(state: Any) -> dict[Place, Tracker]:
             known = "group, name, part, schedule and state"
             raise ValueError(f"reports[{i}] must be a mapping of {known}, got {brief(entry)}")
         rule = entry["schedule"]
-        if not isinstance(rule, Feedback):
+        if not isinstance(rule, MetricFactor):
             raise TypeError(f"reports[{i}]['schedule'] must be one that uses reports, got {brief(rule)}")
         if not isinstance(entry["name"], str):
             raise TypeError(f"reports[{i}]['name'] must be a string, got {brief(entry['name'])}")

@@ -1,4 +1,4 @@
-"""Courses from one value to another, over by a given step."""
+"""Schedules that interpolate between two values and end at a given step."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ import numpy as np
 from lrcore._messages import brief
 from lrcore._ranges import NON_NEGATIVE, POSITIVE, REAL
 from lrcore.schedules import functions as fn
-from lrcore.schedules.checks import check_counts, check_numbers, put
+from lrcore.schedules.checks import check_counts, check_numbers
+from lrcore.schedules.compound import put
 from lrcore.schedules.intervals import ends
 from lrcore.schedules.schedule import Schedule
 
 if TYPE_CHECKING:
+    from lrcore.schedules.intervals import Bounds
     from lrcore.schedules.schedule import Floats
 
 
-class Finite(Schedule):
-    """A course that is over after ``steps``; a dataclass with the fields ``start``, ``end`` and ``steps``.
-
-    A subclass has ``_course(step)``, the value at a step before the end, the same for a number and an array.
-    """
+class Bounded(Schedule):
+    """A schedule that ends after ``steps``; a dataclass with the fields ``start``, ``end`` and ``steps``."""
 
     __slots__ = ()
 
@@ -35,29 +34,24 @@ class Finite(Schedule):
         steps: int
 
     @abstractmethod
-    def _course(self, step: Any) -> Any:
-        """Return the value at a step before the end. Beyond either end value it may be by rounding alone."""
+    def _formula(self, step: Any) -> Any:
+        """Return the value at a step, or an array of steps, before the end; rounding may exceed the two values."""
 
     def _value(self, step: float) -> float:
         if step >= self.steps:
             return self.end
-        value: float = self._bounded(step)
+        value: float = self._clamped(step)
         return value
 
-    def _bounded(self, step: Any) -> Any:
-        return fn.clamp(self._course(step), self.start, self.end)
+    def _clamped(self, step: Any) -> Any:
+        return fn.clamp(self._formula(step), self.start, self.end)
 
     def _values(self, steps: Any) -> Floats:
         if self.steps > fn.EXACT:
-            return super()._values(steps)
-        return fn.joined(
-            steps,
-            self.steps,
-            self._bounded,
-            lambda since: np.full(since.shape, self.end),
-        )
+            return Schedule._values(self, steps)
+        return fn.joined(steps, self.steps, self._clamped, lambda since: np.full(since.shape, self.end))
 
-    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+    def _bounds(self, first: float, last: float) -> Bounds:
         return ends(self, first, last, self.end)
 
     @property
@@ -65,15 +59,12 @@ class Finite(Schedule):
         """The number of steps."""
         return self.steps
 
-    def _shortened(self, steps: int) -> Self:
+    def _compressed(self, steps: int) -> Self:
         return replace(self, steps=self.steps - steps)  # type: ignore[type-var]
 
 
-class Ramp(Finite):
-    """A course that takes a share of the way between its two values.
-
-    A subclass has ``_share(step)``, how much of the way is left: 1 at first, towards 0 at the end.
-    """
+class Interpolation(Bounded):
+    """``end + (start − end) · remaining``, with a remaining fraction that falls from 1 to 0."""
 
     __slots__ = ()
 
@@ -82,20 +73,20 @@ class Ramp(Finite):
         check_counts(self, "steps")
 
     @abstractmethod
-    def _share(self, step: Any) -> Any:
-        """Return the share of the way that is left at a step before the end."""
+    def _remaining(self, step: Any) -> Any:
+        """Return the remaining fraction at a step, or an array of steps, before the end."""
 
-    def _bounded(self, step: Any) -> Any:
-        # A share of a number lies between it and 0, and all of it is itself.
-        return self.start * self._share(step) if self.end == 0.0 else Finite._bounded(self, step)
+    def _clamped(self, step: Any) -> Any:
+        # A fraction of ``start`` cannot leave the interval from 0 to ``start``.
+        return self.start * self._remaining(step) if self.end == 0.0 else Bounded._clamped(self, step)
 
-    def _course(self, step: Any) -> Any:
-        share = self._share(step)
-        return fn.where(share == 1.0, self.start, self.end + (self.start - self.end) * share)
+    def _formula(self, step: Any) -> Any:
+        remaining = self._remaining(step)
+        return fn.where(remaining == 1.0, self.start, self.end + (self.start - self.end) * remaining)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Linear(Ramp):
+class Linear(Interpolation):
     """A straight line from one value to another.
 
     ``value(t) = start + (end − start) · min(t, steps) / steps``
@@ -108,32 +99,40 @@ class Linear(Ramp):
         steps: The length in steps; 0 is at ``end`` at once.
 
     Raises:
-        TypeError: If a value is not a number, or ``steps`` is not whole.
+        TypeError: If a value is not a number, or ``steps`` is not an integer.
         ValueError: If one is out of range.
 
     Examples:
         >>> from lrcore import schedules
-        >>> rate = schedules.Linear(0.1, 0.0, steps=4)
-        >>> [rate(t) for t in (0, 1, 4, 100)]
+        >>> lr = schedules.Linear(0.1, 0.0, steps=4)
+        >>> [lr(t) for t in (0, 1, 4, 100)]
         [0.1, 0.07500000000000001, 0.0, 0.0]
 
     Note:
-        PyTorch's ``LinearLR`` takes factors of a base rate in place of values, and keeps its first one for ever when
-        ``total_iters`` is 0. optax' ``linear_schedule`` is the same course; so is Keras' ``PolynomialDecay``, with
-        power 1.
+        PyTorch's ``LinearLR`` takes factors of a base learning rate instead of values, and keeps the first one forever
+        if ``total_iters`` is 0. optax' ``linear_schedule`` is the same; so is Keras' ``PolynomialDecay`` with power 1.
     """
 
     start: float
     end: float
     steps: int
 
-    def _share(self, step: Any) -> Any:
+    def _remaining(self, step: Any) -> Any:
         return (self.steps - step) / self.steps
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Polynomial(Ramp):
-    """A power of the straight line: steep first and then flat, if the power is above 1.
+class Decay(Interpolation):
+    """An interpolation that ends at 0 by default."""
+
+    start: float
+    steps: int
+    end: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Polynomial(Decay):
+    """A power of a straight line: with a power above 1 first steep, then flat.
 
     ``value(t) = end + (start − end) · (1 − min(t, steps) / steps)^power``
 
@@ -146,7 +145,7 @@ class Polynomial(Ramp):
         power: The power, in (0, inf).
 
     Raises:
-        TypeError: If a value is not a number, or ``steps`` is not whole.
+        TypeError: If a value is not a number, or ``steps`` is not an integer.
         ValueError: If one is out of range.
 
     Examples:
@@ -162,21 +161,18 @@ class Polynomial(Ramp):
         transformers' ``get_polynomial_decay_schedule_with_warmup``.
     """
 
-    start: float
-    steps: int
-    end: float = 0.0
     power: float = 1.0
 
     def __post_init__(self) -> None:
-        Ramp.__post_init__(self)
+        Interpolation.__post_init__(self)
         check_numbers(self, "power", allowed=POSITIVE)
 
-    def _share(self, step: Any) -> Any:
+    def _remaining(self, step: Any) -> Any:
         return fn.power((self.steps - step) / self.steps, self.power)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Cosine(Ramp):
+class Cosine(Decay):
     """Half a cosine from one value to another: flat, steep, flat.
 
     ``value(t) = end + (start − end) · ((1 + cos(π · tᵏ / stepsᵏ)) / 2)^power`` with ``t`` at most ``steps``
@@ -188,17 +184,17 @@ class Cosine(Ramp):
         steps: The length in steps; 0 is at ``end`` at once.
         end: The value from step ``steps`` on, in [0, inf).
         power: The exponent of the cosine, in (0, inf).
-        k: The k of k-decay, in (0, inf): above 1 the course stays high for longer.
-        end_share: In place of ``end``: the share of ``start`` that is left at the end, in [0, inf).
+        k: The k of k-decay, in (0, inf): above 1 the values stay high for longer.
+        end_share: Instead of ``end``: the final value as a fraction of ``start``, in [0, inf).
 
     Raises:
-        TypeError: If a value is not a number, or ``steps`` is not whole.
+        TypeError: If a value is not a number, or ``steps`` is not an integer.
         ValueError: If one is out of range, or both ``end`` and ``end_share`` are given.
 
     Examples:
         >>> from lrcore import schedules
-        >>> rate = schedules.Cosine(0.1, steps=100)
-        >>> [round(rate(t), 3) for t in (0, 50, 100, 150)]
+        >>> lr = schedules.Cosine(0.1, steps=100)
+        >>> [round(lr(t), 3) for t in (0, 50, 100, 150)]
         [0.1, 0.05, 0.0, 0.0]
         >>> schedules.Cosine(0.1, steps=100, end_share=0.1).end
         0.010000000000000002
@@ -208,14 +204,12 @@ class Cosine(Ramp):
         & Li, *k-decay* (2020).
 
     Note:
-        PyTorch's ``CosineAnnealingLR`` and transformers' ``get_cosine_schedule_with_warmup`` rise again past the end;
-        this stays, and :class:`CosineAnnealing` rises. Keras' ``CosineDecay`` and optax' ``cosine_decay_schedule``
-        take the end as a share of the start; optax' ``exponent`` is ``power``; timm's ``k_decay`` is ``k``.
+        PyTorch's ``CosineAnnealingLR`` and transformers' ``get_cosine_schedule_with_warmup`` rise again after the end;
+        this schedule stays there, and :class:`CosineAnnealing` rises. Keras' ``CosineDecay`` and optax'
+        ``cosine_decay_schedule`` take the end as a fraction of the start; optax' ``exponent`` is ``power``; timm's
+        ``k_decay`` is ``k``.
     """
 
-    start: float
-    steps: int
-    end: float = 0.0
     power: float = 1.0
     k: float = 1.0
     end_share: InitVar[float | None] = None
@@ -228,24 +222,24 @@ class Cosine(Ramp):
                 raise ValueError(f"Cosine: end or end_share, not both, got {brief(self.end)} and {end_share!r}")
             share = NON_NEGATIVE.check("Cosine: end_share", end_share)
             put(self, "end", share * NON_NEGATIVE.check("Cosine: start", self.start))
-        Ramp.__post_init__(self)
+        Interpolation.__post_init__(self)
         check_numbers(self, "power", "k", allowed=POSITIVE)
         is_plain = self.power == self.k == 1.0 and self.steps <= fn.EXACT
-        begins_right = self.end + (self.start - self.end) == self.start
-        put(self, "_plain", self.steps if is_plain and begins_right else 0)
+        starts_exactly = self.end + (self.start - self.end) == self.start
+        put(self, "_plain", self.steps if is_plain and starts_exactly else 0)
         put(self, "_plain_to_zero", self.steps if is_plain and self.end == 0.0 else 0)
 
     def _value(self, step: float) -> float:
-        # The course that is asked for most, at its plainest: the arithmetic of `_course` without its calls.
+        # The most used schedule in its plainest form: the arithmetic of `_formula` without its function calls.
         if step < self._plain_to_zero:
             return self.start * ((1.0 + cos(pi * step / self.steps)) / 2.0)
         if step < self._plain:
             value = self.end + (self.start - self.end) * ((1.0 + cos(pi * step / self.steps)) / 2.0)
             if self.end < value < self.start:
                 return value
-        return Finite._value(self, step)
+        return Bounded._value(self, step)
 
-    def _share(self, step: Any) -> Any:
+    def _remaining(self, step: Any) -> Any:
         if self.k == 1.0:
             angle = math.pi * step / self.steps if self.steps <= fn.EXACT else math.pi * (step / self.steps)
         else:
@@ -254,24 +248,24 @@ class Cosine(Ramp):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Tanh(Ramp):
-    """A hyperbolic tangent from one value to another: flat, steep, flat, each as much as its bounds say.
+class Tanh(Decay):
+    """A hyperbolic tangent from one value to another: flat, steep, flat, as given by ``lower`` and ``upper``.
 
     ``value(t) = end + (start − end) · (1 − tanh(lower · (1 − p) + upper · p)) / 2`` with ``p = t / steps``
 
-    At step 0 that is a little less than ``start``, and before the end a little more than ``end``.
+    At step 0 it is slightly below ``start``, and before the end slightly above ``end``.
 
     Picture: docs/gallery/Tanh.png
 
     Args:
-        start: The value that it comes from, in [0, inf).
+        start: The asymptote of the first values, in [0, inf).
         steps: The length in steps; 0 is at ``end`` at once.
         end: The value from step ``steps`` on, in [0, inf).
-        lower: The argument of the hyperbolic tangent at step 0.
-        upper: That at the end, at least ``lower``.
+        lower: The argument of tanh at step 0.
+        upper: The argument of tanh at the end, at least ``lower``.
 
     Raises:
-        TypeError: If a value is not a number, or ``steps`` is not whole.
+        TypeError: If a value is not a number, or ``steps`` is not an integer.
         ValueError: If one is out of range.
 
     Examples:
@@ -283,29 +277,25 @@ class Tanh(Ramp):
         Hsueh et al., *Stochastic Gradient Descent with Hyperbolic-Tangent Decay* (2019).
 
     Note:
-        timm's ``TanhLRScheduler``, whose ``lb`` and ``ub`` are the bounds.
+        timm's ``TanhLRScheduler``, whose ``lb`` and ``ub`` are ``lower`` and ``upper``.
     """
 
-    start: float
-    steps: int
-    end: float = 0.0
     lower: float = -7.0
     upper: float = 3.0
 
     def __post_init__(self) -> None:
-        Ramp.__post_init__(self)
+        Interpolation.__post_init__(self)
         check_numbers(self, "lower", "upper", allowed=REAL)
         if not -math.inf < self.lower <= self.upper < math.inf:
             raise ValueError(f"Tanh: lower must be <= upper, got {brief(self.lower)} and {self.upper!r}")
 
-    def _share(self, step: Any) -> Any:
+    def _remaining(self, step: Any) -> Any:
         p = step / self.steps
         return 0.5 * (1.0 - fn.tanh(self.lower * (1.0 - p) + self.upper * p))
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class REX(Ramp):
-    """Reflected exponential decay: it stays high for long, and then falls ever faster.
+class REX(Decay):
+    """Reflected exponential decay: first slow, then ever faster.
 
     ``value(t) = end + (start − end) · (1 − p) / (1 − p/2)`` with ``p = min(t, steps) / steps``
 
@@ -317,7 +307,7 @@ class REX(Ramp):
         end: The value from step ``steps`` on, in [0, inf).
 
     Raises:
-        TypeError: If a value is not a number, or ``steps`` is not whole.
+        TypeError: If a value is not a number, or ``steps`` is not an integer.
         ValueError: If one is out of range.
 
     Examples:
@@ -329,17 +319,14 @@ class REX(Ramp):
         Chen, Wolfe & Kyrillidis, *REX: Revisiting Budgeted Training with an Improved Schedule* (2022).
     """
 
-    start: float
-    steps: int
-    end: float = 0.0
+    __slots__ = ()
 
-    def _share(self, step: Any) -> Any:
+    def _remaining(self, step: Any) -> Any:
         left = (self.steps - step) / self.steps
         return 2.0 * left / (1.0 + left)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Sqrt(Ramp):
+class Sqrt(Decay):
     """One minus the square root: steep first, then ever flatter; a cool-down for long runs.
 
     ``value(t) = end + (start − end) · (1 − √(min(t, steps) / steps))``
@@ -352,7 +339,7 @@ class Sqrt(Ramp):
         end: The value from step ``steps`` on, in [0, inf).
 
     Raises:
-        TypeError: If a value is not a number, or ``steps`` is not whole.
+        TypeError: If a value is not a number, or ``steps`` is not an integer.
         ValueError: If one is out of range.
 
     Examples:
@@ -367,17 +354,15 @@ class Sqrt(Ramp):
         transformers' ``get_wsd_schedule`` with ``decay_type="1-sqrt"``.
     """
 
-    start: float
-    steps: int
-    end: float = 0.0
+    __slots__ = ()
 
-    def _share(self, step: Any) -> Any:
+    def _remaining(self, step: Any) -> Any:
         return 1.0 - fn.sqrt(step / self.steps)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class LogLinear(Finite):
-    """An exponential from one value to another: the same factor at every step.
+class LogLinear(Bounded):
+    """An exponential from one value to another, linear in its logarithm: the same factor at every step.
 
     ``value(t) = start · (end / start)^(min(t, steps) / steps)``
 
@@ -389,7 +374,7 @@ class LogLinear(Finite):
         steps: The length in steps; 0 is at ``end`` at once.
 
     Raises:
-        TypeError: If a value is not a number, or ``steps`` is not whole.
+        TypeError: If a value is not a number, or ``steps`` is not an integer.
         ValueError: If one is out of range.
 
     Examples:
@@ -409,7 +394,7 @@ class LogLinear(Finite):
         check_numbers(self, "start", "end", allowed=POSITIVE)
         check_counts(self, "steps")
 
-    def _course(self, step: Any) -> Any:
+    def _formula(self, step: Any) -> Any:
         ratio, p = self.end / self.start, step / self.steps
         if 1e-300 < ratio < 1e300:
             return self.start * fn.power_of(ratio, p)

@@ -1,4 +1,4 @@
-"""Courses that come back: warm restarts, cycles, and one cycle."""
+"""Cyclic schedules: warm restarts, triangles, and one cycle."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ import numpy as np
 from lrcore._messages import brief
 from lrcore._ranges import SHARE, Range
 from lrcore.schedules import functions as fn
-from lrcore.schedules.checks import MOST_STEPS, check_counts, check_flags, check_numbers, check_word, put
+from lrcore.schedules.checks import MOST_STEPS, check_choice, check_counts, check_flags, check_numbers
+from lrcore.schedules.compound import Delegating, put
 from lrcore.schedules.intervals import crosses, ends, span
 from lrcore.schedules.piecewise import Piecewise
-from lrcore.schedules.schedule import Composed, Schedule
+from lrcore.schedules.schedule import Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from lrcore.schedules.intervals import Bounds
     from lrcore.schedules.schedule import Floats
 
 _AT_LEAST_ONE = Range(1.0)
@@ -27,21 +29,21 @@ _FAR = 2**1000
 
 @dataclass(frozen=True, slots=True, repr=False)
 class CosineRestarts(Schedule):
-    """Cosines, each from a peak to the end value, that begin again and may grow longer and lower.
+    """Cosine decays with warm restarts; each cycle can be longer and lower than the one before.
 
-    In cycle ``i``, of ``Tᵢ = period · factorⁱ`` steps and at ``s`` steps since its beginning,
-    ``value = end + (start · decayⁱ − end) · (1 + cos(π · s / Tᵢ)) / 2``. With a warm-up of ``w`` steps each cycle first
-    rises, by ``(s + 1) / w`` of the way from ``end``, and its cosine has the steps that remain.
+    In cycle ``i``, of ``Tᵢ = period · factorⁱ`` steps, the value after ``s`` of them is
+    ``end + (start · decayⁱ − end) · (1 + cos(π · s / Tᵢ)) / 2``. With a warm-up of ``w`` steps each cycle first rises
+    from ``end``, by a fraction ``(s + 1) / w``, and its cosine takes the remaining steps.
 
     Picture: docs/gallery/CosineRestarts.png
 
     Args:
         start: The peak of the first cycle, in [0, inf).
-        period: The steps of the first cycle, in [1, inf); need not be whole.
-        end: The value that each falls to, in [0, inf).
-        factor: How many times as long the next cycle is, in [1, inf); need not be whole.
-        decay: How many times as high the next peak is, in [0, 1]; no peak is below ``end``.
-        warmup_steps: The steps of the rise in each cycle, less than the period.
+        period: The steps of the first cycle, in [1, inf); can be fractional.
+        end: The value at the end of each cycle, in [0, inf).
+        factor: The factor of the length from one cycle to the next, in [1, inf); can be fractional.
+        decay: The factor of the peak from one cycle to the next, in [0, 1]; no peak is below ``end``.
+        warmup_steps: The steps of the warm-up in each cycle, less than the period.
 
     Raises:
         TypeError: If a value is not a number.
@@ -49,16 +51,16 @@ class CosineRestarts(Schedule):
 
     Examples:
         >>> from lrcore import schedules
-        >>> rate = schedules.CosineRestarts(1.0, period=2, factor=2, decay=0.5)
-        >>> [round(rate(t), 3) for t in range(7)]
+        >>> lr = schedules.CosineRestarts(1.0, period=2, factor=2, decay=0.5)
+        >>> [round(lr(t), 3) for t in range(7)]
         [1.0, 0.5, 0.5, 0.427, 0.25, 0.073, 0.25]
 
     References:
         Loshchilov & Hutter, *SGDR: Stochastic Gradient Descent with Warm Restarts* (2017).
 
     Note:
-        PyTorch's ``CosineAnnealingWarmRestarts``, whose ``T_mult`` is whole; Keras' ``CosineDecayRestarts``, whose
-        ``alpha`` is a share; timm's ``cycle_mul`` and ``cycle_decay``.
+        PyTorch's ``CosineAnnealingWarmRestarts``, whose ``T_mult`` is an integer; Keras' ``CosineDecayRestarts``,
+        whose ``alpha`` is a fraction; timm's ``cycle_mul`` and ``cycle_decay``.
     """
 
     start: float
@@ -80,12 +82,12 @@ class CosineRestarts(Schedule):
 
     def _value(self, step: float) -> float:
         cycle, since, length = self._cycle(step)
-        return float(self._course(since, self._peak(cycle), length))
+        return float(self._formula(since, self._peak(cycle), length))
 
     def _peak(self, cycle: float) -> float:
         return max(self.start * math.pow(self.decay, cycle), min(self.start, self.end))
 
-    def _course(self, since: Any, peak: Any, length: Any) -> Any:
+    def _formula(self, since: Any, peak: Any, length: Any) -> Any:
         height = peak - self.end
         if self.warmup_steps:
             rise = self.end + height * fn.minimum((since + 1) / self.warmup_steps, 1.0)
@@ -96,11 +98,11 @@ class CosineRestarts(Schedule):
         return fn.where(since < self.warmup_steps, rise, fall)
 
     def _cycle(self, step: float) -> tuple[float, float, float]:
-        """Return the number of the cycle that a step is in, the steps since its beginning, and its length."""
+        """Return the index of a step's cycle, the steps since its begin, and its length."""
         step = min(step, _FAR)
         if self.factor == 1.0:
             return step // self.period, fn.remainder(step, self.period), self.period
-        # The sum of a geometric series; the logarithm is near, and the exact beginnings decide.
+        # Inverts the sum of a geometric series. The logarithm gives an estimate, the exact begins decide.
         cycle = max(int(math.log1p(step / self.period * (self.factor - 1.0)) / math.log(self.factor)) - 1, 0)
         while self._begin(cycle + 1) <= step:
             cycle += 1
@@ -108,7 +110,7 @@ class CosineRestarts(Schedule):
 
     def _begin(self, cycle: int) -> float:
         begin = self.period * (math.pow(self.factor, cycle) - 1.0) / (self.factor - 1.0)
-        # A whole step, such as 28 + 1.3 · 28, is not missed by rounding.
+        # An integer step, such as 28 + 1.3 · 28, is hit despite rounding.
         return float(round(begin)) if abs(begin - round(begin)) <= 1e-12 * begin else begin
 
     def _values(self, steps: Any) -> Floats:
@@ -117,16 +119,16 @@ class CosineRestarts(Schedule):
         else:
             last = int(self._cycle(steps.max(initial=0))[0])
             if last > steps.size + 1000:
-                return super(CosineRestarts, self)._values(steps)
+                return Schedule._values(self, steps)
             begins = np.array([self._begin(cycle) for cycle in range(last + 1)])
             cycle = np.searchsorted(begins, steps, side="right") - 1
             since = steps - begins[cycle]
             length = self.period * fn.power_of(self.factor, cycle)
         peak = np.maximum(self.start * fn.power_of(self.decay, cycle), min(self.start, self.end))
-        values: Floats = self._course(since, peak, length)
+        values: Floats = self._formula(since, peak, length)
         return values
 
-    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+    def _bounds(self, first: float, last: float) -> Bounds:
         low, high = ends(self, first, last, self.end)
         low = min(low, self.end, self.start)
         cycle, since, length = self._cycle(first)
@@ -143,7 +145,7 @@ _MODES = ("triangular", "triangular2", "exp_range")
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Cyclic(Schedule):
-    """Triangles between a low and a high value, which may become lower.
+    """Triangles between a low and a high value, of constant or decreasing height.
 
     In cycle ``c = ⌊t / (up + down)⌋``, with ``x`` from 0 up to 1 and down to 0 again,
     ``value = low + (high − low) · x · scale``, where ``scale`` is 1 (triangular), ``2^−c`` (triangular2) or ``gammaᵗ``
@@ -152,23 +154,23 @@ class Cyclic(Schedule):
     Picture: docs/gallery/Cyclic.png
 
     Args:
-        low: The value at the foot, in [0, high].
-        high: The value at the top of the first triangle, in [0, inf).
+        low: The lowest value, in [0, high].
+        high: The highest value of the first triangle, in [0, inf).
         up: The steps of the rise, at least 1.
-        down: The steps of the fall, at least 1; None is as many.
+        down: The steps of the fall, at least 1; None is ``up``.
         mode: ``"triangular"``, ``"triangular2"`` or ``"exp_range"``.
-        gamma: The factor for every step of ``"exp_range"``, in [0, 1].
+        gamma: The factor per step of ``"exp_range"``, in [0, 1].
 
-    For another scale multiply: ``Cyclic(0, 1, up) * scale + low``, where ``scale`` is any schedule.
+    For another scale, multiply by any schedule: ``Cyclic(0, 1, up) * scale + low``.
 
     Raises:
-        TypeError: If a value is not a number, or a number of steps is not whole.
+        TypeError: If a value is not a number, or a number of steps is not an integer.
         ValueError: If one is out of range.
 
     Examples:
         >>> from lrcore import schedules
-        >>> rate = schedules.Cyclic(0.1, 0.5, up=2, mode="triangular2")
-        >>> [round(rate(t), 3) for t in range(7)]
+        >>> lr = schedules.Cyclic(0.1, 0.5, up=2, mode="triangular2")
+        >>> [round(lr(t), 3) for t in range(7)]
         [0.1, 0.3, 0.5, 0.3, 0.1, 0.2, 0.3]
 
     References:
@@ -190,21 +192,21 @@ class Cyclic(Schedule):
         check_counts(self, "up", least=1)
         if self.down is not None:
             check_counts(self, "down", least=1)
-        check_word(self, "mode", _MODES)
+        check_choice(self, "mode", _MODES)
         check_numbers(self, "gamma", allowed=SHARE)
         if self.low > self.high:
             raise ValueError(f"Cyclic: low must be in [0, {self.high!r}], the high value, got {brief(self.low)}")
 
     def _value(self, step: float) -> float:
-        return float(self._course(step))
+        return float(self._formula(step))
 
     def _values(self, steps: Any) -> Floats:
         if self.up + (self.down or self.up) > fn.EXACT:
-            return super(Cyclic, self)._values(steps)
-        values: Floats = self._course(steps)
+            return Schedule._values(self, steps)
+        values: Floats = self._formula(steps)
         return values
 
-    def _course(self, step: Any) -> Any:
+    def _formula(self, step: Any) -> Any:
         down = self.up if self.down is None else self.down
         cycle, since = step // (self.up + down), step % (self.up + down)
         x = fn.where(since <= self.up, since / self.up, (self.up + down - since) / down)
@@ -214,50 +216,50 @@ class Cyclic(Schedule):
             x = x * fn.power_of(self.gamma, fn.minimum(step, fn.EXACT))
         return fn.clamp(self.low + (self.high - self.low) * x, self.low, self.high)
 
-    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+    def _bounds(self, first: float, last: float) -> Bounds:
         period = self.up + (self.up if self.down is None else self.down)
         low, high = ends(self, first, last, self.low)
         if crosses(first, last, period, 0):
             low = self.low
         top: float = self.up
         if self.mode == "exp_range" and 0.0 < self.gamma < 1.0:
-            # On the rise x · gammaˣ has its top there.
+            # The maximum of x · gammaˣ on the rise.
             top = min(top, -1.0 / math.log(self.gamma))
         if crosses(first, last, period, top):
-            # Later tops are not higher.
+            # Later maxima are not higher.
             high = max(high, self._value(max(-((int(top) - int(first)) // period), 0) * period + top))
         return low, high
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class OneCycle(Composed):
-    """One cycle: from a low value up to the peak, and down to a far lower one.
+class OneCycle(Delegating):
+    """One cycle: from a low value up to the peak, and down to a much lower value.
 
     The rise, from ``peak / div_factor`` to ``peak``, ends at step ``pct_start · steps − 1``; the fall, to
     ``peak / (div_factor · final_div_factor)``, at step ``steps − 1``. With three phases the fall first mirrors the
-    rise, until ``2 · pct_start · steps − 2``. Ends need not be whole steps; the value stays after the last.
+    rise, until ``2 · pct_start · steps − 2``. These ends can be fractional. The last value stays.
 
     Picture: docs/gallery/OneCycle.png
 
     Args:
         peak: The highest value, in [0, inf).
         steps: The length in steps, at least 1.
-        pct_start: The share of the steps that rises, in [0, 1]; at most 0.5 with three phases.
+        pct_start: The fraction of the steps in the rise, in [0, 1]; at most 0.5 with three phases.
         shape: ``"cosine"`` or ``"linear"``.
-        div_factor: What the peak is divided by at step 0, in [1, inf).
-        final_div_factor: What that is divided by again at the end, in [1, inf).
+        div_factor: The peak over the first value, in [1, inf).
+        final_div_factor: The first value over the last one, in [1, inf).
         three_phase: Whether the fall has two phases.
 
     Raises:
-        TypeError: If a value is not a number, or ``steps`` is not whole.
+        TypeError: If a value is not a number, or ``steps`` is not an integer.
         ValueError: If one is out of range.
 
     Examples:
         >>> from lrcore import schedules
-        >>> rate = schedules.OneCycle(1.0, steps=100)
-        >>> [round(rate(t), 4) for t in (0, 29, 99, 500)]
+        >>> lr = schedules.OneCycle(1.0, steps=100)
+        >>> [round(lr(t), 4) for t in (0, 29, 99, 500)]
         [0.04, 1.0, 0.0, 0.0]
-        >>> momentum = rate.momentum(0.85, 0.95)
+        >>> momentum = lr.momentum(0.85, 0.95)
         >>> [round(momentum(t), 4) for t in (0, 29, 99)]
         [0.95, 0.85, 0.95]
 
@@ -265,8 +267,8 @@ class OneCycle(Composed):
         Smith & Topin, *Super-Convergence* (2019).
 
     Note:
-        PyTorch's ``OneCycleLR`` up to its end; beyond, that raises an error, and ``total_steps=1`` and other short
-        cycles divide by zero there. optax' ``cosine_onecycle_schedule`` has other ends.
+        PyTorch's ``OneCycleLR``, which raises an error past its end, and divides by zero for ``total_steps=1`` and
+        other short cycles. optax' ``cosine_onecycle_schedule`` has other ends.
     """
 
     peak: float
@@ -276,25 +278,25 @@ class OneCycle(Composed):
     div_factor: float = 25.0
     final_div_factor: float = 1e4
     three_phase: bool = False
-    _course: Piecewise = field(init=False, repr=False, compare=False)
+    _schedule: Piecewise = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_numbers(self, "peak")
         check_counts(self, "steps", least=1, most=MOST_STEPS)
         check_numbers(self, "pct_start", allowed=SHARE)
-        check_word(self, "shape", ("cosine", "linear"))
+        check_choice(self, "shape", ("cosine", "linear"))
         check_numbers(self, "div_factor", "final_div_factor", allowed=_AT_LEAST_ONE)
         check_flags(self, "three_phase")
         if self.three_phase and self.pct_start > 0.5:
             raise ValueError(f"OneCycle: pct_start must be in [0, 0.5] with three phases, got {brief(self.pct_start)}")
         low = self.peak / self.div_factor
-        put(self, "_course", self._through(low, self.peak, low, low / self.final_div_factor))
+        put(self, "_schedule", self._through(low, self.peak, low, low / self.final_div_factor))
 
     def momentum(self, low: float = 0.85, high: float = 0.95) -> Schedule:
-        """Return the partner of the rate: high where the rate is low, low at its peak.
+        """Return the schedule for the momentum: high where the learning rate is low, and low at its peak.
 
         Args:
-            low: The value at the peak, in [0, inf).
+            low: The value at the peak of the learning rate, in [0, inf).
             high: The value at step 0 and at the end, in [0, inf).
         """
         return self._through(high, low, high, high)
@@ -305,18 +307,15 @@ class OneCycle(Composed):
         if self.three_phase:
             fall = 2.0 * self.pct_start * self.steps - 2.0
             points = [*points, (fall, again)] if fall >= rise else [(fall, again)]
-        # A phase without a length is left out; of the last one that is the value at the end.
+        # A phase without steps is left out.
         end = self.steps - 1.0
         return Piecewise((*points, (end, last)) if end > points[-1][0] else tuple(points), self.shape)
 
-    def _bounds(self, first: float, last: float) -> tuple[float, float]:
-        return self._course._bounds(first, last)
+    def _phases(self) -> Iterator[tuple[str, float]]:
+        return ((f"phase {i}", max(at, 0.0)) for i, (at, _) in enumerate(self._schedule.points[:-1], start=1))
 
-    def _parts(self) -> Iterator[tuple[str, float]]:
-        return ((f"phase {i}", max(at, 0.0)) for i, (at, _) in enumerate(self._course.points[:-1], start=1))
-
-    def _shortened(self, steps: int) -> Schedule:
-        # So short that it would begin beyond its rise, the whole is compressed instead.
+    def _compressed(self, steps: int) -> Schedule:
+        # If the rise would have no step left, all values are compressed instead.
         if self.pct_start * (self.steps - steps) <= 1.0:
-            return super(OneCycle, self)._shortened(steps)
+            return Schedule._compressed(self, steps)
         return replace(self, steps=self.steps - steps)

@@ -1,6 +1,6 @@
-"""Functions of one number, or of each number of an array, with the same bits.
+"""Elementary functions of a number or an array, with the same bits for both, so that a formula is written once.
 
-A formula is written once, for both. NumPy's own functions differ from those of :mod:`math` in the last digit.
+NumPy's own functions differ from :mod:`math` in the last digit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# Whole numbers up to this are numbers of float64 too.
+# All integers up to this are exact in float64.
 EXACT = 2**53
 
 
@@ -32,7 +32,7 @@ def tanh(x: Any) -> Any:
 
 
 def exp(x: Any) -> Any:
-    """Return e to that power."""
+    """Return e to the power ``x``."""
     return _mapped("exp", x) if isinstance(x, np.ndarray) else math.exp(x)
 
 
@@ -42,14 +42,14 @@ def sqrt(x: Any) -> Any:
 
 
 def power(x: Any, exponent: float) -> Any:
-    """Return ``x`` to that power; 1 changes nothing."""
+    """Return ``x`` to the power ``exponent``."""
     if exponent == 1.0:
         return x
     return _mapped("pow", x, exponent) if isinstance(x, np.ndarray) else math.pow(x, exponent)
 
 
 def power_of(base: float, exponent: Any) -> Any:
-    """Return the base to that power."""
+    """Return ``base`` to the power ``exponent``."""
     return _mapped("rpow", exponent, base) if isinstance(exponent, np.ndarray) else math.pow(base, exponent)
 
 
@@ -64,14 +64,14 @@ def maximum(a: Any, b: Any) -> Any:
 
 
 def where(condition: Any, chosen: Any, otherwise: Any) -> Any:
-    """Return one or the other. Both are worked out, so neither may raise."""
+    """Return one of two values, which are both evaluated."""
     if isinstance(condition, np.ndarray):
         return np.where(condition, chosen, otherwise)
     return chosen if condition else otherwise
 
 
 def clamp(x: Any, a: float, b: float) -> Any:
-    """Return the nearest number between two, in whichever order: a course does not leave its ends by rounding."""
+    """Return ``x`` limited to the interval of two numbers in any order, so that rounding does not leave it."""
     low, high = (a, b) if a < b else (b, a)
     if isinstance(x, np.ndarray):
         return np.clip(x, low, high)
@@ -79,26 +79,23 @@ def clamp(x: Any, a: float, b: float) -> Any:
 
 
 def remainder(step: Any, period: float) -> Any:
-    """Return what is left of a step after whole periods, exactly."""
+    """Return the exact remainder of a step modulo a period."""
     if isinstance(step, np.ndarray) or step < EXACT:
         return step % period
     numerator, denominator = float(period).as_integer_ratio()
     return int(step) * denominator % numerator / denominator
 
 
-def joined(steps: Array, at: int, before: Callable[[Array], Array], after: Callable[[Array], Array]) -> Array:
-    """Return the values of one function at steps before a given one, and those of another from there on.
-
-    The other one is asked for the steps since then.
-    """
-    is_before = steps < at
-    if is_before.all():
-        return before(steps)
-    if not is_before.any():
-        return after(steps - at)
+def joined(steps: Array, at: int, first: Callable[[Array], Array], rest: Callable[[Array], Array]) -> Array:
+    """Return the values of one function at steps before ``at``, and of another, of the steps since, from there on."""
+    is_first = steps < min(at, EXACT)
+    if is_first.all():
+        return first(steps)
+    if not is_first.any():
+        return rest(steps - at)
     values = np.empty(steps.shape)
-    values[is_before] = before(steps[is_before])
-    values[~is_before] = after(steps[~is_before] - at)
+    values[is_first] = first(steps[is_first])
+    values[~is_first] = rest(steps[~is_first] - at)
     return values
 
 

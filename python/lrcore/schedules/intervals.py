@@ -1,11 +1,14 @@
-"""The largest value of a schedule, from bounds of its parts.
+"""The largest value of a schedule, by branch and bound on intervals of steps.
 
-Every class has ``_bounds(first, last)``: numbers that no value from one step to another lies outside of. They are exact
-for leaves, which are monotone between known turns, and composed by interval arithmetic: a product is at most the
-product of the largest factors. Branch and bound makes the composed ones exact: the range of steps with the highest
-bound is halved, and values are evaluated at the ends, until no bound is above the largest value found.
+Every class has ``_bounds(first, last)``: bounds of the values from one step to another. They are exact for simple
+schedules, which are monotone between known turning points, and interval arithmetic combines them: the largest value of
+a product is at most the product of the largest factors. Branch and bound then finds the exact maximum::
 
-Steps that are ints are whole steps; within ``stretch`` they are floats, and bounds hold for all real steps between.
+    best = value(0); queue = [all steps]
+    while the highest bound in the queue is above best:
+        halve that interval; evaluate its ends; bound both halves
+
+Steps that are ints are integer steps. Within ``stretch`` they are floats, and bounds hold for all reals in between.
 """
 
 from __future__ import annotations
@@ -17,53 +20,56 @@ from typing import TYPE_CHECKING, Any
 from lrcore.schedules import functions as fn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lrcore.schedules.schedule import Schedule
 
     Bounds = tuple[float, float]
 
-# So few steps are evaluated together: it takes less time than to bound them.
+# Intervals of fewer steps are evaluated: that takes less time than to bound their halves.
 _BLOCK = 1024
-# How many ranges are halved at most. One product of two smooth courses takes about 50.
-_MOST_RANGES = 2000
-# Rounding of the bounds themselves.
+# The most intervals that are halved. A product of two smooth schedules needs about 50.
+_MOST_INTERVALS = 2000
+# Relative rounding error of the bounds.
 _TOLERANCE = 1e-14
-# A range without an end is halved at twice its beginning, beyond the first of these at the square, and is not followed
-# beyond the second.
+# An infinite interval is cut at twice its first step, beyond _LARGE at its square; it is not searched beyond _FAR.
 _LARGE, _FAR = 2**64, 2**2048
-# Functions have no bounds; all their steps are evaluated, if there are no more.
+# A function has no bounds: all its steps are evaluated, up to this many.
 _MOST_EVALUATED = 10**8
 
 
 def largest(schedule: Schedule, last: float) -> float:
-    """Return the largest value at whole steps from 0 to a last one, which may be infinite.
+    """Return the largest value at integer steps from 0 to ``last``, which can be infinite.
 
     Raises:
-        ValueError: If values grow without an end, or a function without a length is a part.
+        ValueError: If the values grow without bound, or a part is a function without a length.
     """
     high = schedule._bounds(0, last)[1]
     if high == math.inf:
-        if last > _MOST_EVALUATED:
-            raise ValueError(
-                f"the largest value of {schedule!r} is not known: values grow without an end, or a function has no "
-                f"known bound; limit it with .at_most(…)"
-            )
-        return max(
-            float(schedule.values(range(k, min(k + 2**18, int(last) + 1))).max())
-            for k in range(0, int(last) + 1, 2**18)
-        )
+        return _largest_of_all(schedule, last)
     best = schedule._value(0)
-    ranges: list[tuple[float, int, float]] = [(-high, 0, last)]
-    for _ in range(_MOST_RANGES):
-        if not ranges or -ranges[0][0] <= best + _TOLERANCE * abs(best):
+    queue: list[tuple[float, int, float]] = [(-high, 0, last)]
+    for _ in range(_MOST_INTERVALS):
+        if not queue or -queue[0][0] <= best + _TOLERANCE * abs(best):
             break
-        _, first, end = heapq.heappop(ranges)
+        _, first, end = heapq.heappop(queue)
         if span(first, end) < _BLOCK:
             best = max(best, _evaluated(schedule, first, int(end)))
             continue
         for begin, stop in _halves(first, end):
             best = max(best, schedule._value(begin), best if stop == math.inf else schedule._value(stop))
-            heapq.heappush(ranges, (-schedule._bounds(begin, stop)[1], begin, stop))
+            heapq.heappush(queue, (-schedule._bounds(begin, stop)[1], begin, stop))
     return float(best)
+
+
+def _largest_of_all(schedule: Schedule, last: float) -> float:
+    if last > _MOST_EVALUATED:
+        raise ValueError(
+            f"the largest value of {schedule!r} is not known: values grow without an end, or a function has no "
+            f"known bound; limit it with .at_most(…)"
+        )
+    end = int(last) + 1
+    return max(float(schedule.values(range(k, min(k + 2**18, end))).max()) for k in range(0, end, 2**18))
 
 
 def _evaluated(schedule: Schedule, first: int, last: int) -> float:
@@ -81,46 +87,49 @@ def _halves(first: int, last: float) -> list[tuple[int, float]]:
 
 
 def ends(schedule: Schedule, first: float, last: float, limit: float | None = None) -> Bounds:
-    """Return the bounds of a course that is monotone between two steps; its limit where the last is infinite."""
+    """Return the bounds of a schedule that is monotone in an interval; ``limit`` is its value at infinity."""
     one = schedule._value(first)
     other = limit if last == math.inf and limit is not None else schedule._value(last)
     return (one, other) if one <= other else (other, one)
 
 
 def hull(*bounds: Bounds) -> Bounds:
-    """Return the bounds of all of several ranges."""
+    """Return the bounds of the union of several intervals."""
     return min(low for low, _ in bounds), max(high for _, high in bounds)
+
+
+def split(
+    at: int, first: float, last: float, begin: Callable[[float, float], Bounds], rest: Callable[[Any, Any], Bounds]
+) -> Bounds:
+    """Return the bounds of one schedule before a step and of another one, in its own steps, from there on."""
+    parts = []
+    if first < at:
+        parts.append(begin(first, before(at, first, last)))
+    if last >= at:
+        parts.append(rest(max(first - at, first * 0), last if last == math.inf else max(last - at, last * 0)))
+    return hull(*parts)
 
 
 def products(a: Bounds, b: Bounds) -> Bounds:
     """Return the bounds of a product."""
-    corners = [_times(x, y) for x in a for y in b]
+    corners = [0.0 if 0.0 in (x, y) else x * y for x in a for y in b]
     return min(corners), max(corners)
 
 
-def _times(x: float, y: float) -> float:
-    return 0.0 if 0.0 in (x, y) else x * y
-
-
 def span(first: float, last: float) -> float:
-    """Return how many steps lie between two, of which the last may be infinite and the first too large for a float."""
+    """Return the number of steps between two, where ``last`` can be infinite and ``first`` too large for a float."""
     return last if last == math.inf else last - first
 
 
 def crosses(first: float, last: float, period: float, at: float) -> bool:
-    """Return whether a place in each period lies between two steps."""
+    """Return whether ``at + k * period`` lies between two steps for an integer ``k``."""
     if span(first, last) >= period:
         return True
-    # The distance to the next place, without a difference of large numbers where it is small.
+    # The distance to the next such step, without the difference of two large numbers.
     ahead = at % period - fn.remainder(first, period)
     return bool((ahead if ahead >= 0.0 else ahead + period) <= last - first)
 
 
 def before(at: int, first: float, last: float) -> float:
-    """Return the last step of a range that is before a given one."""
+    """Return the last step of an interval that is before ``at``."""
     return min(last, at - 1 if isinstance(first, int) else at)
-
-
-def window(first: Any, last: Any, shift: Any) -> tuple[Any, Any]:
-    """Return a range of steps, counted from another step, from 0 on."""
-    return max(first - shift, first * 0), last if last == math.inf else max(last - shift, last * 0)

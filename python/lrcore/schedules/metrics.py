@@ -1,7 +1,8 @@
-"""Factors that follow what a training reports: a loss that no longer falls.
+"""Factors that depend on a reported metric or on the gradient noise, such as :class:`ReduceOnPlateau`.
 
-A schedule is a pure function of the step, and stays one here: what was reported is kept by the optimizer, which puts
-the present factor in the place of each occurrence of such a schedule. So all that it does is part of the state dict.
+The schedule itself is still a pure function of the step, with a constant factor of 1. The optimizer keeps a tracker for
+each occurrence of such a factor, and evaluates the schedule with the trackers' present factors in their places. So all
+state is in the optimizer's state dict.
 """
 
 from __future__ import annotations
@@ -17,23 +18,24 @@ import numpy as np
 
 from lrcore._messages import brief
 from lrcore._ranges import FRACTION, NON_NEGATIVE, SHARE, check_count
-from lrcore.schedules.checks import check_counts, check_flags, check_numbers, check_word
+from lrcore.schedules.checks import check_choice, check_counts, check_flags, check_numbers
 from lrcore.schedules.schedule import Schedule
 from lrcore.schedules.unbounded import Constant
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from lrcore.schedules.intervals import Bounds
     from lrcore.schedules.schedule import Floats
 
 
-class Feedback(Schedule):
-    """A factor that follows reports; 1 by itself. Multiply it with a schedule and give that to an optimizer."""
+class MetricFactor(Schedule):
+    """A factor that a tracker updates; 1 by itself. It multiplies a schedule that is given to an optimizer."""
 
     __slots__ = ()
 
-    # Whether it follows what is reported; if not, the noise of the gradient.
-    _hears_reports: ClassVar[bool] = True
+    # Whether it uses reported metrics, or else the gradient noise.
+    _uses_reports: ClassVar[bool] = True
 
     @property
     def _is_constant(self) -> bool:
@@ -45,7 +47,7 @@ class Feedback(Schedule):
 
     @abstractmethod
     def tracker(self) -> Tracker:
-        """Return a new tracker, which takes reports and knows the present factor."""
+        """Return a new tracker, which takes the metric and computes the factor."""
 
     def _value(self, step: float) -> float:
         del step
@@ -54,55 +56,71 @@ class Feedback(Schedule):
     def _values(self, steps: Any) -> Floats:
         return np.ones(steps.shape)
 
-    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+    def _bounds(self, first: float, last: float) -> Bounds:
         del first, last
         return 1.0, 1.0
 
 
 class Tracker:
-    """What a factor that follows reports has come to, at one occurrence of a schedule."""
+    """The present factor at one occurrence of a :class:`MetricFactor`, and the state that it is computed from."""
 
-    rule: Feedback
-    factor: float
+    __slots__ = ("factor", "rule")
+
+    # For messages, and the attributes that are saved.
+    _kind: ClassVar[str]
+    _saved: ClassVar[tuple[str, ...]] = ("factor",)
+
+    rule: MetricFactor
+
+    def __init__(self, rule: MetricFactor) -> None:
+        self.rule = rule
+        self.factor = 1.0
 
     @abstractmethod
     def report(self, value: float) -> bool:
-        """Take a report; return whether the factor changed."""
+        """Take a value of the metric; return whether the factor changed."""
 
-    @abstractmethod
     def state(self) -> dict[str, float]:
-        """Return all of it as numbers."""
+        """Return the state as numbers."""
+        return {name: getattr(self, name) for name in self._saved}
 
-    @abstractmethod
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from numbers that :meth:`state` returned, or raise TypeError or ValueError and change nothing."""
+        """Set the state that :meth:`state` returned, or raise TypeError or ValueError and change nothing."""
+        if not isinstance(state, abc.Mapping) or state.keys() != {*self._saved}:
+            raise ValueError(f"the state of a {self._kind} has {', '.join(self._saved)}, got {brief(state)}")
+        checked = {name: self._check(name, state[name]) for name in self._saved}
+        for name, value in checked.items():
+            setattr(self, name, value)
+
+    def _check(self, name: str, value: Any) -> float:
+        """Return a number of a saved state, or raise."""
+        return NON_NEGATIVE.check(name, value)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class ReduceOnPlateau(Feedback):
-    """A factor that is reduced when what is reported gets no better: ``schedule * ReduceOnPlateau(…)``.
+class ReduceOnPlateau(MetricFactor):
+    """A factor that is reduced when a metric stops improving: ``schedule * ReduceOnPlateau(…)``.
 
-    Every ``opt.report(loss)`` is compared with the best so far. One that is no better by more than the margin is bad.
-    After more than ``patience`` bad ones in a row the factor is multiplied by ``factor``, and ``cooldown`` reports are
-    not counted. What was reported belongs to the occurrence: each hyperparameter of each group has a tracker of its
-    own, which begins when the schedule is assigned and ends when it is replaced.
+    Every ``opt.report(loss)`` is compared with the best value so far. It is bad unless it is better by more than the
+    threshold. After more than ``patience`` bad values in a row, the factor is multiplied by ``factor``, and the next
+    ``cooldown`` values are not counted. Each hyperparameter of each group has a tracker of its own, from when the
+    schedule is assigned until it is replaced.
 
     Picture: docs/gallery/ReduceOnPlateau.png
 
     Args:
-        factor: What the rate is multiplied by, in [0, 1).
-        patience: How many bad reports in a row change nothing.
-        mode: Whether a better report is smaller, ``"min"``, or larger, ``"max"``.
-        threshold: The margin, in [0, inf).
-        relative: Whether the margin is a share of the best report's magnitude, so that it is right for negative ones
-            too; else it is absolute.
-        cooldown: How many reports after a reduction are not counted as bad.
-        floor: The least that the factor comes to, in [0, 1]. For a least rate: ``(a * ReduceOnPlateau()).at_least(x)``.
-        convention: ``"torch"``, as above, or ``"keras"``: the ``patience``-th bad report reduces already, one earlier,
-            and the last report of a cool-down counts.
+        factor: The factor of a reduction, in [0, 1).
+        patience: The number of bad values in a row without a reduction.
+        mode: ``"min"`` if a better metric is smaller, ``"max"`` if it is larger.
+        threshold: The minimum improvement, in [0, inf).
+        relative: Whether the threshold is relative to the magnitude of the best value, or else absolute.
+        cooldown: The number of values after a reduction that are not counted as bad.
+        floor: The smallest factor, in [0, 1]. For a smallest learning rate: ``(a * ReduceOnPlateau()).at_least(x)``.
+        convention: ``"torch"``, as above, or ``"keras"``: the ``patience``-th bad value already reduces, one earlier,
+            and the last value of a cool-down counts.
 
     Raises:
-        TypeError: If a number is none.
+        TypeError: If an argument is not a number.
         ValueError: If one is out of range.
 
     Examples:
@@ -121,8 +139,8 @@ class ReduceOnPlateau(Feedback):
         (False, True, 0.5)
 
     Note:
-        PyTorch's ``ReduceLROnPlateau`` writes rates into groups, so that nothing else can, and its relative margin has
-        the wrong sign for negative reports. A NaN is bad, here as there.
+        PyTorch's ``ReduceLROnPlateau`` overwrites the learning rate of the groups, so it does not combine with another
+        schedule, and its relative threshold has the wrong sign for negative metrics. A NaN is bad in both.
     """
 
     factor: float = 0.1
@@ -130,7 +148,7 @@ class ReduceOnPlateau(Feedback):
     mode: str = "min"
     threshold: float = 1e-4
     relative: bool = True
-    # Its name everywhere; a factor of 1 has nothing to cool down from.
+    # The common name, although it hides the method: a factor of 1 has nothing to cool down from.
     cooldown: int = 0  # type: ignore[assignment]
     floor: float = 0.0
     convention: str = "torch"
@@ -138,40 +156,42 @@ class ReduceOnPlateau(Feedback):
     def __post_init__(self) -> None:
         check_numbers(self, "factor", allowed=FRACTION)
         check_counts(self, "patience", "cooldown")
-        check_word(self, "mode", ("min", "max"))
+        check_choice(self, "mode", ("min", "max"))
         check_numbers(self, "threshold")
         check_flags(self, "relative")
         check_numbers(self, "floor", allowed=SHARE)
-        check_word(self, "convention", ("torch", "keras"))
+        check_choice(self, "convention", ("torch", "keras"))
 
     def tracker(self) -> PlateauTracker:
-        """Return a new tracker, which takes reports and knows the present factor."""
+        """Return a new tracker, which takes the metric and computes the factor."""
         return PlateauTracker(self)
 
 
 class PlateauTracker(Tracker):
-    """What the reports to a :class:`ReduceOnPlateau` have come to.
+    """The state of a :class:`ReduceOnPlateau`.
 
     Attributes:
-        factor: What the schedule is multiplied by at present.
-        best: The best report so far, or NaN before the first.
-        bad: How many in a row were bad.
-        cooling: How many more are not counted.
+        factor: The present factor of the schedule.
+        best: The best value so far, or NaN before the first.
+        bad: The number of bad values in a row.
+        cooling: The number of values that will not be counted.
     """
 
-    __slots__ = ("bad", "best", "cooling", "factor", "rule")
+    __slots__ = ("bad", "best", "cooling")
+
+    _kind = "plateau"
+    _saved = ("factor", "best", "bad", "cooling")
 
     rule: ReduceOnPlateau
 
     def __init__(self, rule: ReduceOnPlateau) -> None:
-        self.rule = rule
-        self.factor = 1.0
+        super().__init__(rule)
         self.best = math.nan
         self.bad = 0
         self.cooling = 0
 
     def report(self, value: float) -> bool:
-        """Take a loss or another metric; return whether the factor was reduced."""
+        """Take a value of the metric; return whether the factor was reduced."""
         rule = self.rule
         keras = rule.convention == "keras"
         if keras and self.cooling:
@@ -191,46 +211,39 @@ class PlateauTracker(Tracker):
 
     def _is_better(self, value: float) -> bool:
         if math.isnan(self.best):
-            # Nothing is as bad as what the others begin with.
+            # PyTorch and Keras begin with an infinite best value.
             return value < math.inf if self.rule.mode == "min" else value > -math.inf
         margin = self.rule.threshold
         if self.rule.relative:
             margin = margin * abs(self.best) if math.isfinite(self.best) else 0.0
         return value < self.best - margin if self.rule.mode == "min" else value > self.best + margin
 
-    def state(self) -> dict[str, float]:
-        """Return all of it as numbers."""
-        return {"factor": self.factor, "best": self.best, "bad": self.bad, "cooling": self.cooling}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from numbers that :meth:`state` returned, or raise TypeError or ValueError and change nothing."""
-        known = self.state()
-        if not isinstance(state, abc.Mapping) or state.keys() != known.keys():
-            raise ValueError(f"the state of a plateau has {', '.join(known)}, got {brief(state)}")
-        factor = NON_NEGATIVE.check("factor", state["factor"])
-        best = state["best"]
-        if isinstance(best, bool) or not isinstance(best, int | float):
-            raise TypeError(f"best must be a number, got {brief(best)}")
-        bad, cooling = check_count("bad", state["bad"]), check_count("cooling", state["cooling"])
-        self.factor, self.best, self.bad, self.cooling = factor, float(best), bad, cooling
+    def _check(self, name: str, value: Any) -> float:
+        if name in ("bad", "cooling"):
+            return check_count(name, value)
+        if name == "best":
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise TypeError(f"best must be a number, got {brief(value)}")
+            return float(value)
+        return super()._check(name, value)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class AdaScale(Feedback):
-    """A factor that says how many steps of a micro-batch a step is worth: ``schedule * AdaScale()``.
+class AdaScale(MetricFactor):
+    """The gain of a step on several micro-batches over a step on one: ``schedule * AdaScale()``.
 
-    With the covariance ``σ²`` of a micro-batch's gradient and the squared norm ``μ²`` of the true one, a step on ``S``
-    micro-batches has the factor ``(σ² + μ²) / (σ²/S + μ²)``: near S where gradients are mostly noise, near 1 where they
-    are not. So a schedule for single micro-batches serves for any number of them. The optimizer needs the option
-    ``noise_scale``, and steps of two micro-batches or more; until then the factor is 1.
+    With the variance ``σ²`` of a micro-batch's gradient and the squared norm ``μ²`` of the true gradient, a step on
+    ``S`` micro-batches has the factor ``(σ² + μ²) / (σ²/S + μ²)``: close to S if gradients are mostly noise, close to 1
+    if they are not. So a schedule for single micro-batches works for any number of them. The optimizer needs the option
+    ``noise_scale``, and steps of at least two micro-batches; until then the factor is 1.
 
     Picture: docs/gallery/AdaScale.png
 
     Examples:
         >>> import lrcore, numpy as np
         >>> from lrcore import schedules
-        >>> rate = schedules.Constant(0.1) * schedules.AdaScale()
-        >>> opt = lrcore.SGD(np.zeros(2), lr=rate, noise_scale=lrcore.NoiseScale(batch=8))
+        >>> lr = schedules.Constant(0.1) * schedules.AdaScale()
+        >>> opt = lrcore.SGD(np.zeros(2), lr=lr, noise_scale=lrcore.NoiseScale(batch=8))
         >>> for grad in ([1.0, 1.0], [3.0, 1.0]):
         ...     count = opt.accumulate(np.array(grad))
         >>> info = opt.step()
@@ -241,98 +254,86 @@ class AdaScale(Feedback):
         Johnson, Agrawal, Gu & Guestrin, *AdaScale SGD* (2020), equation 4.
 
     Note:
-        The paper also advances the schedule by the factor at every step. Here it goes on by one: make it shorter.
+        In the paper a step advances the schedule by the factor. Here it advances by one: use a shorter schedule.
     """
 
-    _hears_reports: ClassVar[bool] = False
+    _uses_reports: ClassVar[bool] = False
 
     def tracker(self) -> GainTracker:
-        """Return a new tracker, which is told gains."""
+        """Return a new tracker, which takes gains."""
         return GainTracker(self)
 
 
 class GainTracker(Tracker):
     """The present gain of :class:`AdaScale`."""
 
-    __slots__ = ("factor", "rule")
+    __slots__ = ()
 
-    def __init__(self, rule: AdaScale) -> None:
-        self.rule = rule
-        self.factor = 1.0
+    _kind = "gain"
 
     def report(self, value: float) -> bool:
-        """Take a gain; return whether it differs from the last."""
+        """Take a gain; return whether it changed."""
         before, self.factor = self.factor, value
         return value != before
 
-    def state(self) -> dict[str, float]:
-        """Return the gain."""
-        return {"factor": self.factor}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state` returned, or raise TypeError or ValueError and change nothing."""
-        if not isinstance(state, abc.Mapping) or state.keys() != {"factor"}:
-            raise ValueError(f"the state of a gain has factor, got {brief(state)}")
-        self.factor = NON_NEGATIVE.check("factor", state["factor"])
+def metric_factors(value: Any) -> list[MetricFactor]:
+    """Return the metric factors in a hyperparameter, in the order of :func:`replace_factors`."""
+    found: list[MetricFactor] = []
 
-
-def listeners(value: Any) -> Iterator[Feedback]:
-    """Yield the schedules within a value that use reports, in the order of :func:`mapped`."""
-    found: list[Feedback] = []
-
-    def note(part: Feedback) -> Feedback:
+    def note(part: MetricFactor) -> MetricFactor:
         found.append(part)
         return part
 
-    mapped(value, note)
-    yield from found
+    replace_factors(value, note)
+    return found
 
 
-def mapped(value: Any, function: Callable[[Feedback], Schedule]) -> Any:
-    """Return the value with what a function returns in the place of each schedule that uses reports.
+def replace_factors(value: Any, function: Callable[[MetricFactor], Schedule]) -> Any:
+    """Return a hyperparameter with the result of a function in the place of each metric factor.
 
-    The order is that of the fields, depth first. A part in which nothing changes stays the same object.
+    The order is that of the fields, depth first. A part without changes stays the same object.
     """
-    if isinstance(value, Feedback):
+    if isinstance(value, MetricFactor):
         return function(value)
     if isinstance(value, tuple):
-        return tuple([mapped(part, function) for part in value])
+        return tuple([replace_factors(part, function) for part in value])
     if not isinstance(value, Schedule) or not is_dataclass(value):
         return value
     changed: dict[str, Any] = {}
     for field in fields(value):
         part = getattr(value, field.name) if field.init else None
         if isinstance(part, Schedule):
-            new = mapped(part, function)
+            new = replace_factors(part, function)
             if new is not part:
                 changed[field.name] = new
     return replace(value, **changed) if changed else value
 
 
-def occupied(value: Any, trackers: Sequence[Tracker]) -> tuple[Any, list[Tracker]]:
-    """Return a value with instances of its own for schedules that use reports, and the tracker of each, in order.
+def bind_trackers(value: Any, trackers: Sequence[Tracker]) -> tuple[Any, list[Tracker]]:
+    """Return a hyperparameter whose metric factors are instances of its own, and the tracker of each, in order.
 
-    An instance that one of the given trackers belongs to keeps it. Where it occurs again, as in ``lr + lr``, the
-    tracker of the second begins as a copy.
+    An instance that one of the given trackers belongs to keeps it. If it occurs again, the second occurrence gets a
+    copy of the tracker.
     """
     known = {id(tracker.rule): tracker for tracker in trackers}
-    taken: list[Tracker] = []
+    bound: list[Tracker] = []
 
-    def own(rule: Feedback) -> Feedback:
+    def bind(rule: MetricFactor) -> MetricFactor:
         tracker = known.get(id(rule))
-        if tracker is None or any(tracker is other for other in taken):
+        if tracker is None or any(tracker is other for other in bound):
             state = None if tracker is None else tracker.state()
             rule = copy(rule)
             tracker = rule.tracker()
             if state is not None:
                 tracker.restore(state)
-        taken.append(tracker)
+        bound.append(tracker)
         return tracker.rule
 
-    return mapped(value, own), taken
+    return replace_factors(value, bind), bound
 
 
-def resolved(value: Any, factors: Iterable[float]) -> Any:
-    """Return the value with the present factors, in order, in the place of schedules that use reports."""
+def apply_factors(value: Any, factors: Iterable[float]) -> Any:
+    """Return a hyperparameter with the present factors, in order, in the places of its metric factors."""
     present = iter(factors)
-    return mapped(value, lambda _: Constant(next(present)))
+    return replace_factors(value, lambda _: Constant(next(present)))

@@ -1,4 +1,4 @@
-"""Values given step by step: stairs, points, tables and functions."""
+"""Schedules given piece by piece: factors at milestones, points, tables and functions."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ from lrcore._messages import brief
 from lrcore._ranges import NON_NEGATIVE, POSITIVE, Range, as_number, check_count
 from lrcore._text import counted
 from lrcore.schedules import functions as fn
-from lrcore.schedules.checks import MOST_STEPS, check_counts, check_numbers, check_word, put
+from lrcore.schedules.checks import MOST_STEPS, check_choice, check_counts, check_numbers
+from lrcore.schedules.compound import put
 from lrcore.schedules.intervals import ends
 from lrcore.schedules.schedule import Schedule
-from lrcore.schedules.unbounded import LARGEST, Endless, limit_of, scaled
+from lrcore.schedules.unbounded import LARGEST, Unbounded, limit_of, scaled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from lrcore.schedules.intervals import Bounds
     from lrcore.schedules.schedule import Floats
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Step(Endless):
-    """The value times a factor, every so many steps.
+class Step(Unbounded):
+    """Multiplication by a factor every ``step_size`` steps.
 
     ``value(t) = start · gamma^⌊t / step_size⌋``
 
@@ -35,17 +37,17 @@ class Step(Endless):
 
     Args:
         start: The value at step 0, in [0, inf).
-        step_size: The number of steps for which a value holds, at least 1.
+        step_size: The number of steps between two multiplications, at least 1.
         gamma: The factor, in [0, inf).
 
     Raises:
-        TypeError: If a value is not a number, or ``step_size`` is not whole.
+        TypeError: If a value is not a number, or ``step_size`` is not an integer.
         ValueError: If one is out of range.
 
     Examples:
         >>> from lrcore import schedules
-        >>> rate = schedules.Step(1.0, step_size=10, gamma=0.5)
-        >>> [rate(t) for t in (0, 9, 10, 29)]
+        >>> lr = schedules.Step(1.0, step_size=10, gamma=0.5)
+        >>> [lr(t) for t in (0, 9, 10, 29)]
         [1.0, 1.0, 0.5, 0.25]
 
     Note:
@@ -64,41 +66,40 @@ class Step(Endless):
         return scaled(self.start, self.gamma, step // self.step_size)
 
     def _values(self, steps: Any) -> Floats:
-        return np.full(steps.shape, self.start) if self.step_size > fn.EXACT else Endless._values(self, steps)
+        return np.full(steps.shape, self.start) if self.step_size > fn.EXACT else Unbounded._values(self, steps)
 
-    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+    def _bounds(self, first: float, last: float) -> Bounds:
         return ends(self, first, last, limit_of(self.start, self.gamma))
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class MultiStep(Schedule):
-    """The value times a factor, at each of some steps.
+    """Multiplication by a factor at given steps.
 
-    ``value(t) = start · gamma^(how many milestones are ≤ t)``
+    ``value(t) = start · gamma^(number of milestones ≤ t)``
 
     Picture: docs/gallery/MultiStep.png
 
     Args:
         start: The value before the first milestone, in [0, inf).
-        milestones: Steps, in any order; one that is there twice counts twice. After a :meth:`~Schedule.warmup` they are
-            where they were.
+        milestones: Steps, in any order; a duplicate counts twice. A :meth:`~Schedule.warmup` does not move them.
         gamma: The factor, in [0, inf).
 
     Raises:
-        TypeError: If a value is not a number, or a milestone is not whole.
+        TypeError: If a value is not a number, or a milestone is not an integer.
         ValueError: If one is out of range.
 
     Examples:
         >>> from lrcore import schedules
-        >>> rate = schedules.MultiStep(1.0, milestones=[30, 60], gamma=0.5)
-        >>> [rate(t) for t in (0, 29, 30, 60)]
+        >>> lr = schedules.MultiStep(1.0, milestones=[30, 60], gamma=0.5)
+        >>> [lr(t) for t in (0, 29, 30, 60)]
         [1.0, 1.0, 0.5, 0.25]
 
     References:
         He et al., *Deep Residual Learning* (2016).
 
     Note:
-        PyTorch's ``MultiStepLR``; optax' ``piecewise_constant_schedule``, whose boundaries count when they are past.
+        PyTorch's ``MultiStepLR``; optax' ``piecewise_constant_schedule``, with a factor for each boundary.
     """
 
     start: float
@@ -124,10 +125,10 @@ class MultiStep(Schedule):
         values: Floats = levels[np.searchsorted(np.array(past, np.int64), steps, side="right")]
         return values
 
-    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+    def _bounds(self, first: float, last: float) -> Bounds:
         return ends(self, first, last)
 
-    def _shortened(self, steps: int) -> Schedule:
+    def _compressed(self, steps: int) -> Schedule:
         if self.milestones and self.milestones[0] < steps:
             raise ValueError(f"{brief(self)} has a milestone within a warm-up of {counted(steps, 'step')}")
         return MultiStep(self.start, tuple(milestone - steps for milestone in self.milestones), self.gamma)
@@ -138,7 +139,7 @@ _SHAPES = ("linear", "cosine", "constant")
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Piecewise(Schedule):
-    """Points, and what is between them.
+    """Interpolation between points.
 
     Between the points ``(t₀, v₀)`` and ``(t₁, v₁)``, with ``p = (t − t₀) / (t₁ − t₀)``, the value is
     ``v₀ + (v₁ − v₀) · p`` (linear), ``v₁ + (v₀ − v₁) · (1 + cos πp) / 2`` (cosine), or ``v₀`` (constant). Before the
@@ -147,18 +148,18 @@ class Piecewise(Schedule):
     Picture: docs/gallery/Piecewise.png
 
     Args:
-        points: Pairs of a step and a value, or a mapping. Steps need not be whole, and don't fall; of two points at one
-            step the later counts from there. After a :meth:`~Schedule.warmup` they are where they were.
+        points: Pairs of a step and a value, or a mapping, in ascending order. Steps can be fractional. Two points at
+            one step are a jump to the second. A :meth:`~Schedule.warmup` does not move them.
         shape: ``"linear"``, ``"cosine"`` or ``"constant"``.
 
     Raises:
-        TypeError: If a point is no pair of numbers.
-        ValueError: If there is no point, steps fall, or a value is out of range.
+        TypeError: If a point is not a pair of numbers.
+        ValueError: If there is no point, steps are not ascending, or a value is out of range.
 
     Examples:
         >>> from lrcore import schedules
-        >>> rate = schedules.Piecewise([(0, 0.0), (10, 1.0), (30, 0.5)])
-        >>> [rate(t) for t in (0, 5, 10, 20, 99)]
+        >>> lr = schedules.Piecewise([(0, 0.0), (10, 1.0), (30, 0.5)])
+        >>> [lr(t) for t in (0, 5, 10, 20, 99)]
         [0.0, 0.5, 1.0, 0.75, 0.5]
 
     Note:
@@ -171,13 +172,13 @@ class Piecewise(Schedule):
     _at: tuple[float, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_word(self, "shape", _SHAPES)
+        check_choice(self, "shape", _SHAPES)
         put(self, "points", _points(self.points))
         put(self, "_at", tuple(at for at, _ in self.points))
 
     @property
     def length(self) -> int:
-        """The first whole step that is not before the last point."""
+        """The first integer step at or after the last point."""
         return max(math.ceil(self._at[-1]), 0)
 
     def _value(self, step: float) -> float:
@@ -195,39 +196,39 @@ class Piecewise(Schedule):
     def _values(self, steps: Any) -> Floats:
         at, heights = np.array(self._at), np.array([height for _, height in self.points])
         if max(map(abs, self._at)) > fn.EXACT:
-            return super(Piecewise, self)._values(steps)
+            return Schedule._values(self, steps)
         after = np.searchsorted(at, steps, side="right")
         values: Floats = heights[np.maximum(after - 1, 0)]
         if self.shape != "constant":
             between = (after > 0) & (after < len(at))
             after = after[between]
             first, last, begin, end = heights[after - 1], heights[after], at[after - 1], at[after]
-            course = self._between((steps[between] - begin) / (end - begin), first, last)
-            values[between] = np.clip(course, np.minimum(first, last), np.maximum(first, last))
+            values_between = self._between((steps[between] - begin) / (end - begin), first, last)
+            values[between] = np.clip(values_between, np.minimum(first, last), np.maximum(first, last))
         return values
 
-    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+    def _bounds(self, first: float, last: float) -> Bounds:
         within = [height for at, height in self.points if first <= at <= last]
         values = [self._value(first), *within]
         if self.shape != "constant" or last < self._at[-1]:
             values.append(self._value(last))
         return min(values), max(values)
 
-    def _parts(self) -> Iterator[tuple[str, float]]:
+    def _phases(self) -> Iterator[tuple[str, float]]:
         for at in self._at:
             yield "point", at
 
-    def _shortened(self, steps: int) -> Schedule:
+    def _compressed(self, steps: int) -> Schedule:
         if any(0 < at < steps for at in self._at):
             raise ValueError(f"{brief(self)} has a point within a warm-up of {counted(steps, 'step')}")
         if self._at[0] < 0 < self._at[-1]:
-            return super(Piecewise, self)._shortened(steps)
+            return Schedule._compressed(self, steps)
         return Piecewise(tuple((at - steps if at > 0 else at, height) for at, height in self.points), self.shape)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Table(Schedule):
-    """A value for each step, and the last one after that.
+    """A list of values, one for each step. The last one stays.
 
     ``value(t) = table[min(t, len(table) − 1)]``
 
@@ -242,8 +243,8 @@ class Table(Schedule):
 
     Examples:
         >>> from lrcore import schedules
-        >>> rate = schedules.Table([0.1, 0.2, 0.05])
-        >>> [rate(t) for t in (0, 1, 2, 3)]
+        >>> lr = schedules.Table([0.1, 0.2, 0.05])
+        >>> [lr(t) for t in (0, 1, 2, 3)]
         [0.1, 0.2, 0.05, 0.05]
     """
 
@@ -266,7 +267,7 @@ class Table(Schedule):
 
     @property
     def length(self) -> int:
-        """How many values there are."""
+        """The number of values."""
         return len(self.table)
 
     def _value(self, step: float) -> float:
@@ -276,14 +277,14 @@ class Table(Schedule):
         values: Floats = np.array(self.table)[np.minimum(steps.astype(np.int64), len(self.table) - 1)]
         return values
 
-    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+    def _bounds(self, first: float, last: float) -> Bounds:
         end = len(self.table) - 1
         values = self.table[min(int(first), end) : (end if last >= end else int(last)) + 1]
         return min(values), max(values)
 
 
-# How many steps of a function are evaluated to bound it.
-_MOST_ASKED = 10**5
+# A function of at most this many steps is evaluated to bound it.
+_MOST_EVALUATED = 10**5
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -292,27 +293,27 @@ class Lambda(Schedule):
 
     ``value(t) = function(t)``
 
-    It must be pure: the same value for the same step. It can be pickled if the function can, and it has no JSON, since
-    nothing that a file holds is ever executed.
+    The function must be pure: the same value for the same step. The schedule can be pickled if the function can. It has
+    no JSON, since nothing in a file is ever executed.
 
     Picture: docs/gallery/Lambda.png
 
     Args:
         function: Takes the step as an int and returns a number in [0, inf).
-        steps: The step from which on the value stays the same, if there is one: the function is not asked beyond.
+        steps: The step from which on the value is constant, if there is one; the function is not called beyond it.
 
     Raises:
-        TypeError: If the function is none, or returns no number.
+        TypeError: If it is not a function, or does not return a number.
         ValueError: If it returns a number that is out of range.
 
     Examples:
         >>> from lrcore import schedules
-        >>> rate = schedules.Lambda(lambda step: 0.1 / (1 + step), steps=9)
-        >>> [rate(0), rate(1), rate(9), rate(99)]
+        >>> lr = schedules.Lambda(lambda step: 0.1 / (1 + step), steps=9)
+        >>> [lr(0), lr(1), lr(9), lr(99)]
         [0.1, 0.05, 0.01, 0.01]
 
     Note:
-        PyTorch's ``LambdaLR`` multiplies a base rate by what its function returns: ``Lambda(f) * rate``.
+        PyTorch's ``LambdaLR`` multiplies the base learning rate by the result: ``Lambda(f) * lr``.
     """
 
     function: Callable[[int], float]
@@ -326,11 +327,11 @@ class Lambda(Schedule):
 
     @property
     def length(self) -> int | None:
-        """The step from which on the value stays the same."""
+        """The step from which on the value is constant."""
         return self.steps
 
-    def _bounds(self, first: float, last: float) -> tuple[float, float]:
-        if self.steps is None or self.steps - first > _MOST_ASKED:
+    def _bounds(self, first: float, last: float) -> Bounds:
+        if self.steps is None or self.steps - first > _MOST_EVALUATED:
             return Schedule._bounds(self, first, last)
         end = min(last, self.steps)
         values = [self._value(step) for step in range(int(min(first, end)), int(end) + 1)]
@@ -343,23 +344,23 @@ class Lambda(Schedule):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Chebyshev(Schedule):
-    """The step sizes that are best for gradient descent on a quadratic, in an order that keeps it stable.
+    """The optimal step sizes of gradient descent on a quadratic, in an order that is stable.
 
-    ``rate_j = 1 / ((largest + smallest)/2 − (largest − smallest)/2 · cos(π (j − ½) / steps))`` for ``j = 1 … steps``
+    ``lr_j = 1 / ((largest + smallest)/2 − (largest − smallest)/2 · cos(π (j − ½) / steps))`` for ``j = 1 … steps``
 
-    Together they reduce the error of every curvature between the two by the same least factor, although most of them
-    are larger than ``2 / largest``. In the fractal order large and small ones alternate, at every scale.
+    Together they minimise the worst-case error over all curvatures between the two, although most of them are larger
+    than ``2 / largest``. In the fractal order large and small ones alternate, at every scale.
 
     Picture: docs/gallery/Chebyshev.png
 
     Args:
-        smallest: The least curvature of the loss, in (0, inf).
-        largest: The largest, at least ``smallest``.
-        steps: How many, at least 1; a power of 2 for the fractal order. From there on the value is ``1 / largest``.
+        smallest: The smallest curvature of the loss, in (0, inf).
+        largest: The largest curvature, at least ``smallest``.
+        steps: The number of steps, at least 1; a power of 2 for the fractal order. Later values are ``1 / largest``.
         order: ``"fractal"``, ``"rising"`` or ``"falling"``.
 
     Raises:
-        TypeError: If a value is not a number, or ``steps`` is not whole.
+        TypeError: If a value is not a number, or ``steps`` is not an integer.
         ValueError: If one is out of range.
 
     Examples:
@@ -380,7 +381,7 @@ class Chebyshev(Schedule):
     def __post_init__(self) -> None:
         check_numbers(self, "smallest", "largest", allowed=POSITIVE)
         check_counts(self, "steps", least=1, most=MOST_STEPS)
-        check_word(self, "order", ("fractal", "rising", "falling"))
+        check_choice(self, "order", ("fractal", "rising", "falling"))
         if self.smallest > self.largest:
             raise ValueError(f"Chebyshev: largest must be >= smallest, {self.smallest!r}, got {brief(self.largest)}")
         if self.order == "fractal" and self.steps & (self.steps - 1):
@@ -394,30 +395,30 @@ class Chebyshev(Schedule):
     def _value(self, step: float) -> float:
         if step >= self.steps:
             return 1.0 / self.largest
-        angle = math.pi * (self._place(int(step)) + 0.5) / self.steps
-        return self._rate(angle)
+        angle = math.pi * (self._rank(int(step)) + 0.5) / self.steps
+        return self._step_size(angle)
 
-    def _rate(self, angle: float) -> float:
+    def _step_size(self, angle: float) -> float:
         return min(1.0 / (self.smallest + (self.largest - self.smallest) * ((1.0 - math.cos(angle)) / 2.0)), LARGEST)
 
-    def _place(self, step: int) -> int:
-        """Return which of the rates, from the largest, comes at a step."""
+    def _rank(self, step: int) -> int:
+        """Return the rank of a step's value, from the largest."""
         if self.order != "fractal":
             return step if self.order == "falling" else self.steps - 1 - step
-        # Each doubling puts beside each place its mirror image.
-        place, size = 0, 1
+        # Each doubling puts next to each rank its mirror image.
+        rank, size = 0, 1
         for bit in reversed(range(self.steps.bit_length() - 1)):
             size *= 2
             if step >> bit & 1:
-                place = size - 1 - place
-        return place
+                rank = size - 1 - rank
+        return rank
 
-    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+    def _bounds(self, first: float, last: float) -> Bounds:
         least = 1.0 / self.largest
         if first >= self.steps:
             return least, least
         if self.order == "fractal":
-            return least, max(self._rate(math.pi * 0.5 / self.steps), least)
+            return least, max(self._step_size(math.pi * 0.5 / self.steps), least)
         low, high = ends(self, first, min(last, self.steps - 1) if first <= self.steps - 1 else first)
         return (least if last > self.steps - 1 else low), high
 
@@ -447,5 +448,5 @@ def _points(given: Any) -> tuple[tuple[float, float], ...]:
     return tuple(points)
 
 
-# Differences of two steps are numbers too.
+# Within these steps the difference of two does not overflow.
 _SPAN = Range(-(2.0**1000), 2.0**1000, closed=True)

@@ -102,7 +102,7 @@ def plot(
         ax.set_yscale("log", nonpositive="mask")
     for label, schedule in named:
         at, values = _thinned(*_looked_at(schedule, count))
-        ax.plot(at, values, label=label or _shortened(repr(schedule)))
+        ax.plot(at, values, label=label or _cut(repr(schedule)))
     ax.set_xlabel(ax.get_xlabel() or "step")
     ax.set_ylabel(ax.get_ylabel() or "value")
     if len(named) > 1 or named[0][0]:
@@ -154,7 +154,7 @@ def to_html(schedule: Schedule) -> str:
     heights = np.interp(np.linspace(0, count - 1, _DRAWN), at, np.nan_to_num(values, posinf=sys.float_info.max))
     ends = f"0 … {count - 1}: {values[0]:.4g} → {values[-1]:.4g}, largest {values.max():.4g}"
     picture = html_curve(([0.0] * 2, "none"), (heights.tolist(), "#1f77b4"))
-    return f"{html_text(_shortened(repr(schedule)))}<div>{picture}</div>{html_text(ends)}"
+    return f"{html_text(_cut(repr(schedule)))}<div>{picture}</div>{html_text(ends)}"
 
 
 def to_csv(schedule: Schedule, path_or_stream: str | os.PathLike[str] | _Stream, steps: SupportsIndex) -> None:
@@ -192,7 +192,7 @@ def to_csv(schedule: Schedule, path_or_stream: str | os.PathLike[str] | _Stream,
 
 def phases(schedule: Schedule, steps: int) -> list[tuple[str, int]]:
     """Return the phases that begin before a step, in order; none where there are too many of a kind to tell apart."""
-    begun = [(name, max(math.ceil(at), 0)) for name, at in islice(schedule._parts(), _ASKED_FOR)]
+    begun = [(name, max(math.ceil(at), 0)) for name, at in islice(schedule._phases(), _ASKED_FOR)]
     first = {at: name for name, at in reversed(begun) if at < steps}
     kinds = Counter(name.rstrip(" 0123456789") for name in first.values())
     return [(first[at], at) for at in sorted(first) if kinds[first[at].rstrip(" 0123456789")] <= _MARKED]
@@ -279,5 +279,5 @@ def _lines(schedule: Schedule, steps: int) -> Iterator[str]:
         yield "".join(f"{k},{value!r}\n" for k, value in zip(at, schedule.values(at).tolist(), strict=True))
 
 
-def _shortened(text: str) -> str:
+def _cut(text: str) -> str:
     return text if len(text) <= _LABEL else f"{text[: _LABEL - 1]}…"

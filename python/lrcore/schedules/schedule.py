@@ -1,4 +1,4 @@
-"""What a schedule is."""
+"""The base class of all schedules, with the methods that combine them."""
 
 from __future__ import annotations
 
@@ -21,32 +21,31 @@ if TYPE_CHECKING:
 
     Floats = np.ndarray[Any, np.dtype[np.float64]]
 
-# How many values are worked out together: what lies between stays in the cache.
+# Values are computed in arrays of this many steps, so that intermediate results stay in the cache.
 _TILE = 2**15
 
 
 class Schedule(ABC):
     """A hyperparameter as a pure function of the step.
 
-    A schedule is a frozen value: it can be compared, hashed, printed, pickled and written as JSON, needs no optimizer,
-    and is the same function after a restart. The ``k``-th step of an optimizer, from 0, uses ``schedule(k)``.
+    A schedule is immutable: it can be compared, hashed, printed, pickled and written as JSON, needs no optimizer, and
+    is the same function after a restart. Step ``k`` of an optimizer, from 0, uses ``schedule(k)``.
 
-    Schedules combine into schedules: one after the other (:meth:`then`, :meth:`warmup`, :meth:`cooldown`), multiplied,
-    added and subtracted (``a * b``, ``a * 0.1``, ``a / 2``, ``a + b``, ``a - b``), held within limits
-    (:meth:`at_least`, :meth:`at_most`), and with another time (:meth:`shift`, :meth:`stretch`, :meth:`repeat`,
-    :meth:`every`). Where a schedule has a length, a fraction may stand for a number of steps: ``a.warmup(0.1)`` takes a
-    tenth of it.
+    Schedules combine in sequence (:meth:`then`, :meth:`warmup`, :meth:`cooldown`), by arithmetic (``a * b``,
+    ``a * 0.1``, ``a / 2``, ``a + b``, ``a - b``), by limits (:meth:`at_least`, :meth:`at_most`), and by a change of
+    time (:meth:`shift`, :meth:`stretch`, :meth:`repeat`, :meth:`every`). If a schedule has a length, a number of steps
+    can be given as a fraction of it: ``a.warmup(0.1)`` takes a tenth of the steps.
 
-    A subclass has ``_value(step)``, and ``length`` if it has one.
+    A subclass implements ``_value(step)``, and ``length`` if the schedule has one.
     """
 
     __slots__ = ()
 
-    # NumPy leaves ``number * schedule`` to the schedule, in place of making an array of objects.
+    # Makes NumPy return NotImplemented for ``array_scalar * schedule`` instead of building an object array.
     __array_ufunc__: ClassVar[None] = None
 
-    # Whether it is printed with an operator.
-    _is_sum_or_product: ClassVar[bool] = False
+    # Whether the repr needs parentheses before a method call.
+    _prints_operator: ClassVar[bool] = False
 
     # Values
 
@@ -54,10 +53,10 @@ class Schedule(ABC):
         """Return the value at a step.
 
         Args:
-            step: The number of the step, from 0. Past the end of the schedule its last value stays.
+            step: The step, from 0. Past its end a schedule keeps its last value.
 
         Raises:
-            TypeError: If the step is not a whole number.
+            TypeError: If the step is not an integer.
             ValueError: If the step is negative.
         """
         if type(step) is not int or step < 0:
@@ -65,17 +64,17 @@ class Schedule(ABC):
         return self._value(step)
 
     def values(self, steps: SupportsIndex | Iterable[int]) -> Floats:
-        """Return the values at many steps, the same as one call for each, to the bit, in much less time.
+        """Return the values at many steps: bitwise equal to one call for each, and much faster.
 
         Args:
-            steps: How many of the first steps, or a range, or whole numbers in an array or another sequence.
+            steps: The number of first steps, or a range, array or sequence of integer steps.
 
         Returns:
-            An array of float64, of the shape of the steps.
+            A float64 array with the shape of the steps.
 
         Raises:
-            TypeError: If the steps are not whole numbers.
-            ValueError: If one is negative, or more than 2⁶³ − 1.
+            TypeError: If the steps are not integers.
+            ValueError: If a step is negative or above 2⁶³ − 1.
 
         Examples:
             >>> from lrcore import schedules
@@ -86,7 +85,7 @@ class Schedule(ABC):
         """
         array = _as_steps(steps)
         flat = array.ravel()
-        # Beyond, steps are not numbers of float64, and the arithmetic of arrays is not that of whole numbers.
+        # From 2⁵³ on float64 cannot represent every step, while scalar evaluation uses Python's integers.
         evaluate = self._values if flat.size == 0 or flat.max() < EXACT else partial(Schedule._values, self)
         values = np.empty(flat.shape)
         with np.errstate(all="ignore"):
@@ -96,42 +95,41 @@ class Schedule(ABC):
 
     @property
     def length(self) -> int | None:
-        """How many steps the schedule lays out, if it does: from that step on the value stays the same."""
+        """The step from which on the value is constant, or None if there is none."""
         return None
 
     @property
     def maximum(self) -> float:
-        """The largest value at whole steps.
+        """The largest value at integer steps.
 
-        It is composed from the parts, whatever their length, and the same as that of all values but for rounding. The
-        peak of a product or a sum of several waves whose periods have no common multiple may be missed by a little.
+        It is found from bounds of the parts, at any length, and equals the maximum of all values up to rounding. The
+        peak of a product or sum of several waves with incommensurable periods may be missed by a little.
 
         Raises:
-            ValueError: If there is none, since the values grow without an end, or if it is not known, since a function
-                without a length is a part.
+            ValueError: If the values grow without bound, or a part is a function without a length.
         """
         return self._maximum()
 
     @property
     def _is_constant(self) -> bool:
-        """Whether it has the same value at every step."""
+        """Whether the value is the same at every step."""
         return False
 
     @property
     def _is_factor(self) -> bool:
-        """Whether it is made of factors alone, such as ``Warmup(10)``, which need a value to multiply."""
+        """Whether it consists of factors only, such as ``Warmup(10)``, which have to multiply a value."""
         return False
 
     @abstractmethod
     def _value(self, step: float) -> float:
-        """Return the value at a step that has been checked. Within :meth:`stretch` there are steps between steps."""
+        """Return the value at a checked step. Within :meth:`stretch` the step can be fractional."""
 
     def _values(self, steps: Any) -> Floats:
-        """Return the values at an array of steps below 2⁵³, equal to those of ``_value``."""
+        """Return the values at an array of steps below 2⁵³, bitwise equal to ``_value``."""
         return np.array([self._value(step) for step in steps.ravel().tolist()], np.float64).reshape(steps.shape)
 
     def _bounds(self, first: float, last: float) -> tuple[float, float]:
-        """Return numbers that no value from one step to another, which may be infinite, lies outside of."""
+        """Return a lower and an upper bound of the values from ``first`` to ``last``, which can be infinite."""
         if first == last:
             value = self._value(first)
             return value, value
@@ -141,11 +139,11 @@ class Schedule(ABC):
         """Return the largest value, or raise."""
         from lrcore.schedules.intervals import largest
 
-        last = settled(self)
+        last = constant_from(self)
         return largest(self, math.inf if last is None else last)
 
-    def _shortened(self, steps: int) -> Schedule:
-        """Return the same course in that many steps fewer, of a schedule with a length at least as long."""
+    def _compressed(self, steps: int) -> Schedule:
+        """Return the schedule compressed by ``steps`` steps, at most its length. Without a length it is unchanged."""
         length = self.length
         if steps == 0 or length is None:
             return self
@@ -153,30 +151,30 @@ class Schedule(ABC):
             return as_schedule("warmup", self._value(length))
         return self.stretch((length - steps) / length)
 
-    # One after the other
+    # In sequence
 
     def warmup(self, steps: SupportsIndex | float, start: float = 0.0, shape: str = "linear") -> Schedule:
-        """Rise to the first value over a number of steps, then go on from there.
+        """Rise to the first value over a number of steps, then run the schedule.
 
-        With a linear shape, step ``k`` of the warm-up is ``start + (first − start) · (k + 1) / steps``, so that no step
-        is wasted at a rate of 0. A schedule with a length keeps it: what follows is fitted into the steps that remain.
-        One without a length is delayed. ``Warmup(steps) * schedule`` only multiplies, and moves nothing.
+        The linear warm-up has ``start + (first − start) · (k + 1) / steps`` at step ``k``, so no step has a learning
+        rate of 0. A schedule with a length keeps its length: it is compressed into the remaining steps. A schedule
+        without a length is delayed. ``Warmup(steps) * schedule`` multiplies without compressing or delaying.
 
         Args:
-            steps: The length of the warm-up, or, as a float, the share of the schedule's length in [0, 1); 0 changes
-                nothing. So ``warmup(1)`` is one step, and ``warmup(1.0)`` is refused.
-            start: What it rises from, in [0, inf); step 0 has already taken one stride.
+            steps: The length of the warm-up in steps, or, as a float in [0, 1), a fraction of the schedule's length; 0
+                changes nothing. So ``warmup(1)`` is one step, and ``warmup(1.0)`` is an error.
+            start: The value that the warm-up rises from, in [0, inf). Step 0 is already one increment above it.
             shape: ``"linear"``; ``"cosine"``, ``(1 − cos πx) / 2``; or ``"exponential"``,
                 ``(1 − e⁻ˣ) / (1 − e⁻¹)``, with ``x = (k + 1) / steps``.
 
         Raises:
-            TypeError: If a number is none.
-            ValueError: If the warm-up is negative, or longer than the schedule, or there is no such shape.
+            TypeError: If an argument is not a number.
+            ValueError: If the warm-up is negative or longer than the schedule, or the shape is unknown.
 
         Examples:
             >>> from lrcore import schedules
-            >>> rate = schedules.Cosine(0.1, steps=100).warmup(10)
-            >>> [round(rate(step), 3) for step in (0, 1, 9, 10, 100)]
+            >>> lr = schedules.Cosine(0.1, steps=100).warmup(10)
+            >>> [round(lr(step), 3) for step in (0, 1, 9, 10, 100)]
             [0.01, 0.02, 0.1, 0.1, 0.0]
 
         References:
@@ -184,7 +182,7 @@ class Schedule(ABC):
 
         Note:
             optax and transformers also count the warm-up in the length; Keras does not. PyTorch's ``LinearLR`` starts
-            at a factor of its own.
+            at a factor instead of a value.
         """
         from lrcore.schedules.warmup import WithWarmup
 
@@ -197,23 +195,23 @@ class Schedule(ABC):
         shape: str = "linear",
         at: SupportsIndex | float | None = None,
     ) -> Schedule:
-        """Fall to an end value over the last steps of the length, from the value that is reached there.
+        """Decay to an end value over the last steps, from the value that the schedule has there.
 
         Args:
-            steps: The length of the fall, or, as a float, the share of the schedule's length in [0, 1); 0 changes
-                nothing. So ``warmup(1)`` is one step, and ``warmup(1.0)`` is refused.
-            end: What it falls to, in [0, inf).
+            steps: The length of the decay in steps, or, as a float in [0, 1), a fraction of the schedule's length; 0
+                changes nothing.
+            end: The final value, in [0, inf).
             shape: ``"linear"``, ``"cosine"``, or ``"sqrt"``, ``1 − √p``.
-            at: The step at which the fall begins, where it is not ``length − steps``.
+            at: The step at which the decay begins; None is ``length − steps``.
 
         Raises:
-            TypeError: If a number is none.
-            ValueError: If the fall is negative, or longer than the schedule, or the schedule has no length.
+            TypeError: If an argument is not a number.
+            ValueError: If the decay is negative or longer than the schedule, or ``at`` is None without a length.
 
         Examples:
             >>> from lrcore import schedules
-            >>> rate = schedules.InverseSqrt(1.0, timescale=1.0).cooldown(2, at=8)
-            >>> [round(rate(step), 3) for step in (7, 8, 9, 10)]
+            >>> lr = schedules.InverseSqrt(1.0, timescale=1.0).cooldown(2, at=8)
+            >>> [round(lr(step), 3) for step in (7, 8, 9, 10)]
             [0.354, 0.333, 0.167, 0.0]
 
         References:
@@ -225,21 +223,21 @@ class Schedule(ABC):
         return WithCooldown(self, steps, end, shape, at)  # type: ignore[arg-type]
 
     def then(self, other: Schedule | float, at: SupportsIndex | float | None = None) -> Schedule:
-        """Go on with another schedule, from its own step 0.
+        """Continue with another schedule, from its step 0.
 
         Args:
-            other: The schedule, or number, from step ``at`` on.
-            at: The step at which it takes over, or, as a float in [0, 1), the share of this schedule's
-                length; None is its whole length.
+            other: The schedule or number from step ``at`` on.
+            at: The step, or, as a float in [0, 1), the fraction of this schedule's length, at which ``other`` begins;
+                None is the length.
 
         Raises:
-            TypeError: If ``other`` is no schedule or number.
-            ValueError: If ``at`` is negative, or left out and this schedule has no length.
+            TypeError: If ``other`` is not a schedule or number.
+            ValueError: If ``at`` is negative, or None and this schedule has no length.
 
         Examples:
             >>> from lrcore import schedules
-            >>> rate = schedules.Constant(1.0).then(schedules.Linear(1.0, 0.0, steps=2), at=3)
-            >>> [rate(step) for step in range(6)]
+            >>> lr = schedules.Constant(1.0).then(schedules.Linear(1.0, 0.0, steps=2), at=3)
+            >>> [lr(step) for step in range(6)]
             [1.0, 1.0, 1.0, 1.0, 0.5, 0.0]
 
         Note:
@@ -249,13 +247,13 @@ class Schedule(ABC):
 
         return Sequential(self, as_schedule("then", other), at)  # type: ignore[arg-type]
 
-    # Another height
+    # Arithmetic
 
     def __mul__(self, other: Schedule | float) -> Schedule:
-        from lrcore.schedules.arithmetic import Product, merged
+        from lrcore.schedules.arithmetic import Product, simplified
 
         if isinstance(other, Schedule):
-            return merged(Product(self, other))
+            return simplified(Product(self, other))
         return self.scale(other) if is_number(other) else NotImplemented
 
     def __rmul__(self, other: float) -> Schedule:
@@ -270,20 +268,20 @@ class Schedule(ABC):
         return self.scale(1.0 / POSITIVE.check("/: the divisor", divisor))
 
     def __add__(self, other: Schedule | float) -> Schedule:
-        from lrcore.schedules.arithmetic import Sum, merged
+        from lrcore.schedules.arithmetic import Sum, simplified
 
         if isinstance(other, Schedule) or is_number(other):
-            return merged(Sum(self, as_schedule("+", other)))
+            return simplified(Sum(self, as_schedule("+", other)))
         return NotImplemented
 
     def __radd__(self, other: float) -> Schedule:
         return as_schedule("+", other) + self if is_number(other) else NotImplemented
 
     def __sub__(self, other: Schedule | float) -> Schedule:
-        from lrcore.schedules.arithmetic import Difference, merged
+        from lrcore.schedules.arithmetic import Difference, simplified
 
         if isinstance(other, Schedule) or is_number(other):
-            return merged(Difference(self, as_schedule("-", other)))
+            return simplified(Difference(self, as_schedule("-", other)))
         return NotImplemented
 
     def __rsub__(self, other: float) -> Schedule:
@@ -298,53 +296,52 @@ class Schedule(ABC):
     def scale(self, factor: float) -> Schedule:
         """Multiply every value by a factor in [0, inf), as ``schedule * factor`` does.
 
-        A schedule that was multiplied before is multiplied by the product of both factors, rounded once. So a million
-        of ``group["lr"] *= 0.999`` make no deeper and no slower a schedule.
+        Factors are merged into one, so a million of ``group["lr"] *= 0.999`` leave a schedule as small and fast as one.
 
         Examples:
             >>> from lrcore import schedules
             >>> schedules.Constant(0.5).scale(0.5)(0)
             0.25
         """
-        from lrcore.schedules.arithmetic import Scaled, merged
+        from lrcore.schedules.arithmetic import Scaled, simplified
 
-        return merged(Scaled(self, factor))
+        return simplified(Scaled(self, factor))
 
     def at_least(self, floor: Schedule | float) -> Schedule:
-        """Take the larger of this and a floor, a number or another schedule.
+        """Return the larger of this schedule and a floor, a number or another schedule.
 
         Examples:
             >>> from lrcore import schedules
             >>> schedules.Exponential(1.0, gamma=0.5).at_least(0.2)(9)
             0.2
         """
-        from lrcore.schedules.arithmetic import AtLeast, merged
+        from lrcore.schedules.arithmetic import AtLeast, simplified
 
-        return merged(AtLeast(self, as_schedule("at_least", floor)))
+        return simplified(AtLeast(self, as_schedule("at_least", floor)))
 
     def at_most(self, cap: Schedule | float) -> Schedule:
-        """Take the smaller of this and a cap, a number or another schedule.
+        """Return the smaller of this schedule and a cap, a number or another schedule.
 
         Examples:
             >>> from lrcore import schedules
             >>> schedules.Constant(1.0).at_most(0.2)(0)
             0.2
         """
-        from lrcore.schedules.arithmetic import AtMost, merged
+        from lrcore.schedules.arithmetic import AtMost, simplified
 
-        return merged(AtMost(self, as_schedule("at_most", cap)))
+        return simplified(AtMost(self, as_schedule("at_most", cap)))
 
-    # Another time
+    # Time
 
     def shift(self, steps: int) -> Schedule:
-        """Delay by a number of steps, at the first value; a negative number begins later in the course.
+        """Delay the schedule, or with a negative number skip its first steps.
 
-        ``value(t) = schedule(max(t − steps, 0))``. So ``schedule.shift(-n)`` is what is left of it after n steps.
+        ``value(t) = schedule(max(t − steps, 0))``
 
         Examples:
             >>> from lrcore import schedules
-            >>> rate = schedules.Linear(1.0, 0.0, steps=4)
-            >>> [rate.shift(1)(0), rate.shift(1)(2), rate.shift(-2)(0)]
+            >>> lr = schedules.Linear(1.0, 0.0, steps=4)
+            >>> [lr.shift(1)(0), lr.shift(1)(2), lr.shift(-2)(0)]
             [1.0, 0.75, 0.5]
         """
         from lrcore.schedules.time_transforms import Shifted
@@ -352,9 +349,10 @@ class Schedule(ABC):
         return Shifted(self, steps)
 
     def stretch(self, factor: float) -> Schedule:
-        """Take that many times as long for the same course: ``value(t) = schedule(t / factor)``.
+        """Take ``factor`` times as many steps: ``value(t) = schedule(t / factor)``.
 
-        Courses have values between steps; stairs and tables hold the one before.
+        Between steps most schedules interpolate by their formula; piecewise-constant ones and tables keep the value of
+        the step before.
 
         Args:
             factor: The factor, in (0, inf).
@@ -369,48 +367,48 @@ class Schedule(ABC):
         return Stretched(self, factor)
 
     def repeat(self, times: int | None = None, period: int | None = None) -> Schedule:
-        """Begin again at the end, a number of times or for ever.
+        """Start again at the end, a number of times or forever.
 
         Args:
-            times: How often the course is run in all, at least 1; None is for ever. Then the last value stays.
-            period: After how many steps it begins again, at least 1; None is the schedule's length.
+            times: The number of runs, at least 1; None repeats forever. After the last run the value stays.
+            period: The steps of a run, at least 1; None is the schedule's length.
 
         Raises:
             ValueError: If there is no period, or a number is less than 1.
 
         Examples:
             >>> from lrcore import schedules
-            >>> rate = schedules.Linear(1.0, 0.0, steps=2).repeat(2)
-            >>> [rate(step) for step in range(6)]
+            >>> lr = schedules.Linear(1.0, 0.0, steps=2).repeat(2)
+            >>> [lr(step) for step in range(6)]
             [1.0, 0.5, 1.0, 0.5, 0.0, 0.0]
         """
         from lrcore.schedules.time_transforms import Repeated
 
-        return Repeated(self, times, period)
+        return Repeated(self, times, period)  # type: ignore[arg-type]
 
     def every(self, steps: int) -> Schedule:
-        """Hold each value for a number of steps, as where a rate changes between epochs alone.
+        """Update the value only every ``steps`` steps, for instance once an epoch.
 
-        ``value(t) = schedule(t − t mod steps)``. For a schedule that counts in epochs itself see
+        ``value(t) = schedule(t − t mod steps)``. For a schedule that counts epochs see
         :func:`per_epoch <lrcore.schedules.per_epoch>`.
 
         Examples:
             >>> from lrcore import schedules
-            >>> rate = schedules.Linear(1.0, 0.0, steps=4).every(2)
-            >>> [rate(step) for step in range(5)]
+            >>> lr = schedules.Linear(1.0, 0.0, steps=4).every(2)
+            >>> [lr(step) for step in range(5)]
             [1.0, 1.0, 0.5, 0.5, 0.0]
         """
         from lrcore.schedules.time_transforms import Staircase
 
         return Staircase(self, steps)
 
-    # In other forms
+    # Conversions
 
     def to_json(self) -> str:
         """Return the schedule as JSON: names and numbers, with the version of the format.
 
         Raises:
-            TypeError: If there is a function in it, or a class that is not of :mod:`lrcore.schedules`.
+            TypeError: If it contains a function, or a class that is not in :mod:`lrcore.schedules`.
 
         Examples:
             >>> from lrcore import schedules
@@ -426,26 +424,26 @@ class Schedule(ABC):
 
     @staticmethod
     def from_json(text: str) -> Schedule:
-        """Return the schedule that :meth:`to_json` wrote. Nothing in the text is ever executed.
+        """Return the schedule that :meth:`to_json` wrote. Nothing in the text is executed.
 
         Raises:
-            ValueError: If it is no JSON of a schedule, is of another version, or has an unknown name or argument.
+            ValueError: If the text is not the JSON of a schedule, or has an unknown version, name or argument.
         """
         from lrcore.schedules.serialization import from_json
 
         return from_json(text)
 
     def plot(self, steps: int | None = None, ax: Axes | None = None, **options: Any) -> Axes:
-        """Draw the course with matplotlib; its phases are marked. See :func:`plot <lrcore.schedules.plot>`."""
+        """Plot the values with matplotlib, with its phases marked. See :func:`plot <lrcore.schedules.plot>`."""
         from lrcore.schedules.plotting import plot
 
         return plot(self, steps=steps, ax=ax, **options)
 
     def preview(self, steps: int | None = None, width: int = 60) -> str:
-        """Return the course as a line of characters for a terminal, with its largest value and its end.
+        """Return a one-line plot for a terminal, with the first, the last and the largest value.
 
         Args:
-            steps: How many steps it shows; None is the schedule's length and a tenth more, or 1000.
+            steps: The number of steps; None is the schedule's length plus a tenth, or 1000 without a length.
             width: The number of characters.
 
         Examples:
@@ -458,17 +456,17 @@ class Schedule(ABC):
         return preview(self, steps, width)
 
     def _repr_html_(self) -> str:
-        """Return the text and the curve, for notebooks."""
+        """Return the repr and the curve, for notebooks."""
         from lrcore.schedules.plotting import to_html
 
         return to_html(self)
 
-    def _parts(self) -> Iterator[tuple[str, float]]:
-        """Yield the phases, each with the step at which it begins, where there is more than one. It may have no end."""
+    def _phases(self) -> Iterator[tuple[str, float]]:
+        """Yield the name and the first step of each phase, if there are several. The iterator can be infinite."""
         return iter(())
 
     def __repr__(self) -> str:
-        """Return the call that makes it, without arguments that are left at their defaults."""
+        """Return the constructor call, without arguments that have their defaults."""
         from dataclasses import fields, is_dataclass
 
         if not is_dataclass(self):
@@ -479,71 +477,13 @@ class Schedule(ABC):
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
-# How many schedules may lie within each other. Each level takes a few frames of Python's stack to evaluate, print,
-# compare or save, of which there are 1000 by default.
-DEEPEST = 100
-
-
-class Compound(Schedule):
-    """A schedule of other schedules, its fields. How deep they lie within each other is limited."""
-
-    __slots__ = ("_depth",)
-
-
-def depth_of(schedule: Any) -> int:
-    """Return how many schedules lie within each other, itself included."""
-    if not isinstance(schedule, Compound):
-        return 1
-    depth: int | None = getattr(schedule, "_depth", None)
-    if depth is None:  # one that came out of a pickle
-        from dataclasses import fields
-
-        parts = [getattr(schedule, field.name) for field in fields(schedule) if field.init]  # type: ignore[arg-type]
-        depth = 1 + max(depth_of(part) for part in parts if isinstance(part, Schedule))
-        object.__setattr__(schedule, "_depth", depth)
-    return depth
-
-
-class Composed(Schedule):
-    """A schedule of ``steps`` steps that another one, ``_course``, computes; a dataclass with these fields."""
-
-    __slots__ = ()
-
-    if TYPE_CHECKING:
-        steps: int
-        _course: Schedule
-
-    @property
-    def length(self) -> int:
-        """The number of steps."""
-        return self.steps
-
-    def _value(self, step: float) -> float:
-        return self._course._value(step)
-
-    def _values(self, steps: Any) -> Floats:
-        return self._course._values(steps)
-
-
-def wrapped(schedule: Schedule) -> str:
-    """Return the schedule as it is printed, in parentheses where a method could not follow."""
-    return f"({schedule!r})" if schedule._is_sum_or_product else repr(schedule)
-
-
-def phases_of(schedule: Schedule) -> Iterator[tuple[str, float]]:
-    """Yield the phases of a schedule, or itself as the only one."""
-    parts = schedule._parts()
-    yield next(parts, (type(schedule).__name__, 0))
-    yield from parts
-
-
 def is_number(value: Any) -> bool:
-    """Return whether a value is a real scalar, not a flag."""
+    """Return whether a value is a real scalar; a bool is not."""
     return as_number(value) is not None
 
 
 def as_schedule(where: str, value: Any) -> Schedule:
-    """Return the schedule, or a number as one that stays."""
+    """Return the schedule, or a number as a Constant."""
     if isinstance(value, Schedule):
         return value
     if not is_number(value):
@@ -554,54 +494,39 @@ def as_schedule(where: str, value: Any) -> Schedule:
 
 
 def remedy_for(value: Any) -> str:
-    """Return how a function becomes a schedule, as the end of a message; nothing for anything else."""
+    """Return the end of an error message that says how to make a schedule of a function; empty for other values."""
     is_function = callable(value) and not isinstance(value, Schedule | type) and not hasattr(value, "shape")
     return "; make a schedule of a function: schedules.Lambda(function)" if is_function else ""
 
 
 def refuse_factor(name: str, schedule: Schedule) -> None:
-    """Raise if a schedule is made of factors alone where a value is needed.
-
-    Raises:
-        ValueError: If it is.
-    """
+    """Raise a ValueError if a schedule consists of factors only where a value is needed."""
     if schedule._is_factor:
-        shown = (
-            f"schedules.{schedule!r}"
-            if type(schedule).__name__ in ("Warmup", "ReduceOnPlateau", "AdaScale")
-            else (f"({schedule!r})")
-        )
+        is_class = type(schedule).__name__ in ("Warmup", "ReduceOnPlateau", "AdaScale")
+        shown = f"schedules.{schedule!r}" if is_class else f"({schedule!r})"
         raise ValueError(
             f"{name} must be a value, got {brief(schedule)}, which is a factor and 1 by itself; multiply a value by it"
             f": 0.1 * {shown}"
         )
 
 
-def settled(schedule: Schedule) -> int | None:
-    """Return the step from which on the value stays the same, if there is one."""
+def constant_from(schedule: Schedule) -> int | None:
+    """Return the step from which on the value is constant, if there is one."""
     return 0 if schedule._is_constant else schedule.length
 
 
 def steps_of(where: str, given: Any, length: int | None, *, least: int = 0) -> int:
-    """Return a number of steps, where a float in [0, 1) stands for a share of a length.
+    """Return a number of steps: an int as it is, a float in [0, 1) as a fraction of a length.
 
-    The type decides: 1 is one step, 0.1 a tenth of the length. 1.0 could be meant as either, and is refused.
+    The type decides: 1 is one step, 0.1 a tenth of the length. 1.0 is ambiguous and an error.
     """
     number = as_number(given)
     if not isinstance(number, float):
         return check_count(where, given, least=least)
     if number >= 1.0 and number.is_integer():
-        count = f"{number:.0f}"
-        share = (
-            ""
-            if length is None
-            else f", or {length} for the whole length"
-            if number == 1.0
-            else ", or a share such as 0.1"
-        )
         raise ValueError(
             f"{where} must be an int, a number of steps, or a float in [0, 1), a share of the length, "
-            f"got {brief(given)}: write {count} for {count} step{'s' * (number != 1.0)}{share}"
+            f"got {brief(given)}: {_correction(number, length)}"
         )
     if length is None:
         raise TypeError(
@@ -613,7 +538,17 @@ def steps_of(where: str, given: Any, length: int | None, *, least: int = 0) -> i
     return round(number * length) if length < EXACT else length * numerator // denominator
 
 
+def _correction(number: float, length: int | None) -> str:
+    """Return what to write instead of a float such as 1.0 or 500.0."""
+    count = f"{number:.0f}"
+    text = f"write {count} for {count} step{'s' * (number != 1.0)}"
+    if length is None:
+        return text
+    return f"{text}, or {length} for the whole length" if number == 1.0 else f"{text}, or a share such as 0.1"
+
+
 def _as_steps(steps: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return a number of first steps, a range or a sequence of steps as an int64 array."""
     if isinstance(steps, range):
         if not steps:
             return np.empty(0, np.int64)

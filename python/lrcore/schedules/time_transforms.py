@@ -1,4 +1,4 @@
-"""Schedules of schedules, in time: delayed, stretched, repeated, held."""
+"""Schedules as functions of another step: delayed, stretched, repeated, or updated every few steps."""
 
 from __future__ import annotations
 
@@ -6,24 +6,50 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from lrcore._messages import brief
 from lrcore._ranges import POSITIVE, check_count
 from lrcore.schedules import functions as fn
-from lrcore.schedules.checks import check_counts, check_depth, check_numbers, check_schedules, put
-from lrcore.schedules.intervals import before, hull, largest, span, window
-from lrcore.schedules.schedule import Compound, Schedule, wrapped
+from lrcore.schedules.checks import check_counts, check_numbers
+from lrcore.schedules.compound import UnaryOperation, check_parts, put
+from lrcore.schedules.intervals import before, hull, largest, span
+from lrcore.schedules.schedule import Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from lrcore.schedules.intervals import Bounds
     from lrcore.schedules.schedule import Floats
 
 
+class TimeTransform(UnaryOperation):
+    """The values of a schedule at other steps: ``value(t) = schedule(_inner(t))``."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def _inner(self, step: Any) -> Any:
+            """Return the step of the inner schedule, for a number or an array."""
+
+        @property
+        def _largest_operand(self) -> float:
+            """The largest number that ``_inner`` computes with; from 2⁵³ on arrays of steps are not exact."""
+
+    def _value(self, step: float) -> float:
+        return self.schedule._value(self._inner(step))
+
+    def _values(self, steps: Any) -> Floats:
+        if self._largest_operand >= fn.EXACT:
+            return Schedule._values(self, steps)
+        return self.schedule._values(self._inner(steps))
+
+    def _bounds(self, first: float, last: float) -> Bounds:
+        return self.schedule._bounds(self._inner(first), last if last == math.inf else self._inner(last))
+
+
 @dataclass(frozen=True, slots=True, repr=False)
-class Shifted(Compound):
-    """A schedule that is delayed, or begins later in its course: ``schedule.shift(steps)``.
+class Shifted(TimeTransform):
+    """A schedule that is delayed, or without its first steps: ``schedule.shift(steps)``.
 
     ``value(t) = schedule(max(t − steps, 0))``
 
@@ -34,7 +60,7 @@ class Shifted(Compound):
         steps: The delay; a negative number skips as many steps.
 
     Raises:
-        TypeError: If an argument is of a wrong type.
+        TypeError: If an argument has the wrong type.
 
     Examples:
         >>> from lrcore import schedules
@@ -42,55 +68,48 @@ class Shifted(Compound):
         6
     """
 
-    schedule: Schedule
     steps: int
 
     def __post_init__(self) -> None:
-        check_schedules(self, "schedule")
         put(self, "steps", check_count("shift: steps", self.steps, least=-(2**63)))
         inner = self.schedule
         if isinstance(inner, Shifted) and (inner.steps >= 0 or self.steps <= 0):
             put(self, "steps", inner.steps + self.steps)
             put(self, "schedule", inner.schedule)
-        check_depth(self, "schedule")
-
-    @property
-    def _is_factor(self) -> bool:
-        return self.schedule._is_factor
+        check_parts(self, "schedule")
 
     @property
     def length(self) -> int | None:
-        """That of the schedule, and the delay."""
+        """The length of the schedule plus the delay."""
         length = self.schedule.length
         return None if length is None else max(length + self.steps, 0)
 
-    def __repr__(self) -> str:
-        return f"{wrapped(self.schedule)}.shift({self.steps})"
+    def _call(self) -> str:
+        return f"shift({self.steps})"
+
+    @property
+    def _largest_operand(self) -> float:
+        return abs(self.steps)
+
+    def _inner(self, step: Any) -> Any:
+        return fn.maximum(step - self.steps, step * 0)
 
     def _value(self, step: float) -> float:
         return self.schedule._value(step - self.steps if step > self.steps else 0)
 
-    def _values(self, steps: Any) -> Floats:
-        if abs(self.steps) >= fn.EXACT:
-            return super(Shifted, self)._values(steps)
-        return self.schedule._values(np.maximum(steps - self.steps, 0))
-
-    def _bounds(self, first: float, last: float) -> tuple[float, float]:
-        return self.schedule._bounds(*window(first, last, self.steps))
-
-    def _shortened(self, steps: int) -> Schedule:
-        # One that begins within its course would begin elsewhere in a shorter one.
+    def _compressed(self, steps: int) -> Schedule:
+        # A schedule without its first steps would start at another value if it were compressed.
         length = self.schedule.length
         if self.steps < 0 or (length is not None and steps > length):
-            return super(Shifted, self)._shortened(steps)
-        return Shifted(self.schedule._shortened(steps), self.steps)
+            return Schedule._compressed(self, steps)
+        return Shifted(self.schedule._compressed(steps), self.steps)
 
-    def _parts(self) -> Iterator[tuple[str, float]]:
-        return ((name, max(at + self.steps, 0)) for name, at in self.schedule._parts())
+    def _phases(self) -> Iterator[tuple[str, float]]:
+        return ((name, max(at + self.steps, 0)) for name, at in self.schedule._phases())
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Stretched(Compound):
+class Stretched(TimeTransform):
     """A schedule that takes longer: ``schedule.stretch(factor)``.
 
     ``value(t) = schedule(t / factor)``
@@ -99,10 +118,10 @@ class Stretched(Compound):
 
     Args:
         schedule: The schedule.
-        factor: How many times as long it takes, in (0, inf).
+        factor: The factor of its length, in (0, inf).
 
     Raises:
-        TypeError: If an argument is of a wrong type.
+        TypeError: If an argument has the wrong type.
         ValueError: If the factor is out of range.
 
     Examples:
@@ -111,40 +130,31 @@ class Stretched(Compound):
         0.75
     """
 
-    schedule: Schedule
     factor: float
 
     def __post_init__(self) -> None:
-        check_schedules(self, "schedule")
         check_numbers(self, "factor", allowed=POSITIVE)
         inner = self.schedule
         if isinstance(inner, Stretched):
-            # Only where both ways are the same division: what was rounded up before is to stay so.
+            # Only if dividing once gives the same bits as dividing twice.
             factor = inner.factor * self.factor
             if inner.factor.is_integer() and self.factor.is_integer() and factor < fn.EXACT:
                 put(self, "factor", factor)
                 put(self, "schedule", inner.schedule)
-        check_depth(self, "schedule")
+        check_parts(self, "schedule")
         if (self.schedule.length or 0) > 2**1000:
             raise ValueError(f"stretch: {brief(self.schedule)} is too long to be stretched")
 
     @property
-    def _is_factor(self) -> bool:
-        return self.schedule._is_factor
-
-    @property
     def length(self) -> int | None:
-        """That of the schedule times the factor, rounded up."""
+        """The length of the schedule times the factor, rounded up."""
         length = self.schedule.length
         return None if length is None else _times(length, self.factor)
 
-    def __repr__(self) -> str:
-        return f"{wrapped(self.schedule)}.stretch({self.factor!r})"
+    def _call(self) -> str:
+        return f"stretch({self.factor!r})"
 
-    def _value(self, step: float) -> float:
-        return self.schedule._value(self._inner(step))
-
-    def _inner(self, step: float) -> float:
+    def _inner(self, step: Any) -> Any:
         if step == math.inf:
             return step
         inner = step / self.factor if step < fn.EXACT else math.inf
@@ -153,19 +163,16 @@ class Stretched(Compound):
     def _values(self, steps: Any) -> Floats:
         inner = steps / self.factor
         if inner.max(initial=0.0) >= fn.EXACT:
-            return super(Stretched, self)._values(steps)
+            return Schedule._values(self, steps)
         return self.schedule._values(inner)
 
-    def _bounds(self, first: float, last: float) -> tuple[float, float]:
-        return self.schedule._bounds(self._inner(first), self._inner(last))
-
-    def _parts(self) -> Iterator[tuple[str, float]]:
-        return ((name, at * self.factor) for name, at in self.schedule._parts())
+    def _phases(self) -> Iterator[tuple[str, float]]:
+        return ((name, at * self.factor) for name, at in self.schedule._phases())
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Repeated(Compound):
-    """A schedule that begins again: ``schedule.repeat(times, period)``.
+class Repeated(TimeTransform):
+    """A schedule that starts again: ``schedule.repeat(times, period)``.
 
     ``value(t) = schedule(t mod period)``; after ``times`` periods, ``schedule(period)``
 
@@ -173,11 +180,11 @@ class Repeated(Compound):
 
     Args:
         schedule: The schedule.
-        times: How often it runs, at least 1; None is for ever.
-        period: After how many steps it begins again, at least 1; None is its length.
+        times: The number of runs, at least 1; None repeats forever.
+        period: The steps of a run, at least 1; None is the schedule's length.
 
     Raises:
-        TypeError: If an argument is of a wrong type.
+        TypeError: If an argument has the wrong type.
         ValueError: If a number is less than 1, or there is no period.
 
     Examples:
@@ -186,99 +193,78 @@ class Repeated(Compound):
         1.0
     """
 
-    schedule: Schedule
     times: int | None = None
-    period: int | None = None
+    period: int = None  # type: ignore[assignment]  # None only as an argument
 
     def __post_init__(self) -> None:
-        check_schedules(self, "schedule")
-        if self.times is not None:
-            check_counts(self, "times", least=1)
-        if self.period is not None:
-            check_counts(self, "period", least=1)
-        self._fold()
-        if self.period is None:
-            if not self.schedule.length:
-                raise ValueError(f"repeat: {brief(self.schedule)} has no length; give a period")
-            put(self, "period", self.schedule.length)
-        check_counts(self, "period", least=1)
-
-    @property
-    def _is_factor(self) -> bool:
-        return self.schedule._is_factor
-
-    def _fold(self) -> None:
-        """Make one of repeats of whole repeats: ``x.repeat(3).repeat(2)`` is ``x.repeat(6)``."""
-        inner = self.schedule
+        for name in ("times", "period"):
+            if getattr(self, name) is not None:
+                check_counts(self, name, least=1)
+        inner, period = self.schedule, self.period
         if isinstance(inner, Repeated) and inner.times is not None and self.period in (None, inner.length):
+            # x.repeat(3).repeat(2) is x.repeat(6).
             put(self, "times", None if self.times is None else self.times * inner.times)
-            put(self, "period", inner.period)
             put(self, "schedule", inner.schedule)
-        check_depth(self, "schedule")
+            period = inner.period
+        check_parts(self, "schedule")
+        if period is None and not self.schedule.length:
+            raise ValueError(f"repeat: {brief(self.schedule)} has no length; give a period")
+        put(self, "period", self.schedule.length if period is None else period)
 
     @property
     def length(self) -> int | None:
-        """That of all times together."""
-        assert self.period is not None  # noqa: S101 (for the type checker)
+        """The steps of all runs together."""
         return None if self.times is None else self.times * self.period
 
-    def __repr__(self) -> str:
+    def _call(self) -> str:
         period = "" if self.period == self.schedule.length else f"period={self.period}"
         times = "" if self.times is None else str(self.times)
-        return f"{wrapped(self.schedule)}.repeat({', '.join(filter(None, [times, period]))})"
+        return f"repeat({', '.join(filter(None, [times, period]))})"
+
+    @property
+    def _largest_operand(self) -> float:
+        return self.period
+
+    def _inner(self, step: Any) -> Any:
+        within = step % self.period
+        return within if self.times is None else fn.where(step // self.period >= self.times, self.period, within)
 
     def _value(self, step: float) -> float:
         length, period = self.length, self.period
-        assert period is not None  # noqa: S101 (for the type checker)
         if length is not None and step >= length:
             return self.schedule._value(period)
         return self.schedule._value(step if step < period else step % period)
 
-    def _values(self, steps: Any) -> Floats:
-        period = self.period
-        assert period is not None  # noqa: S101 (for the type checker)
-        if period >= fn.EXACT:
-            return super(Repeated, self)._values(steps)
-        within = steps % period
-        if self.times is not None:
-            within = np.where(steps // period >= self.times, period, within)
-        return self.schedule._values(within)
-
-    def _bounds(self, first: float, last: float) -> tuple[float, float]:
-        period, length = self.period or 1, self.length
+    def _bounds(self, first: float, last: float) -> Bounds:
+        period, length = self.period, self.length
         parts = []
         if length is None or first < length:
             end = last if length is None else before(length, first, last)
             latest = before(period, first, math.inf)
-            if span(first, end) >= period:
-                parts.append(self.schedule._bounds(first * 0, latest))
+            begin, stop = (first * 0, latest) if span(first, end) >= period else (first % period, end % period)
+            if begin <= stop:
+                parts.append(self.schedule._bounds(begin, stop))
             else:
-                begin, stop = first % period, end % period
-                parts += (
-                    [self.schedule._bounds(begin, stop)]
-                    if begin <= stop
-                    else [self.schedule._bounds(begin, latest), self.schedule._bounds(first * 0, stop)]
-                )
+                parts += self.schedule._bounds(begin, latest), self.schedule._bounds(first * 0, stop)
         if length is not None and last >= length:
             parts.append(self.schedule._bounds(period, period))
         return hull(*parts)
 
     def _maximum(self) -> float:
-        # That of one period: a search in all of them would look at each.
-        period = self.period or 1
-        best = largest(self.schedule, period - 1)
-        return best if self.times is None else max(best, self.schedule._value(period))
+        # One period is enough: a search over all of them would visit each.
+        best = largest(self.schedule, self.period - 1)
+        return best if self.times is None else max(best, self.schedule._value(self.period))
 
-    def _parts(self) -> Iterator[tuple[str, float]]:
-        period, count = self.period or 1, 0
+    def _phases(self) -> Iterator[tuple[str, float]]:
+        count = 0
         while self.times is None or count < self.times:
-            yield f"run {count + 1}", count * period
+            yield f"run {count + 1}", count * self.period
             count += 1
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Staircase(Compound):
-    """A schedule whose values are held for a number of steps: ``schedule.every(steps)``.
+class Staircase(TimeTransform):
+    """A schedule whose value changes only every few steps: ``schedule.every(steps)``.
 
     ``value(t) = schedule(t − t mod steps)``
 
@@ -286,10 +272,10 @@ class Staircase(Compound):
 
     Args:
         schedule: The schedule.
-        steps: For how many steps, at least 1.
+        steps: The number of steps for which a value stays, at least 1.
 
     Raises:
-        TypeError: If an argument is of a wrong type.
+        TypeError: If an argument has the wrong type.
         ValueError: If the number is less than 1.
 
     Examples:
@@ -298,73 +284,63 @@ class Staircase(Compound):
         1.0
     """
 
-    schedule: Schedule
     steps: int
 
     def __post_init__(self) -> None:
-        check_schedules(self, "schedule")
         put(self, "steps", check_count("every: steps", self.steps, least=1))
         if isinstance(self.schedule, Staircase) and self.steps % self.schedule.steps == 0:
             put(self, "schedule", self.schedule.schedule)
-        check_depth(self, "schedule")
-
-    @property
-    def _is_factor(self) -> bool:
-        return self.schedule._is_factor
+        check_parts(self, "schedule")
 
     @property
     def length(self) -> int | None:
-        """That of the schedule, rounded up to where the last value begins."""
+        """The length of the schedule, rounded up to a multiple of ``steps``."""
         length = self.schedule.length
         return None if length is None else -(-length // self.steps) * self.steps
 
-    def __repr__(self) -> str:
-        return f"{wrapped(self.schedule)}.every({self.steps})"
+    def _call(self) -> str:
+        return f"every({self.steps})"
 
-    def _value(self, step: float) -> float:
-        return self.schedule._value(step - step % self.steps)
+    @property
+    def _largest_operand(self) -> float:
+        return self.steps
 
-    def _values(self, steps: Any) -> Floats:
-        if self.steps >= fn.EXACT:
-            return super(Staircase, self)._values(steps)
-        return self.schedule._values(steps - steps % self.steps)
+    def _inner(self, step: Any) -> Any:
+        return step - step % self.steps
 
-    def _bounds(self, first: float, last: float) -> tuple[float, float]:
-        return self.schedule._bounds(first - first % self.steps, last if last == math.inf else last - last % self.steps)
-
-    def _shortened(self, steps: int) -> Schedule:
+    def _compressed(self, steps: int) -> Schedule:
         length, inner = self.length, self.schedule.length
         if length is not None and inner is not None and steps <= inner:
-            shorter = Staircase(self.schedule._shortened(steps), self.steps)
+            shorter = Staircase(self.schedule._compressed(steps), self.steps)
             if shorter.length == length - steps:
                 return shorter
-        return super(Staircase, self)._shortened(steps)
+        return Schedule._compressed(self, steps)
 
-    def _parts(self) -> Iterator[tuple[str, float]]:
-        return self.schedule._parts()
+    def _phases(self) -> Iterator[tuple[str, float]]:
+        return self.schedule._phases()
 
 
 def per_epoch(schedule: Schedule, steps_per_epoch: int) -> Schedule:
-    """Turn a schedule that counts in epochs into one that counts in steps; its values change between epochs alone.
+    """Convert a schedule that counts epochs to one that counts steps. Its value changes only between epochs.
 
     ``value(t) = schedule(⌊t / steps_per_epoch⌋)``
 
     Args:
-        schedule: The schedule of epochs.
+        schedule: The schedule over epochs.
         steps_per_epoch: The steps of an epoch, at least 1.
 
     Raises:
-        TypeError: If an argument is of a wrong type.
+        TypeError: If an argument has the wrong type.
         ValueError: If the number is less than 1.
 
     Examples:
         >>> from lrcore import schedules
-        >>> rate = schedules.per_epoch(schedules.Step(0.1, step_size=30), steps_per_epoch=100)
-        >>> rate(2999), round(rate(3000), 3)
+        >>> lr = schedules.per_epoch(schedules.Step(0.1, step_size=30), steps_per_epoch=100)
+        >>> lr(2999), round(lr(3000), 3)
         (0.1, 0.01)
 
     Note:
-        ``schedule.stretch(steps_per_epoch)`` follows the course within epochs too.
+        ``schedule.stretch(steps_per_epoch)`` also changes the value within epochs.
     """
     if not isinstance(schedule, Schedule):
         raise TypeError(f"per_epoch: schedule must be a schedule, got {brief(schedule)}")
@@ -373,15 +349,15 @@ def per_epoch(schedule: Schedule, steps_per_epoch: int) -> Schedule:
 
 
 def _times(length: int, factor: float) -> int:
-    """Return the first step that, divided by the factor, is not before the length."""
+    """Return the first step that, divided by the factor, is at least the length."""
     numerator, denominator = factor.as_integer_ratio()
     steps = -(-length * numerator // denominator)
-    # The division may round up to it one step earlier.
+    # The floating-point division can round up to the length one step earlier.
     return steps - 1 if 0 < steps < fn.EXACT and (steps - 1) / factor >= length else steps
 
 
 def _divided(step: float, factor: float) -> float:
-    """Return a quotient of a step that is no number of float64, as a whole step where it is none either."""
+    """Return the quotient of a step beyond float64's exact integers, as an int if it is beyond them too."""
     numerator, denominator = factor.as_integer_ratio()
     whole, rest = divmod(int(step) * denominator, numerator)
     return whole if whole >= fn.EXACT or not rest else whole + rest / numerator

@@ -1,4 +1,4 @@
-"""Courses without an end."""
+"""Schedules without an end."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from lrcore.schedules.intervals import crosses, ends
 from lrcore.schedules.schedule import Schedule
 
 if TYPE_CHECKING:
+    from lrcore.schedules.intervals import Bounds
     from lrcore.schedules.schedule import Floats
 
 
@@ -40,8 +41,8 @@ class Constant(Schedule):
         0.05
 
     Note:
-        A plain number serves wherever a schedule does; this one can be combined. PyTorch's ``ConstantLR`` is something
-        else: a factor for the first steps.
+        A plain number works wherever a schedule does; a Constant can be combined. PyTorch's ``ConstantLR`` is a factor
+        for the first steps.
     """
 
     value: float
@@ -60,13 +61,13 @@ class Constant(Schedule):
     def _values(self, steps: Any) -> Floats:
         return np.full(steps.shape, self.value)
 
-    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+    def _bounds(self, first: float, last: float) -> Bounds:
         del first, last
         return self.value, self.value
 
 
-class Endless(Schedule):
-    """A course by one formula for every step, the same for a number and an array."""
+class Unbounded(Schedule):
+    """A schedule with one formula for every step, whose ``_value`` also takes an array."""
 
     __slots__ = ()
 
@@ -76,8 +77,20 @@ class Endless(Schedule):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Exponential(Endless):
-    """The value times a factor, at every step or smoothly over so many.
+class GammaDecay(Unbounded):
+    """A decay by a factor or divisor ``gamma`` every ``steps`` steps."""
+
+    start: float
+    gamma: float
+    steps: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "start", "gamma")
+        check_numbers(self, "steps", allowed=POSITIVE)
+
+
+class Exponential(GammaDecay):
+    """Multiplication by a factor, at every step or smoothly over several.
 
     ``value(t) = start · gamma^(t / steps)``
 
@@ -86,7 +99,7 @@ class Exponential(Endless):
     Args:
         start: The value at step 0, in [0, inf).
         gamma: The factor, in [0, inf).
-        steps: After how many steps it has been applied once, in (0, inf).
+        steps: The number of steps for one multiplication, in (0, inf).
 
     Raises:
         TypeError: If a value is not a number.
@@ -99,27 +112,20 @@ class Exponential(Endless):
 
     Note:
         PyTorch's ``ExponentialLR``; Keras' ``ExponentialDecay``, whose ``decay_steps`` is ``steps``; optax'
-        ``exponential_decay``. A factor above 1 that exceeds the largest number stays there.
+        ``exponential_decay``. Values are limited to the largest finite number.
     """
 
-    start: float
-    gamma: float
-    steps: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_numbers(self, "start", "gamma")
-        check_numbers(self, "steps", allowed=POSITIVE)
+    __slots__ = ()
 
     def _value(self, step: Any) -> Any:
         return scaled(self.start, self.gamma, step if self.steps == 1.0 else _over(step, self.steps))
 
-    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+    def _bounds(self, first: float, last: float) -> Bounds:
         return ends(self, first, last, limit_of(self.start, self.gamma))
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class InverseTime(Endless):
-    """The value divided by one more after every so many steps.
+class InverseTime(GammaDecay):
+    """Division by a number that grows linearly with the step.
 
     ``value(t) = start / (1 + gamma · t / steps)``
 
@@ -127,8 +133,8 @@ class InverseTime(Endless):
 
     Args:
         start: The value at step 0, in [0, inf).
-        gamma: How much is added to the divisor, in [0, inf).
-        steps: After how many steps it is added once, in (0, inf).
+        gamma: The increment of the divisor, in [0, inf).
+        steps: The number of steps for one increment, in (0, inf).
 
     Raises:
         TypeError: If a value is not a number.
@@ -146,24 +152,18 @@ class InverseTime(Endless):
         Keras' ``InverseTimeDecay``, whose ``decay_rate`` is ``gamma``.
     """
 
-    start: float
-    gamma: float
-    steps: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_numbers(self, "start", "gamma")
-        check_numbers(self, "steps", allowed=POSITIVE)
+    __slots__ = ()
 
     def _value(self, step: Any) -> Any:
         return self.start / (1.0 + self.gamma * fn.minimum(_over(step, self.steps), LARGEST))
 
-    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+    def _bounds(self, first: float, last: float) -> Bounds:
         return ends(self, first, last, 0.0 if self.gamma else self.start)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class InverseSqrt(Endless):
-    """The value over the square root of the time.
+class InverseSqrt(Unbounded):
+    """Division by the square root of the step.
 
     ``value(t) = start · √timescale / √(t + timescale)``
 
@@ -171,7 +171,7 @@ class InverseSqrt(Endless):
 
     Args:
         start: The value at step 0, in [0, inf).
-        timescale: After how many steps the square has halved, in (0, inf).
+        timescale: The number of steps after which the square of the value has halved, in (0, inf).
 
     Raises:
         TypeError: If a value is not a number.
@@ -186,7 +186,7 @@ class InverseSqrt(Endless):
         Raffel et al., *T5* (2020); Zhai et al., *Scaling Vision Transformers* (2022).
 
     Note:
-        transformers' ``get_inverse_sqrt_schedule`` begins with a warm-up from 0, whose steps count in ``t``.
+        transformers' ``get_inverse_sqrt_schedule`` begins with a warm-up from 0, whose steps are included in ``t``.
     """
 
     start: float
@@ -199,13 +199,13 @@ class InverseSqrt(Endless):
     def _value(self, step: Any) -> Any:
         return self.start / fn.sqrt(1.0 + _over(step, self.timescale))
 
-    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+    def _bounds(self, first: float, last: float) -> Bounds:
         return ends(self, first, last, 0.0)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Noam(Endless):
-    """The schedule of the first transformer: up on a line, down by the inverse square root.
+class Noam(Unbounded):
+    """The schedule of the original transformer: a linear warm-up, then an inverse square root.
 
     ``value(t) = factor · d_model^−½ · min((t + 1)^−½, (t + 1) · warmup_steps^−1.5)``
 
@@ -213,17 +213,17 @@ class Noam(Endless):
 
     Args:
         d_model: The width of the model, in (0, inf).
-        warmup_steps: The steps of the rise, at least 1.
-        factor: What all is multiplied by, in [0, inf).
+        warmup_steps: The steps of the warm-up, at least 1.
+        factor: A factor of all values, in [0, inf).
 
     Raises:
-        TypeError: If a value is not a number, or ``warmup_steps`` is not whole.
+        TypeError: If a value is not a number, or ``warmup_steps`` is not an integer.
         ValueError: If one is out of range.
 
     Examples:
         >>> from lrcore import schedules
-        >>> rate = schedules.Noam(512, warmup_steps=4000)
-        >>> f"{rate(3999):.3e}", rate.maximum == rate(3999)
+        >>> lr = schedules.Noam(512, warmup_steps=4000)
+        >>> f"{lr(3999):.3e}", lr.maximum == lr(3999)
         ('6.988e-04', True)
 
     References:
@@ -244,14 +244,14 @@ class Noam(Endless):
         rise, fall = _over(t, float(self.warmup_steps)) / math.sqrt(self.warmup_steps), 1.0 / fn.sqrt(_over(t, 1.0))
         return self.factor / math.sqrt(self.d_model) * fn.minimum(rise, fall)
 
-    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+    def _bounds(self, first: float, last: float) -> Bounds:
         low, high = ends(self, first, last, 0.0)
         return low, max(high, self._value(min(max(self.warmup_steps - 1, first), last)))
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class CosineAnnealing(Endless):
-    """A cosine between two values, for ever.
+class CosineAnnealing(Unbounded):
+    """A cosine between two values, forever.
 
     ``value(t) = low + (high − low) · (1 + cos(2π · t / period)) / 2``
 
@@ -259,8 +259,8 @@ class CosineAnnealing(Endless):
 
     Args:
         high: The value at step 0 and after every period, in [0, inf).
-        period: The steps from one to the next, in (0, inf); need not be whole.
-        low: The value between, in [0, high].
+        period: The steps of a period, in (0, inf); can be fractional.
+        low: The value in the middle of a period, in [0, high].
 
     Raises:
         TypeError: If a value is not a number.
@@ -268,13 +268,13 @@ class CosineAnnealing(Endless):
 
     Examples:
         >>> from lrcore import schedules
-        >>> rate = schedules.CosineAnnealing(1.0, period=4)
-        >>> [round(rate(t), 6) for t in range(6)]
+        >>> lr = schedules.CosineAnnealing(1.0, period=4)
+        >>> [round(lr(t), 6) for t in range(6)]
         [1.0, 0.5, 0.0, 0.5, 1.0, 0.5]
 
     Note:
-        What PyTorch's ``CosineAnnealingLR`` does past ``T_max``, which is half a period, and transformers' cosine.
-        :class:`Cosine` stays at its end, :class:`CosineRestarts` jumps back.
+        PyTorch's ``CosineAnnealingLR``, whose ``T_max`` is half a period, and transformers' cosine, past their end.
+        :class:`Cosine` stays at its end, :class:`CosineRestarts` jumps back to the top.
     """
 
     high: float
@@ -293,21 +293,21 @@ class CosineAnnealing(Endless):
         angle = math.pi * fn.remainder(step, self.period) / (self.period / 2.0)
         return fn.clamp(self.low + (self.high - self.low) * ((1.0 + fn.cos(angle)) / 2.0), self.low, self.high)
 
-    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+    def _bounds(self, first: float, last: float) -> Bounds:
         low, high = ends(self, first, last, self.low)
         top = self.high if crosses(first, last, self.period, 0.0) else high
         return self.low if crosses(first, last, self.period, self.period / 2.0) else low, top
 
 
 def limit_of(start: float, gamma: float) -> float:
-    """Return what ``start · gamma^t`` tends to."""
+    """Return the limit of ``start · gamma^t``."""
     if start == 0.0 or gamma == 1.0:
         return start
     return math.inf if gamma > 1.0 else 0.0
 
 
 def scaled(start: float, gamma: float, times: Any) -> Any:
-    """Return ``start · gamma^times``, at most the largest number."""
+    """Return ``start · gamma^times``, limited to the largest finite number."""
     if isinstance(times, np.ndarray):
         return _scaled_array(start, gamma, times)
     if times == 0 or start == 0.0 or gamma == 0.0:
@@ -318,7 +318,7 @@ def scaled(start: float, gamma: float, times: Any) -> Any:
         factor = 1.0 if gamma == 1.0 else math.inf
     if SMALLEST_NORMAL <= factor <= LARGEST:
         return min(start * factor, LARGEST)
-    # The factor is no number, but the value may be one.
+    # The factor overflows or underflows, but the value may not.
     logarithm = math.log(start) + min(times, 2**1000) * math.log(gamma)
     return math.exp(logarithm) if logarithm < _LOG_LARGEST else LARGEST
 
@@ -327,16 +327,16 @@ def _scaled_array(start: float, gamma: float, times: Any) -> Any:
     if start == 0.0 or gamma == 0.0:
         return np.where(times == 0, start, 0.0)
     factor = fn.power_of(gamma, times)
-    is_number = (factor >= SMALLEST_NORMAL) & (factor <= LARGEST)
-    values = np.minimum(start * np.where(is_number, factor, 0.0), LARGEST)
-    if not is_number.all():
-        logarithm = math.log(start) + times[~is_number] * math.log(gamma)
-        values[~is_number] = np.where(logarithm < _LOG_LARGEST, fn.exp(np.minimum(logarithm, _LOG_LARGEST)), LARGEST)
+    is_normal = (factor >= SMALLEST_NORMAL) & (factor <= LARGEST)
+    values = np.minimum(start * np.where(is_normal, factor, 0.0), LARGEST)
+    if not is_normal.all():
+        logarithm = math.log(start) + times[~is_normal] * math.log(gamma)
+        values[~is_normal] = np.where(logarithm < _LOG_LARGEST, fn.exp(np.minimum(logarithm, _LOG_LARGEST)), LARGEST)
     return np.where(times == 0, start, values)
 
 
 def _over(step: Any, steps: float) -> Any:
-    """Return a quotient, infinite where the step is too large for a number."""
+    """Return the quotient, or inf if the step is too large for a float."""
     if isinstance(step, int) and step > _LARGEST_INT:
         return math.inf
     return step / steps

@@ -1,9 +1,9 @@
-"""Warm-up: the rise to a schedule's first value, or of a factor to 1."""
+"""Warm-up: a rise to a schedule's first value, or of a factor to 1."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -12,30 +12,32 @@ from lrcore._messages import brief
 from lrcore._ranges import FRACTION, SHARE
 from lrcore._text import counted
 from lrcore.schedules import functions as fn
-from lrcore.schedules.checks import check_counts, check_depth, check_numbers, check_schedules, check_word, put
-from lrcore.schedules.intervals import before, ends, hull, window
-from lrcore.schedules.schedule import Compound, Schedule, phases_of, steps_of, wrapped
+from lrcore.schedules.checks import check_choice, check_counts, check_numbers
+from lrcore.schedules.compound import UnaryOperation, check_parts, parts_of, phases_of, put
+from lrcore.schedules.intervals import ends, split
+from lrcore.schedules.schedule import Schedule, steps_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from lrcore.schedules.intervals import Bounds
     from lrcore.schedules.schedule import Floats
 
 SHAPES = ("linear", "cosine", "exponential")
 
 
 def untuned(beta2: float, shape: str = "linear") -> int:
-    """Return the length of the warm-up that Adam needs with that ``beta2``, without tuning.
+    """Return the warm-up length for Adam that depends on ``beta2`` only.
 
     ``2 / (1 − beta2)`` for a linear warm-up, ``1 / (1 − beta2)`` for an exponential one, rounded.
 
     Args:
-        beta2: How much of the second moment is kept, in [0, 1).
+        beta2: Adam's ``betas[1]``, in [0, 1).
         shape: ``"linear"`` or ``"exponential"``.
 
     Raises:
         TypeError: If ``beta2`` is not a number.
-        ValueError: If it is out of range, or the shape has no such rule.
+        ValueError: If it is out of range, or the shape is another one.
 
     Examples:
         >>> from lrcore import schedules
@@ -53,33 +55,33 @@ def untuned(beta2: float, shape: str = "linear") -> int:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Warmup(Schedule):
-    """A factor that rises to 1: ``Warmup(n) * schedule`` only multiplies, and moves nothing.
+    """A factor that rises to 1: ``Warmup(n) * schedule`` multiplies, without compressing or delaying the schedule.
 
     With ``x = (t + 1) / steps`` the value is ``start + (1 − start) · rise(x)``, where ``rise`` is ``min(x, 1)``
-    (linear), ``(1 − cos(π min(x, 1))) / 2`` (cosine), or ``1 − e⁻ˣ`` (exponential, which comes near 1 without an end).
+    (linear), ``(1 − cos(π min(x, 1))) / 2`` (cosine), or ``1 − e⁻ˣ`` (exponential, which approaches 1).
 
     Picture: docs/gallery/Warmup.png
 
     Args:
-        steps: The length of the rise, or its time constant if it is exponential; 0 is 1 at once.
-        start: What it rises from, in [0, 1]; step 0 has already taken one stride.
+        steps: The length of the rise, or the time constant of an exponential one; 0 is 1 at once.
+        start: The value that the factor rises from, in [0, 1]. Step 0 is already one increment above it.
         shape: ``"linear"``, ``"cosine"`` or ``"exponential"``.
 
     Raises:
-        TypeError: If ``start`` is not a number, or ``steps`` is not whole.
+        TypeError: If ``start`` is not a number, or ``steps`` is not an integer.
         ValueError: If one is out of range.
 
     Examples:
         >>> from lrcore import schedules
-        >>> rate = schedules.Warmup(4) * schedules.Exponential(1.0, gamma=0.5)
-        >>> [rate(t) for t in range(5)]
+        >>> lr = schedules.Warmup(4) * schedules.Exponential(1.0, gamma=0.5)
+        >>> [lr(t) for t in range(5)]
         [0.25, 0.25, 0.1875, 0.125, 0.0625]
 
     References:
         Ma & Yarats, *On the Adequacy of Untuned Warmup for Adaptive Optimization* (2021).
 
     Note:
-        :meth:`Schedule.warmup <lrcore.schedules.Schedule.warmup>` puts a rise before a schedule.
+        :meth:`Schedule.warmup <lrcore.schedules.Schedule.warmup>` puts a warm-up before a schedule instead.
     """
 
     steps: int
@@ -89,45 +91,46 @@ class Warmup(Schedule):
     def __post_init__(self) -> None:
         check_counts(self, "steps")
         check_numbers(self, "start", allowed=SHARE)
-        check_word(self, "shape", SHAPES)
+        check_choice(self, "shape", SHAPES)
 
     @classmethod
     def untuned(cls, beta2: float, shape: str = "linear") -> Self:
-        """Return the warm-up that Adam needs with that ``beta2``; see :func:`untuned <lrcore.schedules.untuned>`."""
+        """Return the warm-up of the length :func:`untuned <lrcore.schedules.untuned>`."""
         return cls(untuned(beta2, shape), shape=shape)
 
     @property
     def length(self) -> int | None:
-        """The number of steps, but of an exponential rise, which has no end."""
+        """The number of steps; None for an exponential rise, which never ends."""
         return None if self.shape == "exponential" and self.steps else self.steps
 
     @property
     def _is_factor(self) -> bool:
         return True
 
-    def _value(self, step: float) -> float:
-        # Forty time constants on, the exponential is 1 too.
-        if step >= (self.steps if self.shape != "exponential" else 40 * self.steps):
-            return 1.0
-        return float(self._course(step))
+    @property
+    def _end(self) -> int:
+        # After 40 time constants the exponential rounds to 1.
+        return self.steps if self.shape != "exponential" else 40 * self.steps
 
-    def _course(self, step: Any) -> Any:
+    def _value(self, step: float) -> float:
+        return 1.0 if step >= self._end else float(self._formula(step))
+
+    def _formula(self, step: Any) -> Any:
         x = (step + 1) / self.steps
         rise = 1.0 - fn.exp(-x) if self.shape == "exponential" else risen(fn.minimum(x, 1.0), self.shape)
         return self.start + (1.0 - self.start) * rise
 
     def _values(self, steps: Any) -> Floats:
         if self.steps > fn.EXACT:
-            return super(Warmup, self)._values(steps)
-        end = self.steps if self.shape != "exponential" else 40 * self.steps
-        return fn.joined(steps, end, self._course, lambda since: np.ones(since.shape))
+            return Schedule._values(self, steps)
+        return fn.joined(steps, self._end, self._formula, lambda since: np.ones(since.shape))
 
-    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+    def _bounds(self, first: float, last: float) -> Bounds:
         return ends(self, first, last, 1.0)
 
 
 def risen(x: Any, shape: str) -> Any:
-    """Return how much of the way is behind at a share of the time: 0 to 1, at which it is 1."""
+    """Return the fraction of the rise at a fraction ``x`` of its time; exactly 1 at 1."""
     if shape == "linear":
         return x
     if shape == "cosine":
@@ -136,7 +139,7 @@ def risen(x: Any, shape: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class WithWarmup(Compound):
+class WithWarmup(UnaryOperation):
     """A schedule after a warm-up; made by :meth:`Schedule.warmup <lrcore.schedules.Schedule.warmup>`.
 
     ``value(t) = start + (first − start) · (t + 1) / steps`` for ``t < steps``, then the schedule.
@@ -144,13 +147,13 @@ class WithWarmup(Compound):
     Picture: docs/gallery/WithWarmup.png
 
     Args:
-        schedule: What follows the warm-up. One with a length is fitted into the steps that remain of it.
-        steps: The length of the warm-up, or, as a float in [0, 1), its share of the schedule's length.
-        start: What it rises from, in [0, inf).
+        schedule: The schedule after the warm-up. If it has a length, it is compressed into the remaining steps.
+        steps: The length of the warm-up, or, as a float in [0, 1), a fraction of the schedule's length.
+        start: The value that the warm-up rises from, in [0, inf).
         shape: ``"linear"``, ``"cosine"`` or ``"exponential"``.
 
     Raises:
-        TypeError: If ``schedule`` is not a schedule, or ``steps`` is not whole.
+        TypeError: If ``schedule`` is not a schedule, or ``steps`` is not an integer.
         ValueError: If ``steps`` is negative, or more than the schedule's length.
 
     Examples:
@@ -159,18 +162,16 @@ class WithWarmup(Compound):
         Cosine(start=0.1, steps=100).warmup(10)
     """
 
-    schedule: Schedule
     steps: int
     start: float = 0.0
     shape: str = "linear"
-    # What follows the warm-up, and the first value: made when they are first needed, since a warm-up within another one
-    # is fitted into the steps that the other leaves, and to make all forms at once would double the work with each.
-    _fitted: Schedule | None = field(default=None, init=False, repr=False, compare=False)
-    _peak: float | None = field(default=None, init=False, repr=False, compare=False)
+    # The compressed schedule and the first value, computed when they are first needed: a warm-up within another one is
+    # itself compressed, and computing every form at once would double the work with each.
+    _compressed_schedule: Schedule | None = field(default=None, init=False, repr=False, compare=False)
+    _first_value: float | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_schedules(self, "schedule")
-        check_depth(self, "schedule")
+        check_parts(self, "schedule")
         length = self.schedule.length
         steps = steps_of("warmup: steps", self.steps, length)
         if length is not None and steps > length:
@@ -178,59 +179,55 @@ class WithWarmup(Compound):
                 f"warmup: steps must be in [0, {length}], the length of {brief(self.schedule)}, got {steps}"
             )
         check_numbers(self, "start")
-        check_word(self, "shape", SHAPES)
+        check_choice(self, "shape", SHAPES)
         put(self, "steps", steps)
-        _fit(self)
+        _check_fit(self)
 
     def __getstate__(self) -> list[Any]:
-        # Without the fitted forms, whose number grows with the square of that of the warm-ups within each other.
+        # Without the compressed forms, whose number grows with the square of the number of nested warm-ups.
         return [self.schedule, self.steps, self.start, self.shape, None, None]
 
     @property
     def _rest(self) -> Schedule:
-        rest = self._fitted
+        rest = self._compressed_schedule
         if rest is None:
             length = self.schedule.length
             if length is not None and self.steps > length:
                 raise ValueError(
                     f"warmup: {brief(self)} has {counted(self.steps, 'step')} of warm-up in a length of {length}"
                 )
-            rest = self.schedule._shortened(self.steps)
-            put(self, "_fitted", rest)
+            rest = self.schedule._compressed(self.steps)
+            put(self, "_compressed_schedule", rest)
         return rest
 
     @property
     def _first(self) -> float:
-        first = self._peak
+        first = self._first_value
         if first is None:
             first = self.schedule._value(0)
-            put(self, "_peak", first)
+            put(self, "_first_value", first)
         return first
 
     @property
-    def _is_factor(self) -> bool:
-        return self.schedule._is_factor
-
-    @property
     def length(self) -> int | None:
-        """The length of the schedule, warm-up included."""
+        """The length of the schedule, which includes the warm-up."""
         return self.schedule.length
 
-    def __repr__(self) -> str:
+    def _call(self) -> str:
         more = [repr(self.start), repr(self.shape)]
         while more and more[-1] == ("0.0", "'linear'")[len(more) - 1]:
             more.pop()
-        return f"{wrapped(self.schedule)}.warmup({', '.join([str(self.steps), *more])})"
+        return f"warmup({', '.join([str(self.steps), *more])})"
 
     def _value(self, step: float) -> float:
         if step >= self.steps:
             return self._rest._value(step - self.steps)
         x = (step + 1) / self.steps
-        # Between whole steps the last stride would lead beyond the first value.
-        value: float = self._risen(x if x < 1.0 else 1.0)
+        # At a fractional step the last increment would exceed the first value.
+        value: float = self._rise(x if x < 1.0 else 1.0)
         return value
 
-    def _risen(self, x: Any) -> Any:
+    def _rise(self, x: Any) -> Any:
         if self.start == 0.0 and self.shape == "linear":
             return self._first * x
         done = risen(x, self.shape)
@@ -239,49 +236,61 @@ class WithWarmup(Compound):
 
     def _values(self, steps: Any) -> Floats:
         if self.steps > fn.EXACT:
-            return super(WithWarmup, self)._values(steps)
+            return Schedule._values(self, steps)
         return fn.joined(
-            steps,
-            self.steps,
-            lambda steps: self._risen(np.minimum((steps + 1) / self.steps, 1.0)),
-            self._rest._values,
+            steps, self.steps, lambda steps: self._rise(np.minimum((steps + 1) / self.steps, 1.0)), self._rest._values
         )
 
-    def _bounds(self, first: float, last: float) -> tuple[float, float]:
-        parts = []
-        if first < self.steps:
-            end = before(self.steps, first, last)
-            values = self._value(first), self._risen(min((end + 1) / self.steps, 1.0))
-            parts.append((min(values), max(values)))
-        if last >= self.steps:
-            parts.append(self._rest._bounds(*window(first, last, self.steps)))
-        return hull(*parts)
+    def _bounds(self, first: float, last: float) -> Bounds:
+        def rise(first: float, last: float) -> Bounds:
+            values = self._value(first), self._rise(min((last + 1) / self.steps, 1.0))
+            return min(values), max(values)
 
-    def _shortened(self, steps: int) -> Schedule:
-        shorter = self.schedule._shortened(steps)
+        return split(self.steps, first, last, rise, lambda first, last: self._rest._bounds(first, last))
+
+    def _compressed(self, steps: int) -> Schedule:
+        shorter = self.schedule._compressed(steps)
         if self.steps and shorter._is_constant and not self.schedule._is_constant:
             raise ValueError(
                 f"{self!r} can't be shortened by {counted(steps, 'step')}: no step would be left for its warm-up"
             )
-        # Without the checks that fit it at once.
+        # Without the checks of the constructor.
         made = object.__new__(WithWarmup)
         values = {"schedule": shorter, "steps": self.steps, "start": self.start, "shape": self.shape}
-        for name, value in {**values, "_fitted": None, "_peak": None}.items():
+        for name, value in {**values, "_compressed_schedule": None, "_first_value": None}.items():
             put(made, name, value)
         return made
 
-    def _parts(self) -> Iterator[tuple[str, float]]:
+    def _phases(self) -> Iterator[tuple[str, float]]:
         yield "warm-up", 0
         for name, at in phases_of(self._rest):
             yield name, at + self.steps
 
 
-def _fit(schedule: Schedule) -> None:
-    """Fit all warm-ups in a schedule, or raise."""
-    if isinstance(schedule, WithWarmup):
-        _fit(schedule._rest)
-    elif isinstance(schedule, Compound):
-        for part in fields(schedule):  # type: ignore[arg-type]
-            value = getattr(schedule, part.name)
-            if isinstance(value, Schedule):
-                _fit(value)
+def _check_fit(schedule: Schedule) -> None:
+    """Raise if a schedule cannot be compressed by all warm-ups around it.
+
+    Chained warm-ups compress the innermost schedule one after the other, the outermost first. Only that schedule is
+    built: to build the chain again in each compressed form would take cubic time in the number of warm-ups.
+    """
+    chain: list[WithWarmup] = []
+    inner = schedule
+    while isinstance(inner, WithWarmup):
+        chain.append(inner)
+        inner = inner.schedule
+    for warmup in chain:
+        length = inner.length
+        if length is not None and warmup.steps > length:
+            _raise_misfit(schedule)
+        shorter = inner._compressed(warmup.steps)
+        if warmup is not chain[-1] and chain[-1].steps and shorter._is_constant and not inner._is_constant:
+            _raise_misfit(schedule)
+        inner = shorter
+    for _, part in parts_of(inner):
+        _check_fit(part)
+
+
+def _raise_misfit(schedule: Schedule) -> None:
+    """Raise the error of the warm-up that does not fit, by building the compressed schedules."""
+    while isinstance(schedule, WithWarmup):
+        schedule = schedule._rest

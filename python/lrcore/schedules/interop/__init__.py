@@ -11,8 +11,8 @@ from lrcore import _optional
 from lrcore._messages import brief
 from lrcore._ranges import check_count
 from lrcore._text import counted
-from lrcore.schedules.metrics import listeners
-from lrcore.schedules.schedule import as_schedule, settled
+from lrcore.schedules.metrics import metric_factors
+from lrcore.schedules.schedule import as_schedule, constant_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -230,7 +230,7 @@ def imported(module: str, needed_by: str, packages: str) -> Any:
 def bridged(where: str, schedule: Any) -> Schedule:
     """Return the schedule, or a number as one, if it is a function of the step alone."""
     made = as_schedule(where, schedule)
-    for part in listeners(made):
+    for part in metric_factors(made):
         raise ValueError(
             f"{where}: {brief(part)} follows what is reported to an optimizer of lrcore, not the step alone"
         )
@@ -249,7 +249,7 @@ def table_of(where: str, schedule: Schedule, steps: SupportsIndex | None) -> Flo
 
 
 def _values_of(where: str, schedule: Schedule, steps: SupportsIndex | None) -> Floats:
-    last = settled(schedule)
+    last = constant_from(schedule)
     if steps is not None:
         count = check_count(f"{where}: steps", steps, least=1, most=_MOST)
         return schedule.values(count if last is None else min(count, last + 1))

@@ -10,7 +10,7 @@ from lrcore._ranges import check_count
 from lrcore.schedules.compat import get
 from lrcore.schedules.interop import imported
 from lrcore.schedules.interop.torch import scheduler_class
-from lrcore.schedules.schedule import settled
+from lrcore.schedules.schedule import constant_from
 from lrcore.schedules.unbounded import Constant
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ def _check_product(parts: Sequence[tuple[Any, str]], group: int, taken: int) -> 
     for part, kind in parts:
         if kind in _FACTORS:
             factor = _course(part, kind, group, lr=1.0)
-            end = settled(factor)
+            end = constant_from(factor)
             if end is None or end > cosines[0].T_max or factor(end) != 1.0:
                 raise ValueError(
                     f"from_torch: a ChainedScheduler with a CosineAnnealingLR and a {kind} that is not back at 1 by "
