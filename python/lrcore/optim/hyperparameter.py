@@ -45,7 +45,7 @@ class Number:
         """Return the number, or the schedule's value at the step."""
         if not isinstance(value, Schedule):
             return {name: value}
-        number = value(step)
+        number = value._value(step)  # a count of steps needs no check
         if number not in self.range:
             raise ValueError(f"{name} must be in {self.range}, got {brief(number)} from {value!r} at step {step}")
         return {name: number}

@@ -45,6 +45,7 @@ class ParamGroup(MutableMapping[str, Any]):
     __slots__ = (
         "__weakref__",
         "_check",
+        "_evaluated",
         "_highest_lr",
         "_kinds",
         "_lock",
@@ -52,6 +53,7 @@ class ParamGroup(MutableMapping[str, Any]):
         "_trackers",
         "_values",
         "edited",
+        "fixed",
         "name",
         "params",
     )
@@ -59,6 +61,8 @@ class ParamGroup(MutableMapping[str, Any]):
     params: Any
     name: str | None
     edited: bool  # since the values were last resolved for a step
+    fixed: Any  # what the optimizer derived from the values as they are; None after an edit
+    _evaluated: tuple[Any, int, dict[str, float]]  # the last result of `at`, with what it was computed from
     _lock: threading.RLock
     _numbers: tuple[dict[str, float], dict[str, Any]]  # those that stay, and hyperparameters that change with the step
 
@@ -140,6 +144,8 @@ class ParamGroup(MutableMapping[str, Any]):
         """Set the numbers of the next step, of values that were set."""
         # Together, since another thread may be reading them. The flag comes last: who clears it reads them afterwards.
         self._numbers = constant, changing
+        self._evaluated = None, 0, {}
+        self.fixed = None
         self.edited = True
 
     @property
@@ -148,11 +154,16 @@ class ParamGroup(MutableMapping[str, Any]):
         return self.edited or bool(self._numbers[1])
 
     def at(self, step: int) -> dict[str, float]:
-        """Return the numbers of a step, under the names that rules know them by."""
-        constant, scheduled = self._numbers
+        """Return the numbers of a step, under the names that rules know them by. Asked again, it is the same dict."""
+        known = self._numbers
+        of, at, numbers = self._evaluated
+        if of is known and at == step:
+            return numbers
+        constant, scheduled = known
         numbers = dict(constant)
         for name, value in scheduled.items():
             numbers |= self._kinds[name].at(name, value, step)
+        self._evaluated = known, step, numbers
         return numbers
 
     @property
@@ -253,10 +264,11 @@ class ParamGroup(MutableMapping[str, Any]):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy holds: all but the lock."""
-        return {name: getattr(self, name) for name in self.__slots__ if name not in ("__weakref__", "_lock")}
+        return {name: getattr(self, name) for name in self.__slots__ if name not in _NOT_COPIED}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._lock = live_lock(self)
+        self._evaluated, self.fixed = (None, 0, {}), None
         for name, value in state.items():
             setattr(self, name, value)
 
@@ -272,6 +284,9 @@ class ParamGroup(MutableMapping[str, Any]):
     def _repr_html_(self) -> str:
         rows = [[key, _shown(value)] for key, value in self.items() if key != "params"]
         return html_table(["hyperparameter", "value"], rows)
+
+
+_NOT_COPIED = ("__weakref__", "_evaluated", "_lock", "fixed")
 
 
 def _shown(value: Any) -> str:
