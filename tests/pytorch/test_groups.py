@@ -2,6 +2,8 @@
 
 import pytest
 
+import lrcore
+from lrcore import schedules
 from support.optimizer_pairs import (
     FULL,
     Pair,
@@ -168,3 +170,13 @@ def test_a_scheduler_after_the_step_does_not_warn_and_before_it_does(kind):
     follower = torch.optim.lr_scheduler.LambdaLR(opt, lambda step: 0.9**step)
     with pytest.warns(UserWarning, match=r"call of `lr_scheduler.step\(\)` before `optimizer.step\(\)`"):
         follower.step()
+
+
+def test_a_schedule_is_evaluated_once_a_step():
+    asked = []
+    opt = lrcore.torch.AdamW(parameters(), lr=schedules.Lambda(lambda step: asked.append(step) or 0.1 / (step + 1)))
+    train(opt, range(2))
+    asked.clear()
+    train(opt, range(2, 6))
+    assert asked == [3, 4, 5, 6]  # of the next step, which the groups show
+    assert (opt.param_groups[0]["lr"], opt.info.lr) == (0.1 / 7, 0.1 / 6)

@@ -1,4 +1,4 @@
-"""The command ``python -m lrcore bench``."""
+"""``python -m lrcore bench``: its arguments, what it prints, and the files that it writes."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lrcore
 from lrcore import info
 from lrcore._messages import brief
 from lrcore.bench import plot, table
-from lrcore.bench.grid import Measurements, find_peers, measure
-from lrcore.bench.progress_bar import ProgressBar
+from lrcore.bench.grid import Measurements, measure
+from lrcore.bench.peers import Peers
+from lrcore.bench.progress import ProgressBar
 
-INTERRUPTED = 130  # the exit status of a process ended by Ctrl-C
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+INTERRUPTED = 130  # what shells report of a process that Ctrl-C has ended
 LARGEST = 1 << 32
 UNITS = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 SIZES = "1Ki,4Ki,16Ki,64Ki,256Ki,1Mi,4Mi,16Mi"
@@ -32,26 +36,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=_seconds,
         default=60.0,
-        help="measure for about this long (default 60); sizes for which no time is left are listed and skipped",
+        help="measure for about that long (default 60); sizes for which no time is left are named and left out",
     )
     parser.add_argument(
         "--sizes",
         metavar="N,N,…",
-        type=sizes,
+        type=_sizes,
         default=SIZES,
         help=f"numbers of weights: 300000, 64Ki, 16Mi (default {SIZES})",
     )
-    parser.add_argument("--json", metavar="FILE", type=_file, help="write the times of every round and the machine")
-    parser.add_argument("--plot", metavar="FILE", type=_file, help="draw time per weight over size, with matplotlib")
+    parser.add_argument("--json", metavar="FILE", type=_file, help="write the times of every round, and the machine")
+    parser.add_argument("--plot", metavar="FILE", type=_file, help="draw time per weight against size, by matplotlib")
 
 
 def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    """Measure, print and write; return the exit status."""
+    """Measure, print, write; return the exit status."""
     if given.plot and (hindrance := plot.hindrance(given.plot)):
         parser.error(f"argument --plot: {hindrance}")
     with ProgressBar(sys.stderr) as progress:
         progress.show(0.0, "getting ready")
-        results = Measurements(find_peers())
+        results = Measurements(Peers.find())
         start = time.perf_counter()
         measure(results, given.sizes, given.seconds, progress.show)
         seconds = time.perf_counter() - start
@@ -69,7 +73,7 @@ def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
 
 def _written(option: str, write: Any) -> bool:
-    """Write a file; print why if that fails, since the table is already printed."""
+    """Write a file, or say why that failed; the table stands in any case."""
     try:
         write()
     except OSError as error:
@@ -85,7 +89,7 @@ def _as_json(results: Measurements, machine: dict[str, Any], seconds: float) -> 
         "used_by_others": results.others,
         "seconds": seconds,
         "machine": machine,
-        "peers": results.versions,
+        "peers": results.peers.versions,
         "missing": results.peers.missing,
         "left_out": results.left_out,
         "cells": [cell.as_json() for cell in results.cells],
@@ -102,8 +106,7 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def sizes(text: str) -> list[int]:
-    """Read numbers of weights separated by commas."""
+def _sizes(text: str) -> Sequence[int]:
     return [_size(item.strip()) for item in text.split(",")]
 
 
@@ -116,7 +119,7 @@ def _size(text: str) -> int:
 
 
 def _file(text: str) -> Path:
-    """Return a writable path: checked first, so that a minute of measuring is not lost."""
+    """Return a path that can be written, so that a minute of measuring is not lost at its end."""
     path = Path(text)
     if not text or path.is_dir():
         raise argparse.ArgumentTypeError(f"must be a file, got {brief(text)}")

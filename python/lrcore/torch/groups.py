@@ -128,7 +128,7 @@ class Group:
                 if name not in self._names:
                     # Other groups may have the same dictionary, and are to find the schedule there, too.
                     self.given[OWN] = dict(self.given[OWN])
-                self._write(name, value_at(value, steps))
+                self._write(self._place_of(name), name, value_at(value, steps))
         self._remember()
 
     def _stands(self, name: str, value: Any, steps: int) -> bool:
@@ -155,10 +155,21 @@ class Group:
         """
         # What was edited since the last step stays as it is, and is found by the next one.
         is_edited = self.has_changed()
+        numbers: dict[str, float] = {}
+        if present is not None:
+            try:  # noqa: SIM105 (contextlib.suppress takes a microsecond)
+                numbers = present.at(steps)  # which the next step asks for again
+            except ValueError:
+                pass  # one is out of range, which that step will refuse
         for name, schedule in self.schedules.items():
             place = self._place_of(name)
-            if name in place and place[name] == self._written.get(name, place[name]):
-                self._write(name, value_at(schedule, steps) if present is None else present.value(name, steps))
+            if is_edited and (name not in place or place[name] != self._written.get(name, place[name])):
+                continue
+            if name in numbers:
+                value: Any = numbers[name]
+            else:
+                value = value_at(schedule, steps) if present is None else present.value(name, steps)
+            self._write(place, name, value)
         self.shown = steps
         if is_edited:
             self.forget()
@@ -166,6 +177,13 @@ class Group:
             # No more than numbers have become others, at each step: the keys need no new look.
             values = self._read(self.given)
             self._seen = tuple(map(copied, values)) if self._is_nested else values
+
+    def show_next(self, steps: int, present: ParamGroup) -> None:
+        """Do so after a step. An error of a schedule is for the step that needs it: this one has been taken."""
+        try:
+            self.show(steps, present)
+        except Exception:
+            self.shown = None
 
     def release(self, name: str) -> None:
         """Let the schedule of a hyperparameter go: what is put in its place holds."""
@@ -187,10 +205,12 @@ class Group:
         place: dict[str, Any] = self.given if name in self._names else self.given.get(OWN, {})
         return place
 
-    def _write(self, name: str, value: Any) -> None:
-        if name in self._written and self._written[name] != value:
-            self._before[name] = self._written[name]
-        self._place_of(name)[name] = self._written[name] = value
+    def _write(self, place: dict[str, Any], name: str, value: Any) -> None:
+        written = self._written
+        before = written.get(name, value)
+        if before != value:
+            self._before[name] = before
+        place[name] = written[name] = value
 
     def _remember(self) -> None:
         keys = [name for name in (*self._names, OWN, *_ASKED) if name in self.given]

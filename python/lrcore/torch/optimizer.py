@@ -236,10 +236,12 @@ class DropIn(Savable):
         own = self._shared
         with own._lock:  # two threads would each make an engine, or one say what the other's step has made
             engine = self._ready()
-            self._refuse_if_averaged()
+            if own._is_averaged:
+                self._refuse_if_averaged()
             scale = own.__dict__.get("grad_scale")
             scale = 1.0 if scale is None else float(scale)
-            primes = own._note.is_kept and self._only_makes_state()
+            note = own._note
+            primes = note.is_kept and not own.state and self._only_makes_state()
             try:
                 if primes:
                     engine.prime(scale)
@@ -252,19 +254,23 @@ class DropIn(Savable):
                     states = own.state
                     states.update((own._params[number], own._mappings[number]) for number in made)
                     own._changes = states.changes
-                if own._note.is_kept:
-                    self._write_progress(anew=primes)
-                    own._note.of_step = own._note.text
-            for group in own._groups:
-                if group.schedules:
-                    self._show_next()
-                    break
+                if note.is_kept:
+                    if primes:
+                        self._write_progress()
+                    else:  # no more than counts of steps have changed
+                        note.write(own.param_groups, engine.taken, engine._skipped, engine._skipped_in_a_row)
+                    note.of_step = note.text
+            if note.is_kept:
+                steps = engine.taken
+                for group, present in zip(own._groups, engine._groups, strict=True):
+                    if group.schedules:
+                        group.show_next(steps, present)
         return loss
 
     def _only_makes_state(self) -> bool:
-        """Return whether a step is the one that torch.distributed.checkpoint takes to have state made.
+        """Return whether the first step is the one that torch.distributed.checkpoint takes to have state made.
 
-        That is at rates of 0, which something has set, on gradients of zeros, where there is no state. It may come
+        That is at rates of 0, which something has set, on gradients of zeros. It may come
         before a state is loaded and before each that is saved, so it must not count for schedules and averages.
         """
         for group in self._groups:
@@ -273,7 +279,7 @@ class DropIn(Savable):
                 return False
             if plain(lr) != 0.0 or ("lr" in group.schedules and "lr" not in group.held):
                 return False
-        return not self.state and not any(param.grad is not None and bool(param.grad.any()) for param in self._params)
+        return not any(param.grad is not None and bool(param.grad.any()) for param in self._params)
 
     def _leave_out(self) -> None:
         """Note a step that a GradScaler skips: as in PyTorch, neither closures nor hooks are called."""
@@ -313,7 +319,7 @@ class DropIn(Savable):
         for index, group in enumerate(own._groups):
             if group.has_changed():
                 try:
-                    engine.param_groups[index].update(self._own(group.changes(engine.steps)))
+                    engine.param_groups[index].update(self._own(group.changes(engine.taken)))
                     engine.hold(index, group.held)
                     group.adopt(engine.param_groups[index])
                 except BaseException:
@@ -322,8 +328,8 @@ class DropIn(Savable):
                 if group.schedules and not note.is_kept:
                     self._note_schedules()
                     self._write_progress()
-            if group.schedules and group.shown != engine.steps:
-                group.show(engine.steps, engine.param_groups[index])
+            if group.schedules and group.shown != engine.taken:
+                group.show(engine.taken, engine.param_groups[index])
         if own._has_inference and not torch.is_inference_mode_enabled():
             raise RuntimeError("a parameter was made in inference mode; it can be stepped within inference mode alone")
         return engine

@@ -97,14 +97,6 @@ class Savable(torch.optim.Optimizer):
             if group.schedules:
                 group.show(steps, known[index] if index < len(known) else None)
 
-    def _show_next(self) -> None:
-        """Do so after a step. An error of a schedule is for the step that needs it: this one has been taken."""
-        try:
-            self._show_present()
-        except Exception:
-            for group in self._groups:
-                group.shown = None
-
     # The progress in the groups
 
     def _note_schedules(self) -> None:
@@ -118,15 +110,14 @@ class Savable(torch.optim.Optimizer):
                 or options.get("average") is not None
             )
 
-    def _write_progress(self, *, anew: bool = True) -> None:
-        """Put the progress into the groups. If not ``anew``, no more than counts of steps have changed."""
+    def _write_progress(self) -> None:
+        """Put the progress into the groups."""
         own, steps = self._shared, self.steps
         note, engine = own._note, own._engine
         if not note.is_kept:
             return
-        if anew:
-            reports = [] if engine is None else engine.progress()["reports"]
-            note.look_at(own.state.largest_count() - steps, reports)
+        reports = [] if engine is None else engine.progress()["reports"]
+        note.look_at(own.state.largest_count() - steps, reports)
         skipped, in_a_row = (0, 0) if engine is None else engine.skips
         note.write(own.param_groups, steps, skipped, in_a_row)
 

@@ -1,4 +1,4 @@
-"""How much other programs use the machine, which disturbs a benchmark."""
+"""Whether other programs use the machine, which a benchmark then measures too."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import time
 from lrcore import info
 
 BUSY = 0.1
-"""The share of all cores used by others from which on times are doubted."""
+"""The share of all cores that others may use before the times are doubted."""
 
-_SECONDS = 0.25
+_LOOK = 0.25  # seconds, over which it is taken
 
 
 def share_of_others() -> float | None:
-    """Return the share of the machine's cores in use while this process sleeps; None if it is unknown."""
+    """Return which share of the machine's cores is in use while this process sleeps; None if that is not known."""
     before = _ticks()
-    time.sleep(_SECONDS)
+    time.sleep(_LOOK)
     after = _ticks()
     if before and after:
         idle, total = (end - begin for begin, end in zip(before, after, strict=True))
@@ -27,7 +27,7 @@ def share_of_others() -> float | None:
 
 
 def _ticks() -> tuple[int, int] | None:
-    """Return the idle and the total time of all cores, on Linux."""
+    """Return the time that all cores were idle, and all of it, where Linux tells."""
     fields = next(iter(info.read(info.PROCESS / "stat").splitlines()), "").split()
     if fields[:1] != ["cpu"] or len(fields) < 6:
         return None
