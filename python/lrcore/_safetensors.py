@@ -5,6 +5,9 @@ little-endian; ``__metadata__`` in it holds text by name. There lie the text tha
 checksum of both. It is one of what the file holds, not of how it is laid out, so that it is the same after another
 program has written the same arrays and metadata again.
 
+A file may hold hundreds of thousands of small arrays, and Python is slow where it works on each. So the usual form of a
+header is matched by a pattern instead of parsed as JSON, and small arrays are read and written many at once.
+
 https://github.com/huggingface/safetensors
 """
 
@@ -14,11 +17,14 @@ import errno
 import hashlib
 import io
 import json
+import math
 import os
+import re
 import stat
 import sys
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
+from itertools import chain, repeat
 from operator import call, itemgetter, setitem
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,7 +33,7 @@ import numpy as np
 from lrcore import _whole_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from io import BufferedReader
     from pathlib import Path
 
@@ -44,7 +50,9 @@ _SIZES = {name: dtype.itemsize for name, dtype in _NATIVE.items()}
 TEXT = "lrcore"
 _CHECKSUM = "lrcore.sha256"
 _PIECE = 1 << 22  # bytes that are read, gathered or written at once
-_BUFFER = 1 << 18  # small arrays are read from a buffer of so many bytes
+_BUFFER = 1 << 18  # bytes that are read ahead
+_SMALL = 1 << 10  # bytes of the largest array that is read together with others
+_BATCH = 1 << 12  # bytes of arrays that are copied together to be written
 _FOREIGN = ">" if sys.byteorder == "little" else "="  # the byte order of numbers that files do not have
 
 # Limits of what is read, and so of what is written. The first is that of the official package; NumPy has the second.
@@ -55,7 +63,16 @@ _LARGEST_SIZE = 2**63 - 1
 _MOST_BRACKETS = 4_000_000
 _MOST_COMMAS = 8_000_000
 _MOST_DIGITS = 400  # a longer integer is not written as one
-_DIGITS_AS_ZEROS = bytes(ord("0" if byte in b"0123456789" else " ") for byte in range(256))
+
+# The usual form of a header: metadata first if there is any, then entries as in this pattern. No name in it has an
+# escaped quote, so a quote ends each attempt to match, and the time is linear in the length.
+_METADATA_FIRST = '{"__metadata__":'
+_ENTRY = re.compile(
+    r',("[^"\\]*(?:\\u[0-9a-f]{4}[^"\\]*)*"):\{"dtype":"([A-Z0-9_]+","shape":\[[0-9,]{0,400})'
+    r'\],"data_offsets":\[((?:0|[1-9][0-9]{0,17}),(?:0|[1-9][0-9]{0,17}))\]\}'
+)
+_OUTSIDE_GROUPS = len(',:{"dtype":"],"data_offsets":[]}')
+_CHUNK = 1 << 20  # characters of a header that are matched at once
 
 
 class DamagedError(ValueError):
@@ -75,8 +92,14 @@ class Entry(NamedTuple):
         """The dtype, in this machine's byte order."""
         return _NATIVE[self.kind]
 
+    @property
+    def is_small(self) -> bool:
+        """Whether the array is read with others, in :meth:`File.small_arrays`."""
+        return self.end - self.begin <= _SMALL and len(self.shape) < _MOST_AXES
 
-_BEGIN, _END = itemgetter(2), itemgetter(3)
+
+_KIND, _SHAPE, _BEGIN, _END = map(itemgetter, range(4))
+_new_entry: Callable[[tuple[str, tuple[int, ...], int, int]], Entry] = partial(tuple.__new__, Entry)
 
 
 class File:
@@ -100,20 +123,23 @@ class File:
             raise self.damaged(f"its header of {length} bytes is longer than the file")
         if length > _LARGEST_HEADER:
             raise self.damaged(f"its header has {length} bytes, and at most {_LARGEST_HEADER} are read")
+        self._begin, self._end = 8 + length, size
+        with self._parsing():
+            self._header = _Header(file.read(length))
+            self.metadata = self._header.metadata
+
+    @contextmanager
+    def _parsing(self) -> Iterator[None]:
         try:
-            self.metadata, self._header = _parsed(file.read(length), 8 + length)
+            yield
         except (ValueError, RecursionError) as error:
             raise self.damaged(f"its header can't be read ({error})") from error
-        self._begin, self._end = 8 + length, size
 
     @cached_property
     def _entries(self) -> dict[str, Entry]:
         """What the header says of the arrays, in the order of names, once all of it is known to be true."""
-        for name, entry in self._header.items():
-            if not isinstance(entry, Entry):
-                what = f"{name[:200]!r} is no array of known dtype, shape and place"
-                raise self.damaged(f"its header can't be read ({what})")
-        entries: dict[str, Entry] = dict(sorted(self._header.items()))
+        with self._parsing():
+            entries = self._header.entries(self._begin)
         if not _is_tiling(entries.values(), self._begin):
             raise self.damaged("its arrays overlap, or have gaps between them")
         end = max(map(_END, entries.values()), default=self._begin)
@@ -146,7 +172,7 @@ class File:
             raise self.damaged("its checksum is another")
         return text
 
-    def names(self) -> Iterable[str]:
+    def names(self) -> Collection[str]:
         """Return the names of the arrays; whether one is among them is found at once."""
         return self._entries.keys()
 
@@ -168,42 +194,79 @@ class File:
         """Read arrays to where they belong. If a call is to be made then, no signal handler runs until it is made.
 
         Args:
-            targets: What the header says of them, each with an array of its shape and dtype. Where that is not dense,
-                in C order and of the byte order of the file, the numbers are read before all others; if there is a call
-                to make, to memory of their own.
+            targets: What the header says of them, each with an array of its shape and dtype. Small ones are read to
+                memory of their own before all others; so are, if there is a call to make, those that are not dense, in
+                C order and of the byte order of the file.
             done: What is called when all is read: a function written in C.
 
         Raises:
             DamagedError: If the file has become shorter. A part may have been read then.
             OSError: If it can't be read. A part may have been read then.
         """
-        calls: list[Callable[[Any], object]] = []
-        arguments: list[Any] = []
+        small: list[tuple[Entry, Array]] = []
+        calls: list[Callable[[], object]] = []
         results: list[object] = []
         position = -1
         for entry, array in sorted(targets, key=_begin_of):
+            begin, end = entry.begin, entry.end
             if not _is_laid_out_alike(array):
                 if done is None:
                     self._fill_in_pieces(entry, array)
                 else:
-                    calls.append(partial(setitem, array, ...))
-                    arguments.append(self._numbers(entry))
+                    calls.append(partial(setitem, array, ..., self._numbers(entry)))
                     results.append(None)
-            elif array.size:
-                begin, end = entry.begin, entry.end
+            elif entry.is_small:
+                small.append((entry, array))
+            else:
                 if begin != position:
-                    calls.append(self._file.seek)
-                    arguments.append(begin)
+                    calls.append(partial(self._file.seek, begin))
                     results.append(begin)
-                calls.append(self._file.readinto)
-                arguments.append(array.data)
+                calls.append(partial(self._file.readinto, array.data))
                 results.append(end - begin)
                 position = end
+        copies = self.small_arrays([entry for entry, _ in small])
+        copying: Iterator[None] = map(setitem, [array for _, array in small], repeat(...), copies)  # type: ignore[arg-type]
+        calls.append(partial(any, copying))
+        results.append(False)
         # Python runs signal handlers, and raises the exceptions that are sent to a thread, between bytecodes of that
         # thread. There are none in here.
-        got = list(map(call, [*calls, call], [*arguments, done or int]))
+        got = list(map(call, [*calls, done or int]))
         if got[:-1] != results:
             raise self.damaged("it ends early")
+
+    def small_arrays(self, entries: Sequence[Entry]) -> list[Array]:
+        """Return new arrays, read together. Those of one dtype and shape are parts of one array.
+
+        Raises:
+            DamagedError: If the file has become shorter.
+            OSError: If it can't be read.
+        """
+        begins = list(map(_BEGIN, entries))
+        raw = bytearray(sum(map(_END, entries)) - sum(begins))
+        alike: dict[tuple[str, tuple[int, ...]], tuple[list[int], list[int]]] = {}
+        first = last = self._begin  # what is to be read next: arrays that lie one after the other
+        filled = 0
+        for number in sorted(range(len(entries)), key=begins.__getitem__):
+            kind, shape, begin, end = entries[number]
+            if begin != last:
+                filled = self._read_stretch(first, last, raw, filled)
+                first = begin
+            numbers, starts = alike.setdefault((kind, shape), ([], []))
+            numbers.append(number)
+            starts.append(filled + begin - first)
+            last = end
+        self._read_stretch(first, last, raw, filled)
+        arrays: list[Any] = [None] * len(entries)
+        for (kind, shape), (numbers, starts) in alike.items():
+            for number, array in zip(numbers, _rows(raw, starts, kind, shape), strict=True):
+                arrays[number] = array
+        return arrays
+
+    def _read_stretch(self, begin: int, end: int, into: bytearray, filled: int) -> int:
+        self._file.seek(begin)
+        after = filled + end - begin
+        self._read(memoryview(into)[filled:after])
+        return after
 
     def array(self, name: str) -> Array:
         """Return an array, read."""
@@ -216,7 +279,7 @@ class File:
 
     def _fill_in_pieces(self, entry: Entry, array: Array) -> None:
         self._file.seek(entry.begin)
-        for piece in _pieces(array, "writeonly"):
+        for piece in _pieces([array], "writeonly"):
             self._read(piece)
 
     def _checksum(self, text: str) -> str:
@@ -301,9 +364,9 @@ def _copied(entries: Mapping[str, Entry], arrays: Mapping[str, Array]) -> Iterat
     """Yield the bytes of arrays one after the other, as they are now, in a buffer that is used again."""
     buffer = memoryview(bytearray(_PIECE))
     used = 0
-    for name, entry in entries.items():
-        left = entry.end - entry.begin
-        for piece in _pieces(arrays[name], "readonly"):
+    for names, size in _batches(entries):
+        left = size
+        for piece in _pieces([arrays[name] for name in names], "readonly"):
             left -= len(piece)
             for start in range(0, len(piece), _PIECE):
                 part = piece[start : start + _PIECE]
@@ -313,28 +376,56 @@ def _copied(entries: Mapping[str, Entry], arrays: Mapping[str, Array]) -> Iterat
                 buffer[used : used + len(part)] = part
                 used += len(part)
         if left:
-            raise RuntimeError(f"{name} was given another size while it was saved")
+            changed = (name for name in names if arrays[name].nbytes != entries[name].end - entries[name].begin)
+            raise RuntimeError(f"{next(changed, names[0])} was given another size while it was saved")
     yield buffer[:used]
+
+
+def _batches(entries: Mapping[str, Entry]) -> Iterator[tuple[list[str], int]]:
+    """Yield the names of arrays that are copied together, many small ones or one, and how many bytes they have."""
+    names: list[str] = []
+    size = 0
+    for name, (_, _, begin, end) in entries.items():
+        if names and size + end - begin > _BATCH:
+            yield names, size
+            names, size = [], 0
+        names.append(name)
+        size += end - begin
+    if names:
+        yield names, size
 
 
 def _laid_out(arrays: Mapping[str, Array]) -> dict[str, Entry]:
     """Return where arrays lie, one after the other, in the order in which the checksum takes them."""
     entries: dict[str, Entry] = {}
+    kinds: dict[np.dtype[Any], str | None] = {}
     end = 0
     for name, array in sorted(arrays.items()):
-        dtype = dtype_name(array.dtype)
-        if dtype is None:
-            raise TypeError(f"{name} has dtype {array.dtype}, which a safetensors file can't hold")
-        entries[name] = Entry(dtype, array.shape, end, end := end + array.nbytes)
+        dtype = array.dtype
+        kind = kinds.get(dtype) or kinds.setdefault(dtype, dtype_name(dtype))
+        if kind is None:
+            raise TypeError(f"{name} has dtype {dtype}, which a safetensors file can't hold")
+        begin, end = end, end + array.nbytes
+        entries[name] = _new_entry((kind, array.shape, begin, end))
     return entries
 
 
 def _header(entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> bytes:
-    header: dict[str, Any] = {"__metadata__": metadata}
-    for name, entry in entries.items():
-        header[name] = {"dtype": entry.kind, "shape": entry.shape, "data_offsets": [entry.begin, entry.end]}
-    text = json.dumps(header, ensure_ascii=True, separators=(",", ":")).encode()
+    parts = [f'"__metadata__":{json.dumps(metadata)}']
+    names = json.dumps(list(entries), separators=("\n", ":"))[1:-1].split("\n")  # JSON has no line ends within a name
+    parts += [
+        f"{name}:{_layout_text(kind, shape)}{begin},{end}]}}"
+        for name, (kind, shape, begin, end) in zip(names, entries.values(), strict=False)
+    ]
+    text = f"{{{','.join(parts)}}}".encode()
     return text + b" " * (-len(text) % 8)
+
+
+@lru_cache(maxsize=1024)
+def _layout_text(kind: str, shape: tuple[int, ...]) -> str:
+    """Return how an entry begins that is written here."""
+    lengths = ",".join(map(str, shape))
+    return f'{{"dtype":{json.dumps(kind)},"shape":[{lengths}],"data_offsets":['
 
 
 def _excess(header: bytes) -> str | None:
@@ -349,33 +440,107 @@ def _excess(header: bytes) -> str | None:
     return None
 
 
-def _parsed(header: bytes, start: int) -> tuple[dict[str, str], dict[str, Any]]:
-    """Return the metadata of a header, and the entries of arrays, or raise a ValueError.
+class _Header:
+    """What a header says: metadata, which is read at once, and entries of arrays, which are read when they are needed.
 
-    What is no entry of an array, where numbers begin at ``start``, stays as JSON has it.
+    Raises:
+        ValueError: If it can't be read.
     """
-    if excess := _excess(header):
-        raise ValueError(f"it has {excess}")
-    parsed = from_json(header.decode(), _EntryReader(start).read)
-    if not isinstance(parsed, dict):
-        raise ValueError(f"it is no object, but {type(parsed).__name__}")
-    metadata = parsed.pop("__metadata__", None)
-    if metadata is None:
-        metadata = {}
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise ValueError("its metadata is no text by name")
-    return metadata, parsed
+
+    def __init__(self, header: bytes) -> None:
+        if excess := _excess(header):
+            raise ValueError(f"it has {excess}")
+        self._text = header.decode()
+        if self._text.startswith(_METADATA_FIRST):
+            metadata, self._first = _DECODER.raw_decode(self._text, len(_METADATA_FIRST))
+        else:
+            metadata, self._first = self._parsed.get("__metadata__"), 0
+        if metadata is None:
+            metadata = {}
+        if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+            raise ValueError("its metadata is no text by name")
+        self.metadata: dict[str, str] = metadata
+
+    @cached_property
+    def _parsed(self) -> dict[str, Any]:
+        parsed = from_json(self._text)
+        if not isinstance(parsed, dict):
+            raise ValueError(f"it is no object, but {type(parsed).__name__}")
+        return parsed
+
+    def entries(self, start: int) -> dict[str, Entry]:
+        """Return the entries of arrays, in the order of names, where numbers begin at a place in the file.
+
+        Raises:
+            ValueError: If something in the header is no entry.
+        """
+        entries = self._matched(start)
+        if entries is None:
+            given = self._parsed.items()
+            entries = {name: _parsed_entry(name, entry, start) for name, entry in given if name != "__metadata__"}
+        names = sorted(entries)
+        return entries if names == list(entries) else {name: entries[name] for name in names}
+
+    def _matched(self, start: int) -> dict[str, Entry] | None:
+        """Return the entries if all that follows the metadata is of the usual form, else None."""
+        end = len(self._text.rstrip(" ")) - 1
+        if self._text[end : end + 1] != "}":
+            return None
+        text = self._text[self._first : end] if self._first else f",{self._text[1:end]}"
+        found: list[tuple[str, str, str]] = []
+        position = 0
+        while position < len(text):
+            cut = text.find('},"', position + _CHUNK) + 1 or len(text)
+            found += _ENTRY.findall(text, position, cut)
+            position = cut
+        if len(text) != len(found) * _OUTSIDE_GROUPS + sum(map(len, chain.from_iterable(found))):
+            return None
+        quoted, layouts, places = zip(*found, strict=True) if found else ((), (), ())
+        names = json.loads(f"[{','.join(quoted)}]")
+        entries = dict(zip(names, _matched_entries(layouts, places, start), strict=False))
+        return entries if len(entries) == len(names) and "__metadata__" not in entries else None
 
 
-def from_json(text: str, read: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+def _matched_entries(layouts: Sequence[str], places: Sequence[str], start: int) -> Iterable[Entry]:
+    """Return entries of what was matched in a header, or none if one of them is wrong."""
+    known = {}
+    for layout in set(layouts):
+        kind, _, lengths = layout.partition('","shape":[')
+        size, shape = _layout_of(kind, json.loads(f"[{lengths}]"))
+        if size is None:
+            return ()
+        known[layout] = kind, shape, size if kind in _SIZES else -1
+    kinds, shapes, of_layouts = zip(*map(known.__getitem__, layouts), strict=True) if layouts else ((), (), ())
+    offsets = np.fromstring(",".join(places), np.int64, sep=",")
+    begins, ends, sizes = offsets[::2], offsets[1::2], np.array(of_layouts, np.int64)
+    if not ((sizes == ends - begins) | ((sizes < 0) & (begins <= ends))).all():
+        return ()
+    return map(_new_entry, zip(kinds, shapes, (begins + start).tolist(), (ends + start).tolist(), strict=True))
+
+
+def _parsed_entry(name: str, given: Any, start: int) -> Entry:
+    """Return the entry that a value of JSON is, or raise a ValueError."""
+    match given:
+        case {"dtype": str(kind), "shape": list(lengths), "data_offsets": [int(begin), int(end)]}:
+            size, shape = _layout_of(kind, lengths)
+            in_range = type(begin) is type(end) is int and 0 <= begin <= end <= _LARGEST_SIZE
+            # Of a dtype that NumPy does not have it is not known how large its numbers are.
+            if size is not None and in_range and (size == end - begin or kind not in _SIZES):
+                return Entry(kind, shape, start + begin, start + end)
+    raise ValueError(f"{name[:200]!r} is no array of known dtype, shape and place")
+
+
+def _layout_of(kind: str, lengths: list[Any]) -> tuple[int | None, tuple[int, ...]]:
+    """Return how many bytes an array has, and its shape; without a size if NumPy has no such array."""
+    return _size_of(lengths, _SIZES.get(kind, 1)), tuple(lengths)
+
+
+def from_json(text: str) -> Any:
     """Return what a JSON text says, or raise a ValueError, also if an integer in it has too many digits.
 
-    The time to convert them grows with the square of their number. Each object becomes what ``read`` makes of it.
+    The time to convert them grows with the square of their number.
     """
-    digits = text.encode(errors="surrogatepass").translate(_DIGITS_AS_ZEROS)
-    if b"0" * (_MOST_DIGITS + 1) in digits:  # maybe in a string
-        return json.loads(text, object_hook=read, parse_int=_short_integer)
-    return json.loads(text, object_hook=read)
+    return _DECODER.decode(text)
 
 
 def _short_integer(digits: str) -> int:
@@ -384,37 +549,7 @@ def _short_integer(digits: str) -> int:
     return int(digits)
 
 
-class _EntryReader:
-    """Makes entries of what a header says of arrays, each as soon as it is parsed: that takes the least memory."""
-
-    def __init__(self, start: int) -> None:
-        self._start = start
-        self._layouts: dict[str, tuple[int | None, tuple[int, ...]]] = {}  # many arrays are of a few shapes
-
-    def read(self, given: dict[str, Any]) -> Entry | dict[str, Any]:
-        """Return the entry that an object of JSON is, or the object if it is none as the format has it."""
-        try:
-            kind, lengths, (begin, end) = given["dtype"], given["shape"], given["data_offsets"]
-        except (KeyError, TypeError, ValueError):
-            return given
-        key = f"{kind!r}{lengths!r}"
-        layout = self._layouts.get(key)
-        if layout is None:
-            layout = self._layouts[key] = _layout_of(kind, lengths)
-        size, shape = layout
-        if size is None or not (type(begin) is type(end) is int and 0 <= begin <= end <= _LARGEST_SIZE):
-            return given
-        # Of a dtype that NumPy does not have it is not known how large its numbers are.
-        if size != end - begin and kind in _SIZES:
-            return given
-        return tuple.__new__(Entry, (kind, shape, self._start + begin, self._start + end))
-
-
-def _layout_of(kind: Any, shape: Any) -> tuple[int | None, tuple[int, ...]]:
-    """Return how many bytes an array has, and its shape; without a size if NumPy has no such array."""
-    if type(kind) is not str or type(shape) is not list:
-        return None, ()
-    return _size_of(shape, _SIZES.get(kind, 1)), tuple(shape)
+_DECODER = json.JSONDecoder(parse_int=_short_integer)
 
 
 def _is_tiling(entries: Collection[Entry], start: int) -> bool:
@@ -442,8 +577,8 @@ def _size_of(shape: list[Any], itemsize: int) -> int | None:
 
 def _begun(text: str, entries: Mapping[str, Entry]) -> Any:
     """Return a digest of all but the numbers; those follow, array by array. Entries are in the order of names."""
-    described = [[name, entry.kind, entry.shape] for name, entry in entries.items()]
-    return hashlib.sha256(json.dumps([text, described]).encode())
+    layouts = map(_layout_text, map(_KIND, entries.values()), map(_SHAPE, entries.values()))
+    return hashlib.sha256(json.dumps([text, list(entries), list(layouts)]).encode())
 
 
 def _stretches(entries: Mapping[str, Entry]) -> Iterator[tuple[int, int]]:
@@ -466,12 +601,15 @@ def _is_laid_out_alike(array: Array) -> bool:
     return array.flags.c_contiguous and array.dtype.byteorder != _FOREIGN
 
 
-def _pieces(array: Array, access: str) -> Iterator[memoryview]:
-    """Yield the bytes of an array in C order, to read or to write them; without a copy of more than a piece."""
+def _pieces(arrays: Sequence[Array], access: str) -> Iterator[memoryview]:
+    """Yield the bytes of arrays in C order, to read them, or to write those of one; one is not copied as a whole."""
+    if len(arrays) > 1:
+        buffers: Iterator[Any] = map(_little_endian, arrays)
+        yield memoryview(b"".join(buffers))
+        return
+    (array,) = arrays
     if _is_laid_out_alike(array):
-        if access == "readonly" and array.nbytes <= _PIECE >> 8:
-            yield memoryview(array.tobytes())  # faster than a view, for a small array
-        elif array.size:
+        if array.size:
             yield _bytes(array)
         return
     little = array.dtype.newbyteorder("<")
@@ -481,6 +619,26 @@ def _pieces(array: Array, access: str) -> Iterator[memoryview]:
         for piece in pieces:
             if piece.size:
                 yield _bytes(piece)
+
+
+def _little_endian(array: Array) -> Array:
+    """Return the numbers of an array as they are in a file, in C order: the array itself if they are so."""
+    if _is_laid_out_alike(array):
+        return array
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+
+
+def _rows(raw: bytearray, starts: list[int], kind: str, shape: tuple[int, ...]) -> list[Array]:
+    """Return new arrays of one dtype and shape, parts of one array, with the bytes that begin at these places."""
+    stored = np.dtype(_DTYPES[kind])
+    size = stored.itemsize * math.prod(shape)
+    if size == 0:
+        return [np.empty(shape, _NATIVE[kind]) for _ in starts]
+    gathered = np.lib.stride_tricks.sliding_window_view(np.frombuffer(raw, np.uint8), size)[starts]
+    numbers = gathered.view(stored).astype(_NATIVE[kind], copy=False)
+    if not shape:
+        return [numbers[number].reshape(()) for number in range(len(starts))]
+    return list(numbers.reshape(len(starts), *shape))
 
 
 def _bytes(array: Array) -> memoryview:

@@ -10,6 +10,7 @@ import sys
 import time
 import warnings
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +21,7 @@ from lrcore._collection import without_collections
 from lrcore._ranges import check_count
 from lrcore._safetensors import DamagedError, Entry
 from lrcore.optim import Optimizer, reports
+from lrcore.optim.allocation import empty_like
 from lrcore.schedules.schedule import Schedule
 from lrcore.schedules.serialization import decode, encode
 
@@ -173,7 +175,7 @@ def load(
             for name, entry in found.items():
                 _check_weight(place, name, entry, weights[name])
             loaded = opt._match(saved, strict=strict, schedules=schedules, unread=Entry)
-            file.fill(_new_arrays(saved, loaded))
+            _read_arrays(file, loaded, weights)
             targets = [(entry, weights[name]) for name, entry in found.items()]
             opt._set_or_leave(loaded, lambda done: file.fill(targets, done))
     return extra
@@ -332,12 +334,18 @@ def _describe(opt: Optimizer) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str
     snapshot = opt._snapshot()
     weights = zip(opt._names, opt._stepper.weights(), strict=True)
     arrays = {f"params/{name}": np.asarray(weight) for name, weight in weights}
-    counts = {}
-    for name, count in snapshot.counts.items():
-        if count > 0:
-            arrays |= {f"state/{name}/{key}": np.asarray(array) for key, array in snapshot.state[name].items()}
-            averaged = {"averaged": snapshot.averaged[name]} if "average" in snapshot.state[name] else {}
-            counts[name] = {"step": count, **averaged, "arrays": list(snapshot.state[name])}
+    # Most parameters have counts, and names of arrays, like the one before: these are left out.
+    counts: dict[str, dict[str, Any]] = {}
+    before: tuple[Any, ...] = (0, 0, ())
+    for name in chain.from_iterable(names for _, names in snapshot.groups):
+        count, state = snapshot.counts[name], snapshot.state[name]
+        of_name = (count, snapshot.averaged[name], tuple(state)) if count else (0, 0, ())
+        for key in of_name[2]:
+            arrays[f"state/{name}/{key}"] = np.asarray(state[key])
+        if of_name != before:
+            averaged = {"averaged": of_name[1]} if "average" in state else {}
+            counts[name] = {"step": count, **averaged, "arrays": of_name[2]}
+            before = of_name
     accumulated: dict[str, Any] | None = None
     if snapshot.accumulated is not None:
         batches, weight, sums, squares = snapshot.accumulated
@@ -424,9 +432,15 @@ def _state_dict(file: _safetensors.File, description: Mapping[str, Any]) -> dict
     """Return a description as a state dict, with what the header says of the arrays in their place."""
     reader = _own_values.Reader(file)
     state: dict[str, dict[str, Any]] = {}
-    for name, counts in description["counts"].items():
-        state[name] = {key: count for key, count in counts.items() if key != "arrays"}
-        state[name] |= {key: file.entry(f"state/{name}/{key}") for key in counts["arrays"]}
+    changes = description["counts"]
+    counts: dict[str, int] = {"step": 0}
+    keys: list[str] = []
+    for name in chain.from_iterable(group["params"] for group in description["param_groups"]):
+        if name in changes:
+            counts = {key: count for key, count in changes[name].items() if key != "arrays"}
+            keys = changes[name]["arrays"]
+        if counts["step"]:
+            state[name] = {**counts, **{key: file.entry(f"state/{name}/{key}") for key in keys}}
     saved = {
         "optimizer": description["optimizer"],
         "steps": description["steps"],
@@ -445,14 +459,27 @@ def _state_dict(file: _safetensors.File, description: Mapping[str, Any]) -> dict
     return saved
 
 
-def _new_arrays(saved: Mapping[str, Any], loaded: Loaded) -> Iterator[tuple[Entry, np.ndarray[Any, Any]]]:
-    """Yield the arrays that were made for those of a checkpoint, each with what its header says of them."""
+def _read_arrays(file: _safetensors.File, loaded: Loaded, weights: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    """Read the arrays whose entries are in what is loaded, and put them in their places."""
+    mappings: list[tuple[str | None, dict[str, Any]]] = list(loaded.state.items())
     if loaded.accumulated is not None:
-        for name, array in loaded.accumulated.sums.items():
-            yield saved["accumulated"]["sums"][name], array
-    for name, entries in saved["state"].items():
-        for key, array in loaded.state.get(name, {}).items():
-            yield entries[key], array
+        mappings.append((None, loaded.accumulated.sums))
+    found = [
+        (mapping, key, value, weights[key if name is None else name])
+        for name, mapping in mappings
+        for key, value in mapping.items()
+        if isinstance(value, Entry)
+    ]
+    small, large = [], []
+    for arrays, key, entry, weight in found:
+        if entry.is_small and weight.flags.c_contiguous:
+            small.append((arrays, key, entry))
+        else:
+            array = arrays[key] = empty_like(weight)
+            large.append((entry, array))
+    for (arrays, key, _), array in zip(small, file.small_arrays([entry for _, _, entry in small]), strict=True):
+        arrays[key] = array
+    file.fill(large)
 
 
 def _check_weight(path: Path, name: str, entry: Entry, weight: np.ndarray[Any, Any]) -> None:

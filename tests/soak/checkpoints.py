@@ -97,12 +97,16 @@ def joined(header: dict[str, object], data: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + data
 
 
+def layout(entry: dict[str, object]) -> str:
+    return json.dumps({**entry, "data_offsets": []}, separators=(",", ":"))[:-2]
+
+
 def with_checksum(header: dict[str, object], data: bytes) -> None:
     """Set the checksum that a reader computes for these arrays and this description, if it gets that far."""
     try:
         arrays = sorted((name, entry) for name, entry in header.items() if name != "__metadata__")
-        described = [[name, entry["dtype"], entry["shape"]] for name, entry in arrays]
-        digest = hashlib.sha256(json.dumps([header["__metadata__"]["lrcore"], described]).encode())
+        names, layouts = [name for name, _ in arrays], [layout(entry) for _, entry in arrays]
+        digest = hashlib.sha256(json.dumps([header["__metadata__"]["lrcore"], names, layouts]).encode())
         for _, entry in arrays:
             digest.update(data[slice(*entry["data_offsets"])])
         header["__metadata__"]["lrcore.sha256"] = digest.hexdigest()

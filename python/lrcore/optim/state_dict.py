@@ -130,8 +130,8 @@ def match(
         states: The names of the state arrays of each rule whose state may be loaded.
         own: The names of the state arrays that are loaded, since one of the optimizer's rules may use them.
         strict: Whether everything must match.
-        unread: A class, with a dtype and a shape, of what may stand in the place of an array that the caller reads
-            later, to the array that is made for it here.
+        unread: A class, with a dtype and a shape, of what may stand in the place of an array, and stays there, since
+            the caller reads the array later.
     """
     if not isinstance(given, Mapping):
         raise TypeError(f"the state dict must be a mapping, got {type(given).__name__}")
@@ -276,12 +276,10 @@ def _match_accumulated(
     return Accumulated(batches, weight, copies, (stride, phase, of_squares))
 
 
-def _copied(
-    array: Any, place: tuple[str, str, str], weight: np.ndarray[Any, Any], unread: type[Any] | None
-) -> np.ndarray[Any, Any]:
+def _copied(array: Any, place: tuple[str, str, str], weight: np.ndarray[Any, Any], unread: type[Any] | None) -> Any:
     """Return a copy in the memory order of the weight of an array that is like it, or raise.
 
-    What is unread has no numbers yet: then there are any in the copy.
+    What is unread is returned as it is.
     """
     is_read = isinstance(array, np.ndarray)
     if not is_read and (unread is None or not isinstance(array, unread)):
@@ -290,9 +288,10 @@ def _copied(
         raise ValueError(f"{_said(place)} has shape {array.shape}, the parameter has {weight.shape}")
     if array.dtype != weight.dtype:
         raise TypeError(f"{_said(place)} has dtype {array.dtype}, the parameter has {weight.dtype}")
+    if not is_read:
+        return array
     copy = empty_like(weight)
-    if is_read:
-        copy[...] = array
+    copy[...] = array
     return copy
 
 
