@@ -1,7 +1,7 @@
-"""lrcore against its peers, called from Python: `make bench`.
+"""lrcore compared with other libraries, called from Python: `make bench`.
 
-Ratios are times of lrcore over times of a peer: below 1 lrcore is faster, and a `!` marks those above. A `·` stands for
-a peer that doesn't take part; why is listed at the end. How it is measured: benches/README.md.
+Ratios are lrcore's time over the peer's: below 1 lrcore is faster; `!` marks ratios above 1. `·` is a peer that does
+not take part, for a reason listed at the end. The method: benches/README.md.
 """
 
 from __future__ import annotations
@@ -13,58 +13,52 @@ import sys
 import tempfile
 from pathlib import Path
 
-import machine
 import results
+from lrcore import info
+from lrcore.bench.command import sizes
 
-ALL_SECTIONS = ("goals", "stages", "sizes", "models", "small", "cold", "scaling", "loops", "dropin", "schedules")
-# Measured with all threads only.
-ONCE = ("goals", "stages", "models", "small", "cold", "scaling", "loops", "dropin", "schedules")
+SECTIONS = ("goals", "stages", "sizes", "models", "small", "cold", "scaling", "loops", "dropin", "schedules")
+# The sections that are measured with each number of threads; the others with all threads only.
+BY_THREADS = {"sizes"}
 SIZES = [1 << bits for bits in range(10, 27, 2)]
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     comma = lambda text: [part.strip() for part in text.split(",") if part.strip()]  # noqa: E731
-    parser.add_argument("--only", type=comma, default=list(ALL_SECTIONS), help=f"of {','.join(ALL_SECTIONS)}")
-    parser.add_argument("--sizes", type=comma, help="weights, such as 1Ki,256Ki,64Mi")
+    parser.add_argument("--only", type=comma, default=list(SECTIONS), help=f"from {','.join(SECTIONS)}")
+    parser.add_argument("--sizes", type=sizes, help="numbers of weights, such as 1Ki,256Ki,64Mi")
     parser.add_argument("--works", type=comma, help="optimizers, such as AdamW,SGD momentum")
     parser.add_argument("--dtypes", type=comma, default=["float32", "float64"])
     parser.add_argument("--models", type=comma, help="models, such as MLP,GPT-2 small")
     parser.add_argument("--peers", type=comma, help="peers, such as torch fused,numba")
     parser.add_argument("--threads", type=comma, default=["1", "all"], help="numbers, or all (default 1,all)")
-    parser.add_argument("--rounds", type=int, default=15, help="for each row at most (default 15)")
-    parser.add_argument("--seconds", type=float, default=40, help="for each row, once it has 5 rounds (default 40)")
+    parser.add_argument("--rounds", type=int, default=15, help="at most, per row (default 15)")
+    parser.add_argument("--seconds", type=float, default=40, help="per row, once it has 5 rounds (default 40)")
     parser.add_argument("--quick", action="store_true", help="a few cells in a few minutes: does it work?")
     parser.add_argument("--json", type=Path, default=Path("results/bench.json"))
-    parser.add_argument("--plots", type=Path, help="a folder for plots (default: beside the JSON file)")
-    parser.add_argument("--huge-pages", action="store_true", help="ask for huge pages for every library")
+    parser.add_argument("--plots", type=Path, help="a folder for plots (default: that of the JSON file)")
+    parser.add_argument("--huge-pages", action="store_true", help="request huge pages for every library")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if unknown := set(options.only) - set(ALL_SECTIONS):
-        parser.error(f"--only: there is no {', '.join(unknown)}; there are {', '.join(ALL_SECTIONS)}")
+    if unknown := set(options.only) - set(SECTIONS):
+        parser.error(f"--only: must be from {', '.join(SECTIONS)}, got {', '.join(unknown)}")
     if options.quick:
         options.rounds, options.seconds = min(options.rounds, 5), 3
-        options.sizes = options.sizes or ["1Ki", "64Ki", "1Mi"]
+        options.sizes = options.sizes or [1 << 10, 64 << 10, 1 << 20]
         options.models = options.models or ["MLP", "actor-critic"]
     return options
 
 
-def number(text: str) -> int:
-    for unit, factor in (("Ki", 1 << 10), ("Mi", 1 << 20)):
-        if text.endswith(unit):
-            return int(text.removesuffix(unit)) * factor
-    return int(text)
-
-
 def environment(threads: int, *, huge_pages: bool) -> dict[str, str]:
-    """Where a library reads its number of threads when it starts: for everyone the same."""
+    """Return the environment in which all libraries use the same number of threads."""
     count = str(threads)
     pools = ("OMP", "OPENBLAS", "MKL", "NUMBA", "LRCORE")
     chosen = {f"{pool}_NUM_THREADS": count for pool in pools} | {"NPROC": count}  # NPROC is XLA's
     if huge_pages:
-        # NumPy asks for them by itself; PyTorch and jax don't, and pay for it in what they allocate at every step.
+        # NumPy requests them by default; PyTorch and JAX don't, and have more page faults in their temporaries.
         chosen |= {"THP_MEM_ALLOC_ENABLE": "1", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-    # Compilers of extensions look for ninja on the path.
+    # Extension builds look for ninja on the path.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     return {**os.environ, **chosen, "PATH": path, "PYTHONWARNINGS": "ignore"}
 
@@ -72,11 +66,13 @@ def environment(threads: int, *, huge_pages: bool) -> dict[str, str]:
 def parent(options: argparse.Namespace) -> None:
     """Run a process for each section and number of threads.
 
-    Some libraries read the number only once, and memory that one section leaves in pieces makes the next one slower.
+    Some libraries read the number of threads only once, and fragmented memory makes the next section slower.
     """
     whole = results.empty()
-    counts = sorted({machine.cores() if text == "all" else int(text) for text in options.threads}, reverse=True)
-    runs = [(threads, name) for threads in counts for name in options.only if name not in ONCE or threads == counts[0]]
+    counts = sorted({info.affinity() if text == "all" else int(text) for text in options.threads}, reverse=True)
+    runs = [
+        (threads, name) for threads in counts for name in options.only if name in BY_THREADS or threads == counts[0]
+    ]
     for threads, section in runs:
         with tempfile.TemporaryDirectory() as folder:
             part = Path(folder) / "part.json"
@@ -90,18 +86,18 @@ def parent(options: argparse.Namespace) -> None:
                 whole.merge(found)
             whole.save(options.json)
         if code:
-            print(f"{section} with {threads} threads ended early (exit code {code}); what it had measured is kept")
+            print(f"{section} with {threads} threads ended early (exit code {code}); its results so far are kept")
     summary(whole)
-    print(f"\n{options.json} holds all numbers.")
+    print(f"\n{options.json} has all numbers.")
     draw(options.json, options.plots or options.json.parent)
 
 
 def summary(whole: results.Results) -> None:
     speeds = [f"{speed / 1e9:.1f} GB/s with {n} threads" for n, speed in whole.bandwidth().items()]
     print(f"\n{whole.machine['cpu']}, {whole.machine['cores']} cores; memory: {', '.join(speeds) or 'not measured'}")
-    print("who did not take part:", *whole.absences(), sep="\n  ")
+    print("not measured:", *whole.absences(), sep="\n  ")
     slower = whole.slower()
-    print(f"where a peer was faster: {len(slower)} cells", *slower, sep="\n  ")
+    print(f"a peer was faster in {len(slower)} cells:", *slower, sep="\n  ")
 
 
 def draw(json: Path, folder: Path) -> None:
@@ -117,7 +113,7 @@ def draw(json: Path, folder: Path) -> None:
 def child(options: argparse.Namespace) -> None:
     import child as process
 
-    process.run(options, [number(text) for text in options.sizes] if options.sizes else SIZES)
+    process.run(options, options.sizes or SIZES)
 
 
 if __name__ == "__main__":

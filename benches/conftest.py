@@ -1,11 +1,11 @@
-"""A slower step ends `make bench-quick` with a line and a status, not with a traceback of the plugin."""
+"""Ends `make bench-quick` with one line and an exit status if a step is slower than the baseline."""
 
 import pytest
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_terminal_summary():
-    """Turn the plugin's error, whose details it has printed, into the status of the run."""
+    """Replace the traceback of the plugin, which has printed the details, by an exit status."""
     from pytest_benchmark.session import PerformanceRegression
 
     try:

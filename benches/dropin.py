@@ -1,81 +1,77 @@
-"""lrcore.torch beside PyTorch's own optimizers: the step alone, clipping with it, and whole training steps."""
+"""lrcore.torch relative to PyTorch's own optimizers: the step, clipping with it, and whole training steps."""
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lrcore.bench.timing import Entrant, interleave
+from lrcore.bench.workloads import LR
 from models import MODELS
-from sections import Bench, compare, progress
-from works import LR
+from sections import HEAD, Bench, apart, compare, micro, progress
+from stages import CLIP, torch_clip_and_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
+    from sections import Call, Values
 
-    from sections import Make
-
-CLIP = 1.0
-# A model, and what the step may take of the time of PyTorch's fused one.
+# A model, and the largest ratio of the step to PyTorch's fused one.
 STEPS = [("MLP", 0.25), ("actor-critic", 0.35), ("ResNet-50", 0.92), ("GPT-2 small", 0.97)]
 CLIPPED = 0.70
 FORMS: dict[str, dict[str, bool]] = {"fused": {"fused": True}, "default": {}, "foreach": {"foreach": True}}
 
 
 def dropin(bench: Bench) -> None:
-    """Print the drop-in's time beside that of each form of PyTorch's AdamW."""
-    columns = f"{'ms':>9} {'torch':>9}   ratio [middle half]"
-    print(f"\nlrcore.torch.AdamW, the step\n  {'':34} {columns}     goal")
-    for model, most in STEPS:
-        if model not in bench.plan.models:
-            continue
+    """Print lrcore.torch's time relative to each form of PyTorch's AdamW."""
+    head = HEAD.format("torch")
+    print(f"\nlrcore.torch.AdamW, the step\n  {'':34} {head}")
+    for model, goal in STEPS:
         for form, flags in FORMS.items():
-            pair = (_step("lrcore", {}), _step("torch", flags))
-            goal = most if form == "fused" else math.inf
-            compare(bench, f"{model}, torch {form}", MODELS[model], pair, goal, "dropin")
-    print(f"\nclip_norm and step, beside clip_grad_norm_ and the fused step\n  {'':34} {columns}     goal")
+            if model in bench.plan.models:
+                make = apart(partial(_step, "lrcore", {}), partial(_step, "torch", flags))
+                most = goal if form == "fused" else math.inf
+                compare(bench, f"{model}, torch {form}", MODELS[model], make, most, "dropin")
+    print(f"\nclip_norm and step, relative to clip_grad_norm_ and the fused step\n  {'':34} {head}")
     for model, _ in STEPS:
         if model in bench.plan.models:
-            goal = CLIPPED if model == "GPT-2 small" else math.inf
-            compare(bench, model, MODELS[model], (_step("lrcore", {"clip_norm": CLIP}), _clipped), goal, "dropin")
-    print(f"\na whole training step: forward, backward and optimizer\n  {'':34} {columns}")
-    for name, make in (("CNN", _cnn), ("transformer", _transformer)):
+            make = apart(partial(_step, "lrcore", {"clip_norm": CLIP}), torch_clip_and_step)
+            compare(bench, model, MODELS[model], make, CLIPPED if model == "GPT-2 small" else math.inf, "dropin")
+    print(f"\na whole training step: forward, backward and optimizer\n  {'':34} {head}")
+    for name, model_and_loss in (("CNN", _cnn), ("transformer", _transformer)):
         for form, flags in FORMS.items():
-            pair = (_training(make, "lrcore", {}), _training(make, "torch", flags))
-            compare(bench, f"{name}, torch {form}", [(1,)], pair, math.inf, "dropin")
-
+            make = apart(partial(_train, model_and_loss, "lrcore", {}), partial(_train, model_and_loss, "torch", flags))
+            compare(bench, f"{name}, torch {form}", [(1,)], make, math.inf, "dropin")
     _threads(bench)
 
 
 def _threads(bench: Bench) -> None:
-    """Print what threads of each library take off a training step of the CNN."""
+    """Print a training step of the CNN by the threads of each library."""
     import torch
 
     import lrcore
 
-    everything = bench.plan.threads
-    counts = sorted({1, everything})
+    all_threads = bench.plan.threads
+    counts = sorted({1, all_threads})
     progress("dropin: threads")
-    step = _training(_cnn, "lrcore", {})([])
-    fused = _training(_cnn, "torch", {"fused": True})([])
+    step, fused = _train(_cnn, "lrcore", {}, []), _train(_cnn, "torch", {"fused": True}, [])
 
-    def enter(torchs: int, ours: int) -> Callable[[], object]:
+    def enter(torchs: int, ours: int) -> Call:
         return lambda: (torch.set_num_threads(torchs), lrcore.set_num_threads(ours))
 
     entrants = {}
     for torchs in counts:
         for ours in counts:
             entrants[f"{torchs} of PyTorch, {ours} of lrcore"] = Entrant(step, enter(torchs, ours))
-        entrants[f"{torchs} of PyTorch, fused"] = Entrant(fused, enter(torchs, everything))
+        entrants[f"{torchs} of PyTorch, fused"] = Entrant(fused, enter(torchs, all_threads))
     times = interleave(entrants, bench.plan.seconds * 2, bench.plan.rounds)
-    enter(everything, everything)()
+    enter(all_threads, all_threads)()
     progress("")
-    print(f"\nthreads: a whole training step of the CNN\n  {'':34} {'ms':>9}   [middle half]")
+    print(f"\nthreads: a whole training step of the CNN\n  {'':34} {'µs':>10}   [middle half]")
     for name, of_name in times.items():
-        low, high = (1e3 * quartile for quartile in of_name.quartiles)
-        print(f"  {name:34} {1e3 * of_name.median:9.3f}   [{low:.3f}, {high:.3f}]")
+        low, high = (1e6 * quartile for quartile in of_name.quartiles)
+        print(f"  {name:34} {micro(of_name)}   [{low:.0f}, {high:.0f}]")
         found = {"work": name, "case": "dropin threads", "seconds": of_name.median, "quartiles": of_name.quartiles}
         bench.results.goals.append(found)
 
@@ -89,49 +85,23 @@ def _optimizer(library: str, parameters: list[Any], options: dict[str, Any]) -> 
     return kind(parameters, lr=LR, **options)
 
 
-def _parameters(values: list[np.ndarray[Any, Any]]) -> list[Any]:
-    import torch
+def _step(library: str, options: dict[str, Any], values: Values) -> Call:
+    from lrcore.bench.torch_peers import parameters_of
 
-    parameters = [torch.nn.Parameter(torch.from_numpy(array).clone()) for array in values]
-    for parameter, array in zip(parameters, values, strict=True):
-        parameter.grad = torch.from_numpy(array).clone()
-    return parameters
-
-
-def _step(library: str, options: dict[str, Any]) -> Make:
-    def make(values: list[np.ndarray[Any, Any]]) -> Callable[[], object]:
-        step: Callable[[], object] = _optimizer(library, _parameters(values), options).step
-        return step
-
-    return make
-
-
-def _clipped(values: list[np.ndarray[Any, Any]]) -> Callable[[], object]:
-    import torch
-
-    parameters = _parameters(values)
-    optimizer = _optimizer("torch", parameters, {"fused": True})
-
-    def step() -> None:
-        torch.nn.utils.clip_grad_norm_(parameters, CLIP)
-        optimizer.step()
-
+    step: Call = _optimizer(library, parameters_of(values, values), options).step
     return step
 
 
-def _training(make: Callable[[], tuple[Any, Callable[[], Any]]], library: str, options: dict[str, Any]) -> Make:
-    def made(_: list[np.ndarray[Any, Any]]) -> Callable[[], object]:
-        model, loss = make()
-        optimizer = _optimizer(library, list(model.parameters()), options)
+def _train(make: Callable[[], tuple[Any, Callable[[], Any]]], library: str, options: dict[str, Any], _: Values) -> Call:
+    model, loss = make()
+    optimizer = _optimizer(library, list(model.parameters()), options)
 
-        def step() -> None:
-            optimizer.zero_grad()
-            loss().backward()
-            optimizer.step()
+    def step() -> None:
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
 
-        return step
-
-    return made
+    return step
 
 
 def _cnn() -> tuple[Any, Callable[[], Any]]:
@@ -155,10 +125,7 @@ def _transformer() -> tuple[Any, Callable[[], Any]]:
 
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(256, 4, 1024, dropout=0.0, batch_first=True)
-    model = nn.Sequential(
-        nn.Embedding(8192, 256),
-        nn.TransformerEncoder(layer, 4, enable_nested_tensor=False),
-        nn.Linear(256, 8192),
-    )
+    encoder = nn.TransformerEncoder(layer, 4, enable_nested_tensor=False)
+    model = nn.Sequential(nn.Embedding(8192, 256), encoder, nn.Linear(256, 8192))
     words = torch.randint(8192, (8, 64))
     return model, lambda: nn.functional.cross_entropy(model(words).flatten(0, 1), words.flatten())

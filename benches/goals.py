@@ -1,4 +1,4 @@
-"""The goals that lrcore is held to: each a pair in rounds of its own, or a time."""
+"""lrcore's performance goals: each a pair in rounds of its own, or a time."""
 
 from __future__ import annotations
 
@@ -7,97 +7,73 @@ import statistics
 import subprocess
 import sys
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-import peers
-from lrcore.bench.timing import Times, interleave
+from lrcore.bench.grid import name_of
+from lrcore.bench.peers import LRCORE, ROOFLINE, ROOFLINE_PEER, objection
+from lrcore.bench.timing import interleave
+from lrcore.bench.workloads import WORKLOADS
 from models import MODELS
-from sections import KI, MI, Bench, entrants, in_sittings, named, progress, random_arrays
-from works import WORKS, Peer
+from sections import HEAD, KI, MI, Bench, compare, entrants, micro, random_arrays
 
-if TYPE_CHECKING:
-    from models import Shapes
-
-# work, what it is called, shapes, peer, goal
-Goal = tuple[str, str, "Shapes", str, float]
-_LARGE = [(32 * MI,)]
-GOALS: list[Goal] = [
-    ("AdamW", "32 Mi", _LARGE, "torch fused", 0.96),
-    ("AdamW", "32 Mi", _LARGE, "DeepSpeed", 0.97),
-    ("AdamW", "32 Mi", _LARGE, "roof", 1.05),
-    ("AdamW", "1 Mi", [(MI,)], "torch fused", 0.65),
-    ("AdamW", "256 Ki", [(256 * KI,)], "torch fused", 0.40),
-    ("AdamW", "16 Ki", [(16 * KI,)], "torch fused", 0.22),
-    ("AdamW", "1 Ki", [(KI,)], "torch fused", 0.08),
-    *(("AdamW", named(n), [(n,)], "numba", 1.0) for n in (KI, 16 * KI, 256 * KI, MI, 32 * MI)),
-    ("RMSprop", "32 Mi", _LARGE, "torch foreach", 0.20),
-    ("AdamW", "1 Mi", [(MI,)], "NumPy textbook", 0.12),
-    *(
-        ("AdamW", model, MODELS[model], "torch fused", goal)
-        for model, goal in (("MLP", 0.13), ("actor-critic", 0.30), ("ResNet-50", 0.90), ("GPT-2 small", 0.96))
-    ),
+# The workload, a size or a model, the peer, and the largest ratio.
+GOALS: list[tuple[str, int | str, str, float]] = [
+    ("AdamW", 32 * MI, "torch fused", 0.96),
+    ("AdamW", 32 * MI, "DeepSpeed", 0.97),
+    ("AdamW", 32 * MI, ROOFLINE, 1.05),
+    ("AdamW", MI, "torch fused", 0.65),
+    ("AdamW", 256 * KI, "torch fused", 0.40),
+    ("AdamW", 16 * KI, "torch fused", 0.22),
+    ("AdamW", KI, "torch fused", 0.08),
+    *(("AdamW", size, "numba", 1.0) for size in (KI, 16 * KI, 256 * KI, MI, 32 * MI)),
+    ("RMSprop", 32 * MI, "torch foreach", 0.20),
+    ("AdamW", MI, "NumPy textbook", 0.12),
+    ("AdamW", "MLP", "torch fused", 0.13),
+    ("AdamW", "actor-critic", "torch fused", 0.30),
+    ("AdamW", "ResNet-50", "torch fused", 0.90),
+    ("AdamW", "GPT-2 small", "torch fused", 0.96),
 ]
 
 
 def goals(bench: Bench) -> None:
-    """Print each goal with what was measured."""
-    print(f"\ngoals\n  {'float32':30} {'lrcore':>10}      {'peer':>10}      ratio [middle half]     goal      peer")
-    for work, case, shapes, name, goal in GOALS:
-        weights = sum(int(np.prod(shape)) for shape in shapes)
-        # A whole run shows every goal; one for a few sizes or models, those that belong to them.
-        if (case in MODELS and case not in bench.plan.models) or (
-            weights > max(bench.plan.sizes) and case not in MODELS
-        ):
+    """Print each goal with its measurement; with fewer sizes or models only the goals for these."""
+    print(f"\ngoals, float32\n  {'':34} {HEAD.format('peer')}")
+    for name, case, peer_name, goal in GOALS:
+        if case not in bench.plan.models if isinstance(case, str) else case > max(bench.plan.sizes):
             continue
-        peer = peers.ROOF if name == "roof" else bench.found.peers.get(name)
-        why = peers.objection(peer, WORKS[work], np.dtype("float32")) if peer else bench.found.missing.get(name, "")
-        if peer is None or (why and name != "roof"):
-            print(f"  {work}, {case}: no {name}: {why}")
+        workload = WORKLOADS[name]
+        title = f"{name}, {case if isinstance(case, str) else name_of(case)}"
+        peer = ROOFLINE_PEER if peer_name == ROOFLINE else bench.peers.found.get(peer_name)
+        why = bench.peers.missing.get(peer_name, "")
+        if peer and peer is not ROOFLINE_PEER:
+            why = objection(peer, workload, np.dtype(np.float32))
+        if peer is None or why:
+            print(f"  {title}: no {peer_name}: {why}")
             continue
-        _pair(bench, (work, case, shapes, name, goal), peer)
+        shapes = MODELS[case] if isinstance(case, str) else [(case,)]
+        make = [partial(entrants, one, workload, None) for one in (LRCORE, peer)]
+        compare(bench, title, shapes, make, goal, "goals")
     _small(bench)
     low, extra, high = import_milliseconds()
-    print(f"  {'import, beyond NumPy':30} {extra:10.1f} ms   [{low:.1f}, {high:.1f}]   goal ≤ 20 ms")
+    print(f"  {'import, beyond NumPy':34} {extra:7.1f} ms [{low:.1f}, {high:.1f}]   ≤ 20 ms")
     bench.results.goals.append({"work": "import", "milliseconds": extra, "quartiles": [low, high], "goal": 20})
 
 
-def _pair(bench: Bench, goal: Goal, peer: Peer) -> None:
-    work, case, shapes, name, most = goal
-    progress(f"goals: {work} {case}, {name}")
-    values = random_arrays(shapes, np.dtype("float32"))
-    make = [partial(entrants, one, WORKS[work], values, None) for one in (peers.LRCORE, peer)]
-    times = in_sittings(make, sum(array.nbytes for array in values), bench.plan.seconds, bench.plan.rounds)
-    ours, theirs = times["lrcore"], times[name]
-    ratio = ours.over(theirs)
-    progress("")
-    title = f"{work}, {case}"
-    met = "" if ratio.median <= most else "  missed"
-    print(f"  {title:30} {micro(ours)} µs   {micro(theirs)} µs   {ratio!s:22}  ≤ {most:<5}  {name}{met}", flush=True)
-    found = {"work": work, "case": case, "peer": name, "goal": most}
-    found |= {"seconds": ours.median, "peer_seconds": theirs.median}
-    bench.results.goals.append(found | {"ratio": ratio.median, "ratio_quartiles": ratio.quartiles})
-
-
 def _small(bench: Bench) -> None:
-    """One array of 16 weights at most 2 µs, and each further one at most 150 ns."""
+    """One array of 16 weights in 2 µs, and each further one in 150 ns."""
     for count, goal in ((1, 2.0), (100, 2.0 + 99 * 0.15)):
-        values = random_arrays([(16,)] * count, np.dtype("float32"))
-        step = peers.LRCORE.make(WORKS["AdamW"], values, values).step
+        values = random_arrays([(16,)] * count)
+        step = LRCORE.make(WORKLOADS["AdamW"], values, values).step
         times = interleave({"lrcore": step}, rounds=bench.plan.rounds)["lrcore"]
         spread = f"[{min(times.rounds) * 1e6:.2f}, {max(times.rounds) * 1e6:.2f}]"
-        print(f"  {f'AdamW, {count} × 16 weights':30} {micro(times)} µs   {spread}   goal ≤ {goal:.2f} µs")
+        print(f"  {f'AdamW, {count} × 16 weights':34} {micro(times)} {spread}   ≤ {goal:.2f} µs")
         found = {"work": "AdamW", "case": f"{count} × 16", "seconds": times.median, "goal_seconds": goal / 1e6}
         bench.results.goals.append(found)
 
 
-def micro(times: Times) -> str:
-    return f"{times.median * 1e6:10.2f}"
-
-
 def import_milliseconds() -> tuple[float, float, float]:
-    """The quartiles of the time that an import takes when NumPy is there already, in 15 new interpreters."""
+    """Return the quartiles of the time of an import after NumPy's, in 15 new interpreters."""
     code = "import time, numpy; t = time.perf_counter(); import lrcore; print(time.perf_counter() - t)"
     command = [sys.executable, "-c", code]
     # An installed package has its bytecode, whatever this shell says.

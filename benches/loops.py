@@ -1,7 +1,7 @@
-"""Training loops: the digits network in NumPy with lrcore, in PyTorch and in JAX, each with its own optimizer.
+"""Training loops: a network on digits in NumPy with lrcore, in PyTorch and in JAX, each with its own optimizer.
 
-Epochs take turns, as calls do elsewhere. The share of the optimizer is what it took of the epoch. JAX has both in one
-jitted function: there an epoch of gradients alone is timed too, and the difference is the optimizer's.
+Epochs take turns. The share of the optimizer is its part of the time of an epoch. JAX computes gradients and update in
+one jitted function, so an epoch of gradients alone is timed too and subtracted.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import numpy as np
 
 import lrcore
 from lrcore.bench.timing import REST, Times
-from works import BETA1, BETA2, DECAY, EPS, LR
+from lrcore.bench.workloads import BETA1, BETA2, DECAY, EPS, LR
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lrcore.bench.workloads import Array
     from sections import Bench
-    from works import Array
 
-    # Returns the seconds that an epoch took, and those that went into the optimizer.
+    # Returns the seconds of an epoch, and those of the optimizer in it.
     Epoch = Callable[[], tuple[float, float]]
 
 LAYERS = (64, 512, 128, 10)
@@ -32,7 +32,7 @@ IMAGES = 1437
 
 
 def digits() -> tuple[Array, Array, str]:
-    """The handwritten digits where scikit-learn is there; else noise of the same shapes, which takes as long."""
+    """Return the handwritten digits if scikit-learn is installed; otherwise noise of the same shapes."""
     try:
         from sklearn.datasets import load_digits
     except ImportError:
@@ -43,7 +43,7 @@ def digits() -> tuple[Array, Array, str]:
 
 
 def batches(x: Array, y: Array) -> list[tuple[Array, Array]]:
-    """The same batches in every epoch: shuffling is no part of the comparison."""
+    """Return batches, the same in every epoch: shuffling is not part of the comparison."""
     whole = len(x) // BATCH * BATCH
     return [(x[i : i + BATCH].copy(), y[i : i + BATCH].astype(np.int64)) for i in range(0, whole, BATCH)]
 
@@ -62,14 +62,14 @@ def numpy_grads(params: list[Array], x: Array, y: Array) -> list[Array]:
     hidden1 = np.maximum(x @ w1 + b1, 0)
     hidden2 = np.maximum(hidden1 @ w2 + b2, 0)
     logits = hidden2 @ w3 + b3
-    by_logits = np.exp(logits - logits.max(axis=1, keepdims=True))
-    by_logits /= by_logits.sum(axis=1, keepdims=True)
-    by_logits[np.arange(len(y)), y] -= 1
-    by_logits /= np.float32(len(y))
-    by_hidden2 = (by_logits @ w3.T) * (hidden2 > 0)
-    by_hidden1 = (by_hidden2 @ w2.T) * (hidden1 > 0)
-    backward = ((x, by_hidden1), (hidden1, by_hidden2), (hidden2, by_logits))
-    return [grad for into, by in backward for grad in (into.T @ by, by.sum(axis=0))]
+    d_logits = np.exp(logits - logits.max(axis=1, keepdims=True))
+    d_logits /= d_logits.sum(axis=1, keepdims=True)
+    d_logits[np.arange(len(y)), y] -= 1
+    d_logits /= np.float32(len(y))
+    d_hidden2 = (d_logits @ w3.T) * (hidden2 > 0)
+    d_hidden1 = (d_hidden2 @ w2.T) * (hidden1 > 0)
+    backward = ((x, d_hidden1), (hidden1, d_hidden2), (hidden2, d_logits))
+    return [grad for layer, d in backward for grad in (layer.T @ d, d.sum(axis=0))]
 
 
 def lrcore_epoch(data: list[tuple[Array, Array]]) -> Epoch:
@@ -157,7 +157,7 @@ def loops(bench: Bench) -> None:
         "torch, fused": ("torch fused", lambda: torch_epoch(data, fused=True)),
         "JAX + optax": ("optax jit", lambda: jax_epoch(data)),
     }
-    epochs = {name: make() for name, (needs, make) in makers.items() if not needs or needs in bench.found.peers}
+    epochs = {name: make() for name, (needs, make) in makers.items() if not needs or needs in bench.peers.found}
     for name in makers.keys() - epochs.keys():
         print(f"  missing: {name}")
     weights = sum(p.size for p in initial())
@@ -173,7 +173,7 @@ def loops(bench: Bench) -> None:
 
 
 def _interleaved(epochs: dict[str, Epoch], rounds: int) -> dict[str, tuple[Times, Times]]:
-    """Seconds an epoch and in the optimizer, the epochs in turns, each after one that isn't counted."""
+    """Return the seconds of an epoch and of its optimizer: epochs take turns, each after one that is not counted."""
     seconds: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in epochs}
     for _ in range(rounds):
         for name, epoch in epochs.items():

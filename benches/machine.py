@@ -1,4 +1,4 @@
-"""What a result depends on beside the code: the machine, its settings, and the versions of all that took part."""
+"""What a result depends on besides the code: the machine, its settings, and the versions of the libraries."""
 
 from __future__ import annotations
 
@@ -16,15 +16,10 @@ HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 SETTINGS = ("THP_MEM_ALLOC_ENABLE", "GLIBC_TUNABLES", "LRCORE_SIMD", "OMP_WAIT_POLICY", "OMP_PROC_BIND")
 
 
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def describe() -> dict[str, Any]:
     return {
         "cpu": info.cpu_model(),
-        "cores": cores(),
+        "cores": info.affinity(),
         "caches": {f"L{cache['level']}": f"{cache['size']} (cores {cache['cpus']})" for cache in info.caches()},
         "memory_gib": round((info.memory("MemTotal") or 0) / 2**30, 1),
         "huge_pages": HUGE_PAGES.read_text().strip() if HUGE_PAGES.exists() else "",
@@ -41,8 +36,3 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
     return found
-
-
-def free_memory() -> int:
-    """Bytes that can be had without swapping; 4 GiB where the system doesn't say."""
-    return info.memory("MemAvailable") or 4 << 30

@@ -1,4 +1,4 @@
-"""The shapes of the tensors of real models, in the order in which PyTorch lists them."""
+"""The shapes of real models' tensors, in the order of ``model.parameters()``."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def mlp(*widths: int) -> Shapes:
 
 
 def actor_critic(observation: int = 17, action: int = 6, hidden: int = 256) -> Shapes:
-    """TD3 on HalfCheetah: an actor, and a critic that sees the action too."""
+    """TD3 on HalfCheetah: an actor, and a critic of observation and action."""
     return mlp(observation, hidden, hidden, action) + mlp(observation + action, hidden, hidden, 1)
 
 
 def resnet50(classes: int = 1000) -> Shapes:
-    """He et al., 2015: four stages of bottlenecks; each convolution has a batch norm of two vectors."""
+    """He et al., 2015: four stages of bottleneck blocks; each convolution has a batch norm of two vectors."""
 
     def convolution(out: int, into: int, size: int) -> Shapes:
         return [(out, into, size, size), (out,), (out,)]
@@ -35,7 +35,7 @@ def resnet50(classes: int = 1000) -> Shapes:
 
 
 def gpt2(vocabulary: int = 50257, context: int = 1024, width: int = 768, layers: int = 12) -> Shapes:
-    """Radford et al., 2019: the small one; the output layer shares the embedding's weights."""
+    """Radford et al., 2019: the small model; the output layer shares the embedding's weights."""
     norm: Shapes = [(width,), (width,)]
     attention: Shapes = [(width, 3 * width), (3 * width,), (width, width), (width,)]
     perceptron: Shapes = [(width, 4 * width), (4 * width,), (4 * width, width), (width,)]

@@ -1,4 +1,4 @@
-"""bitsandbytes' 32-bit optimizers. Its 8-bit ones compute another update."""
+"""bitsandbytes' 32-bit optimizers; its 8-bit ones compute another update."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import bitsandbytes
 import numpy as np
 import torch
 
-from peers_torch import contestant, product
-from works import LR, Peer
+from lrcore.bench.torch_peers import competitor, product
+from lrcore.bench.workloads import LR, Peer
 
 if TYPE_CHECKING:
-    from works import Array, Contestant, Work
+    from lrcore.bench.workloads import Array, Competitor, Workload
 
 LACKING = {
     "SGD": "bitsandbytes has no SGD without momentum",
@@ -21,16 +21,16 @@ LACKING = {
 }
 
 
-def make(work: Work, weights: list[Array], grads: list[Array]) -> Contestant:
-    optimizer = getattr(bitsandbytes.optim, work.optimizer)
-    # Arrays of fewer elements than `min_8bit_size` are no matter: all state has 32 bits.
-    return contestant(lambda p: optimizer(p, lr=LR, **work.options, optim_bits=32), weights, grads)
+def make(workload: Workload, weights: list[Array], grads: list[Array]) -> Competitor:
+    optimizer = getattr(bitsandbytes.optim, workload.optimizer)
+    # `min_8bit_size` has no effect: all state has 32 bits.
+    return competitor(lambda p: optimizer(p, lr=LR, **workload.options, optim_bits=32), weights, grads)
 
 
-def lacks(work: Work, dtype: np.dtype[Any]) -> str:
+def lacks(workload: Workload, dtype: np.dtype[Any]) -> str:
     if dtype != np.float32:
-        return f"bitsandbytes keeps its state in float32, for {dtype} too"
-    return LACKING.get(work.name, "")
+        return f"bitsandbytes keeps the state of {dtype} in float32"
+    return LACKING.get(workload.name, "")
 
 
 PEERS = [Peer("bitsandbytes", make, lacks, 3, product, torch.set_num_threads)]

@@ -1,4 +1,4 @@
-"""DeepSpeed's CPU optimizers. They are compiled when first used: it needs a C++ compiler and a minute or two."""
+"""DeepSpeed's CPU optimizers, compiled at first use, which needs a C++ compiler and a minute or two."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ import torch
 from deepspeed.ops.adagrad import DeepSpeedCPUAdagrad
 from deepspeed.ops.adam import DeepSpeedCPUAdam
 
-from peers_torch import contestant, product
-from works import BETA1, BETA2, DECAY, EPS, LR, Peer
+from lrcore.bench.torch_peers import competitor, product
+from lrcore.bench.workloads import BETA1, BETA2, DECAY, EPS, LR, Peer
 
 if TYPE_CHECKING:
-    from works import Array, Contestant, Work
+    from lrcore.bench.workloads import Array, Competitor, Workload
 
 
-def optimizer_of(work: Work, parameters: list[torch.Tensor]) -> Any:
-    if work.name == "AdamW":
+def optimizer_of(workload: Workload, parameters: list[torch.Tensor]) -> Any:
+    if workload.name == "AdamW":
         return DeepSpeedCPUAdam(parameters, lr=LR, betas=(BETA1, BETA2), eps=EPS, weight_decay=DECAY, adamw_mode=True)
-    return DeepSpeedCPUAdagrad(parameters, lr=LR, **work.options)
+    return DeepSpeedCPUAdagrad(parameters, lr=LR, **workload.options)
 
 
-def make(work: Work, weights: list[Array], grads: list[Array]) -> Contestant:
-    return contestant(lambda parameters: optimizer_of(work, parameters), weights, grads)
+def make(workload: Workload, weights: list[Array], grads: list[Array]) -> Competitor:
+    return competitor(lambda parameters: optimizer_of(workload, parameters), weights, grads)
 
 
-def lacks(work: Work, dtype: np.dtype[Any]) -> str:
-    if work.name not in ("AdamW", "Adagrad"):
-        return f"DeepSpeed has no {work.name} for the CPU"
-    return "" if dtype == np.float32 else f"DeepSpeed's CPU optimizers take no {dtype}"
+def lacks(workload: Workload, dtype: np.dtype[Any]) -> str:
+    if workload.name not in ("AdamW", "Adagrad"):
+        return f"DeepSpeed has no {workload.name} for the CPU"
+    return "" if dtype == np.float32 else f"DeepSpeed's CPU optimizers don't take {dtype}"
 
 
-# Compiles, or says here why it can't.
+# Compiles at import, so that a failure is the reason why the peer is missing.
 for _optimizer in (DeepSpeedCPUAdam, DeepSpeedCPUAdagrad):
     _optimizer([torch.nn.Parameter(torch.zeros(1))])
 

@@ -1,7 +1,7 @@
-"""numba: one parallel loop an optimizer, over one array.
+"""numba: one parallel loop per optimizer, over one array.
 
-``error_model="numpy"`` is what numba recommends where a division may be vectorised. Hyperparameters have the array's
-dtype: with Python's floats, float32 would be computed in float64.
+numba recommends ``error_model="numpy"`` for vectorised divisions. Hyperparameters have the array's dtype: with Python
+floats, float32 would be computed in float64.
 """
 
 from __future__ import annotations
@@ -13,10 +13,23 @@ import numba
 import numpy as np
 from numba import prange
 
-from works import ADAGRAD_EPS, ALPHA, BETA1, BETA2, DECAY, EPS, LR, MOMENTUM, Contestant, Peer, copies, fill
+from lrcore.bench.workloads import (
+    ADAGRAD_EPS,
+    ALPHA,
+    BETA1,
+    BETA2,
+    DECAY,
+    EPS,
+    LR,
+    MOMENTUM,
+    Competitor,
+    Peer,
+    copies,
+    fill,
+)
 
 if TYPE_CHECKING:
-    from works import Array, Work
+    from lrcore.bench.workloads import Array, Workload
 
 loop = numba.njit(parallel=True, fastmath=False, error_model="numpy")
 
@@ -35,20 +48,20 @@ def momentum(w, g, b, lr, mu):
 
 
 @loop
-def adamw(w, g, m, v, keep, rest1, beta2, rest2, rate, root, eps):
+def adamw(w, g, m, v, keep, rest1, beta2, rest2, step_size, root, eps):
     for i in prange(w.size):
         m[i] += rest1 * (g[i] - m[i])
         v[i] = beta2 * v[i] + rest2 * g[i] * g[i]
-        w[i] = keep * w[i] - rate * m[i] / (sqrt(v[i]) / root + eps)
+        w[i] = keep * w[i] - step_size * m[i] / (sqrt(v[i]) / root + eps)
 
 
 @loop
-def amsgrad(w, g, m, v, top, rest1, beta2, rest2, rate, root, eps):
+def amsgrad(w, g, m, v, top, rest1, beta2, rest2, step_size, root, eps):
     for i in prange(w.size):
         m[i] += rest1 * (g[i] - m[i])
         v[i] = beta2 * v[i] + rest2 * g[i] * g[i]
         top[i] = max(top[i], v[i])
-        w[i] -= rate * m[i] / (sqrt(top[i]) / root + eps)
+        w[i] -= step_size * m[i] / (sqrt(top[i]) / root + eps)
 
 
 @loop
@@ -89,12 +102,12 @@ KERNELS: dict[str, tuple[Any, Any]] = {
 }
 
 
-def make(work: Work, weights: list[Array], grads: list[Array]) -> Contestant:
-    kernel, numbers = KERNELS[work.name]
+def make(workload: Workload, weights: list[Array], grads: list[Array]) -> Competitor:
+    kernel, numbers = KERNELS[workload.name]
     scalar = weights[0].dtype.type
     weights, grads = copies(weights), copies(grads)
     rows = [
-        (w.reshape(-1), g.reshape(-1), *(np.full(w.size, 0, w.dtype) for _ in range(work.states)))
+        (w.reshape(-1), g.reshape(-1), *(np.full(w.size, 0, w.dtype) for _ in range(workload.states)))
         for w, g in zip(weights, grads, strict=True)
     ]
     t = 0
@@ -106,7 +119,7 @@ def make(work: Work, weights: list[Array], grads: list[Array]) -> Contestant:
         for row in rows:
             kernel(*row, *scalars)
 
-    return Contestant(step, lambda: weights, lambda values: fill(grads, values))
+    return Competitor(step, lambda: weights, lambda values: fill(grads, values))
 
 
 PEERS = [Peer("numba", make, set_threads=numba.set_num_threads)]

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from works import ADAGRAD_EPS, ALPHA, BETA1, BETA2, DECAY, EPS, LR, MOMENTUM, Contestant, Peer
+from lrcore.bench.workloads import ADAGRAD_EPS, ALPHA, BETA1, BETA2, DECAY, EPS, LR, MOMENTUM, Competitor, Peer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from works import Array, Work
+    from lrcore.bench.workloads import Array, Workload
 
 jax.config.update("jax_enable_x64", True)  # noqa: FBT003
 
@@ -31,10 +31,9 @@ OPTIMIZERS = {
 }
 
 
-def make(work: Work, weights: list[Array], grads: list[Array]) -> Contestant:
-    optimizer = OPTIMIZERS[work.name]()
-    # A copy: jax may keep a NumPy array's memory, and a donated one must be jax's own.
-    # JAX may copy later than it returns.
+def make(workload: Workload, weights: list[Array], grads: list[Array]) -> Competitor:
+    optimizer = OPTIMIZERS[workload.name]()
+    # Copies, since JAX may alias a NumPy array and a donated buffer must be its own; it may copy asynchronously.
     params = jax.block_until_ready([jnp.array(weight, copy=True) for weight in weights])
     gradients = jax.block_until_ready([jnp.array(grad, copy=True) for grad in grads])
     state = optimizer.init(params)
@@ -51,7 +50,7 @@ def make(work: Work, weights: list[Array], grads: list[Array]) -> Contestant:
     def load(values: list[Array]) -> None:
         gradients[:] = jax.block_until_ready([jnp.array(value, copy=True) for value in values])
 
-    return Contestant(step, lambda: [np.asarray(p) for p in params], load)
+    return Competitor(step, lambda: [np.asarray(p) for p in params], load)
 
 
 def product(size: int) -> Callable[[], object]:

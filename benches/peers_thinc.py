@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from thinc.api import NumpyOps
 
-from works import BETA1, BETA2, DECAY, EPS, LR, Contestant, Peer, copies, fill
+from lrcore.bench.workloads import BETA1, BETA2, DECAY, EPS, LR, Competitor, Peer, copies, fill
 
 if TYPE_CHECKING:
-    from works import Array, Work
+    from lrcore.bench.workloads import Array, Workload
 
 
-def make(_: Work, weights: list[Array], grads: list[Array]) -> Contestant:
+def make(_: Workload, weights: list[Array], grads: list[Array]) -> Competitor:
     ops = NumpyOps()
-    wanted = copies(grads)
+    values_of_grads = copies(grads)
     weights, grads = copies(weights), copies(grads)
     rows = [
         (w.reshape(-1), g.reshape(-1), ops.alloc1f(w.size), ops.alloc1f(w.size))
@@ -32,14 +32,14 @@ def make(_: Work, weights: list[Array], grads: list[Array]) -> Contestant:
             ops.adam(w, g, m, v, BETA1, BETA2, EPS, lr, 1.0)
 
     def load(values: list[Array]) -> None:
-        fill(wanted, values)
+        fill(values_of_grads, values)
 
-    # The kernel clears the gradient: without new ones the state would fall to subnormal numbers, which are slow.
-    return Contestant(step, lambda: weights, load, before=lambda: fill(grads, wanted))
+    # The kernel clears the gradient: without new ones the state would decay to subnormal numbers, which are slow.
+    return Competitor(step, lambda: weights, load, before=lambda: fill(grads, values_of_grads))
 
 
-def lacks(work: Work, dtype: np.dtype[Any]) -> str:
-    if work.name != "AdamW":
+def lacks(workload: Workload, dtype: np.dtype[Any]) -> str:
+    if workload.name != "AdamW":
         return "NumpyOps has a kernel for Adam only"
     return "" if dtype == np.float32 else "NumpyOps.adam takes float32 only"
 

@@ -1,4 +1,4 @@
-"""Plots of a result: `python benches/plots.py results/bench.json`."""
+"""Plots of the results: `python benches/plots.py results/bench.json`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure
 
 import results
-from results import OURS, ROOF
+from lrcore.bench.peers import OURS, ROOFLINE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 STYLES = {
     OURS: {"color": "#d62728", "linewidth": 2.8, "zorder": 5, "marker": "o"},
-    ROOF: {"color": "black", "linewidth": 1.4, "linestyle": "--", "zorder": 4},
+    ROOFLINE: {"color": "black", "linewidth": 1.4, "linestyle": "--", "zorder": 4},
 }
 PEERS = {
     "torch fused": "#1f77b4",
@@ -41,7 +41,7 @@ def style(name: str) -> dict[str, Any]:
 
 
 def caption(found: dict[str, Any]) -> str:
-    """The machine and the versions, without which a time says nothing."""
+    """Return the machine and the versions."""
     machine = found["machine"]
     caches = ", ".join(f"{level} {size.split(' ')[0]}" for level, size in machine["caches"].items())
     speed = machine.get("memory_bytes_per_second", {})
@@ -67,9 +67,9 @@ def size_axis(axes: Axes, rows: list[Row]) -> None:
 
 
 def against_size(axes: Axes, rows: list[Row]) -> None:
-    """Time per weight of everybody, over the size."""
+    """Draw each competitor's time per weight over the size."""
     rows = sorted(rows, key=lambda row: row["weights"])
-    for name in [ROOF, OURS, *PEERS]:
+    for name in [ROOFLINE, OURS, *PEERS]:
         having = [row for row in rows if name in row["cells"]]
         if having:
             sizes = [row["weights"] for row in having]
@@ -86,7 +86,7 @@ def per_weight(seconds: list[float], sizes: list[int]) -> list[float]:
 
 
 def draw_sizes(found: dict[str, Any], folder: Path) -> list[Path]:
-    """A figure for each optimizer and dtype, a panel for each number of threads."""
+    """Draw a figure for each optimizer and dtype with a panel for each number of threads."""
     rows = [row for row in found["rows"] if row["section"] == "sizes"]
     paths = []
     for work, dtype in sorted({(row["work"], row["dtype"]) for row in rows}):
@@ -106,7 +106,7 @@ def draw_sizes(found: dict[str, Any], folder: Path) -> list[Path]:
 
 
 def draw_models(found: dict[str, Any], folder: Path) -> list[Path]:
-    """How many times faster than each peer, by model."""
+    """Draw the speed-up over each peer by model."""
     rows = [row for row in found["rows"] if row["section"] == "models"]
     paths = []
     for work in sorted({row["work"] for row in rows}):
@@ -133,7 +133,7 @@ def draw_models(found: dict[str, Any], folder: Path) -> list[Path]:
 
 
 def draw_scaling(found: dict[str, Any], folder: Path) -> list[Path]:
-    """How many times faster all threads are than one, warm and after other work."""
+    """Draw the speed-up of all threads over one, warm and after a matrix product."""
     sections = [s for s in ("scaling", "scaling cold") if any(row["section"] == s for row in found["rows"])]
     if not sections:
         return []
@@ -141,7 +141,7 @@ def draw_scaling(found: dict[str, Any], folder: Path) -> list[Path]:
     panels = figure.subplots(1, len(sections), squeeze=False, sharey=True)[0]
     for axes, section in zip(panels, sections, strict=True):
         rows = sorted((r for r in found["rows"] if r["section"] == section), key=lambda row: row["weights"])
-        for name in [ROOF, OURS, *PEERS]:
+        for name in [ROOFLINE, OURS, *PEERS]:
             having = [r for r in rows if name in r["cells"] and f"{name} × 1" in r["cells"]]
             gains = [r["cells"][f"{name} × 1"]["seconds"] / r["cells"][name]["seconds"] for r in having]
             if having:
@@ -152,7 +152,7 @@ def draw_scaling(found: dict[str, Any], folder: Path) -> list[Path]:
     panels[0].set_ylabel(f"speed of {rows[0]['threads']} threads over one (higher is better)")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", fontsize=9)
-    figure.suptitle("AdamW, float32: what threads bring")
+    figure.suptitle("AdamW, float32: speed-up by threads")
     return [save(figure, found, folder / "scaling.png")]
 
 

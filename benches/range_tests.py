@@ -1,7 +1,7 @@
-"""Does the range test find a rate that trains as well as the best of a grid? `python benches/range_tests.py`.
+"""Does the recommended learning rate train as well as the best of a grid? `python benches/range_tests.py`.
 
-Each problem is trained with a cosine of a number of steps, once from the suggested rate and once from each of a grid of
-twelve. A suggestion is good where it comes within 1 % of the best accuracy, or 5 % of the best loss.
+Each problem is trained with a cosine schedule, once from the recommended learning rate and once from each of a grid of
+twelve. A recommendation is good if it comes within 1 % of the best accuracy, or within 5 % of the best loss.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ OPTIMIZERS: dict[str, Callable[..., lrcore.Optimizer]] = {
 
 @dataclass
 class Problem:
-    """A training: its parameters, its batches, and what it comes to."""
+    """Parameters, gradients, batches, and the test metric after ``steps`` steps."""
 
     params: Any
     loss_and_grads: Callable[..., tuple[float, Any]]
@@ -65,7 +65,7 @@ def digits_mlp(seed: int) -> Problem:
 
 
 def quadratic(seed: int) -> Problem:
-    """A quadratic of curvatures from 0.04 to 4, whose gradients are noisy."""
+    """A quadratic of curvatures from 0.04 to 4 with noisy gradients."""
     rng = np.random.default_rng(seed)
     curvatures = np.geomspace(0.04, 4.0, 30)
     params = {"w": rng.standard_normal(30)}
@@ -79,14 +79,14 @@ def quadratic(seed: int) -> Problem:
             yield (0.1 * rng.standard_normal(30),)
 
     def loss(params: Any) -> float:
-        # What no training comes below is as much as one of the noise.
+        # 0.05 is the loss that the noise leaves.
         return 0.05 + 0.5 * float(curvatures @ params["w"] ** 2)
 
     return Problem(params, loss_and_grads, batches, loss, 1000, is_loss=True)
 
 
 def characters(seed: int) -> Problem:
-    """The next of the characters in the manual that Python ships, from the eight before."""
+    """The next character of Python's manual, from the eight before."""
     from pydoc_data.topics import topics
 
     text = "\n".join(topics.values()).encode("ascii", "replace")[:200_000]
@@ -111,14 +111,14 @@ def characters(seed: int) -> Problem:
 
     def loss_and_grads(params: Any, x: Array, y: Array) -> tuple[float, Any]:
         embedded, middle, log_p = forward(params, x)
-        by_logits = np.exp(log_p)
-        by_logits[np.arange(len(y)), y] -= 1
-        by_logits /= np.float32(len(y))
-        by_middle = (by_logits @ params["w2"].T) * (1 - middle * middle)
-        by_embedding = np.zeros_like(params["embedding"])
-        np.add.at(by_embedding, x, (by_middle @ params["w1"].T).reshape(*x.shape, width))
-        grads = {"embedding": by_embedding, "w1": embedded.T @ by_middle, "b1": by_middle.sum(axis=0)}
-        grads |= {"w2": middle.T @ by_logits, "b2": by_logits.sum(axis=0)}
+        d_logits = np.exp(log_p)
+        d_logits[np.arange(len(y)), y] -= 1
+        d_logits /= np.float32(len(y))
+        d_middle = (d_logits @ params["w2"].T) * (1 - middle * middle)
+        d_embedding = np.zeros_like(params["embedding"])
+        np.add.at(d_embedding, x, (d_middle @ params["w1"].T).reshape(*x.shape, width))
+        grads = {"embedding": d_embedding, "w1": embedded.T @ d_middle, "b1": d_middle.sum(axis=0)}
+        grads |= {"w2": middle.T @ d_logits, "b2": d_logits.sum(axis=0)}
         return digits.cross_entropy(log_p, y), grads
 
     def loss(params: Any) -> float:
@@ -128,7 +128,7 @@ def characters(seed: int) -> Problem:
 
 
 def logistic_regression(seed: int) -> Problem:
-    """Breast cancer from 30 measurements of 569 patients; what counts is the loss on all, with an L2 penalty."""
+    """Breast cancer from 30 measurements of 569 patients; the metric is the loss on all, with an L2 penalty."""
     from sklearn.datasets import load_breast_cancer
 
     x, y = load_breast_cancer(return_X_y=True)
@@ -138,11 +138,11 @@ def logistic_regression(seed: int) -> Problem:
 
     def loss_and_grads(params: Any, x: Array, y: Array) -> tuple[float, Any]:
         log_p = digits.log_probabilities(x @ params["w"] + params["b"])
-        by_logits = np.exp(log_p)
-        by_logits[np.arange(len(y)), y] -= 1
-        by_logits /= np.float32(len(y))
+        d_logits = np.exp(log_p)
+        d_logits[np.arange(len(y)), y] -= 1
+        d_logits /= np.float32(len(y))
         loss = digits.cross_entropy(log_p, y) + 0.5 * float(penalty) * float((params["w"] ** 2).sum())
-        return loss, {"w": x.T @ by_logits + penalty * params["w"], "b": by_logits.sum(axis=0)}
+        return loss, {"w": x.T @ d_logits + penalty * params["w"], "b": d_logits.sum(axis=0)}
 
     def loss(params: Any) -> float:
         return loss_and_grads(params, x, y)[0]
@@ -151,7 +151,7 @@ def logistic_regression(seed: int) -> Problem:
 
 
 def convolutions(seed: int) -> Problem:
-    """A small network of convolutions on digits, in PyTorch, whose weights are moved where they lie."""
+    """A small convolutional network on digits, in PyTorch, whose weights lrcore updates in place."""
     import torch
     from torch import nn
 
@@ -191,7 +191,7 @@ PROBLEMS = {
 
 
 def trained(problem: Problem, start: dict[str, Array], make: Callable[..., Any], lr: float, seed: int) -> float:
-    """Train from the beginning at a rate, and return what it comes to."""
+    """Train from the start and return the metric."""
     for name, array in problem.params.items():
         array[...] = start[name]
     opt = make(problem.params, schedules.Cosine(lr, problem.steps))
@@ -208,12 +208,12 @@ def trained(problem: Problem, start: dict[str, Array], make: Callable[..., Any],
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5, help="how many")
+    parser.add_argument("--seeds", type=int, default=5, help="the number of seeds")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--problems", nargs="*", default=list(PROBLEMS), choices=list(PROBLEMS))
-    parser.add_argument("--all", action="store_true", help="train at each single suggestion too")
+    parser.add_argument("--all", action="store_true", help="also train at each suggestion")
     options = parser.parse_args()
-    print(f"{'problem':21} {'optimizer':13} seed {'suggested':>9} {'best':>9}   {'it gets':>8} {'best':>8}   good")
+    print(f"{'problem':21} {'optimizer':13} seed {'lr':>9} {'best lr':>9}   {'metric':>8} {'best':>8}   good")
     total: dict[tuple[str, str], int] = {}
     for name in options.problems:
         for optimizer, make in OPTIMIZERS.items():
@@ -227,7 +227,7 @@ def main() -> int:
 
 
 def one(name: str, optimizer: str, make: Callable[..., Any], seed: int, *, every: bool) -> bool:
-    """Test one seed of a problem, print it, and return whether the suggestion is good."""
+    """Test one seed of a problem, print the result, and return whether the recommendation is good."""
     problem = PROBLEMS[name](seed)
     start = {key: array.copy() for key, array in problem.params.items()}
     batches = problem.batches(np.random.default_rng(seed))
@@ -235,7 +235,7 @@ def one(name: str, optimizer: str, make: Callable[..., Any], seed: int, *, every
     with np.errstate(all="ignore"):
         result = lrcore.find_lr(opt, problem.loss_and_grads, batches, start=1e-6, repeats=3, progress=False)
     changed = sum(int((array != start[key]).sum()) for key, array in problem.params.items())
-    advice = result.suggest()
+    recommended = result.suggest()
     at_grid = {lr: trained(problem, start, make, float(lr), seed) for lr in GRID}
     best_lr = (min if problem.is_loss else max)(at_grid, key=at_grid.__getitem__)
     best = at_grid[best_lr]
@@ -243,12 +243,12 @@ def one(name: str, optimizer: str, make: Callable[..., Any], seed: int, *, every
     def is_good(value: float) -> bool:
         return value <= 1.05 * best if problem.is_loss else value >= best - 0.01
 
-    value = np.nan if advice.lr is None else trained(problem, start, make, advice.lr, seed)
-    good = advice.lr is not None and is_good(value)
-    lr = "none" if advice.lr is None else f"{advice.lr:.2e}"
+    value = np.nan if recommended.lr is None else trained(problem, start, make, recommended.lr, seed)
+    good = recommended.lr is not None and is_good(value)
+    lr = "none" if recommended.lr is None else f"{recommended.lr:.2e}"
     print(
         f"{name:21} {optimizer:13} {seed:4} {lr:>9} {best_lr:9.2e}   {value:8.4f} {best:8.4f}   "
-        f"{'yes' if good else 'no':4} {advice.confidence if good else advice}"
+        f"{'yes' if good else 'no':4} {recommended.confidence if good else recommended}"
         f"{f'   {changed} WEIGHTS CHANGED' if changed else ''}",
         flush=True,
     )

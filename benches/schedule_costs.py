@@ -1,4 +1,4 @@
-"""What a schedule costs: a value, and a million of them, beside other libraries' and by hand."""
+"""The cost of a schedule, one value and a million values, relative to other libraries and to code without a library."""
 
 from __future__ import annotations
 
@@ -8,47 +8,54 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lrcore import schedules
-from lrcore.bench.timing import interleave
+from lrcore.bench.timing import digits, interleave
 from sections import Bench, progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sections import Call
+
 PEAK, STEPS, WARMUP, CALLS = 3e-4, 10_000, 500, 1000
 MILLION = 10**6
-# Nanoseconds of a call, and milliseconds of a million values.
+# Goals: nanoseconds per call, and milliseconds per million values.
 MOST_NS, MOST_MS = 400.0, 20.0
 
 
 def costs(bench: Bench) -> None:
-    """Print the time of a call of a warm-up and a cosine, and of an array of its values."""
-    _calls(bench)
-    _arrays(bench)
-
-
-def _calls(bench: Bench) -> None:
-    progress("schedules: calls")
-    rate = schedules.Cosine(PEAK, steps=STEPS).warmup(WARMUP)
+    """Print the time of a call of a warm-up with a cosine, and of an array of its values."""
+    lr = schedules.Cosine(PEAK, steps=STEPS).warmup(WARMUP)
 
     def ours() -> None:
         for step in range(0, STEPS, STEPS // CALLS):
-            rate(step)
+            lr(step)
 
-    # Alone there is no rest between turns, after which a core is slow for longer than such calls take.
-    alone = interleave({"lrcore": ours}, bench.plan.seconds, bench.plan.rounds)["lrcore"]
-    competitors: dict[str, Callable[[], object]] = {"lrcore": ours, "by hand": _by_hand}
+    competitors: dict[str, Call] = {"lrcore": ours, "by hand": _by_hand}
     for name, make in (("torch SequentialLR.step()", _torch), ("optax", _optax)):
         try:
             competitors[name] = make()
         except ImportError as error:
             print(f"  {name} not measured: {error}")
-    times = interleave(competitors, bench.plan.seconds, bench.plan.rounds)
+    _show(bench, f"a value of {lr!r}", competitors, bench.plan.rounds, "ns", 1e9 / CALLS, MOST_NS)
+
+    million = schedules.Cosine(PEAK, steps=MILLION).warmup(WARMUP)
+    competitors = {"lrcore": lambda: million.values(MILLION), "NumPy by hand": _array_by_hand}
+    _show(bench, f"a million values of {million!r}", competitors, 15, "ms", 1e3, MOST_MS)
+
+
+def _show(
+    bench: Bench, title: str, competitors: dict[str, Call], rounds: int, unit: str, scale: float, goal: float
+) -> None:
+    progress(f"schedules: {title}")
+    # Alone there is no rest between turns, after which a core is slow for longer than such calls take.
+    alone = interleave({"lrcore": competitors["lrcore"]}, bench.plan.seconds, rounds)["lrcore"]
+    times = interleave(competitors, bench.plan.seconds, rounds)
     progress("")
-    print(f"\na value of {rate!r}\n  {'':26} {'ns':>9}   lrcore over it [middle half]")
-    print(f"  {'lrcore, alone':26} {alone.median / CALLS * 1e9:9.1f}   ≤ {MOST_NS:.0f} ns")
+    print(f"\n{title}\n  {'':26} {unit:>9}   lrcore over it [middle half]")
+    print(f"  {'lrcore, alone':26} {digits(alone.median * scale):>9}   ≤ {goal:.0f} {unit}")
     for name, found in times.items():
-        goal = "" if name == "lrcore" else f"   {times['lrcore'].over(found)}"
-        print(f"  {name:26} {found.median / CALLS * 1e9:9.1f}{goal}", flush=True)
+        ratio = "" if name == "lrcore" else f"   {times['lrcore'].over(found)}"
+        print(f"  {name:26} {digits(found.median * scale):>9}{ratio}", flush=True)
 
 
 def _by_hand() -> None:
@@ -59,15 +66,21 @@ def _by_hand() -> None:
             PEAK * 0.5 * (1.0 + math.cos(math.pi * (step - WARMUP) / (STEPS - WARMUP)))
 
 
+def _array_by_hand() -> object:
+    steps = np.arange(MILLION)
+    fall = PEAK * 0.5 * (1.0 + np.cos(np.pi * (steps - WARMUP) / (MILLION - WARMUP)))
+    return np.where(steps < WARMUP, PEAK * (steps + 1) / WARMUP, fall)
+
+
 def _torch() -> Callable[[], object]:
     import torch
-    from torch.optim import lr_scheduler as torch_schedules
+    from torch.optim import lr_scheduler
 
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=PEAK)
     optimizer.step()
-    rise = torch_schedules.LinearLR(optimizer, 1 / WARMUP, total_iters=WARMUP - 1)
-    fall = torch_schedules.CosineAnnealingLR(optimizer, STEPS - WARMUP)
-    scheduler = torch_schedules.SequentialLR(optimizer, [rise, fall], [WARMUP])
+    rise = lr_scheduler.LinearLR(optimizer, 1 / WARMUP, total_iters=WARMUP - 1)
+    fall = lr_scheduler.CosineAnnealingLR(optimizer, STEPS - WARMUP)
+    scheduler = lr_scheduler.SequentialLR(optimizer, [rise, fall], [WARMUP])
 
     def steps() -> None:
         for _ in range(CALLS):
@@ -88,22 +101,3 @@ def _optax() -> Callable[[], object]:
             float(schedule(step))
 
     return steps
-
-
-def _arrays(bench: Bench) -> None:
-    progress("schedules: arrays")
-    rate = schedules.Cosine(PEAK, steps=MILLION).warmup(WARMUP)
-
-    def by_hand() -> object:
-        steps = np.arange(MILLION)
-        fall = PEAK * 0.5 * (1.0 + np.cos(np.pi * (steps - WARMUP) / (MILLION - WARMUP)))
-        return np.where(steps < WARMUP, PEAK * (steps + 1) / WARMUP, fall)
-
-    alone = interleave({"lrcore": lambda: rate.values(MILLION)}, bench.plan.seconds, 15)["lrcore"]
-    times = interleave({"lrcore": lambda: rate.values(MILLION), "NumPy by hand": by_hand}, bench.plan.seconds, 15)
-    progress("")
-    print(f"\na million values of {rate!r}\n  {'':26} {'ms':>9}   lrcore over it [middle half]")
-    print(f"  {'lrcore, alone':26} {alone.median * 1e3:9.2f}   ≤ {MOST_MS:.0f} ms")
-    for name, found in times.items():
-        goal = "" if name == "lrcore" else f"   {times['lrcore'].over(found)}"
-        print(f"  {name:26} {found.median * 1e3:9.2f}{goal}", flush=True)

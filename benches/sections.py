@@ -1,4 +1,4 @@
-"""The sections of the comparison: which work, on what, beside what."""
+"""The sections of the comparison that time one step of every peer, and how competitors are timed."""
 
 from __future__ import annotations
 
@@ -14,40 +14,43 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import lrcore
-import machine
-import peers
-from lrcore.bench.timing import FEWEST, REST, Entrant, Times, interleave
+from lrcore import info
+from lrcore.bench.grid import name_of
+from lrcore.bench.peers import LRCORE, OURS, ROOFLINE_PEER, Peers, objection
+from lrcore.bench.timing import FEWEST, REST, Entrant, Times, digits, interleave
+from lrcore.bench.workloads import WORKLOADS, Array, Competitor, Peer, Workload
 from models import MODELS
 from results import Results, Row, heading
-from works import WORKS, Contestant, Peer, Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from models import Shapes
 
-    Wrap = Callable[[Peer, Contestant], dict[str, Entrant]]
-    # Given values for weights and gradients, a call.
-    Make = Callable[[list[np.ndarray[Any, Any]]], Callable[[], object]]
-    MakeBoth = Callable[[list[np.ndarray[Any, Any]]], tuple[Callable[[], object], Callable[[], object]]]
+    Call = Callable[[], object]
+    Values = list[Array]
+    # Makes what is timed, by name, from values for weights and gradients.
+    Make = Callable[[Values], dict[str, Entrant]]
+    Wrap = Callable[[Peer, Competitor], dict[str, Entrant]]
 
 KI, MI = 1 << 10, 1 << 20
-DTYPES = ("float32", "float64")
 SITTINGS = 3
-CACHED = 4 << 20  # bytes of an array; more than one of them stays in no cache
-PRODUCT_SECONDS = 0.002  # what lies between two steps in the cold case
+CACHED = 4 << 20  # bytes of an array; no cache holds several larger ones
+PRODUCT_SECONDS = 0.002  # the time between two steps in the cold case
+HEAD = f"{'µs':>10} {{:>10}}   ratio [middle half]     goal"
 
 
 @dataclass
 class Plan:
-    """What the command line asks for."""
+    """What the command line asks for; ``seconds`` is the limit of a row once it has 5 rounds."""
 
     threads: int
     rounds: int
     sizes: list[int]
-    works: list[str]
+    workloads: list[str]
     dtypes: list[str]
-    seconds: float  # that a row may take, where 5 rounds don't take longer
+    seconds: float
     models: list[str]
 
 
@@ -56,67 +59,75 @@ class Bench:
     """The competitors and the results so far."""
 
     plan: Plan
-    found: peers.Found
+    peers: Peers
     results: Results
-    save: Callable[[], None]
+    json: Path
 
     @property
     def names(self) -> list[str]:
-        return [name for name in peers.NAMES if name in self.found.peers]
+        return list(self.peers.found)
+
+    def save(self) -> None:
+        self.results.save(self.json)
 
     def title(self, text: str) -> None:
         print(f"\n{text}\n{heading(self.names)}", flush=True)
 
-    def row(self, row: Row, work: Work, shapes: Shapes, wrap: Wrap | None = None) -> None:
-        """Measure a row, in heats that fit into memory, print it and save it."""
-        dtype = np.dtype(row.dtype)
+    def row(
+        self,
+        section: str,
+        workload: Workload,
+        case: str,
+        shapes: Shapes,
+        dtype_name: str = "float32",
+        wrap: Wrap | None = None,
+    ) -> Row:
+        """Measure a row in heats that fit into memory, print it and save it."""
+        dtype = np.dtype(dtype_name)
+        length = sum(math.prod(shape) for shape in shapes)
+        row = Row(section, workload.name, case, dtype_name, self.plan.threads, length, workload.streams())
         able = []
-        for name in self.names:
-            progress(f"{row.section}: {row.work} {row.dtype} {row.case}, {row.threads} threads: {name}")
-            if why := peers.objection(self.found.peers[name], work, dtype):
+        for name, peer in self.peers.found.items():
+            progress(f"{section}: {workload.name} {dtype} {case}, {self.plan.threads} threads: {name}")
+            if why := objection(peer, workload, dtype):
                 row.absent[name] = why
             else:
-                able.append(self.found.peers[name])
-        length = sum(int(np.prod(shape)) for shape in shapes)
-        for heat in heats(able, work, length * dtype.itemsize):
-            values = random_arrays(shapes, dtype)
-            make = [partial(entrants, peer, work, values, wrap) for peer in heat]
+                able.append(peer)
+        for heat in heats(able, workload, length * dtype.itemsize):
+            make = [partial(entrants, peer, workload, wrap) for peer in heat]
             seconds = self.plan.seconds / 2 if len(able) > len(heat) else self.plan.seconds
-            row.add(in_sittings(make, length * dtype.itemsize, seconds, self.plan.rounds))
+            row.add(in_sittings(make, random_arrays(shapes, dtype), seconds, self.plan.rounds))
         progress("")
         print(row.line(self.names), flush=True)
         self.results.add(row)
         self.save()
+        return row
 
 
-def entrants(peer: Peer, work: Work, values: list[np.ndarray[Any, Any]], wrap: Wrap | None) -> dict[str, Entrant]:
-    """What a peer is timed as, on arrays of its own."""
-    contestant = peer.make(work, values, values)
-    return wrap(peer, contestant) if wrap else {peer.name: plain(contestant)}
+def entrants(peer: Peer, workload: Workload, wrap: Wrap | None, values: Values) -> dict[str, Entrant]:
+    """Make what a peer is timed as, on its own arrays."""
+    competitor = peer.make(workload, values, values)
+    return wrap(peer, competitor) if wrap else {peer.name: Entrant(competitor.step, before=competitor.before)}
 
 
 def in_sittings(
-    make: list[Callable[[], dict[str, Entrant]]],
-    size: int,
-    seconds: float,
-    rounds: int,
-    sittings: int | None = None,
-    rest: float = REST,
+    make: list[Make], values: Values, seconds: float, rounds: int, sittings: int | None = None, rest: float = REST
 ) -> dict[str, Times]:
-    """Time competitors that are made anew in each sitting, always by another one first.
+    """Time competitors that are made anew in each sitting, each time by another one first.
 
-    Where large arrays lie, on a virtual machine above all, can make a third of the time, and who comes first tends to
-    get the same place.
+    Where large arrays lie can change a time by a third, on a virtual machine above all, and whoever allocates first
+    tends to get the same place.
     """
+    size = sum(array.nbytes for array in values)
     if sittings is None:
         sittings = SITTINGS if size > CACHED else 1
     rounds = max(-(-rounds // sittings), FEWEST)
     found: dict[str, Times] = {}
     for sitting in range(sittings):
         first = sitting * len(make) // sittings
-        made = [maker() for maker in make[first:] + make[:first]]
-        competitors = {name: entrant for entrants in made for name, entrant in entrants.items()}
-        del made
+        competitors: dict[str, Entrant] = {}
+        for maker in make[first:] + make[:first]:
+            competitors |= maker(values)
         for name, times in interleave(competitors, seconds / sittings, rounds, rest).items():
             found[name] = Times(found[name].rounds + times.rounds) if name in found else times
         del competitors
@@ -124,19 +135,15 @@ def in_sittings(
     return found
 
 
-def plain(contestant: Contestant) -> Entrant:
-    return Entrant(contestant.step, before=contestant.before)
-
-
-def heats(able: list[Peer], work: Work, size: int) -> Iterator[list[Peer]]:
-    """Peers in groups that fit into three quarters of the memory, each with lrcore and the roof."""
-    budget = 0.75 * machine.free_memory() - 2 * size
-    anchors = [peers.LRCORE, peers.ROOF]
-    fixed = len(anchors) * (2 + work.states) * size
+def heats(able: list[Peer], workload: Workload, size: int) -> Iterator[list[Peer]]:
+    """Yield groups of peers that fit into three quarters of the memory, each with lrcore and the roofline."""
+    budget = 0.75 * (info.memory("MemAvailable") or 4 << 30) - 2 * size
+    anchors = [LRCORE, ROOFLINE_PEER]
+    fixed = len(anchors) * (2 + workload.states) * size
     heat: list[Peer] = []
     used = fixed
     for peer in able:
-        held = (2 + work.states) * size
+        held = (2 + workload.states) * size
         if heat and used + held + peer.temporaries * size > budget:
             yield anchors + heat
             heat, used = [], fixed
@@ -145,147 +152,131 @@ def heats(able: list[Peer], work: Work, size: int) -> Iterator[list[Peer]]:
     yield anchors + heat
 
 
-def random_arrays(shapes: Shapes, dtype: np.dtype[Any]) -> list[np.ndarray[Any, Any]]:
-    """Values near 1, of either sign. They serve as weights and as gradients: everybody copies them."""
+def random_arrays(shapes: Shapes, dtype: np.dtype[Any] | type = np.float32) -> Values:
+    """Return values near 1 of either sign, which every competitor copies as weights and as gradients."""
     rng = np.random.default_rng(0)
     pool = rng.choice(np.array([-1, 1], dtype), MI) * rng.uniform(0.5, 1.5, MI).astype(dtype)
     return [np.resize(pool, shape) for shape in shapes]
 
 
 def progress(text: str) -> None:
-    """One line that is written over, where somebody can see it."""
+    """Overwrite one line on a terminal."""
     if sys.stderr.isatty():
         sys.stderr.write(f"\r\x1b[K{text[:110]}")
         sys.stderr.flush()
 
 
-def named(length: int) -> str:
-    return f"{length // MI} Mi" if length >= MI else f"{length // KI} Ki" if length >= KI else str(length)
+def apart(ours: Callable[[Values], Call], other: Callable[[Values], Call]) -> list[Make]:
+    """Return the makers of two calls on arrays of their own."""
+    return [lambda values: {OURS: Entrant(ours(values))}, lambda values: {"other": Entrant(other(values))}]
+
+
+def together(both: Callable[[Values], tuple[Call, Call]]) -> list[Make]:
+    """Return the maker of two calls on the same arrays."""
+    return [lambda values: dict(zip((OURS, "other"), map(Entrant, both(values)), strict=True))]
 
 
 def compare(
     bench: Bench,
-    name: str,
+    title: str,
     shapes: Shapes,
-    pair: tuple[Make, Make] | MakeBoth,
-    most: float,
+    make: list[Make],
+    goal: float = math.inf,
     case: str = "stages",
     sittings: int | None = None,
     rest: float = REST,
 ) -> None:
-    """Time two calls in turns, on equal arrays or on the same ones, and print their ratio beside what it may be."""
-    progress(f"{case}: {name}")
-    values = random_arrays(shapes, np.dtype(np.float32))
+    """Time lrcore and one other in turns, and print the ratio and its goal."""
+    progress(f"{case}: {title}")
     try:
-        if isinstance(pair, tuple):
-            make = [partial(_entrant, key, one, values) for key, one in zip(("lrcore", "other"), pair, strict=True)]
-        else:
-            make = [partial(_both, pair, values)]
-        size = sum(array.nbytes for array in values)
-        times = in_sittings(make, size, bench.plan.seconds, bench.plan.rounds, sittings, rest)
+        times = in_sittings(make, random_arrays(shapes), bench.plan.seconds, bench.plan.rounds, sittings, rest)
     except ImportError as error:
-        print(f"  {name:22} not measured: {error}")
+        print(f"  {title:34} not measured: {error}")
         return
-    ours, theirs = times["lrcore"], times["other"]
+    ours = times.pop(OURS)
+    ((other, theirs),) = times.items()
     ratio = ours.over(theirs)
     progress("")
-    goal = "" if most == math.inf else f"  ≤ {most}{'' if ratio.median <= most else '  missed'}"
-    print(f"  {name:34} {ours.median * 1e3:9.3f} {theirs.median * 1e3:9.3f}   {ratio!s:22}{goal}", flush=True)
-    found = {"work": f"AdamW, {name}", "case": case, "goal": None if most == math.inf else most, "seconds": ours.median}
-    found |= {"peer_seconds": theirs.median, "ratio": ratio.median, "ratio_quartiles": ratio.quartiles}
-    bench.results.goals.append(found)
+    beside = "" if other == "other" else f"  {other}"
+    text = "" if goal == math.inf else f"  ≤ {goal:<5}{beside}{'' if ratio.median <= goal else '  missed'}"
+    print(f"  {title:34} {micro(ours)} {micro(theirs)}   {ratio!s:22}{text}", flush=True)
+    found = {"work": title, "case": case, "peer": other, "goal": None if goal == math.inf else goal}
+    found |= {"seconds": ours.median, "peer_seconds": theirs.median}
+    bench.results.goals.append(found | {"ratio": ratio.median, "ratio_quartiles": ratio.quartiles})
 
 
-def _entrant(key: str, make: Make, values: list[np.ndarray[Any, Any]]) -> dict[str, Entrant]:
-    return {key: Entrant(make(values))}
-
-
-def _both(make: MakeBoth, values: list[np.ndarray[Any, Any]]) -> dict[str, Entrant]:
-    ours, other = make(values)
-    return {"lrcore": Entrant(ours), "other": Entrant(other)}
-
-
-def new_row(bench: Bench, section: str, work: Work, case: str, dtype: str, shapes: Shapes) -> Row:
-    weights = sum(int(np.prod(shape)) for shape in shapes)
-    return Row(section, work.name, case, dtype, bench.plan.threads, weights, work.streams())
+def micro(times: Times) -> str:
+    """Return the median in microseconds."""
+    return f"{digits(times.median * 1e6, 4):>10}"
 
 
 def sizes(bench: Bench) -> None:
     """Every optimizer on one array."""
     bench.title("one array")
-    for name in bench.plan.works:
+    for name in bench.plan.workloads:
         for dtype in bench.plan.dtypes:
             for size in bench.plan.sizes:
-                row = new_row(bench, "sizes", WORKS[name], named(size), dtype, [(size,)])
-                bench.row(row, WORKS[name], [(size,)])
+                bench.row("sizes", WORKLOADS[name], name_of(size), [(size,)], dtype)
 
 
 def small(bench: Bench) -> None:
-    """Many arrays of 16 weights: what a step costs beside arithmetic."""
+    """Many arrays of 16 weights: the overhead of a step beyond arithmetic."""
     bench.title("n arrays of 16 weights")
     for count in (1, 2, 10, 100):
-        row = new_row(bench, "small", WORKS["AdamW"], f"{count} × 16", "float32", [(16,)] * count)
-        bench.row(row, WORKS["AdamW"], [(16,)] * count)
+        bench.row("small", WORKLOADS["AdamW"], f"{count} × 16", [(16,)] * count)
 
 
 def models(bench: Bench) -> None:
-    """Lists of tensors, as real models have them."""
+    """The tensors of real models."""
     bench.title("models")
     for model in bench.plan.models:
         for name in ("AdamW", "SGD momentum"):
-            row = new_row(bench, "models", WORKS[name], model, "float32", MODELS[model])
-            bench.row(row, WORKS[name], MODELS[model])
+            bench.row("models", WORKLOADS[name], model, MODELS[model])
 
 
 def cold(bench: Bench) -> None:
     """A matrix product between the steps: NumPy's, torch's, then each library's own, whose threads are awake then."""
     size = product_size()
-    torchs = next((peer.product for peer in bench.found.peers.values() if peer.name.startswith("torch")), None)
-    between = {"NumPy's": lambda _: numpy_product(size)}
-    if torchs:
-        between["torch's"] = lambda _: torchs(size)
-    between["its own"] = lambda peer: product_of(peer, size)
-    short = {"NumPy's": "NumPy", "torch's": "torch", "its own": "own"}
+    torch_product = next((p.product for p in bench.peers.found.values() if p.name.startswith("torch")), None)
+    between = {"NumPy": lambda _: numpy_product(size)}
+    if torch_product:
+        between["torch"] = lambda _: torch_product(size)
+    between["own"] = lambda peer: product_of(peer, size)
     for whose, product in between.items():
-        bench.title(f"cold: only the step is timed; before it a product of two {size} × {size} matrices, {whose}")
+        bench.title(f"cold: only the step is timed; before it a product of two {size} × {size} matrices by {whose}")
 
-        def wrap(peer: Peer, contestant: Contestant, product: Callable[..., Any] = product) -> dict[str, Entrant]:
-            return {peer.name: Entrant(contestant.step, before=both(contestant.before, product(peer)))}
+        def wrap(peer: Peer, competitor: Competitor, product: Callable[..., Any] = product) -> dict[str, Entrant]:
+            return {peer.name: Entrant(competitor.step, before=both(competitor.before, product(peer)))}
 
         for length in (16 * KI, 256 * KI, 4 * MI):
             if length <= max(bench.plan.sizes):
-                case = f"{named(length)} {short[whose]}"
-                row = new_row(bench, "cold", WORKS["AdamW"], case, "float32", [(length,)])
-                bench.row(row, WORKS["AdamW"], [(length,)], wrap)
+                bench.row("cold", WORKLOADS["AdamW"], f"{name_of(length)} {whose}", [(length,)], wrap=wrap)
 
 
-def both(first: Callable[[], object] | None, second: Callable[[], object]) -> Callable[[], object]:
+def both(first: Call | None, second: Call) -> Call:
     return second if first is None else lambda: (first(), second())
 
 
-def product_of(peer: Peer, size: int) -> Callable[[], object]:
-    """The matrix product of a peer's own library; NumPy's for those that work on its arrays."""
+def product_of(peer: Peer, size: int) -> Call:
+    """Return the matrix product of a peer's own library; NumPy's for those that work on its arrays."""
     return peer.product(size) if peer.product else numpy_product(size)
 
 
-def numpy_product(size: int) -> Callable[[], object]:
+def numpy_product(size: int) -> Call:
     left, right, out = (np.ones((size, size), np.float32) for _ in range(3))
     return lambda: np.matmul(left, right, out=out)
 
 
 def product_size() -> int:
-    """The size of a square matrix whose product takes about 2 ms."""
-    size = 256
-    while size < 4096:
-        product = numpy_product(size)
-        if best_of_five(product) > PRODUCT_SECONDS:
-            break
-        size += 64
-    return size
+    """Return the size of a square matrix whose product takes about 2 ms."""
+    for size in range(256, 4096, 64):
+        if best_of_five(numpy_product(size)) > PRODUCT_SECONDS:
+            return size
+    return 4096
 
 
-def best_of_five(call: Callable[[], object]) -> float:
-    """Seconds of a call, the least of five: one that was interrupted says nothing."""
+def best_of_five(call: Call) -> float:
+    """Return the least time of five calls in seconds: interruptions only add."""
     marks = [(call(), time.perf_counter())[1] for _ in range(6)]
     return min(end - start for start, end in pairwise(marks))
 
@@ -295,29 +286,31 @@ def scaling(bench: Bench) -> None:
     counts = sorted({1, *(2**k for k in range(1, 10) if 2**k < bench.plan.threads), bench.plan.threads})
     matrix = product_size()
 
-    def wrap(peer: Peer, contestant: Contestant) -> dict[str, Entrant]:
+    def wrap(peer: Peer, competitor: Competitor) -> dict[str, Entrant]:
         if peer.set_threads is None:
             return {}
-        entrants = {}
-        before = product_of(peer, matrix) if cold else contestant.before
+        made = {}
+        before = product_of(peer, matrix) if cold else competitor.before
         for count in counts:
             name = peer.name if count == bench.plan.threads else f"{peer.name} × {count}"
-            enter = lambda count=count: peer.set_threads(count)  # noqa: E731
-            entrants[name] = Entrant(contestant.step, enter, before)
-        return entrants
+            made[name] = Entrant(competitor.step, partial(peer.set_threads, count), before)
+        return made
 
     for cold in (False, True):
-        bench.title(
-            f"scaling, {'a matrix product before each step' if cold else 'warm'}; see the JSON file for the peers"
-        )
+        how = "a matrix product before each step" if cold else "warm"
+        bench.title(f"scaling, {how}; the peers are in the JSON file")
         for size in bench.plan.sizes:
-            row = new_row(
-                bench, "scaling cold" if cold else "scaling", WORKS["AdamW"], named(size), "float32", [(size,)]
-            )
-            bench.row(row, WORKS["AdamW"], [(size,)], wrap)
-            ours = [f"{row.cells[name]['ratio']:.3f}" for c in counts[:-1] if (name := f"lrcore × {c}") in row.cells]
-            print(f"{'':21}{'of one thread, …':>16} {' '.join(ours)}")
+            section = "scaling cold" if cold else "scaling"
+            row = bench.row(section, WORKLOADS["AdamW"], name_of(size), [(size,)], wrap=wrap)
+            ours = [f"{row.cells[name]['ratio']:.3f}" for c in counts[:-1] if (name := f"{OURS} × {c}") in row.cells]
+            print(f"{'':21}{'to 1 thread, …':>16} {' '.join(ours)}")
     lrcore.set_num_threads(bench.plan.threads)
 
 
-SECTIONS = {"sizes": sizes, "models": models, "small": small, "cold": cold, "scaling": scaling}
+SECTIONS = {
+    "sizes": sizes,
+    "models": models,
+    "small": small,
+    "cold": cold,
+    "scaling": scaling,
+}

@@ -1,4 +1,4 @@
-"""What the options of a step cost: beside the plain step, and beside the passes of PyTorch that do the same."""
+"""The cost of a step's options: relative to the plain step, and to PyTorch's passes that do the same."""
 
 from __future__ import annotations
 
@@ -7,22 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import loops
 import lrcore
+from lrcore.bench.workloads import LR, copies
 from models import MODELS
-from sections import MI, Bench, compare
-from works import LR, copies
+from sections import HEAD, MI, Bench, apart, compare, together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from sections import Call, Values
 
-    import numpy as np
-
-
-# Where arrays lie can make more than an option costs: what a group can be told is measured on the same arrays as the
-# plain step, and all options in many places.
+# The place of arrays can change a time more than an option does. Options that a group may change are measured on the
+# same arrays as the plain step, and all in many places.
 SITTINGS = 9
 CLIP = 1.0
 DECAY = 0.9
-# What is measured, its options, what it may take of the plain step's time, and the divisor of the gradients.
+# The title, the options, the largest ratio to the plain step, and the divisor of the gradients.
 OPTIONS: list[tuple[str, dict[str, Any], float, float]] = [
     ("clip_norm", {"clip_norm": CLIP}, 1.20, 1.0),
     ("EMA", {"average": lrcore.EMA(DECAY)}, 1.35, 1.0),
@@ -40,35 +37,35 @@ LISTS = [("MLP", 0.08), ("actor-critic", 0.15), ("GPT-2 small", 0.68)]
 
 
 def stages(bench: Bench) -> None:
-    """Print each option's cost, beside what it may be."""
-    print(f"\nAdamW, float32, 32 Mi\n  {'':34} {'ms':>9} {'plain':>9}   ratio [middle half]     goal")
+    """Print the cost of each option and its goal."""
+    print(f"\nAdamW, float32, 32 Mi\n  {'':34} {HEAD.format('plain')}")
     size = min(32 * MI, max(bench.plan.sizes))
-    for name, options, most, divisor in OPTIONS:
-        apart = (partial(_ours, options, divisor), partial(_ours, {}, 1.0))
-        pair = partial(_of_group, options, divisor) if options.keys() <= GROUP_OPTIONS else apart
-        compare(bench, name, [(size,)], pair, most, sittings=SITTINGS, rest=0.0)
-    print(f"\nclip_norm and step\n  {'':34} {'ms':>9} {'torch':>9}   ratio [middle half]     goal")
-    for model, most in LISTS:
+    for title, options, goal, divisor in OPTIONS:
+        if options.keys() <= GROUP_OPTIONS:
+            make = together(partial(_of_one_group, options, divisor))
+        else:
+            make = apart(partial(_step, options, divisor), partial(_step, {}, 1.0))
+        compare(bench, title, [(size,)], make, goal, sittings=SITTINGS, rest=0.0)
+    print(f"\nclip_norm and step\n  {'':34} {HEAD.format('torch')}")
+    for model, goal in LISTS:
         if model in bench.plan.models:
-            pair = (partial(_ours, {"clip_norm": CLIP}, 1.0), _torch_clip_and_step)
-            compare(bench, model, MODELS[model], pair, most, sittings=SITTINGS)
+            make = apart(partial(_step, {"clip_norm": CLIP}, 1.0), torch_clip_and_step)
+            compare(bench, model, MODELS[model], make, goal, sittings=SITTINGS)
     _noise(bench)
 
 
 def _noise(bench: Bench) -> None:
-    """Print what the noise scale costs, of a step with its four micro-batches."""
-    print(
-        f"\nfour micro-batches and step, with the noise scale\n  {'':34} {'ms':>9} {'without':>9}   ratio [middle half]"
-    )
+    """Print the cost of the noise scale, relative to a step with its four micro-batches."""
+    print(f"\nfour micro-batches and step, with the noise scale\n  {'':34} {HEAD.format('without')}")
     size = min(32 * MI, max(bench.plan.sizes))
-    pair = (partial(_accumulated, {"noise_scale": lrcore.NoiseScale(batch=1)}), partial(_accumulated, {}))
-    for name, shapes in (("AdamW 1 Mi", [(1 * MI,)]), ("AdamW 32 Mi", [(size,)]), ("MLP", MODELS["MLP"])):
-        compare(bench, name, shapes, pair, 1.02, sittings=SITTINGS, rest=0.0)
-    trained = (partial(_trained, measures=True), partial(_trained, measures=False))
-    compare(bench, "training on digits", [(1,)], trained, 1.02, sittings=SITTINGS, rest=0.0)
+    make = apart(partial(_accumulated, {"noise_scale": lrcore.NoiseScale(batch=1)}), partial(_accumulated, {}))
+    for title, shapes in (("AdamW 1 Mi", [(1 * MI,)]), ("AdamW 32 Mi", [(size,)]), ("MLP", MODELS["MLP"])):
+        compare(bench, title, shapes, make, 1.02, sittings=SITTINGS, rest=0.0)
+    make = apart(partial(_trained, measures=True), partial(_trained, measures=False))
+    compare(bench, "training on digits", [(1,)], make, 1.02, sittings=SITTINGS, rest=0.0)
 
 
-def _accumulated(options: dict[str, Any], values: list[np.ndarray[Any, Any]]) -> Callable[[], object]:
+def _accumulated(options: dict[str, Any], values: Values) -> Call:
     weights, grads = copies(values), copies(values)
     optimizer = lrcore.AdamW(weights, lr=LR, **options)
 
@@ -80,10 +77,9 @@ def _accumulated(options: dict[str, Any], values: list[np.ndarray[Any, Any]]) ->
     return step
 
 
-def _trained(values: list[np.ndarray[Any, Any]], *, measures: bool) -> Callable[[], object]:
-    """A training step with its forward and backward passes, of the network of the loops."""
-    del values
-    images, labels, _ = loops.digits()
+def _trained(_: Values, *, measures: bool) -> Call:
+    """Return a training step, forward and backward passes included, of the network of the loops."""
+    images, labels, _title = loops.digits()
     weights = loops.initial()
     optimizer = lrcore.AdamW(weights, lr=LR, noise_scale=lrcore.NoiseScale(batch=16) if measures else None)
 
@@ -96,38 +92,37 @@ def _trained(values: list[np.ndarray[Any, Any]], *, measures: bool) -> Callable[
     return step
 
 
-def _ours(options: dict[str, Any], divisor: float, values: list[np.ndarray[Any, Any]]) -> Callable[[], object]:
+def _step(options: dict[str, Any], divisor: float, values: Values) -> Call:
     weights, grads = copies(values), copies(values)
     optimizer = lrcore.AdamW(weights, lr=LR, **options)
     return lambda: optimizer.step(grads, grad_scale=divisor)
 
 
-def _of_group(
-    options: dict[str, Any], divisor: float, values: list[np.ndarray[Any, Any]]
-) -> tuple[Callable[[], object], Callable[[], object]]:
-    """Make steps with the options and without them, of one optimizer."""
+def _of_one_group(options: dict[str, Any], divisor: float, values: Values) -> tuple[Call, Call]:
+    """Return steps of one optimizer with the options and without them."""
     weights, grads = copies(values), copies(values)
     optimizer = lrcore.AdamW(weights, lr=LR)
     group = optimizer.param_groups[0]
     usual = {name: group[name] for name in options}
-    present = usual
+    current = usual
 
     def step(wanted: dict[str, Any], divisor: float) -> None:
-        nonlocal present
-        if wanted is not present:
+        nonlocal current
+        if wanted is not current:
             group.update(wanted)
-            present = wanted
+            current = wanted
         optimizer.step(grads, grad_scale=divisor)
 
     return partial(step, options, divisor), partial(step, usual, 1.0)
 
 
-def _torch_clip_and_step(values: list[np.ndarray[Any, Any]]) -> Callable[[], object]:
+def torch_clip_and_step(values: Values) -> Call:
+    """Return PyTorch's clipping by the norm and its fused step."""
     import torch
 
-    parameters = [torch.nn.Parameter(torch.from_numpy(array).clone()) for array in values]
-    for parameter, array in zip(parameters, values, strict=True):
-        parameter.grad = torch.from_numpy(array).clone()
+    from lrcore.bench.torch_peers import parameters_of
+
+    parameters = parameters_of(values, values)
     optimizer = torch.optim.AdamW(parameters, lr=LR, fused=True)
 
     def step() -> None:

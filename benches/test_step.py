@@ -1,8 +1,8 @@
 """Whole steps, called from Python, for developers: `make bench-quick` compares them with a saved baseline.
 
-One group for each optimizer: every rule that it can be, at sizes for which the call, one core and all cores decide.
-pytest-benchmark times each by itself, minutes apart from its baseline. What memory limits differs by more than half
-between two such runs on a shared machine, so there is none of it here: `make bench` measures that, beside its roof.
+Each rule is measured at three sizes: one limited by the call, one by a single core, one by all cores. pytest-benchmark
+times each by itself, minutes apart from its baseline. On a shared machine two such measurements of memory-bound sizes
+differ by more than half, so `make bench` measures those, relative to the roofline.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def arrays(length, count=1):
 
 def measure(benchmark, group, step):
     benchmark.group = group
-    step()  # makes the state
+    step()  # creates the state
     benchmark(step)
 
 

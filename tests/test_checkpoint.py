@@ -18,6 +18,7 @@ import pytest
 import lrcore
 from lrcore import _safetensors, schedules
 from support.cases import same
+from support.labels import label
 from support.snapshot import snapshot
 
 RATE = schedules.Cosine(0.1, steps=30).warmup(5)
@@ -177,7 +178,7 @@ def test_tensors_come_back_as_arrays(tmp_path):
         (np.zeros(2, complex), "complex128"),
         (bytearray(), "bytearray"),
     ],
-    ids=str,
+    ids=label,
 )
 def test_what_cannot_be_saved_is_refused_and_leaves_what_was_there(value, what, tmp_path):
     opt, *_ = trained("SGD", 1)

@@ -1,5 +1,5 @@
-"""A short benchmark of one's own machine: ``python -m lrcore bench``.
+"""Benchmarks against other libraries: ``python -m lrcore bench``, and what `make bench` shares with it.
 
-Everything takes the same step on arrays of its own with the same values, in one process and in turns, so that a machine
-whose speed drifts is the same for all. Nothing of this is imported with lrcore.
+All competitors take the same step on their own arrays with the same values, in one process and in turns, so that a
+machine whose speed drifts is the same for all. Nothing here is imported with lrcore.
 """

@@ -1,4 +1,4 @@
-"""``python -m lrcore bench``: its arguments, what it prints, and the files that it writes."""
+"""The command ``python -m lrcore bench``."""
 
 from __future__ import annotations
 
@@ -10,20 +10,16 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lrcore
 from lrcore import info
 from lrcore._messages import brief
 from lrcore.bench import plot, table
-from lrcore.bench.grid import Measurements, measure
-from lrcore.bench.peers import Peers
-from lrcore.bench.progress import ProgressBar
+from lrcore.bench.grid import Measurements, find_peers, measure
+from lrcore.bench.progress_bar import ProgressBar
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-INTERRUPTED = 130  # what shells report of a process that Ctrl-C has ended
+INTERRUPTED = 130  # the exit status of a process ended by Ctrl-C
 LARGEST = 1 << 32
 UNITS = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 SIZES = "1Ki,4Ki,16Ki,64Ki,256Ki,1Mi,4Mi,16Mi"
@@ -36,26 +32,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=_seconds,
         default=60.0,
-        help="measure for about that long (default 60); sizes for which no time is left are named and left out",
+        help="measure for about this long (default 60); sizes for which no time is left are listed and skipped",
     )
     parser.add_argument(
         "--sizes",
         metavar="N,N,…",
-        type=_sizes,
+        type=sizes,
         default=SIZES,
         help=f"numbers of weights: 300000, 64Ki, 16Mi (default {SIZES})",
     )
-    parser.add_argument("--json", metavar="FILE", type=_file, help="write the times of every round, and the machine")
-    parser.add_argument("--plot", metavar="FILE", type=_file, help="draw time per weight against size, by matplotlib")
+    parser.add_argument("--json", metavar="FILE", type=_file, help="write the times of every round and the machine")
+    parser.add_argument("--plot", metavar="FILE", type=_file, help="draw time per weight over size, with matplotlib")
 
 
 def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    """Measure, print, write; return the exit status."""
+    """Measure, print and write; return the exit status."""
     if given.plot and (hindrance := plot.hindrance(given.plot)):
         parser.error(f"argument --plot: {hindrance}")
     with ProgressBar(sys.stderr) as progress:
         progress.show(0.0, "getting ready")
-        results = Measurements(Peers.find())
+        results = Measurements(find_peers())
         start = time.perf_counter()
         measure(results, given.sizes, given.seconds, progress.show)
         seconds = time.perf_counter() - start
@@ -73,7 +69,7 @@ def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
 
 def _written(option: str, write: Any) -> bool:
-    """Write a file, or say why that failed; the table stands in any case."""
+    """Write a file; print why if that fails, since the table is already printed."""
     try:
         write()
     except OSError as error:
@@ -89,7 +85,7 @@ def _as_json(results: Measurements, machine: dict[str, Any], seconds: float) -> 
         "used_by_others": results.others,
         "seconds": seconds,
         "machine": machine,
-        "peers": results.peers.versions,
+        "peers": results.versions,
         "missing": results.peers.missing,
         "left_out": results.left_out,
         "cells": [cell.as_json() for cell in results.cells],
@@ -106,7 +102,8 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _sizes(text: str) -> Sequence[int]:
+def sizes(text: str) -> list[int]:
+    """Read numbers of weights separated by commas."""
     return [_size(item.strip()) for item in text.split(",")]
 
 
@@ -119,7 +116,7 @@ def _size(text: str) -> int:
 
 
 def _file(text: str) -> Path:
-    """Return a path that can be written, so that a minute of measuring is not lost at its end."""
+    """Return a writable path: checked first, so that a minute of measuring is not lost."""
     path = Path(text)
     if not text or path.is_dir():
         raise argparse.ArgumentTypeError(f"must be a file, got {brief(text)}")

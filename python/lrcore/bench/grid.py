@@ -1,28 +1,37 @@
-"""The grid that is measured: optimizers by sizes, smallest first, in the time that there is."""
+"""The grid of `python -m lrcore bench`: optimizers by sizes, smallest first, within a given time."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+import lrcore
 from lrcore import info
-from lrcore.bench.load import share_of_others
-from lrcore.bench.peers import OURS, ROOF, WORKS, Peers, Work, arrays
-from lrcore.bench.timing import FEWEST, REST, TURN, Ratio, Times, interleave
+from lrcore.bench import peers
+from lrcore.bench.cpu_load import share_of_others
+from lrcore.bench.peers import LRCORE, OURS, ROOFLINE, ROOFLINE_PEER
+from lrcore.bench.timing import FEWEST, REST, TURN, Entrant, Ratio, Times, interleave
+from lrcore.bench.workloads import LR, WORKLOADS, Peer, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 MI = 1 << 20
-SHARE_OF_MEMORY = 0.7  # of what is free, that a cell may take
+SHARE_OF_MEMORY = 0.7  # of the free memory, that a cell may take
+FLOAT32 = np.dtype(np.float32)
+CHOSEN = [WORKLOADS[name] for name in ("AdamW", "SGD momentum", "RMSprop")]
+NAMES = ("NumPy out=", "torch fused", "torch foreach")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The times of all competitors at one optimizer and size, in seconds a call."""
+    """The times of all competitors at one optimizer and size, in seconds per call."""
 
-    work: Work
+    workload: Workload
     length: int
     times: dict[str, Times]
 
@@ -32,25 +41,25 @@ class Comparison:
         return self.times[OURS].median
 
     @property
-    def of_roof(self) -> float:
-        """How near lrcore comes to the roof; 1 is the roof."""
-        return self.times[ROOF].over(self.times[OURS]).median
+    def of_roofline(self) -> float | None:
+        """The roofline's time over lrcore's: 1 if lrcore is as fast as the memory."""
+        return self.times[ROOFLINE].over(self.times[OURS]).median if ROOFLINE in self.times else None
 
     def over(self, peer: str) -> Ratio | None:
-        """The ratio of lrcore's time to a peer's, if it took part."""
+        """Return the ratio of lrcore's time to a peer's, if it took part."""
         return self.times[OURS].over(self.times[peer]) if peer in self.times else None
 
     def as_json(self) -> dict[str, Any]:
-        """Return all of it as plain values."""
-        ratios = {name: ratio for name in self.times if name not in {OURS, ROOF} and (ratio := self.over(name))}
+        """Return everything as plain values."""
+        ratios = {name: ratio for name in self.times if name not in {OURS, ROOFLINE} and (ratio := self.over(name))}
         return {
-            "optimizer": self.work.title,
-            "arguments": self.work.arguments,
+            "optimizer": self.workload.name,
+            "arguments": {"lr": LR, **self.workload.options},
             "weights": self.length,
             "dtype": "float32",
             "microseconds": self.seconds * 1e6,
-            "nanoseconds_a_weight": self.seconds * 1e9 / self.length,
-            "of_roof": self.of_roof,
+            "nanoseconds_per_weight": self.seconds * 1e9 / self.length,
+            "of_roofline": self.of_roofline,
             "ratio_to": {peer: _spread(ratio) for peer, ratio in ratios.items()},
             "seconds": {name: list(times.rounds) for name, times in self.times.items()},
         }
@@ -63,62 +72,104 @@ def _spread(ratio: Ratio) -> dict[str, float]:
 
 @dataclass
 class Measurements:
-    """What has been measured so far."""
+    """The results so far.
 
-    peers: Peers
+    Attributes:
+        peers: NumPy and PyTorch's forms, and why one is missing.
+        cells: The comparisons.
+        left_out: The cells that were not measured, and why.
+        interrupted: Whether Ctrl-C ended the measurement.
+        others: The share of all cores that other programs used, before or after.
+    """
+
+    peers: peers.Peers
     cells: list[Comparison] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     interrupted: bool = False
-    others: float | None = None  # the share of the cores that other programs used, before or after
+    others: float | None = None
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The version of each library that takes part."""
+        packages = dict.fromkeys(name.split()[0] for name in NAMES if name in self.peers.found)
+        return {package: version(package.lower()) for package in packages}
+
+
+def find_peers() -> peers.Peers:
+    """Import NumPy's and PyTorch's forms, with as many threads as lrcore; list those that can't do a workload."""
+    found = peers.find(peers.NUMPY_AND_TORCH)
+    chosen = {name: found.found[name] for name in NAMES if name in found.found}
+    missing = {name: found.missing[name] for name in NAMES if name in found.missing}
+    for peer in chosen.values():
+        if peer.set_threads:
+            peer.set_threads(lrcore.get_num_threads())
+    for peer in [ROOFLINE_PEER, *chosen.values()]:
+        for workload in CHOSEN:
+            if why := _objection(peer, workload):
+                missing[f"{peer.name} ({workload.name})"] = why
+    return peers.Peers(chosen, missing)
+
+
+def _objection(peer: Peer, workload: Workload) -> str:
+    why = peers.objection(peer, workload, FLOAT32)
+    # The roofline computes another update by design.
+    return "" if peer is ROOFLINE_PEER and not why.startswith("fails") else why
+
+
+def competitors(found: peers.Peers, workload: Workload) -> list[Peer]:
+    """Return lrcore, the roofline, and the libraries that take the same step."""
+    return [peer for peer in (LRCORE, ROOFLINE_PEER, *found.found.values()) if not _objection(peer, workload)]
 
 
 def measure(results: Measurements, sizes: list[int], seconds: float, progress: Callable[[float, str], None]) -> None:
     """Measure the grid in about that many seconds, into the results; Ctrl-C ends it."""
-    plan = [(work, length) for length in sorted(set(sizes)) for work in WORKS]
+    plan = [(workload, length) for length in sorted(set(sizes)) for workload in CHOSEN]
     end = time.perf_counter() + seconds
     results.others = share_of_others()
     try:
-        for done, (work, length) in enumerate(plan):
-            weights = [_share(size) for _, size in plan[done:]]
-            progress(1 - sum(weights) / sum(_share(size) for _, size in plan), f"{work.title}, {name_of(length)}")
+        for done, (workload, length) in enumerate(plan):
+            shares = [_share(size) for _, size in plan[done:]]
+            progress(1 - sum(shares) / sum(_share(size) for _, size in plan), f"{workload.name}, {name_of(length)}")
             left = end - time.perf_counter()
-            if why := _hindrance(results, work, length, left):
-                results.left_out.append(f"{work.title}, {name_of(length)} weights: {why}")
+            if why := _hindrance(results, workload, length, left):
+                results.left_out.append(f"{workload.name}, {name_of(length)} weights: {why}")
                 continue
-            results.cells.append(_measure_cell(results.peers, work, length, left * weights[0] / sum(weights)))
+            results.cells.append(_measure_cell(results.peers, workload, length, left * shares[0] / sum(shares)))
         results.others = max((results.others, share_of_others()), key=lambda share: share or 0.0)
     except KeyboardInterrupt:
         results.interrupted = True
 
 
-def _measure_cell(peers: Peers, work: Work, length: int, seconds: float) -> Comparison:
+def _measure_cell(found: peers.Peers, workload: Workload, length: int, seconds: float) -> Comparison:
     end = time.perf_counter() + seconds
-    weight, grad = arrays(length)
-    steps = {name: make(weight.copy(), grad.copy()) for name, make in peers.competitors(work).items()}
-    return Comparison(work, length, interleave(steps, end - time.perf_counter()))
+    rng = np.random.default_rng(0)
+    weights, grads = ([rng.standard_normal(length, np.float32)] for _ in range(2))
+    made = {peer.name: peer.make(workload, weights, grads) for peer in competitors(found, workload)}
+    entrants = {name: Entrant(one.step, before=one.before) for name, one in made.items()}
+    return Comparison(workload, length, interleave(entrants, end - time.perf_counter()))
 
 
 def _share(length: int) -> float:
-    """Return how much of the time a size gets, beside others: large ones need it for the fewest rounds."""
+    """Return the relative time of a size: large ones need more for the minimum number of rounds."""
     return 1 + length / (4 * MI)
 
 
-def _hindrance(results: Measurements, work: Work, length: int, left: float) -> str:
-    """Return why a cell can't be measured, or nothing."""
-    competitors = len(results.peers.competitors(work))
-    needed = length * 4 * (2 + competitors * (work.states + 3))
+def _hindrance(results: Measurements, workload: Workload, length: int, left: float) -> str:
+    """Return why a cell can't be measured, or an empty string."""
+    count = len(competitors(results.peers, workload))
+    needed = length * 4 * (2 + count * (workload.states + 3))
     free = info.memory("MemAvailable")
     if free is not None and needed > SHARE_OF_MEMORY * free:
         return f"it needs {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} are free"
-    if left < _least_seconds(results, work, length, competitors):
+    if left < _least_seconds(results, workload, length, count):
         return "no time was left; --seconds gives more"
     return ""
 
 
-def _least_seconds(results: Measurements, work: Work, length: int, competitors: int) -> float:
-    """Return how long the fewest rounds take, by the cells of the same optimizer before."""
-    rests = FEWEST * competitors * (REST + 2 * TURN)
-    before = [cell for cell in results.cells if cell.work is work]
+def _least_seconds(results: Measurements, workload: Workload, length: int, count: int) -> float:
+    """Return how long the minimum number of rounds takes, extrapolated from the last cell of the same optimizer."""
+    rests = FEWEST * count * (REST + 2 * TURN)
+    before = [cell for cell in results.cells if cell.workload is workload]
     if not before:
         return 0.0 if not results.cells else rests
     a_round = sum(times.median for times in before[-1].times.values())

@@ -1,132 +1,138 @@
-"""Who takes part: lrcore, the roof, NumPy, and PyTorch if it is there; and that all of them compute the same."""
+"""The competitors: lrcore, the roofline, and the other libraries where they can be imported.
+
+A library that is missing, can't do a workload or computes another update is listed with the reason.
+"""
 
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass, field
+import logging
+from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import lrcore
 from lrcore import _lrcore
-from lrcore.bench import textbook
+from lrcore.bench.workloads import LR, Array, Competitor, Peer, Workload, copies, fill
 from lrcore.optim.optimizer import make_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-    Array = np.ndarray[Any, np.dtype[np.float32]]
-    Call = Callable[[], object]
+OURS, ROOFLINE = "lrcore", "roofline"
+NUMPY_AND_TORCH = {
+    "lrcore.bench.torch_peers": ("torch for-loop", "torch foreach", "torch fused"),
+    "lrcore.bench.numpy_peers": ("NumPy textbook", "NumPy out="),
+}
+# As a share of the largest update of a weight. Formulas round in different orders, and float32 weights near 0.1 have an
+# ulp of 7e-9, where an update is 1e-3.
+TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
+CHECKED = [(1000,), (33, 7), (16,)]
 
-OURS, ROOF, NUMPY = "lrcore", "roof", "NumPy"
-TORCH_FORMS = {"torch fused": "fused", "torch foreach": "foreach"}
-PEERS = [NUMPY, *TORCH_FORMS]
-CHECKED = 1000  # weights on which updates are compared
-STEPS = 5
+
+def make_lrcore(workload: Workload, weights: list[Array], grads: list[Array]) -> Competitor:
+    """Return lrcore's step."""
+    weights, grads = copies(weights), copies(grads)
+    optimizer = getattr(lrcore, workload.optimizer)(weights, lr=LR, **workload.options)
+    return Competitor(lambda: optimizer.step(grads), lambda: weights, lambda values: fill(grads, values))
+
+
+def make_roofline(workload: Workload, weights: list[Array], grads: list[Array]) -> Competitor:
+    """Return a step that reads and writes as many arrays with the same engine and threads, and only adds."""
+    weights, grads = copies(weights), copies(grads)
+    stepper = _lrcore.Stepper(grouped=False, make_state=make_state)
+    stepper.add_group(weights, "")
+    rule = f"roof_{workload.states}"
+    stepper.set_group(0, rule, [])
+    return Competitor(lambda: stepper.step(grads), lambda: weights, lambda values: fill(grads, values))
+
+
+LRCORE = Peer(OURS, make_lrcore, set_threads=lrcore.set_num_threads)
+ROOFLINE_PEER = Peer(ROOFLINE, make_roofline, set_threads=lrcore.set_num_threads)
 
 
 @dataclass(frozen=True)
-class Work:
-    """An optimizer at the hyperparameters that all competitors use."""
-
-    title: str
-    optimizer: str  # its name in lrcore and in PyTorch
-    states: int
-    arguments: dict[str, float]
-
-    def numpy(self, weight: Array, grad: Array) -> Call:
-        """Return the step written in NumPy."""
-        return textbook.STEPS[self.optimizer](weight, grad, **self.arguments)
-
-    def lrcore(self, weight: Array, grad: Array) -> Call:
-        """Return lrcore's step."""
-        opt, grads = getattr(lrcore, self.optimizer)([weight], **self.arguments), [grad]
-        return lambda: opt.step(grads)
-
-    def roof(self, weight: Array, grad: Array) -> Call:
-        """Return a step that reads and writes as much, through the same engine and threads, and only adds."""
-        stepper = _lrcore.Stepper(grouped=False, make_state=make_state)
-        grads = [grad]
-        stepper.add_group([weight], "")
-        rule = f"roof_{self.states}"
-        stepper.set_group(0, rule, [])
-        return lambda: stepper.step(grads)
-
-
-WORKS = [
-    Work("AdamW", "AdamW", 2, {"lr": 1e-3, "weight_decay": 0.01}),
-    Work("SGD momentum", "SGD", 1, {"lr": 1e-3, "momentum": 0.9}),
-    Work("RMSprop", "RMSprop", 1, {"lr": 1e-3}),
-]
-
-
-@dataclass
 class Peers:
-    """Peers that can be measured, and why the others can't."""
+    """The libraries that can be imported, by name, and why others can't."""
 
-    torch: Any = None
-    versions: dict[str, str] = field(default_factory=lambda: {NUMPY: np.__version__})
-    missing: dict[str, str] = field(default_factory=dict)
-    unequal: set[tuple[str, str]] = field(default_factory=set)
+    found: dict[str, Peer]
+    missing: dict[str, str]
 
-    @classmethod
-    def find(cls) -> Peers:
-        """Import PyTorch if it is there, let it use as many threads as lrcore, and compare all updates."""
-        peers = cls()
+
+def find(
+    sources: Mapping[str, tuple[str, ...]], wanted: list[str] | None = None, say: Callable[[str], None] | None = None
+) -> Peers:
+    """Import the modules of libraries.
+
+    Args:
+        sources: Modules with a list ``PEERS``, and the names of these.
+        wanted: The names to import; None imports all.
+        say: Is called before an import.
+    """
+    peers = Peers({}, {})
+    for module, names in sources.items():
+        if wanted and not set(names) & set(wanted):
+            peers.missing.update(dict.fromkeys(names, "left out by --peers"))
+            continue
+        if say:
+            say(f"importing {', '.join(names)}")
+        logging.disable(logging.WARNING)  # other libraries' warnings are about devices and kernels that are not used
         try:
-            peers.torch = importlib.import_module("torch")
-        except (ImportError, OSError) as error:  # OSError: a library that it needs is not there
-            peers.missing = dict.fromkeys(TORCH_FORMS, f"torch: {error}")
-        else:
-            peers.torch.set_num_threads(lrcore.get_num_threads())
-            peers.versions |= dict.fromkeys(TORCH_FORMS, peers.torch.__version__)
-        for work in WORKS:
-            peers._compare(work)
-        return peers
-
-    def competitors(self, work: Work) -> dict[str, Callable[[Array, Array], Call]]:
-        """Return what makes the step of each, of weight and gradient: lrcore, the roof, then peers."""
-        made: dict[str, Callable[[Array, Array], Call]] = {OURS: work.lrcore, ROOF: work.roof, NUMPY: work.numpy}
-        for name, option in TORCH_FORMS.items():
-            if self.torch and self._accepts(work, option):
-                made[name] = self._maker(work, option)
-        return {name: make for name, make in made.items() if (work.title, name) not in self.unequal}
-
-    def _maker(self, work: Work, option: str) -> Callable[[Array, Array], Call]:
-        def make(weight: Array, grad: Array) -> Call:
-            parameter = self.torch.nn.Parameter(self.torch.from_numpy(weight))
-            parameter.grad = self.torch.from_numpy(grad)
-            optimizer = getattr(self.torch.optim, work.optimizer)
-            step: Call = optimizer([parameter], **work.arguments, **{option: True}).step
-            return step
-
-        return make
-
-    def _accepts(self, work: Work, option: str) -> bool:
-        """Return whether PyTorch has this form of the optimizer; there is no fused RMSprop, for one."""
-        try:
-            self._maker(work, option)(np.zeros(1, np.float32), np.zeros(1, np.float32))
-        except (TypeError, RuntimeError):
-            return False
-        return True
-
-    def _compare(self, work: Work) -> None:
-        """Leave out, and say so, who does not compute what lrcore does."""
-        moved = {}
-        for name, make in self.competitors(work).items():
-            weight, grad = arrays(CHECKED)
-            step = make(weight, grad)
-            for _ in range(STEPS):
-                step()
-            moved[name] = weight
-        for name, weight in moved.items():
-            if name != ROOF and not np.allclose(weight, moved[OURS], rtol=1e-5, atol=1e-6):
-                self.unequal.add((work.title, name))
-                self.missing[f"{name} ({work.title})"] = "computes another update"
+            imported = importlib.import_module(module).PEERS
+        except (Exception, SystemExit) as error:  # whatever goes wrong in somebody's build
+            reason = f"{type(error).__name__}: {str(error).strip().splitlines()[-1] if str(error).strip() else ''}"
+            peers.missing.update(dict.fromkeys(names, reason[:300]))
+            continue
+        finally:
+            logging.disable(logging.NOTSET)
+        for peer in imported:
+            if wanted and peer.name not in wanted:
+                peers.missing[peer.name] = "left out by --peers"
+            else:
+                peers.found[peer.name] = peer
+    return peers
 
 
-def arrays(length: int) -> tuple[Array, Array]:
-    """Return weights and gradients, the same ones at every call."""
+def objection(peer: Peer, workload: Workload, dtype: np.dtype[Any]) -> str:
+    """Return why a library does not take part in a workload, or an empty string."""
+    return peer.lacks(workload, dtype) or _disagreement(peer, workload, dtype)
+
+
+@cache
+def _disagreement(peer: Peer, workload: Workload, dtype: np.dtype[Any]) -> str:
+    """Return how far a library is from lrcore after three steps with three gradients, if it is too far."""
+    try:
+        ours, theirs = _after_three_steps(LRCORE, workload, dtype), _after_three_steps(peer, workload, dtype)
+    except Exception as error:
+        return f"fails: {type(error).__name__}: {str(error)[:200]}"
+    start = np.concatenate([w.ravel() for w in _values(dtype)[0]])
+    if theirs.dtype != dtype:
+        return f"turns {dtype} into {theirs.dtype}"
+    distance = float(np.abs(ours - theirs).max() / np.abs(ours - start).max())
+    if distance <= TOLERANCE[dtype.name]:
+        return ""
+    return f"computes another update: {distance:.1e} of an update away, {TOLERANCE[dtype.name]:.0e} is allowed"
+
+
+def _after_three_steps(peer: Peer, workload: Workload, dtype: np.dtype[Any]) -> Array:
+    weights, *grads = _values(dtype)
+    competitor = peer.make(workload, weights, grads[0])
+    for values in grads:
+        competitor.load(values)
+        if competitor.before:
+            competitor.before()
+        competitor.step()
+    return np.concatenate([np.asarray(w).ravel() for w in competitor.weights()])
+
+
+def _values(dtype: np.dtype[Any]) -> list[list[Array]]:
+    """Return weights and three gradients, none near 0, where the position of eps in a formula matters."""
     rng = np.random.default_rng(0)
-    return rng.standard_normal(length, np.float32), rng.standard_normal(length, np.float32)
+
+    def away_from_zero(shape: tuple[int, ...]) -> Array:
+        return (rng.choice([-1.0, 1.0], shape) * rng.uniform(0.5, 1.5, shape)).astype(dtype)
+
+    weights = [(0.1 * rng.standard_normal(shape)).astype(dtype) for shape in CHECKED]
+    return [weights, *([away_from_zero(shape) for shape in CHECKED] for _ in range(3))]

@@ -1,4 +1,4 @@
-"""The results as a plot: time per weight against size, the roof drawn in. Needs matplotlib."""
+"""The results of `python -m lrcore bench` as a plot of time per weight over size, with matplotlib."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from lrcore._messages import brief
-from lrcore.bench.grid import Measurements, name_of
-from lrcore.bench.peers import NUMPY, OURS, ROOF, WORKS
+from lrcore.bench.grid import CHOSEN, Measurements, name_of
+from lrcore.bench.peers import OURS, ROOFLINE
 from lrcore.bench.table import title, versions
 
 if TYPE_CHECKING:
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 STYLES: dict[str, dict[str, Any]] = {
     OURS: {"color": "tab:orange", "marker": "o", "linewidth": 2.5, "zorder": 3},
-    ROOF: {"color": "black", "linestyle": "--", "label": "roof: only additions"},
-    NUMPY: {"color": "tab:blue"},
+    ROOFLINE: {"color": "black", "linestyle": "--", "label": "roofline: additions only"},
+    "NumPy out=": {"color": "tab:blue"},
     "torch fused": {"color": "tab:red"},
     "torch foreach": {"color": "tab:purple"},
 }
 
 
 def hindrance(path: Path) -> str:
-    """Return why nothing can be drawn into that file, or nothing."""
+    """Return why no plot can be written to the file, or an empty string."""
     if find_spec("matplotlib") is None:
         return "it needs matplotlib, which is not installed: python -m pip install matplotlib"
     bases = importlib.import_module("matplotlib.backend_bases")
@@ -35,13 +35,14 @@ def hindrance(path: Path) -> str:
 
 
 def draw(results: Measurements, machine: dict[str, Any], path: Path) -> None:
-    """Draw a panel for each optimizer, and write the file."""
-    works = [work for work in WORKS if any(cell.work is work for cell in results.cells)]
-    figure = importlib.import_module("matplotlib.figure").Figure(figsize=(4.6 * len(works), 4.4), layout="constrained")
+    """Draw a panel for each optimizer and write the file."""
+    workloads = [one for one in CHOSEN if any(cell.workload is one for cell in results.cells)]
+    size = (4.6 * len(workloads), 4.4)
+    figure = importlib.import_module("matplotlib.figure").Figure(figsize=size, layout="constrained")
     figure.suptitle(f"{title(machine)}\n{versions(results)}", fontsize="medium")
-    panels = figure.subplots(1, len(works), sharey=True, squeeze=False)[0]
-    for work, panel in zip(works, panels, strict=True):
-        cells = [cell for cell in results.cells if cell.work is work]
+    panels = figure.subplots(1, len(workloads), sharey=True, squeeze=False)[0]
+    for workload, panel in zip(workloads, panels, strict=True):
+        cells = [cell for cell in results.cells if cell.workload is workload]
         sizes = [cell.length for cell in cells]
         for name in cells[0].times:
             spreads = [(times.median, *times.quartiles) for times in (cell.times[name] for cell in cells)]
@@ -54,8 +55,8 @@ def draw(results: Measurements, machine: dict[str, Any], path: Path) -> None:
         panel.set_xscale("log", base=2)
         panel.set_yscale("log")
         panel.set_xticks(sizes, [name_of(size) for size in sizes], rotation=45)
-        panel.set(title=work.title, xlabel="weights, float32")
+        panel.set(title=workload.name, xlabel="weights, float32")
         panel.grid(alpha=0.3)
-    panels[0].set_ylabel("ns a weight")
+    panels[0].set_ylabel("ns per weight")
     panels[0].legend(fontsize="small")
     figure.savefig(path, dpi=150)

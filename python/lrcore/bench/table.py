@@ -1,4 +1,4 @@
-"""The results as a table of text."""
+"""The results of `python -m lrcore bench` as text."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from lrcore._text import counted
-from lrcore.bench.grid import Comparison, Measurements, name_of
-from lrcore.bench.load import BUSY
-from lrcore.bench.peers import OURS, PEERS, WORKS
+from lrcore.bench.cpu_load import BUSY
+from lrcore.bench.grid import CHOSEN, NAMES, Comparison, Measurements, name_of
+from lrcore.bench.peers import OURS
 from lrcore.bench.timing import digits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lrcore.bench.timing import Ratio, Times
+    from lrcore.bench.timing import Ratio
 
 COLUMN = 22
 UNSTEADY = 0.2
-"""The interquartile range of a step's times over their median, from which the times are doubted."""
+"""The interquartile range of a step's times over their median, from which on times are doubted."""
 
 
 def lines(results: Measurements, machine: dict[str, Any]) -> Iterator[str]:
-    """Yield the lines: the machine, a table for each optimizer, and what is not in it."""
+    """Yield the machine, a table for each optimizer, and notes."""
     yield title(machine)
     yield versions(results)
-    peers = [peer for peer in PEERS if peer in results.peers.versions]
+    peers = [name for name in NAMES if name in results.peers.found]
     width = max([COLUMN, *(len(_ratio(cell.over(peer))) for cell in results.cells for peer in peers)])
-    cells = sorted(results.cells, key=lambda cell: WORKS.index(cell.work))
-    for work, row in groupby(cells, key=lambda cell: cell.work):
+    cells = sorted(results.cells, key=lambda cell: CHOSEN.index(cell.workload))
+    for workload, row in groupby(cells, key=lambda cell: cell.workload):
         yield ""
         heads = "".join(f"  {'to ' + peer:{width}}" for peer in peers)
-        yield f"{work.title:14}{'µs':>10}{'ns/weight':>11}{'of roof':>9}{heads}".rstrip()
+        yield f"{workload.name:14}{'µs':>10}{'ns/weight':>11}{'roofline':>10}{heads}".rstrip()
         for cell in row:
             yield _row(cell, peers, width)
     yield ""
     if results.cells:
-        yield "to …: lrcore's time over the peer's, below 1 where lrcore is faster; [quartiles of the rounds]."
-        yield "of roof: what a kernel reaches that reads and writes as much and only adds is 100 %."
+        yield "to …: lrcore's time over the other's, below 1 where lrcore is faster; [quartiles of the rounds]."
+        yield "roofline: the share of the speed of a step that moves the same memory and only adds."
     yield from _doubts(results)
     for name, why in results.peers.missing.items():
         yield f"missing: {name}: {why}"
@@ -49,42 +49,40 @@ def lines(results: Measurements, machine: dict[str, Any]) -> Iterator[str]:
 
 
 def title(machine: dict[str, Any]) -> str:
-    """Return what one must know to compare the numbers with others."""
-    threads = machine["threads"]["used"]
+    """Return what is needed to compare the numbers with others."""
     return (
         f"lrcore {machine['lrcore']} · {machine['cpu']['model']} · {machine['simd']['used']} · "
-        f"{threads} thread{'s' * (threads > 1)} · Python {machine['python']}"
+        f"{counted(machine['threads']['used'], 'thread')} · Python {machine['python']}"
     )
 
 
 def versions(results: Measurements) -> str:
-    """Return the versions of the peers, PyTorch's once."""
-    found = {peer.split()[0]: version for peer, version in results.peers.versions.items()}
-    return ", ".join(["float32", *(f"{name} {version}" for name, version in found.items())])
+    """Return the dtype and the versions of the other libraries."""
+    return ", ".join(["float32", *(f"{name} {version}" for name, version in results.versions.items())])
 
 
 def _doubts(results: Measurements) -> Iterator[str]:
-    """Yield what speaks against the times."""
+    """Yield reasons to doubt the times."""
     if results.others is not None and results.others > BUSY:
         yield f"warning: the machine is busy: other programs used {results.others:.0%} of its cores; times are too long"
-    spreads = [(high - low) / times.median for times, (low, high) in _quartiles(results)]
+    spreads = []
+    for times in (cell.times[OURS] for cell in results.cells):
+        low, high = times.quartiles
+        spreads.append((high - low) / times.median)
     if spreads and (spread := statistics.median(spreads)) > UNSTEADY:
         yield f"warning: times vary by {spread:.0%} between rounds: the machine is busy, or its speed drifts"
-    if any(cell.of_roof > 1 for cell in results.cells):
-        yield "≥100%: the roof took longer than lrcore's step there, which disturbed times alone can do"
-
-
-def _quartiles(results: Measurements) -> Iterator[tuple[Times, tuple[float, float]]]:
-    for cell in results.cells:
-        times = cell.times[OURS]
-        yield times, times.quartiles
+    if any((cell.of_roofline or 0) > 1 for cell in results.cells):
+        yield "≥100%: the roofline took longer than lrcore's step there, which only disturbed times can cause"
 
 
 def _row(cell: Comparison, peers: list[str], width: int) -> str:
     ratios = "".join(f"  {_ratio(cell.over(peer)):{width}}" for peer in peers)
-    share = "≥100%" if cell.of_roof > 1 else f"{digits(100 * cell.of_roof, 2)}%"
-    ours = f"{digits(cell.seconds * 1e6):>10}{digits(cell.seconds * 1e9 / cell.length):>11}{share:>9}"
-    return f"{name_of(cell.length):14}{ours}{ratios}".rstrip()
+    ours = f"{digits(cell.seconds * 1e6):>10}{digits(cell.seconds * 1e9 / cell.length):>11}"
+    return f"{name_of(cell.length):14}{ours}{_share(cell.of_roofline):>10}{ratios}".rstrip()
+
+
+def _share(share: float | None) -> str:
+    return "-" if share is None else "≥100%" if share > 1 else f"{digits(100 * share, 2)}%"
 
 
 def _ratio(ratio: Ratio | None) -> str:

@@ -1,8 +1,8 @@
-"""Timing in turns: warm, interleaved, as ratios with their spread.
+"""Interleaved timing: warm calls in turns, as ratios with their spread.
 
-Competitors take turns, round by round, so that a machine whose speed drifts is the same for all; every round begins
-with the next of them. Each turn begins with a rest, in which the threads of the one before go to sleep, and with calls
-that are not counted, which fill the caches and wake the threads of this one.
+Competitors take turns, round by round, so that a machine whose speed drifts is the same for all; every round starts
+with the next one. A turn starts with a rest, in which the threads of the previous competitor go to sleep, and with
+calls that are not counted, which fill the caches and wake its own threads.
 """
 
 from __future__ import annotations
@@ -19,66 +19,65 @@ if TYPE_CHECKING:
     Call = Callable[[], object]
 
 REST = 0.02  # seconds; GNU OpenMP spins for about 10 ms after a parallel region, other pools for less
-TURN = 0.004  # seconds that a turn lasts at least
-SLOW = 0.03  # seconds; a call that takes longer is warm after one
+TURN = 0.004  # seconds; the minimum length of a turn
+SLOW = 0.03  # seconds; one call of this length warms up
 FEWEST, MOST = 5, 201  # rounds
 
 
 @dataclass(frozen=True)
 class Entrant:
-    """What is timed, and what belongs to it but is not."""
+    """A call to time; ``enter``, untimed, once at the start of a turn; ``before``, untimed, before every call."""
 
     call: Call
-    enter: Call | None = None  # once, when its turn begins
-    before: Call | None = None  # before every call
+    enter: Call | None = None
+    before: Call | None = None
 
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds a call, one for each round, of which there are two at least."""
+    """Seconds per call in each round, of which there are at least two."""
 
     rounds: tuple[float, ...]
 
     @property
     def median(self) -> float:
-        """The middle round."""
+        """The median of the rounds."""
         return statistics.median(self.rounds)
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """The bounds of the middle half of the rounds."""
+        """The quartiles of the rounds."""
         low, _, high = statistics.quantiles(self.rounds, n=4, method="inclusive")
         return low, high
 
     def over(self, other: Times) -> Ratio:
-        """Return the ratio of these times to others', round by round."""
+        """Return the ratio of these times to others, round by round."""
         return Ratio(tuple(a / b for a, b in zip(self.rounds, other.rounds, strict=True)))
 
 
 class Ratio(Times):
-    """Ratios of times, one for each round."""
+    """Ratios of times in each round."""
 
     def __str__(self) -> str:
-        """Return the median, and the middle half around it."""
+        """Return the median and the quartiles."""
         low, high = self.quartiles
         return f"{digits(self.median)} [{digits(low)}, {digits(high)}]"
 
 
 def digits(value: float, count: int = 3) -> str:
-    """Return a number with that many significant digits, as a decimal fraction without an exponent."""
+    """Return a number with ``count`` significant digits, without an exponent."""
     if not math.isfinite(value) or value == 0:
         return f"{value:g}"
-    rounded = float(f"{value:.{count - 1}e}")  # 0.9996 has one digit before the point when it is rounded
+    rounded = float(f"{value:.{count - 1}e}")  # 0.9996 becomes 1.00
     return f"{value:.{max(0, count - 1 - math.floor(math.log10(abs(rounded))))}f}"
 
 
 def interleave(
     competitors: Mapping[str, Call | Entrant], seconds: float = math.inf, rounds: int = MOST, rest: float = REST
 ) -> dict[str, Times]:
-    """Time calls in turns, in as many rounds, or in fewer (5 at least) if they take longer than ``seconds``.
+    """Time calls in turns, in this many rounds, or in fewer, at least 5, if they take longer than ``seconds``.
 
-    Before each turn is a rest. One who is alone needs none, nor do those who share threads; after a rest a core is
-    slow for a while.
+    A single competitor gets no rest, and competitors that share threads need none: a core is slow for a while after it.
     """
     start = time.perf_counter()
     entrants = {name: call if isinstance(call, Entrant) else Entrant(call) for name, call in competitors.items()}
@@ -96,7 +95,7 @@ def interleave(
 
 
 def _turn(entrant: Entrant, warm: int, calls: int, *, rest: float) -> float:
-    """Return the seconds that one call takes, of one turn."""
+    """Return the seconds per call of one turn."""
     time.sleep(rest)
     if entrant.enter:
         entrant.enter()
@@ -105,7 +104,7 @@ def _turn(entrant: Entrant, warm: int, calls: int, *, rest: float) -> float:
 
 
 def _seconds(entrant: Entrant, calls: int) -> float:
-    """Return how long that many calls take together. Without ``before``, the clock is read only twice."""
+    """Return the total time of the calls. Without ``before`` the clock is read only twice."""
     call, before, clock = entrant.call, entrant.before, time.perf_counter
     if before is None:
         start = clock()
@@ -122,18 +121,18 @@ def _seconds(entrant: Entrant, calls: int) -> float:
 
 
 def _calls_a_turn(entrant: Entrant) -> tuple[int, int]:
-    """Return how many calls make a caller warm, and how many make a turn long enough for the clock."""
+    """Return how many calls warm up, and how many make a turn long enough for the clock."""
     if entrant.enter:
         entrant.enter()
-    _seconds(entrant, 1)  # makes state, and writes every page before it is timed
+    _seconds(entrant, 1)  # creates state and touches every page
     start = time.perf_counter()
     least = _seconds(entrant, 1)
     whole = time.perf_counter() - start
     if least > SLOW:
         return 1, 1
-    # One call may be disturbed, and its turns would then be too short.
+    # A single call may be disturbed, which would make turns too short.
     least = min(least, *(_seconds(entrant, 1) for _ in range(4)))
-    # What goes on before the calls is part of how long a turn lasts; with it a turn may last ten times as long.
+    # A turn with ``before`` may last up to ten times as long.
     lasts = max(least, whole / 10) if entrant.before else least
     calls = max(3 if entrant.before else 1, round(TURN / lasts))
     return max(2, calls // 10), calls

@@ -1,4 +1,4 @@
-"""A bar that says how far it is: plain text on a terminal, and nothing anywhere else."""
+"""A progress bar on a terminal, and nothing anywhere else."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ WIDTH = 30  # characters to the bar
 
 
 class ProgressBar:
-    """A bar on one line, gone when it is left."""
+    """A bar on one line, erased at the end of its `with` block."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._shown = stream.isatty()
 
     def show(self, done: float, doing: str) -> None:
-        """Show a share from 0 to 1, and what is being done."""
+        """Show a share from 0 to 1 and what is being measured."""
         full = round(done * WIDTH)
         self._write(f"[{'#' * full}{'.' * (WIDTH - full)}] {done:4.0%}  {doing}")
 

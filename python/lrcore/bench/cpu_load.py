@@ -1,4 +1,4 @@
-"""Whether other programs use the machine, which a benchmark then measures too."""
+"""How much other programs use the machine, which disturbs a benchmark."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import time
 from lrcore import info
 
 BUSY = 0.1
-"""The share of all cores that others may use before the times are doubted."""
+"""The share of all cores used by others from which on times are doubted."""
 
-_LOOK = 0.25  # seconds, over which it is taken
+_SECONDS = 0.25
 
 
 def share_of_others() -> float | None:
-    """Return which share of the machine's cores is in use while this process sleeps; None if that is not known."""
+    """Return the share of the machine's cores in use while this process sleeps; None if it is unknown."""
     before = _ticks()
-    time.sleep(_LOOK)
+    time.sleep(_SECONDS)
     after = _ticks()
     if before and after:
         idle, total = (end - begin for begin, end in zip(before, after, strict=True))
@@ -27,7 +27,7 @@ def share_of_others() -> float | None:
 
 
 def _ticks() -> tuple[int, int] | None:
-    """Return the time that all cores were idle, and all of it, where Linux tells."""
+    """Return the idle and the total time of all cores, on Linux."""
     fields = next(iter(info.read(info.PROCESS / "stat").splitlines()), "").split()
     if fields[:1] != ["cpu"] or len(fields) < 6:
         return None
