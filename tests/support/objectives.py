@@ -1,4 +1,4 @@
-"""Trainings for sweeps, in a module that other processes can import."""
+"""Train functions for sweeps, in a module that other processes can import."""
 
 import ctypes
 import os
@@ -10,18 +10,18 @@ from pathlib import Path
 
 
 def bowl(lr, batch, seed):
-    """Least at lr = 0.01; a metric tells who ran it."""
+    """Minimum at lr = 0.01; a metric holds the process id."""
     return {"objective": abs(lr - 0.01) + batch / 1e5 + seed / 2**32 / 1e4, "process": str(os.getpid())}
 
 
 def slow(lr, batch, seed):
-    """The same, in a fixed time."""
+    """The same in a fixed time."""
     time.sleep(0.05)
     return abs(lr - 0.01) + batch / 1e5 + seed / 2**32 / 1e4
 
 
 def logged(lr, batch, seed):
-    """The same, and a line in a file for each begin and each end."""
+    """The same, with a line in a log file at the start and at the end."""
     _log("begin", lr, batch, seed)
     objective = slow(lr, batch, seed)
     _log("end", lr, batch, seed)
@@ -34,7 +34,7 @@ def _log(*values):
 
 
 def troubled(what, seed):
-    """End in the way that is asked for."""
+    """End in the requested way."""
     match what:
         case "nan":
             return float("nan")
@@ -60,14 +60,14 @@ def troubled(what, seed):
 
 
 def reporting(lr, seed, report):
-    """Report each of ten steps, and diverge at large rates."""
+    """Report ten steps; diverge from lr = 1 on."""
     for step in range(10):
         report(lr * step if lr < 1 else float("nan"), step)
     return lr
 
 
 def forking(lr, seed):
-    """Fork, and return in both processes."""
+    """Fork and return in both processes."""
     child = os.fork()
     if child == 0:
         if lr == 3:
@@ -78,7 +78,7 @@ def forking(lr, seed):
 
 
 def holding(lr, seed):
-    """Start a process in a session of its own, and hold the interpreter for a minute."""
+    """Start a process in its own session and hold the interpreter lock for a minute."""
     child = subprocess.Popen(["sleep", "300"], start_new_session=True)  # noqa: S607
     _log(os.getpid(), child.pid)
     ctypes.PyDLL(None).sleep(60)
@@ -86,12 +86,12 @@ def holding(lr, seed):
 
 
 def budgeted(lr, budget, seed):
-    """Better with a larger budget; 0.3 looks good at first and never ends well."""
+    """Better with a larger budget; 0.3 looks good only at small budgets."""
     return {"objective": abs(lr - 0.1) + 1 / budget - (0.25 if lr == 0.3 and budget < 9 else 0.0), "spent": budget}
 
 
 def threads(lr, seed):
-    """What the process was told about threads, and what lrcore uses."""
+    """Return the thread settings of the environment and of lrcore."""
     import lrcore
 
     told = [os.environ[f"{name}_NUM_THREADS"] for name in ("LRCORE", "OMP", "OPENBLAS")]
@@ -99,26 +99,26 @@ def threads(lr, seed):
 
 
 def reference(lr, batch, seed):
-    """For a script that sweeps and is killed: a little random in its time."""
+    """Take a pseudo-random time, for sweeps that are killed."""
     _log("begin", lr, batch, seed)
     time.sleep(0.03 + seed / 2**32 / 30)
     return abs(lr - 0.01) + batch / 1e5
 
 
 def sleepy(lr, seed):
-    """Long for large rates."""
+    """Take a minute from lr = 0.5 on."""
     time.sleep(60 if lr > 0.5 else 0.01)
     return lr
 
 
 def collecting(seen, lr, seed):
-    """How many runs this has seen."""
+    """Return how many runs this list has seen."""
     seen.append(lr)
     return len(seen)
 
 
 def counting(lr, seed, report):
-    """Report without steps, with one, and without, until it diverges."""
+    """Report without a step, with one, and without."""
     for value, *step in [(lr,), (lr,), (lr, 7), (float("nan") if lr > 1 else lr,)]:
         report(value, *step)
     report(float("nan") if lr > 0.5 else lr)

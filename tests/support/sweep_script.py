@@ -1,4 +1,4 @@
-"""A script that sweeps: started, killed and started again by the tests."""
+"""A script with a sweep that tests start, kill and restart."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""``python -m lrcore sweep``, as a process of its own."""
+"""``python -m lrcore sweep``."""
 
 import os
 import subprocess
@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from lrcore import sweeps
+from lrcore.__main__ import main
 
 TRAIN = """
 import os
@@ -25,62 +26,82 @@ def never(lr, seed):
 
 
 @pytest.fixture
-def run(tmp_path):
+def folder(tmp_path):
     (tmp_path / "training.py").write_text(TRAIN, encoding="utf-8")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "json.py").write_text(TRAIN, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def run(folder, capsys, monkeypatch):
+    """Run the command in this process; return its status, output and errors."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "training", raising=False)
 
     def run(*arguments):
-        command = [sys.executable, "-m", "lrcore", "sweep", *arguments]
+        try:
+            status = main(["sweep", *arguments])
+        except SystemExit as error:
+            status = error.code
+        return status, *capsys.readouterr()
+
+    yield run
+    sys.modules.pop("training", None)
+
+
+@pytest.mark.slow
+def test_a_sweep_prints_its_table_and_resumes_from_its_file(folder):
+    def run(*more):
+        spaces = ["--space", "lr=log:1e-3:1e-1:3", "--space", "batch=32,128", "--results", "sweep.sqlite"]
+        command = [sys.executable, "-m", "lrcore", "sweep", "training.py:train", *spaces, "--workers", "2", *more]
         variables = {name: value for name, value in os.environ.items() if not name.startswith("LRCORE_")}
         return subprocess.run(  # noqa: S603
-            command, capture_output=True, text=True, encoding="utf-8", timeout=60, check=False, cwd=tmp_path,
+            command, capture_output=True, text=True, encoding="utf-8", timeout=60, check=False, cwd=folder,
             env=variables | {"PYTHONUTF8": "1"},
         )  # fmt: skip
 
-    return run
-
-
-def test_a_sweep_prints_its_table_and_goes_on_from_its_file(run, tmp_path):
-    arguments = ["training.py:train", "--space", "lr=log:1e-3:1e-1:3", "--space", "batch=32,128", "--workers", "2"]
-    done = run(*arguments, "--seeds", "1", "--results", "sweep.sqlite")
+    done = run("--seeds", "1")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines[0].split() == ["lr", "batch", "objective", "std", "seeds", "seconds", "status"]
     assert lines[1].split()[:3] == ["0.01", "32", "0.00032"]
     assert lines[-1] == "1 ×  its process was killed by SIGABRT"
-    more = run(*arguments, "--seeds", "2", "--results", "sweep.sqlite", "--retry-failed")
+    more = run("--seeds", "2", "--retry-failed")
     assert (more.returncode, more.stderr) == (0, "")
-    rows = sweeps.load(tmp_path / "sweep.sqlite").rows
+    rows = sweeps.load(folder / "sweep.sqlite").rows
     assert len(rows) == 12
     assert sum(row["attempts"] for row in rows) == 13
 
 
 def test_methods_and_kinds_of_values(run):
-    drawn = run("training.py:long", "--space", "lr=loguniform:1e-3:1", "--trials", "4", "--budget", "2",
-                "--workers", "0", "--maximize")  # fmt: skip
-    assert (drawn.returncode, drawn.stderr) == (0, "")
-    values = [float(line.split()[2]) for line in drawn.stdout.splitlines()[1:]]
+    status, output, errors = run("training.py:long", "--space", "lr=loguniform:1e-3:1", "--trials", "4",
+                                 "--budget", "2", "--workers", "0", "--maximize")  # fmt: skip
+    assert (status, errors) == (0, "")
+    values = [float(line.split()[2]) for line in output.splitlines()[1:]]
     assert len(values) == 4
     assert values == sorted(values, reverse=True)
-    halved = run("training.py:long", "--space", "lr=1,2,3", "--method", "halving", "--budget", "3:9", "--workers", "0")
-    assert [line.split()[1] for line in halved.stdout.splitlines()] == ["budget", "9", "3", "3"]
+    halving = ["--method", "halving", "--budget", "3:9", "--workers", "0"]
+    _, output, _ = run("training.py:long", "--space", "lr=1,2,3", *halving)
+    assert [line.split()[1] for line in output.splitlines()] == ["budget", "9", "3", "3"]
 
 
-def test_values_as_python_writes_them(run):
+def test_values_in_python_syntax(run):
     spaces = ["--space", "lr=logspace(1e-3, 1e-1, 3)", "--space", "batch=[32, 64.0]"]
-    drawn = run("training.py:train", *spaces, "--workers", "0")
-    assert (drawn.returncode, drawn.stderr) == (0, "")
-    values = {tuple(line.split()[:2]) for line in drawn.stdout.splitlines()[1:]}
+    status, output, errors = run("training.py:train", *spaces, "--workers", "0")
+    assert (status, errors) == (0, "")
+    values = {tuple(line.split()[:2]) for line in output.splitlines()[1:]}
     assert values == {(lr, batch) for lr in ("0.001", "0.01", "0.1") for batch in ("32", "64")}
-    named = run("training.py:never", "--space", "lr=['a', \"b\", True, None]", "--workers", "0", "--seeds", "1")
-    assert {line.split()[0] for line in named.stdout.splitlines()} == {"lr", "a", "b", "True", "None", "4"}
+    _, output, _ = run("training.py:never", "--space", "lr=['a', \"b\", True, None]", "--workers", "0", "--seeds", "1")
+    assert {line.split()[0] for line in output.splitlines()} == {"lr", "a", "b", "True", "None", "4"}
 
 
-def test_when_nothing_has_finished_the_status_says_so(run):
-    done = run("training.py:never", "--space", "lr=true,null,abc,1e-3", "--workers", "0", "--seeds", "1")
-    assert (done.returncode, done.stderr) == (1, "")
-    assert {line.split()[0] for line in done.stdout.splitlines()} == {"lr", "True", "None", "abc", "0.001", "4"}
+def test_the_exit_status_is_1_if_no_run_finished(run):
+    status, output, errors = run("training.py:never", "--space", "lr=true,null,abc,1e-3", "--workers", "0",
+                                 "--seeds", "1")  # fmt: skip
+    assert (status, errors) == (1, "")
+    assert {line.split()[0] for line in output.splitlines()} == {"lr", "True", "None", "abc", "0.001", "4"}
 
 
 @pytest.mark.parametrize(
@@ -108,7 +129,7 @@ def test_when_nothing_has_finished_the_status_says_so(run):
     ],
 )
 def test_a_bad_argument_is_named(run, arguments, message):
-    done = run(*arguments)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    status, output, errors = run(*arguments)
+    assert (status, output) == (2, "")
+    assert message in errors
+    assert "Traceback" not in errors

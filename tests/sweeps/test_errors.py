@@ -1,5 +1,5 @@
-"""Whatever is wrong with a sweep is said before anything runs."""
-# ruff: noqa: ARG005  # a training need not look at all that it is given
+"""Invalid arguments are rejected before any run."""
+# ruff: noqa: ARG005  # train functions need not use all arguments
 
 import sqlite3
 import threading
@@ -14,19 +14,19 @@ from support import objectives
 
 
 def train(lr, seed):
-    raise AssertionError("nothing may run")
+    raise AssertionError("must not run")
 
 
 def with_width(lr, width, seed):
-    raise AssertionError("nothing may run")
+    raise AssertionError("must not run")
 
 
 def seedless(lr):
-    raise AssertionError("nothing may run")
+    raise AssertionError("must not run")
 
 
 def positional(lr, seed, /):
-    raise AssertionError("nothing may run")
+    raise AssertionError("must not run")
 
 
 LR = {"lr": [0.1]}
@@ -105,7 +105,7 @@ def test_a_bad_range_is_named(call, error, message):
         call()
 
 
-def test_what_no_process_can_be_sent_is_refused_if_processes_are_asked_for(monkeypatch):
+def test_an_unpicklable_function_is_rejected_if_workers_are_requested(monkeypatch):
     monkeypatch.setattr("lrcore.sweeps.pickling.find_spec", lambda name: None)
     lock = threading.Lock()
 
@@ -120,14 +120,14 @@ def test_what_no_process_can_be_sent_is_refused_if_processes_are_asked_for(monke
     assert "finished" in found.statuses
 
 
-def test_no_file_is_made_for_what_is_refused(tmp_path):
+def test_rejected_arguments_create_no_file(tmp_path):
     for executor in (ThreadPoolExecutor, 4, "threads"):
         with pytest.raises(TypeError, match="executor must be an executor"):
             sweeps.sweep(train, LR, executor=executor, results=tmp_path / "sweep.sqlite", progress=False)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_files_of_others_are_refused_and_left_alone(tmp_path):
+def test_foreign_files_are_rejected_and_unchanged(tmp_path):
     foreign, text, newer = tmp_path / "foreign.sqlite", tmp_path / "notes.txt", tmp_path / "newer.sqlite"
     for file, statement in ((foreign, "CREATE TABLE songs (name)"), (newer, "PRAGMA user_version = 1")):
         if file is newer:
@@ -151,7 +151,7 @@ def test_files_of_others_are_refused_and_left_alone(tmp_path):
         assert file.read_bytes() == before
 
 
-def test_a_file_of_another_function_is_refused(tmp_path):
+def test_a_file_of_another_function_is_rejected(tmp_path):
     file = tmp_path / "sweep.sqlite"
     sweeps.sweep(objectives.sleepy, {"lr": [0.1]}, results=file, workers=0, progress=False)
     with pytest.raises(ValueError, match="has runs of 'sleepy', not of 'train'; choose another file"):
@@ -161,7 +161,7 @@ def test_a_file_of_another_function_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("make", [sweeps.uniform, sweeps.loguniform])
-def test_ends_may_be_scalars_of_any_library(make):
+def test_bounds_may_be_scalars_of_any_library(make):
     made = make(np.array(0.25), np.float32(0.5))
     assert made == make(0.25, 0.5)
     assert repr(made) == repr(make(0.25, 0.5))

@@ -1,4 +1,4 @@
-"""The example runs, and shows what it says."""
+"""The example runs and draws its plot."""
 
 import subprocess
 import sys
@@ -11,6 +11,7 @@ from lrcore import sweeps
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "sweep.py"
 
 
+@pytest.mark.slow
 def test_the_example_sweeps_and_draws(tmp_path):
     for module in ("matplotlib", "sklearn", "threadpoolctl", "tqdm"):
         pytest.importorskip(module)

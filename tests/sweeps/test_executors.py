@@ -1,5 +1,5 @@
-"""Other executors, on this machine and on several, give the table that processes give."""
-# ruff: noqa: ARG005  # a training need not look at all that it is given
+"""All executors give the same table, and every kind of function reaches the worker processes."""
+# ruff: noqa: ARG005  # train functions need not use all arguments
 
 import json
 import os
@@ -35,7 +35,7 @@ def expected():
 
 
 def run(text, tmp_path, *command, **variables):
-    """Run a script that imports the tests' trainings."""
+    """Run a script that imports the train functions of the tests."""
     script = tmp_path / "script.py"
     script.write_text(text, encoding="utf-8")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])} | variables
@@ -45,6 +45,7 @@ def run(text, tmp_path, *command, **variables):
     )
 
 
+@pytest.mark.slow
 def test_a_process_pool_gives_the_same_table(expected):
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
         assert table(sweeps.sweep(objectives.bowl, SPACE, executor=executor, progress=False)) == expected
@@ -65,8 +66,7 @@ if __name__ == "__main__":
         print(json.dumps(bowl.rows))
         troubles = {"what": ["fine", "nan", "kill", "raise"]}
         executor = client.get_executor()
-        # One at a time: a worker that dies takes what it has not yet told the scheduler with it, and Dask may not try
-        # that again.
+        # One at a time: a worker that dies loses results that it has not sent, and Dask may not try those again.
         print(json.dumps(sweeps.sweep(objectives.troubled, troubles, seeds=1, executor=executor, workers=1).rows))
 """
 
@@ -85,7 +85,7 @@ if __name__ == "__main__":
 """
 
 
-def check_elsewhere(done, expected):
+def check_cluster(done, expected):
     assert done.returncode == 0, done.stderr
     rows, troubles = map(json.loads, done.stdout.splitlines())
     assert table(rows) == expected
@@ -95,35 +95,37 @@ def check_elsewhere(done, expected):
     return rows, troubles
 
 
+@pytest.mark.slow
 def test_dask_gives_the_same_table(expected, tmp_path):
     pytest.importorskip("distributed")
-    # Dask's own warnings are not ours to forbid.
+    # Without -W error: Dask warns.
     done = run(DASK, tmp_path, sys.executable)
-    rows, troubles = check_elsewhere(done, expected)
+    rows, troubles = check_cluster(done, expected)
     assert len({row["process"] for row in rows}) == 2
     assert troubles[2]["reason"].startswith("KilledWorker: ")
     assert len(sweeps.load(tmp_path / "dask.sqlite")) == 24
 
 
+@pytest.mark.slow
 def test_mpi_gives_the_same_table(expected, tmp_path):
     pytest.importorskip("mpi4py")
     folders = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     mpiexec = shutil.which("mpiexec", path=folders)
     if mpiexec is None:
-        pytest.skip("there is no mpiexec")
+        pytest.skip("needs mpiexec")
     version = subprocess.run([mpiexec, "--version"], capture_output=True, text=True, check=False).stdout  # noqa: S603
-    # Open MPI starts no more processes than there are cores, and none for root, unless it is told to.
+    # By default Open MPI starts no more processes than cores, and none for root.
     oversubscribe = ["--oversubscribe"] if re.search("open mpi|open-mpi|prrte", version, re.IGNORECASE) else []
     as_root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     command = [mpiexec, *oversubscribe, "-n", "2", sys.executable, "-m", "mpi4py.futures"]
     done = run(MPI, tmp_path, *command, **as_root)
-    rows, _ = check_elsewhere(done, expected)
-    assert len({row["process"] for row in rows}) == 1  # of the two, one coordinates
+    rows, _ = check_cluster(done, expected)
+    assert len({row["process"] for row in rows}) == 1  # the other one coordinates
     assert len(sweeps.load(tmp_path / "mpi.sqlite")) == 24
 
 
 class Breaks(Executor):
-    """A pool whose process was killed: the runs that it has end with it, and it takes no more."""
+    """A pool whose process was killed: its runs fail, and it accepts no more."""
 
     def __init__(self, after):
         self.left = after
@@ -142,7 +144,7 @@ class Breaks(Executor):
         return future
 
 
-def test_an_executor_that_breaks_ends_the_sweep_and_what_has_finished_is_kept(tmp_path):
+def test_a_broken_executor_ends_the_sweep_and_finished_runs_are_kept(tmp_path):
     file = tmp_path / "sweep.sqlite"
     with pytest.raises(RuntimeError, match="the executor takes no more runs: BrokenProcessPool"):
         sweeps.sweep(objectives.bowl, SPACE, executor=Breaks(5), results=file, workers=3, progress=False)
@@ -153,7 +155,7 @@ def test_an_executor_that_breaks_ends_the_sweep_and_what_has_finished_is_kept(tm
 def test_processes_divide_the_cores(monkeypatch):
     for name in ("LRCORE", "OMP", "OPENBLAS"):
         monkeypatch.delenv(f"{name}_NUM_THREADS", raising=False)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # what somebody has said is no reason to take more
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # a lower number from the environment is kept
     monkeypatch.setattr(info, "usable_cores", lambda: 6)
     results = sweeps.sweep(objectives.threads, {"lr": [1, 2]}, seeds=1, workers=2, progress=False)
     assert [(row["objective"], row["told"]) for row in results] == [(3.0, "3 1 3")] * 2
@@ -161,6 +163,7 @@ def test_processes_divide_the_cores(monkeypatch):
     assert os.environ["OMP_NUM_THREADS"] == "1"
 
 
+@pytest.mark.slow
 def test_the_default_is_a_process_for_each_core():
     results = sweeps.sweep(objectives.slow, SPACE, seeds=1, progress=False)
     assert results.statuses == {"finished": 8}
@@ -180,12 +183,14 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_functions_of_a_script_run_in_processes(tmp_path):
     done = run(MAIN, tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "{'lr': 0.1}\n", "")
 
 
-def test_a_script_without_a_guard_is_told_so(tmp_path):
+@pytest.mark.slow
+def test_a_script_without_a_main_guard_gets_an_error_that_says_so(tmp_path):
     done = run(MAIN.replace('__name__ == "__main__"', "True").replace("workers=2", "workers=2, results='s'"), tmp_path)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(
@@ -195,9 +200,7 @@ def test_a_script_without_a_guard_is_told_so(tmp_path):
     assert sweeps.load(tmp_path / "s").statuses == {"pending": 6}
 
 
-needs_cloudpickle = pytest.mark.skipif(
-    find_spec("cloudpickle") is None, reason="cloudpickle sends functions that pickle can't"
-)
+needs_cloudpickle = pytest.mark.skipif(find_spec("cloudpickle") is None, reason="needs cloudpickle")
 
 
 @needs_cloudpickle
@@ -232,7 +235,7 @@ if __name__ == "__main__":
     sys.modules["by_its_path"] = training = module_from_spec(spec)
     spec.loader.exec_module(training)
 """
-NOWHERE = {
+UNIMPORTABLE = {
     "an argument": (SWEEP.format(train=TOP, first="", name="train"), ["-c"]),
     "standard input": (SWEEP.format(train=TOP, first="", name="train"), ["-"]),
     "under the guard": (SWEEP.format(train="", first=GUARDED, name="train"), []),
@@ -252,22 +255,25 @@ def run_from(where, tmp_path, text):
 WITHOUT = ("import sys\n", "import sys\nsys.modules['cloudpickle'] = None\n", 1)
 
 
-@pytest.mark.parametrize(("text", "where"), NOWHERE.values(), ids=NOWHERE)
-def test_a_function_that_a_process_does_not_find_is_sent_by_value_without_cloudpickle(text, where, tmp_path):
+@pytest.mark.slow
+@pytest.mark.parametrize(("text", "where"), UNIMPORTABLE.values(), ids=UNIMPORTABLE)
+def test_a_function_that_workers_cannot_import_is_sent_by_value(text, where, tmp_path):
     done = run_from(where, tmp_path, text.replace(*WITHOUT))
     assert (done.returncode, done.stdout, done.stderr) == (0, "1.2 {'finished': 2}\n", "")
 
 
+@pytest.mark.slow
 @needs_cloudpickle
-def test_a_function_that_a_process_does_not_find_is_sent_by_value_with_cloudpickle(tmp_path):
-    done = run_from(["-"], tmp_path, NOWHERE["standard input"][0])
+def test_a_function_that_workers_cannot_import_is_sent_with_cloudpickle(tmp_path):
+    done = run_from(["-"], tmp_path, UNIMPORTABLE["standard input"][0])
     assert (done.returncode, done.stdout, done.stderr) == (0, "1.2 {'finished': 2}\n", "")
 
 
 LOCKED = "import threading\noffset = threading.Lock()\ndef train(lr, seed):\n    return lr if offset else 0"
 
 
-def test_a_function_that_no_process_can_load_ends_the_sweep_and_its_runs_are_pending(tmp_path):
+@pytest.mark.slow
+def test_a_function_that_no_worker_can_load_ends_the_sweep_with_pending_runs(tmp_path):
     text = SWEEP.format(train=LOCKED, first="", name="train").replace(*WITHOUT)
     last = run_from(["-c"], tmp_path, text).stderr.splitlines()[-1]
     assert last.startswith("lrcore.sweeps.process_executor.WorkerStartError: train can't be sent to other processes (")
@@ -276,15 +282,17 @@ def test_a_function_that_no_process_can_load_ends_the_sweep_and_its_runs_are_pen
     assert sweeps.load(tmp_path / "sweep.sqlite").statuses == {"pending": 2}
 
 
-def test_without_a_number_of_workers_it_is_run_here(tmp_path):
+@pytest.mark.slow
+def test_without_workers_an_unpicklable_function_runs_in_this_process(tmp_path):
     text = SWEEP.format(train=LOCKED, first="import warnings; warnings.simplefilter('always')", name="train")
     done = run_from(["-c"], tmp_path, text.replace(*WITHOUT).replace("workers=2, ", ""))
     assert (done.returncode, done.stdout) == (0, "0.2 {'finished': 2}\n")
     assert "RuntimeWarning: runs are done in this process, one after the other: train can't be sent" in done.stderr
 
 
+@pytest.mark.slow
 @needs_cloudpickle
-def test_what_can_not_be_sent_by_value_either_ends_the_sweep_too(tmp_path):
+def test_a_function_that_cloudpickle_cannot_send_ends_the_sweep(tmp_path):
     text = SWEEP.format(train=LOCKED, first="", name="train")
     last = run_from(["-c"], tmp_path, text).stderr.splitlines()[-1]
     assert re.search(r"\(AttributeError: .*'train'.*\), nor with cloudpickle \(TypeError: cannot pickle .*lock", last)
@@ -292,21 +300,21 @@ def test_what_can_not_be_sent_by_value_either_ends_the_sweep_too(tmp_path):
     assert sweeps.load(tmp_path / "sweep.sqlite").statuses == {"pending": 2}
 
 
-def test_functions_of_modules_and_scripts_are_sent_by_their_names():
+def test_importable_functions_are_sent_by_name():
     for function in (objectives.bowl, partial(objectives.bowl, batch=32)):
         assert len(pickling.PickledFunction(function).message) < 200
 
 
-def test_what_a_run_does_to_what_was_sent_is_nothing_to_the_next():
+def test_a_run_does_not_see_what_another_changed_in_the_sent_function():
     train = partial(objectives.collecting, [])
     results = sweeps.sweep(train, {"lr": [1, 2, 3]}, seeds=1, workers=1, progress=False)
     assert [row["objective"] for row in results] == [1.0, 1.0, 1.0]
 
 
-def test_a_client_of_dask_is_taken_as_its_executor():
+def test_a_dask_client_is_replaced_by_its_executor():
     class Client(Executor):
         def submit(self, *_):
-            raise AssertionError("its own futures are of another kind")
+            raise AssertionError("a client's futures are not concurrent.futures")
 
         def get_executor(self):
             return ThreadPoolExecutor(2)

@@ -1,4 +1,4 @@
-"""Nothing is lost, and nothing runs twice: processes that are killed, that share a file, that are interrupted."""
+"""No run is lost and none runs twice: sweeps that are killed, that share a file, that are interrupted."""
 
 import os
 import random
@@ -30,14 +30,14 @@ def start(*arguments, log, **options):
     paths = os.pathsep.join([str(SCRIPT.parents[1]), *sys.path])
     environment = os.environ | {"SWEEP_LOG": str(log), "PYTHONPATH": paths}
     command = [sys.executable, "-W", "error", SCRIPT, *map(str, arguments)]
-    # A shell that runs the tests in the background has its children ignore the signal.
-    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "preexec_fn": heed}
+    # A shell that runs the tests in the background makes its children ignore SIGINT.
+    restore_sigint = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "preexec_fn": restore_sigint}
     return subprocess.Popen(command, env=environment, **pipes, **options)  # noqa: S603
 
 
 def begun(log):
-    """How often each run was begun."""
+    """Return how often each run was started."""
     if not log.exists():
         return Counter()
     lines = (line.split() for line in log.read_text(encoding="utf-8").splitlines())
@@ -47,7 +47,7 @@ def begun(log):
 def ended(file):
     try:
         return {(r["lr"], r["batch"], r["seed"]) for r in sweeps.load(file).rows if r["status"] in ENDED}
-    except (FileNotFoundError, ValueError):  # it was killed before it could make one
+    except (FileNotFoundError, ValueError):  # it was killed before it created the file
         return set()
 
 
@@ -56,11 +56,12 @@ def undisturbed(function):
     return {(row["lr"], row["batch"], row["seed"], row["objective"], row["status"]) for row in results}
 
 
-def told(output):
+def parsed(output):
     rows = [line.split() for line in output.splitlines()]
     return {(float(lr), int(batch), int(seed), float(value), status) for lr, batch, seed, value, status, _ in rows}
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_killed_five_times_ends_with_the_same_table(tmp_path, monkeypatch):
     file, log = tmp_path / "sweep.sqlite", tmp_path / "log"
     rng = random.Random(0)  # noqa: S311
@@ -74,32 +75,34 @@ def test_a_sweep_that_is_killed_five_times_ends_with_the_same_table(tmp_path, mo
         time.sleep(rng.uniform(0.0, 0.35))
         process.kill()
         process.communicate(timeout=20)
-        assert all(begun(log)[run] == before[run] for run in already)  # what had ended was not begun again
+        assert all(begun(log)[run] == before[run] for run in already)  # ended runs were not started again
         interrupted += len(begun(log) - before) - len(ended(file) - already)
     process = start("reference", file, 2, log=log)
     output, errors = process.communicate(timeout=60)
     assert errors == ""
     monkeypatch.setenv("SWEEP_LOG", str(tmp_path / "other"))
-    assert told(output) == undisturbed(objectives.reference)
+    assert parsed(output) == undisturbed(objectives.reference)
     rows = sweeps.load(file).rows
     assert len(rows) == 48
-    # Only what was running when its process was killed, at most two runs each time, was begun once more.
+    # Only the runs in progress at a kill, at most two each time, were started again.
     assert sum(begun(log).values()) <= 48 + interrupted <= 48 + 2 * 5
     assert sum(row["attempts"] > 1 for row in rows) <= 2 * 5
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_file_without_overlap(tmp_path):
     file, log = tmp_path / "sweep.sqlite", tmp_path / "log"
     both = [start("logged", file, 1, log=log) for _ in range(2)]
     outputs = [process.communicate(timeout=60) for process in both]
     assert [errors for _, errors in outputs] == ["", ""]
-    first, second = (told(output) for output, _ in outputs)
+    first, second = (parsed(output) for output, _ in outputs)
     assert len(first) == 48
-    assert first == second  # each waits for what the other does
+    assert first == second  # each waits for the other's runs
     assert set(begun(log).values()) == {1}
     assert len(begun(log)) == 48
 
 
+@pytest.mark.slow
 def test_a_process_takes_over_from_one_that_is_killed(tmp_path):
     file, log = tmp_path / "sweep.sqlite", tmp_path / "log"
     both = [start("logged", file, 1, log=log) for _ in range(2)]
@@ -109,34 +112,36 @@ def test_a_process_takes_over_from_one_that_is_killed(tmp_path):
     both[0].communicate(timeout=20)
     output, errors = both[1].communicate(timeout=60)
     assert errors == ""
-    assert len(told(output)) == 48
+    assert len(parsed(output)) == 48
     assert sum(begun(log).values()) <= 49
 
 
+@pytest.mark.slow
 def test_workers_end_with_the_sweep_that_is_killed(tmp_path):
     process = start("sleepy", tmp_path / "sweep.sqlite", 2, log=tmp_path / "log", start_new_session=True)
-    wait_for(lambda: len(children(process.pid)) >= 3)  # and one of multiprocessing's own
+    wait_for(lambda: len(children(process.pid)) >= 3)  # and one of multiprocessing
     found = children(process.pid)
     process.kill()
     process.communicate(timeout=20)
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in found))
 
 
-def test_an_interrupt_ends_it_cleanly_and_keeps_what_has_finished(tmp_path):
+@pytest.mark.slow
+def test_an_interrupt_ends_a_sweep_and_keeps_finished_runs(tmp_path):
     file = tmp_path / "sweep.sqlite"
     process = start("sleepy", file, 2, log=tmp_path / "log", start_new_session=True)
     wait_for(lambda: file.exists() and sum(row["status"] == "finished" for row in rows_of(file)) == 4)
     found = children(process.pid)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to all of its processes
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to the whole process group
     output, errors = process.communicate(timeout=20)
     assert output == ""
     assert errors.splitlines()[-1] == "lrcore.sweeps.sweeping.Interrupted: the sweep was interrupted"
-    assert errors.count("Traceback") == 1  # of the script alone, not of its processes
+    assert errors.count("Traceback") == 1  # of the script, not of its workers
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in found))
     assert Counter(row["status"] for row in sweeps.load(file).rows) == {"finished": 4, "pending": 2}
 
 
-def test_an_interrupt_has_the_results(monkeypatch):
+def test_interrupted_has_the_results(monkeypatch):
     def train(x, seed):
         if x == 3:
             raise KeyboardInterrupt
@@ -148,7 +153,7 @@ def test_an_interrupt_has_the_results(monkeypatch):
     assert caught.value.results.best.settings == {"x": 1}
 
 
-def test_what_has_ended_is_not_run_again(tmp_path):
+def test_ended_runs_are_not_run_again(tmp_path):
     file = tmp_path / "sweep.sqlite"
     options = {"seeds": 1, "results": file, "workers": 0, "progress": False}
     troubles = {"what": ["fine", "nan", "raise"]}
@@ -162,7 +167,7 @@ def test_what_has_ended_is_not_run_again(tmp_path):
     assert len(sweeps.load(file)) == 4
 
 
-def test_a_run_has_one_owner_at_most(tmp_path):
+def test_a_run_has_at_most_one_holder(tmp_path):
     file = tmp_path / "sweep.sqlite"
     runs = [Run({"x": x}, 0, x) for x in range(3)]
     with closing(Store(file, "train")) as first, closing(Store(file, "train")) as second:
@@ -171,7 +176,7 @@ def test_a_run_has_one_owner_at_most(tmp_path):
         ours, theirs = first.claim(), second.claim()
         assert (ours[1], theirs[1], first.claim()[1], second.claim()) == (*runs, None)
         second.reclaim()
-        assert second.claim() is None  # its owner lives
+        assert second.claim() is None  # its holder is alive
         assert not second.finish(ours[0], Outcome("finished", 1.0))
         assert first.finish(ours[0], Outcome("finished", 2.0))
         first.release()
@@ -179,12 +184,12 @@ def test_a_run_has_one_owner_at_most(tmp_path):
         assert second.settled() == 1
 
 
-def test_an_owner_that_is_gone_is_known():
+def test_a_dead_lease_holder_is_detected():
     me, now = lease.current(), time.time()
     assert not lease.is_gone(me, now)
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     other = me.replace(f'"pid": {os.getpid()}', f'"pid": {process.pid}')
-    assert lease.is_gone(other, now)  # the number was given to another process
+    assert lease.is_gone(other, now)  # the pid was reused
     process.communicate(b"\n")
     assert lease.is_gone(other, now)
     elsewhere = me.replace('"host": "', '"host": "other-')

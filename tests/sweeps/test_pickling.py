@@ -1,4 +1,4 @@
-"""Functions of interactive sessions reach processes, with nothing installed for it."""
+"""Functions of interactive sessions are pickled by value, without cloudpickle."""
 
 import os
 import pickle
@@ -21,7 +21,7 @@ import numpy as np
 from lrcore import sweeps
 ---
 @dataclass
-class Model:
+class Network:
     width: int
     weights: list = field(default_factory=list)
 
@@ -34,7 +34,7 @@ class Model:
         return 2 * x
 
 
-class Wider(Model):
+class Wider(Network):
     def grow(self):
         super().__init__(self.width + 1)
         return self
@@ -46,10 +46,10 @@ def factorial(n):
     return 1 if n < 2 else n * factorial(n - 1)
 
 def train(lr, seed, *, extra=1):
-    "Say what it does."
+    "A docstring."
     assert train.__doc__ and xml.etree.ElementTree.fromstring("<a/>").tag == "a"
     model = Wider(1).grow()
-    return lr * factor(factorial(3)) + Model.twice(model.size) + np.zeros(2).sum() + extra
+    return lr * factor(factorial(3)) + Network.twice(model.size) + np.zeros(2).sum() + extra
 ---
 print(sweeps.sweep(train, {"lr": [0.5, 1.0]}, seeds=1, workers=2).rows[0]["objective"])
 ---
@@ -57,7 +57,7 @@ def train(lr, seed):
     return 7.0
 print([row["objective"] for row in sweeps.sweep(train, {"lr": [0.5]}, seeds=1, workers=1)])
 """
-# As IPython does: each cell is compiled with a name of its own, and executed in a __main__ without a file.
+# As in IPython, each cell is compiled under its own name and executed in a __main__ without a file.
 NOTEBOOK = """
 import sys
 main = sys.modules["__main__"]
@@ -67,12 +67,13 @@ for i, cell in enumerate(open(sys.argv[1]).read().split("---")):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["a notebook", "python -i after a script"])
 def test_functions_of_cells_run_in_processes(way, tmp_path):
     cells, notebook, script = tmp_path / "cells", tmp_path / "notebook.py", tmp_path / "script.py"
     cells.write_text(CELLS, encoding="utf-8")
     notebook.write_text(NOTEBOOK, encoding="utf-8")
-    # A function of the same name, which processes must not take for the one that was typed.
+    # A function of the same name, which workers must not import instead of the typed one.
     script.write_text("def train(lr, seed):\n    return -1.0\n", encoding="utf-8")
     command, typed = ([notebook, cells], "") if way == "a notebook" else (["-i", script], interactive(CELLS))
     done = subprocess.run(  # noqa: S603
@@ -83,7 +84,7 @@ def test_functions_of_cells_run_in_processes(way, tmp_path):
 
 
 def interactive(text):
-    """Return a text as one types it: compound statements end with an empty line, and have none within."""
+    """Return the cells as lines for an interactive interpreter."""
     cells = [cell.strip() for cell in text.split("---")]
     return "\n".join(f"exec(compile({cell!r}, '<stdin>', 'exec'))" for cell in cells) + "\n"
 
@@ -101,7 +102,7 @@ def counter(start):
     return count
 
 
-def test_closures_defaults_and_functions_that_call_themselves():
+def test_closures_defaults_and_recursive_functions():
     count = returned(counter(3))
     assert (count(), count(2), count(again=True)) == (4, 6, 8)
     assert count.__name__ == "count"
@@ -109,7 +110,7 @@ def test_closures_defaults_and_functions_that_call_themselves():
     assert returned(partial(lambda x, y: x - y, y=1))(3) == 2
 
 
-def test_what_can_be_imported_is_sent_by_name():
+def test_importable_functions_are_pickled_by_name():
     assert returned(np.mean) is np.mean
     assert returned(counter) is counter
     assert returned(counter, counter.__module__) is not counter
@@ -133,11 +134,11 @@ class Mode(enum.Enum):
     def first(cls):
         return cls.A
 
-class Flag(enum.IntFlag):
+class Switch(enum.IntFlag):
     X = 1
     Y = 2
 
-class Pair(typing.NamedTuple):
+class Point(typing.NamedTuple):
     x: int
     y: int = 3
 
@@ -181,13 +182,13 @@ def plus(x):
 def four():
     yield 4
 
-def typed(mode: "Mode" = Mode.A) -> Pair:
-    return Pair(mode.value)
+def typed(mode: "Mode" = Mode.A) -> Point:
+    return Point(mode.value)
 
 def found():
     with four() as number:
         return [
-            Mode.A.twice(), Mode("x").low, Mode.first() is Mode.A, int(Flag.X | Flag.Y), Pair(1).y, Subclass().f(),
+            Mode.A.twice(), Mode("x").low, Mode.first() is Mode.A, int(Switch.X | Switch.Y), Point(1).y, Subclass().f(),
             Generic[int](3).value, Frozen(2).a, Outer.Inner.k, cached(1), plus(1), number, tuple(typed()),
             [cached(i) for i in range(3) if plus(i)],
         ]
@@ -195,7 +196,7 @@ def found():
 READ = "import pickle, sys; print(pickle.load(sys.stdin.buffer)())"
 
 
-def test_classes_enumerations_and_decorated_functions_are_sent_too():
+def test_classes_enumerations_and_decorated_functions_are_pickled():
     module = types.ModuleType("__main__")
     exec(compile(KINDS, "<cell>", "exec"), vars(module))  # noqa: S102
     done = subprocess.run(  # noqa: S603

@@ -1,5 +1,5 @@
-"""Somebody who looks at a terminal sees how far a sweep is, and the best so far."""
-# ruff: noqa: ARG005  # a training need not look at all that it is given
+"""The progress bar on a terminal shows finished runs and the best setting."""
+# ruff: noqa: ARG005  # train functions need not use all arguments
 
 import math
 import re
@@ -37,7 +37,7 @@ def test_lines_without_tqdm(capsys, monkeypatch):
     assert captured.err.splitlines()[-1] == "3 of 3 runs, best 2 at lr=2, 1 diverged or failed"
 
 
-def test_nothing_where_nobody_looks_or_nobody_wants_it(capsys, monkeypatch):
+def test_nothing_is_shown_without_a_terminal_or_with_progress_false(capsys, monkeypatch):
     sweeps.sweep(train, {"lr": [1]}, workers=0)
     assert capsys.readouterr().err == ""
     assert shown(capsys, monkeypatch, progress=False).err == ""

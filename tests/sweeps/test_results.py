@@ -1,5 +1,5 @@
-"""Results: the best, what each value is worth, tables and pictures."""
-# ruff: noqa: ARG005  # a training need not look at all that it is given
+"""Results: the best setting, sensitivity, tables and plots."""
+# ruff: noqa: ARG005  # train functions need not use all arguments
 
 import math
 import sys
@@ -23,7 +23,7 @@ def results():
     return sweeps.sweep(bowl, SPACE, workers=0, progress=False, seeds=4)
 
 
-def test_the_best_counts_only_settings_whose_seeds_all_finished():
+def test_best_needs_all_seeds_to_finish():
     def train(lr, seed):
         return math.nan if lr == 2 and seed % 2 else float(lr)
 
@@ -36,7 +36,7 @@ def test_the_best_counts_only_settings_whose_seeds_all_finished():
     assert (other.mean, other.reasons) == (2.0, ("the objective is nan",))
 
 
-def test_no_best_is_an_error_that_says_why():
+def test_without_finished_settings_best_raises():
     results = sweeps.sweep(lambda x, seed: math.nan, {"x": [1]}, seeds=2, workers=0, progress=False)
     with pytest.raises(ValueError, match="no setting has finished with all its seeds: 2 diverged"):
         _ = results.best
@@ -55,7 +55,7 @@ def test_the_table_is_sorted_and_shortened(results):
     assert str(many).splitlines()[-1] == "and 60 more settings"
 
 
-def test_sensitivity_takes_the_rest_at_its_best(results):
+def test_sensitivity_takes_the_other_settings_at_their_best(results):
     found = results.sensitivity("lr", within=0.3)
     assert [point.value for point in found.points] == SPACE["lr"].tolist()
     assert found.points[4].best.settings == {"lr": 0.01, "batch": 32}
@@ -67,7 +67,7 @@ def test_sensitivity_takes_the_rest_at_its_best(results):
     assert "within 0.3 of the best from 0.003162 to 0.03162" in str(found)
 
 
-def test_a_range_ends_at_the_first_value_that_is_too_bad():
+def test_the_good_range_has_no_gap():
     values = {1: 0.0, 2: 5.0, 3: 0.1, 4: 0.0, 5: 9.0}
     results = sweeps.sweep(lambda x, seed: values[x] - 10, {"x": list(values)}, seeds=1, workers=0, progress=False)
     assert results.sensitivity("x", within=0.02).good == (1,)
@@ -77,7 +77,7 @@ def test_a_range_ends_at_the_first_value_that_is_too_bad():
     assert results.sensitivity("x", within=0.6).good == (1, 2, 3, 4)
 
 
-def test_words_have_no_order_and_all_good_ones_count():
+def test_values_that_are_not_numbers_have_no_range():
     values = {"adam": 1.0, "sgd": 2.0, "lion": 1.01}
     results = sweeps.sweep(lambda rule, seed: values[rule], {"rule": list(values)}, workers=0, progress=False)
     found = results.sensitivity("rule")
@@ -85,7 +85,7 @@ def test_words_have_no_order_and_all_good_ones_count():
     assert str(found).endswith("within 0.05 of the best for adam, lion")
 
 
-def test_a_name_that_is_not_there_is_named(results):
+def test_unknown_names_are_rejected(results):
     with pytest.raises(KeyError, match=r"there is no setting 'momentum', only \['batch', 'lr'\]"):
         results.sensitivity("momentum")
     with pytest.raises(ValueError, match=r"budget must be one of \[None\], got 3"):
@@ -96,7 +96,7 @@ def test_a_name_that_is_not_there_is_named(results):
         results.heatmap("lr", "lr")
 
 
-def test_sensitivity_is_drawn_with_bars_and_range(results):
+def test_the_sensitivity_plot_has_error_bars_and_the_good_range(results):
     figure = pytest.importorskip("matplotlib.figure").Figure()
     axes = results.plot_sensitivity("lr", within=0.3, ax=figure.subplots())
     assert (axes.get_xscale(), axes.get_xlabel()) == ("log", "lr")

@@ -1,5 +1,5 @@
-"""A sweep runs every setting with every seed, and whatever becomes of a run is recorded."""
-# ruff: noqa: ARG005  # a training need not look at all that it is given
+"""A sweep runs every setting with every seed and records the outcome of each run."""
+# ruff: noqa: ARG005  # train functions need not use all arguments
 
 import math
 import random
@@ -26,7 +26,7 @@ def objectives_of(results):
 
 
 class Backwards(Executor):
-    """Runs what it has in a random order, when somebody looks."""
+    """Runs every eight submissions in a random order."""
 
     def __init__(self):
         self.given = []
@@ -59,7 +59,7 @@ def test_processes_give_the_same_table():
     assert {row["process"] for row in outside}.isdisjoint(row["process"] for row in inside)
 
 
-def test_the_order_of_runs_changes_nothing():
+def test_results_do_not_depend_on_the_order_of_runs():
     expected = objectives_of(here(objectives.bowl, SPACE))
     assert objectives_of(here(objectives.bowl, SPACE, executor=Backwards(), workers=8)) == expected
     turned = {"batch": [128, 32], "lr": SPACE["lr"][::-1]}
@@ -67,14 +67,14 @@ def test_the_order_of_runs_changes_nothing():
     assert {(lr, batch, *rest): value for (batch, lr, *rest), value in objectives_of(results).items()} == expected
 
 
-def test_more_values_change_no_run_that_was_there():
+def test_a_larger_space_keeps_the_seeds_of_existing_runs():
     few = objectives_of(here(objectives.bowl, SPACE))
     many = objectives_of(here(objectives.bowl, {"lr": [3.0, *SPACE["lr"]], "batch": [64, 32, 128]}, seeds=4))
     assert few.items() <= many.items()
     assert len(many) == 5 * 3 * 4
 
 
-def test_a_seed_is_the_same_everywhere():
+def test_seeds_depend_on_settings_and_index_alone():
     assert seed_of({"lr": 0.01, "batch": 32}, 0) == seed_of({"batch": 32, "lr": 0.01}, 0) == 1035597865
     assert seed_of({"lr": 0.01, "batch": 32}, 1) != 1035597865
     (row,) = here(objectives.bowl, {"lr": np.array([0.01]), "batch": np.array([32], np.int16)}, seeds=1)
@@ -98,7 +98,7 @@ def test_a_seed_is_the_same_everywhere():
         ("metric", "finished", "the metric 'what' is left out: it has the name of a setting or of a column; call"),
     ],
 )
-def test_what_becomes_of_a_run_is_recorded_and_the_others_go_on(what, status, reason, troubles):
+def test_each_outcome_is_recorded_and_other_runs_continue(what, status, reason, troubles):
     row = next(row for row in troubles if row["what"] == what)
     assert row["status"] == status
     assert row["reason"].startswith(reason)
@@ -113,7 +113,7 @@ def troubles():
     return sweeps.sweep(objectives.troubled, {"what": whats}, seeds=1, workers=2, progress=False)
 
 
-def test_troubles_stand_in_the_table(troubles):
+def test_the_table_shows_failures(troubles):
     lines = str(troubles).splitlines()
     assert lines[0].split() == ["what", "objective", "std", "seeds", "seconds", "status"]
     assert lines[1].split()[:2] == ["fine", "1"]
@@ -123,7 +123,7 @@ def test_troubles_stand_in_the_table(troubles):
     assert "and more" not in str(troubles)
 
 
-def test_a_metric_that_can_not_be_kept_is_left_out_and_the_run_has_finished(troubles):
+def test_an_unsupported_metric_is_dropped_and_the_run_finishes(troubles):
     row = next(row for row in troubles if row["what"] == "metric")
     assert (row["objective"], row["good"]) == (2.0, 3.0)
     assert "grads" not in row
@@ -140,7 +140,7 @@ def test_a_metric_that_can_not_be_kept_is_left_out_and_the_run_has_finished(trou
         (np.str_("a"), "a"), (True, True), (None, None), ("a", "a"),
     ],
 )  # fmt: skip
-def test_metrics_of_numpy_are_kept_as_pythons(value, kept):
+def test_numpy_metrics_become_python_values(value, kept):
     (row,) = here(lambda lr, seed: {"objective": lr, "metric": value}, {"lr": [1]}, seeds=1)
     assert (row["metric"], type(row["metric"]), row["reason"]) == (kept, type(kept), "")
 
@@ -157,7 +157,7 @@ def test_metrics_of_numpy_are_kept_as_pythons(value, kept):
         ({"seed": 1.0}, "the metric 'seed' is left out: it has the name of a setting or of a column"),
     ],
 )
-def test_a_metric_that_is_left_out_is_named(metrics, reason):
+def test_the_reason_names_a_dropped_metric(metrics, reason):
     for objective, status in ((1.0, "finished"), (math.nan, "diverged")):
         (row,) = here(lambda lr, seed, o=objective: {"objective": o, **metrics}, {"lr": [1]}, seeds=1)
         assert row["status"] == status
@@ -165,18 +165,18 @@ def test_a_metric_that_is_left_out_is_named(metrics, reason):
         assert len(row["reason"]) < 250
 
 
-def test_what_is_reported_without_a_step_is_counted():
+def test_reports_without_a_step_are_numbered():
     results = here(objectives.counting, {"lr": [0.1, 1.0, 2.0]}, seeds=1)
     assert [row["reason"] for row in results] == ["", "nan was reported at step 9", "nan was reported at step 8"]
 
 
-def test_what_is_reported_ends_a_run_that_diverges():
+def test_a_report_that_is_not_finite_ends_the_run():
     results = here(objectives.reporting, {"lr": [0.1, 2.0]}, seeds=1)
     assert [row["status"] for row in results] == ["finished", "diverged"]
     assert results[1]["reason"] == "nan was reported at step 0"
 
 
-def test_a_random_search_draws_within_its_ranges_and_keeps_what_it_drew():
+def test_random_search_draws_within_bounds_and_reproducibly():
     space = {"lr": sweeps.loguniform(1e-4, 1e-1), "momentum": sweeps.uniform(0.8, 0.9), "batch": [32, 64]}
     few, many = (draws(space, trials, seed=1) for trials in (20, 40))
     assert many[:20] == few
@@ -200,7 +200,7 @@ def test_a_random_search_runs():
     assert math.isclose(results.best.mean, min(row["lr"] for row in results))
 
 
-def test_halving_gives_larger_budgets_to_the_best():
+def test_halving_promotes_the_best_to_larger_budgets():
     lrs = [0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
     results = here(objectives.budgeted, {"lr": lrs}, seeds=2, method="halving", budget=(3, 27))
     counts = {budget: len([row for row in results if row["budget"] == budget]) for budget in (3, 9, 27)}
@@ -225,7 +225,7 @@ def test_budgets_of_halving(budget, factor, budgets):
     assert sorted({row["budget"] for row in results}) == budgets
 
 
-def test_what_diverges_at_a_small_budget_gets_no_larger_one():
+def test_diverged_settings_are_not_promoted():
     def train(lr, budget, seed):
         return math.nan if lr < 3 else lr
 
@@ -235,13 +235,13 @@ def test_what_diverges_at_a_small_budget_gets_no_larger_one():
     assert len(here(lambda x, budget, seed: math.inf, {"x": [1]}, seeds=1, method="halving", budget=(1, 9))) == 1
 
 
-def test_maximizing_turns_the_order():
+def test_maximize_reverses_the_order():
     results = here(lambda lr, seed: lr, {"lr": [1, 2, 3]}, minimize=False)
     assert results.best.settings == {"lr": 3}
     assert [summary.settings["lr"] for summary in results.settings] == [3, 2, 1]
 
 
-def test_values_of_many_kinds_reach_the_training():
+def test_values_of_many_types_reach_the_function():
     seen = []
 
     def train(value, seed):
@@ -254,10 +254,10 @@ def test_values_of_many_kinds_reach_the_training():
     assert [type(value) for value in seen[-2:]] == [float, int]
 
 
-def test_threads_run_it_as_well():
+def test_a_thread_pool_runs_a_sweep():
     with ThreadPoolExecutor(2) as executor:
         results = here(objectives.slow, SPACE, workers=None, executor=executor)
-        assert executor.submit(int).result() == 0  # it is not ours to shut down
+        assert executor.submit(int).result() == 0  # the executor is not shut down
     assert results.statuses == {"finished": 24}
 
 

@@ -1,5 +1,5 @@
-"""The function of a sweep goes through Optuna: it is pruned, kept, and goes on."""
-# ruff: noqa: ARG005  # a training need not look at all that it is given
+"""Tuning with Optuna: pruning, storage, several processes."""
+# ruff: noqa: ARG005  # train functions need not use all arguments
 
 import json
 import os
@@ -34,7 +34,7 @@ def tune(function, space, trials, **options):
     return sweeps.tune(function, space, trials, progress=False, **options)
 
 
-def test_a_study_comes_near_the_best(optuna):
+def test_a_study_finds_the_minimum(optuna):
     study = tune(train, SPACE, 40)
     assert isinstance(study, optuna.Study)
     assert study.study_name == "train"
@@ -44,7 +44,7 @@ def test_a_study_comes_near_the_best(optuna):
     assert study.best_trial.user_attrs == {"epochs": 3.0}
 
 
-def test_a_trial_that_is_not_worth_it_is_pruned(optuna):
+def test_trials_are_pruned(optuna):
     steps = []
 
     def reporting(lr, seed, report):
@@ -58,11 +58,11 @@ def test_a_trial_that_is_not_worth_it_is_pruned(optuna):
     states = {(trial.params["lr"], trial.state.name) for trial in study.trials}
     assert states == {(0.1, "COMPLETE"), (0.9, "PRUNED")}
     assert len(study.trials) == 12
-    assert len(steps) == 10 + 1  # the same settings with the same seed come to the same, and are not run again
+    assert len(steps) == 10 + 1  # the same settings are not run again
     assert {len(trial.intermediate_values) for trial in study.trials if trial.state.name == "COMPLETE"} == {10}
 
 
-def test_settings_that_were_not_tried_come_first(optuna):
+def test_untried_settings_come_first(optuna):
     space = {"lr": [0.1, 0.2, 0.3], "betas": [(0.9, 0.99), (0.8, 0.9)]}
     tried = []
     study = tune(lambda lr, betas, seed: tried.append((lr, betas)) or lr, space, 6)
@@ -85,6 +85,7 @@ study = sweeps.tune(train, space, 7, storage=sys.argv[2], progress=False)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["list", "range"])
 def test_three_processes_share_a_study_and_run_each_setting_once(kind, optuna, tmp_path):
     log, file = tmp_path / "log", tmp_path / "study.sqlite"
@@ -99,7 +100,7 @@ def test_three_processes_share_a_study_and_run_each_setting_once(kind, optuna, t
     assert sum(trial.state.name == "COMPLETE" for trial in study.trials) == 7
 
 
-def test_of_two_trials_that_draw_the_same_at_once_one_waits_for_the_other(optuna):
+def test_of_two_trials_with_equal_settings_one_waits_for_the_other(optuna):
     study = optuna.create_study()
     trials = [study.ask() for _ in range(2)]
     for trial in trials:
@@ -125,7 +126,7 @@ def test_of_two_trials_that_draw_the_same_at_once_one_waits_for_the_other(optuna
     assert optuna_claims.left(study, 2) <= 0
 
 
-def test_a_trial_whose_process_is_gone_holds_nothing(optuna):
+def test_a_trial_of_a_dead_process_holds_no_claim(optuna):
     study = optuna.create_study()
     gone, mine = study.ask(), study.ask()
     for trial in (gone, mine):
@@ -138,15 +139,16 @@ def test_a_trial_whose_process_is_gone_holds_nothing(optuna):
     assert optuna_claims.left(study, 2) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
-def test_a_forked_child_that_returns_is_no_trial(optuna, tmp_path):
+def test_a_forked_child_that_returns_is_not_a_trial(optuna, tmp_path):
     file = tmp_path / "study.sqlite"
     study = tune(objectives.forking, {"lr": [1, 2]}, 2, storage=file)
     assert sorted(trial.value for trial in study.trials) == [1.0, 2.0]
     assert len(optuna.load_study(study_name="forking", storage=f"sqlite:///{file}").trials) == 2
 
 
-def test_a_number_beyond_reason_fails(optuna):
+def test_a_huge_objective_fails_the_trial(optuna):
     study = tune(lambda lr, seed: lr, {"lr": [1.0, 1e278]}, 2)
     assert sorted(trial.state.name for trial in study.trials) == ["COMPLETE", "FAIL"]
 
@@ -164,7 +166,8 @@ def test_a_trial_that_fails_or_diverges_does_not_end_the_search(optuna):
     assert states == {("raise", "FAIL"), ("report", "FAIL"), ("inf", "FAIL"), ("fine", "COMPLETE")}
 
 
-def test_a_study_goes_on_from_its_storage(optuna, tmp_path):
+@pytest.mark.slow
+def test_a_study_resumes_from_its_storage(optuna, tmp_path):
     file = tmp_path / "study.sqlite"
     space = {"lr": sweeps.loguniform(1e-4, 1.0)}
     first = [trial.params for trial in tune(lambda lr, seed: lr, space, 4, storage=file, study_name="one").trials]
@@ -176,7 +179,8 @@ def test_a_study_goes_on_from_its_storage(optuna, tmp_path):
     assert len(optuna.load_study(study_name="one", storage=f"sqlite:///{file}").trials) == 7
 
 
-def test_a_trial_that_was_interrupted_is_none_of_those_that_ended(optuna, tmp_path):
+@pytest.mark.slow
+def test_an_interrupted_trial_does_not_count(optuna, tmp_path):
     calls = []
 
     def train(lr, seed):
@@ -184,7 +188,7 @@ def test_a_trial_that_was_interrupted_is_none_of_those_that_ended(optuna, tmp_pa
         if len(calls) == 3:
             raise KeyboardInterrupt
         if len(calls) == 5:
-            raise ValueError("this one has ended")
+            raise ValueError("a failed trial counts")
         return lr
 
     space, file = {"lr": sweeps.uniform(0, 1)}, tmp_path / "study.sqlite"
@@ -197,13 +201,13 @@ def test_a_trial_that_was_interrupted_is_none_of_those_that_ended(optuna, tmp_pa
     assert len(tune(train, space, 6, storage=file).trials) == len(calls) == 7
 
 
-def test_what_is_reported_without_a_step_is_counted(optuna):
+def test_reports_without_a_step_are_numbered(optuna):
     study = tune(objectives.counting, {"lr": [0.1, 1.0]}, 6, pruner=optuna.pruners.NopPruner(), seeds=2)
     found = {(trial.params["lr"], tuple(trial.intermediate_values)) for trial in study.trials}
     assert found == {(0.1, (0, 1, 7, 8, 9)), (1.0, (0, 1, 7, 8))}
 
 
-def test_a_metric_that_can_not_be_kept_is_left_out(optuna):
+def test_an_unsupported_metric_is_dropped(optuna):
     study = tune(lambda lr, seed: {"objective": lr, "many": [1, 2], "one": np.bool_(1)}, {"lr": [1.0]}, 1)
     assert study.best_value == 1.0
     reason = study.best_trial.user_attrs.pop("reason")
@@ -244,7 +248,7 @@ def test_a_bad_argument_is_named(optuna, function, space, options, error, messag
         tune(function, space, **{"trials": 1} | options)
 
 
-def test_the_space_is_named_where_there_is_none():
+def test_a_missing_space_is_named():
     for search in (sweeps.tune, sweeps.sweep):
         with pytest.raises(TypeError, match=r"^space must be a mapping of names to values, such as {'lr'"):
             search(train, trials=10)

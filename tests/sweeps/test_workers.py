@@ -1,4 +1,4 @@
-"""Runs and their processes: forked children, processes that outlive others, files that are locked."""
+"""Runs and their processes: forked children, orphaned processes, locked files."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 
 @needs_fork
 @pytest.mark.parametrize("where", ["a process", "here", "a thread"])
-def test_a_forked_child_that_returns_is_no_run(where, tmp_path, capfd):
+def test_a_forked_child_that_returns_is_not_a_run(where, tmp_path, capfd):
     options = {"a process": {"workers": 1}, "here": {"workers": 0}, "a thread": {"executor": ThreadPoolExecutor(1)}}
     space, file = {"lr": [1, 2, 3, 4]}, tmp_path / "sweep.sqlite"
     found = sweeps.sweep(objectives.forking, space, seeds=2, results=file, progress=False, **options[where])
@@ -34,12 +34,12 @@ def test_a_forked_child_that_returns_is_no_run(where, tmp_path, capfd):
     assert sweeps.load(file).rows == found.rows
 
 
-def test_an_answer_to_another_request_is_no_result(monkeypatch):
+def test_an_answer_to_another_request_is_ignored(monkeypatch):
     late = process_executor._Worker._receive
     stray = []
 
     def receive(self, number):
-        if number == 3:  # what came in between, as from a process that has a copy of the pipe
+        if number == 3:  # stray answers, as from a process with a copy of the pipe
             stray.append(number)
             connection = self._pipe
             self._pipe = Doubled(connection, [(2, (True, "of another run")), (99, "of none")])
@@ -61,8 +61,9 @@ def test_an_answer_to_another_request_is_no_result(monkeypatch):
     assert stray == [3]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="a run that holds the interpreter is ended by Linux")
-def test_a_killed_sweep_leaves_no_process_whatever_its_runs_do(tmp_path):
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills a worker that holds the interpreter lock")
+def test_a_killed_sweep_leaves_no_process(tmp_path):
     log = tmp_path / "log"
     process = start("holding", tmp_path / "sweep.sqlite", 2, log=log, start_new_session=True)
     try:
@@ -75,8 +76,9 @@ def test_a_killed_sweep_leaves_no_process_whatever_its_runs_do(tmp_path):
     wait_for(lambda: not any(map(is_alive, pids)))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds processes by their environment")
-def test_what_a_run_has_started_ends_with_its_process(tmp_path):
+def test_processes_started_by_a_run_end_with_its_worker(tmp_path):
     file = tmp_path / "pid"
 
     def train(lr, seed):
@@ -97,7 +99,7 @@ def is_alive(pid):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="process groups are POSIX")
-def test_elsewhere_process_groups_are_killed(monkeypatch, tmp_path):
+def test_without_proc_process_groups_are_killed(monkeypatch, tmp_path):
     monkeypatch.setattr(guardian, "PROC", tmp_path)
     with subprocess.Popen(["sleep", "300"], start_new_session=True) as process:  # noqa: S607
         assert guardian.kill("mark", [process.pid])
@@ -106,7 +108,7 @@ def test_elsewhere_process_groups_are_killed(monkeypatch, tmp_path):
 
 
 def hold(file, release):
-    """Lock a file until an event, from a thread; return when it is locked."""
+    """Lock a file from a thread until an event; return when it is locked."""
     locked = threading.Event()
 
     def lock():
@@ -123,14 +125,14 @@ def hold(file, release):
 
 
 @pytest.mark.parametrize("action", ["always", "error"])
-def test_a_file_that_is_locked_for_long_is_waited_for_and_nothing_is_lost(action, tmp_path, monkeypatch, capsys):
-    file, threads, release, tell = tmp_path / "sweep.sqlite", [], threading.Event(), store._tell
+def test_a_locked_file_is_waited_for_and_nothing_is_lost(action, tmp_path, monkeypatch, capsys):
+    file, threads, release, warn = tmp_path / "sweep.sqlite", [], threading.Event(), store._warn_or_print
 
-    def tell_and_release(message):
-        tell(message)
+    def warn_and_release(message):
+        warn(message)
         release.set()
 
-    monkeypatch.setattr(store, "_tell", tell_and_release)
+    monkeypatch.setattr(store, "_warn_or_print", warn_and_release)
     monkeypatch.setattr(store, "_TRY", 0.05)
     monkeypatch.setattr(store, "_PATIENCE", 0.1)
 
@@ -154,7 +156,7 @@ def test_a_file_that_is_locked_for_long_is_waited_for_and_nothing_is_lost(action
     assert [row["attempts"] for row in sweeps.load(file)] == [1, 1, 1]
 
 
-def test_a_result_of_an_owner_that_lost_its_run_meanwhile_is_written_if_nobody_has_begun_it(tmp_path):
+def test_a_result_after_the_lease_expired_is_written_if_the_run_is_pending(tmp_path):
     file = tmp_path / "sweep.sqlite"
     run = Run({"lr": 1}, 0, 0)
     with closing(store.Store(file, "train")) as first, closing(store.Store(file, "train")) as second:
@@ -167,7 +169,7 @@ def test_a_result_of_an_owner_that_lost_its_run_meanwhile_is_written_if_nobody_h
 
 
 @pytest.mark.parametrize("value", [1e278, -1e278, 1.001e30, 1e400])
-def test_a_number_beyond_reason_is_no_finished_run(value):
+def test_a_huge_objective_counts_as_diverged(value):
     def train(lr, seed):
         return value if lr > 1 else LARGEST
 
@@ -183,7 +185,7 @@ def test_a_number_beyond_reason_is_no_finished_run(value):
     assert row["reason"].endswith("was reported at step 0")
 
 
-def test_workers_are_as_many_as_the_quota_of_the_control_group_lets_run(tmp_path, monkeypatch):
+def test_the_default_number_of_workers_respects_the_cgroup_quota(tmp_path, monkeypatch):
     monkeypatch.setattr(info, "affinity", lambda: 8)
     for quota, cores in ((None, 8), (16.0, 8), (3.5, 3), (0.2, 1)):
         monkeypatch.setattr(info, "cgroup_quota", lambda quota=quota: quota)

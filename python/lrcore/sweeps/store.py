@@ -245,7 +245,7 @@ class Store:
                 waited = time.monotonic() - start
                 if waited >= patience:
                     patience = 2 * waited
-                    _tell(
+                    _warn_or_print(
                         f"{self._name} can't be used for {waited:.0f} s now: {error}; what has finished is kept, and "
                         "written when that is over (Ctrl-C gives up)"
                     )
@@ -264,7 +264,7 @@ class Store:
             raise
 
 
-def _tell(message: str) -> None:
+def _warn_or_print(message: str) -> None:
     """Warn, also where warnings are made errors: it must not end a sweep whose results wait to be written."""
     try:
         warnings.warn(message, RuntimeWarning, stacklevel=2)
