@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lrcore.optim.hyperparameter import Hyperparameter
     from lrcore.optim.optimizer import StepInfo
 
-# Sections of the docstrings of optimizers that are not those of the NumPy form.
+# What the docstrings of optimizers have in common, before what they have from those of the NumPy form.
 _DOCSTRING = """
 Args:
     params: A pytree of JAX arrays of float32 or float64, or a sequence of groups: mappings with ``"params"``,
@@ -82,8 +82,8 @@ class Optimizer(optim.Optimizer):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if cls.__module__ == __name__ and cls.__doc__:  # not of a program's subclass, nor under python -OO
-            cls.__doc__ += _DOCSTRING.format(name=cls.__name__)
-            cls.__doc__ = described(cls, of=getattr(optim, cls.__name__))
+            numpy_form = getattr(optim, cls.__name__)
+            cls.__doc__ = described(cls, completed_by=(_DOCSTRING.format(name=cls.__name__), numpy_form.__doc__))
 
     def _start(self, params: Any, *, grouped: bool) -> None:
         # The arrays that were given are not kept: they would stay in memory for as long as the optimizer.

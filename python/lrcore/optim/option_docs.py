@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from lrcore.optim.options import MAX_SKIPS, NO_OPTIONS, Options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
 # One entry an option, in the order of their declaration.
 DESCRIPTIONS = {
@@ -56,7 +56,7 @@ def document(
     decay: str,
     without: Collection[str] = (),
     more: Mapping[str, str] = _NONE,
-    of: type | None = None,
+    completed_by: Sequence[str | None] = (),
 ) -> None:
     """Complete the signature and the docstring of a class that has just been made.
 
@@ -64,8 +64,8 @@ def document(
         cls: The class.
         decay: The default of the option ``decay``.
         without: Options that it does not have.
-        more: Arguments and options of its own, with their descriptions; those that the signature lacks are options.
-        of: The optimizer that it is a form of, whose docstring completes its own.
+        more: Options that others do not have, each None by default, with their descriptions.
+        completed_by: The docstrings that complete its own, the most specific first.
     """
     init: Any = cls.__init__  # type: ignore[misc]
     if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in inspect.signature(init).parameters.values()):
@@ -73,8 +73,8 @@ def document(
             init = _copied(init, cls)
             cls.__init__ = init  # type: ignore[misc]
         expand(init, decay=decay, without=without, more=more)
-    if "__doc__" in vars(cls):
-        cls.__doc__ = described(cls, more=more, of=of)
+    if vars(cls).get("__doc__"):  # python -OO has none
+        cls.__doc__ = described(cls, more=more, completed_by=completed_by)
 
 
 def _copied(function: Any, cls: type) -> Any:
@@ -106,11 +106,7 @@ def expand(
         for name, kind in Options.__annotations__.items()
         if name not in without
     ]
-    parameters += [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
-        for name in more
-        if name not in signature.parameters
-    ]
+    parameters += [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in more]
     function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
 
 
@@ -119,25 +115,26 @@ def _text(annotation: Any) -> Any:
     return getattr(annotation, "__forward_arg__", annotation)
 
 
-def described(target: Any, *, more: Mapping[str, str] = _NONE, of: type | None = None) -> str | None:
+def described(target: Any, *, more: Mapping[str, str] = _NONE, completed_by: Sequence[str | None] = ()) -> str | None:
     """Return the docstring of a class or a function with an entry for each argument and option of its signature.
 
-    One without a section Args stays as it is, unless it is to be completed by that of another class.
+    Sections, entries of arguments and the text after these are those of the first docstring that has them; the text
+    before the sections is that of all. Without a section Args the docstring stays as it is.
     """
-    own = _sections(target.__doc__)
-    base = {} if of is None else _sections(of.__doc__)
-    if "Args" not in {**base, **own}:  # python -OO has no docstrings
+    docstrings = [_sections(one) for one in (target.__doc__, *completed_by)]
+    sections = {name: text for one in reversed(docstrings) for name, text in one.items()}
+    if "Args" not in sections:  # python -OO has no docstrings
         return target.__doc__  # type: ignore[no-any-return]
     entries = {name: _entry(name, text) for name, text in {**DESCRIPTIONS, **more}.items()}
-    for sections in (base, own):
-        entries |= {found[1]: found[0] for found in _ENTRY.finditer(sections.get("Args", ""))}
-    known = inspect.signature(target).parameters
-    # What follows the entries, such as a sentence about all of them.
-    rest = _ENTRY.sub("", own.get("Args", "")).strip() or _ENTRY.sub("", base.get("Args", "")).strip()
-    arguments = "".join(entries[name] for name in known if name in entries) + (f"\n{rest}\n\n" if rest else "\n")
-    intro = own[""].rstrip() + "\n\n" + base.get("", "")
-    sections = {**base, **own, "Args": arguments}
-    return (intro + "".join(f"{name}:\n{text}" for name, text in sections.items() if name)).rstrip()
+    rest = ""
+    for one in reversed(docstrings):
+        given = one.get("Args", "")
+        entries |= {found[1]: found[0] for found in _ENTRY.finditer(given)}
+        rest = _ENTRY.sub("", given).strip() or rest
+    arguments = "".join(entries[name] for name in inspect.signature(target).parameters if name in entries)
+    sections["Args"] = f"{arguments}\n{rest}\n\n" if rest else f"{arguments}\n"
+    sections[""] = "\n\n".join(filter(None, (one[""].strip() for one in docstrings))) + "\n\n"
+    return "".join(f"{name}:\n{text}" if name else text for name, text in sections.items()).rstrip()
 
 
 def _sections(docstring: str | None) -> dict[str, str]:

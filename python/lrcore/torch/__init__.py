@@ -19,28 +19,30 @@ if not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
         f"lrcore.torch needs PyTorch 2.10 or later, and {torch.__version__} is installed: {INSTALL_TORCH}"
     )
 
+from lrcore.optim import OPTIMIZERS  # noqa: E402
 from lrcore.optim.option_docs import described, expand  # noqa: E402
-from lrcore.torch.classes import SGD, Adagrad, Adam, AdamW, RMSprop  # noqa: E402
+from lrcore.torch import classes  # noqa: E402
+from lrcore.torch.classes import *  # noqa: E402, F403
 from lrcore.torch.finding import find_lr  # noqa: E402
 from lrcore.torch.processes import OPTION  # noqa: E402
 
 if TYPE_CHECKING:
     from lrcore.torch.optimizer import DropIn, TorchOptions
 
-__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "RMSprop", "find_lr", "from_torch"]
+if not TYPE_CHECKING:
+    __all__ = [*classes.__all__, "find_lr", "from_torch"]
+
+    def __dir__() -> list[str]:
+        return sorted(__all__)
 
 
-def __dir__() -> list[str]:
-    return sorted(__all__)
-
-
-_CLASSES: dict[type[torch.optim.Optimizer], type[DropIn]] = {
-    torch.optim.SGD: SGD,
-    torch.optim.Adam: Adam,
-    torch.optim.AdamW: AdamW,
-    torch.optim.RMSprop: RMSprop,
-    torch.optim.Adagrad: Adagrad,
+# By PyTorch's classes, and by the names of those that PyTorch lacks.
+_COUNTERPARTS: dict[type[torch.optim.Optimizer], type[DropIn]] = {
+    getattr(torch.optim, one._declaration.in_torch): getattr(classes, one.__name__)
+    for one in OPTIMIZERS
+    if one._declaration.in_torch
 }
+_WITHOUT_COUNTERPART = {one.__name__ for one in OPTIMIZERS if one._declaration.in_torch is None}
 
 
 def from_torch(optimizer: torch.optim.Optimizer, **options: Unpack[TorchOptions]) -> DropIn:
@@ -50,7 +52,7 @@ def from_torch(optimizer: torch.optim.Optimizer, **options: Unpack[TorchOptions]
     may take the next step.
 
     Args:
-        optimizer: One of SGD, Adam, AdamW, RMSprop and Adagrad of :mod:`torch.optim`.
+        optimizer: An optimizer of :mod:`torch.optim` that lrcore has too.
         options: Those of every optimizer, by name: clipping, averages, statistics. See
             :class:`Options <lrcore.optim.options.Options>`.
 
@@ -72,10 +74,12 @@ def from_torch(optimizer: torch.optim.Optimizer, **options: Unpack[TorchOptions]
         >>> opt.info.step, opt.state[weight]["step"].item()
         (2, 2.0)
     """
-    found = _CLASSES.get(type(optimizer))
+    kind = type(optimizer)
+    found = _COUNTERPARTS.get(kind)
     if found is None:
-        known = ", ".join(f"torch.optim.{kind.__name__}" for kind in _CLASSES)
-        raise TypeError(f"from_torch takes {known}, got {type(optimizer).__module__}.{type(optimizer).__name__}")
+        known = ", ".join(f"torch.optim.{one.__name__}" for one in _COUNTERPARTS)
+        hint = f"; torch.optim has no {kind.__name__}" if kind.__name__ in _WITHOUT_COUNTERPART else ""
+        raise TypeError(f"from_torch takes {known}, got {kind.__module__}.{kind.__name__}{hint}")
     for name in options:
         if name in optimizer.defaults:
             raise TypeError(f"from_torch: {name} stays as it is in the optimizer; set it in the groups of either one")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lrcore import _lrcore, optim
+from lrcore import _lrcore
 from lrcore.optim import reports
 from lrcore.optim.allocation import LARGE, PAGE, next_offset
 from lrcore.optim.averages import SWA
@@ -218,17 +218,6 @@ class _Held:
         return 0.0 if key in self._names else self._group[key]
 
 
-class SGDEngine(Engine, optim.SGD):
-    """SGD of tensors."""
-
-
-class AdamEngine(Engine, optim.Adam):
-    """Adam and AdamW of tensors; groups say which."""
-
-
-class RMSpropEngine(Engine, optim.RMSprop):
-    """RMSprop of tensors."""
-
-
-class AdagradEngine(Engine, optim.Adagrad):
-    """Adagrad of tensors."""
+def engine_of(optimizer: type[Optimizer]) -> type[Engine]:
+    """Return the engine that steps tensors by the rules of an optimizer."""
+    return type(f"{optimizer.__name__}Engine", (Engine, optimizer), {"__module__": __name__})

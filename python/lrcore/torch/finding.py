@@ -242,8 +242,9 @@ def _restore_group(group: dict[str, Any], held: dict[str, Any]) -> None:
 
 
 def _momentum(opt: torch.optim.Optimizer) -> float | None:
-    """Return the momentum of the first group of SGD, 0 with Nesterov's correction; None for other rules."""
-    if not isinstance(opt, torch.optim.SGD):
+    """Return the momentum of the first group, 0 with Nesterov's correction; None for adaptive optimizers."""
+    engine = getattr(opt, "_engine_class", None)
+    if not isinstance(opt, torch.optim.SGD) if engine is None else engine._declaration.is_adaptive:
         return None
     group = opt.param_groups[0]
     return 0.0 if group.get("nesterov") else float(group.get("momentum", 0.0))

@@ -21,6 +21,7 @@ from lrcore.optim.option_docs import document
 from lrcore.optim.options import GROUP_OPTIONS, Options, patterns_of, split, warn_of_unmatched
 from lrcore.optim.param_group import is_scheduled, value_at
 from lrcore.schedules.schedule import remedy_for
+from lrcore.torch.engine import engine_of
 from lrcore.torch.groups import Group, check_own, copied, number_for_torch, structures_of, warn_of_bare_options
 from lrcore.torch.preserving import buffers_kept, copy_of, recompute_statistics
 from lrcore.torch.processes import OPTION, Processes
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Self
 
+    from lrcore.optim.optimizer import Optimizer
     from lrcore.optim.summary import Memory, Summary
     from lrcore.torch.engine import Engine
 
@@ -45,6 +47,39 @@ class TorchOptions(Options, total=False):
 # Those that it has, of lrcore's and of its own.
 _OPTIONS = (*(name for name in Options.__annotations__ if name != "noise_scale"), *OPTION)
 _DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+
+
+# What the docstrings of optimizers have in common, before what they have from those of the NumPy form.
+_DOCSTRING = """
+Args:
+    params: Parameters, pairs of a name and a parameter, or groups of either. Those that have a gradient are float32 or
+        float64 or complex of these, of any strides, on the CPU, and don't share memory.
+    foreach: Accepted for compatibility; ignored.
+    fused: Accepted for compatibility; ignored.
+    capturable: False; it is for CUDA graphs.
+    differentiable: False.
+    decoupled_weight_decay: Decay as :class:`AdamW` does.
+
+Options for one group are the entries of its key ``"lrcore"``: ``{{"params": …, "lrcore": {{"clip_value": 1.0}}}}``. Its
+other keys are PyTorch's and the program's.
+
+Every number may be a schedule of lrcore. Then ``param_groups`` has its value for the next step, as with a scheduler of
+PyTorch that has been stepped, and :attr:`info` the learning rate of the last one; a scheduler of PyTorch for the same
+number is an error.
+
+Raises:
+    TypeError: If an argument or a parameter is of a wrong type.
+    ValueError: If one is out of range or on another device; for ``capturable`` and ``differentiable``.
+
+Examples:
+    >>> import torch, lrcore.torch
+    >>> weight = torch.nn.Parameter(torch.ones(2))
+    >>> opt = lrcore.torch.{name}([weight], lr=0.1)
+    >>> weight.sum().backward()
+    >>> opt.step()
+    >>> opt.info.step, opt.info.lr, bool((weight < 1.0).all())
+    (1, 0.1, True)
+"""
 
 
 class DropIn(Savable):
@@ -66,10 +101,16 @@ class DropIn(Savable):
     def _step_supports_amp_scaling(self, _: bool) -> None:
         """Ignore what PyTorch's constructors set with ``fused=True``."""
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, *, of: type[Optimizer] | None = None, **kwargs: Any) -> None:
+        """Make a form of an optimizer for tensors, or a subclass of one."""
         super().__init_subclass__(**kwargs)
-        decay = "decoupled" if issubclass(cls, torch.optim.AdamW) else "coupled"
-        document(cls, decay=decay, without=("noise_scale",), more=OPTION)
+        docstrings: tuple[str | None, ...] = ()
+        if of is not None:
+            cls._engine_class = engine_of(of)
+            docstrings = _DOCSTRING.format(name=cls.__name__), of.__doc__
+        if hasattr(cls, "_engine_class"):
+            decay = cls._engine_class._declaration.decay
+            document(cls, decay=decay, without=("noise_scale",), more=OPTION, completed_by=docstrings)
 
     def _start(self, options: Mapping[str, Any], **values: Any) -> dict[str, Any]:
         """Take what is beyond PyTorch, options and schedules. PyTorch's constructor comes after it and adds groups.
@@ -564,6 +605,17 @@ class DropIn(Savable):
             raise ValueError(
                 f"averaged: model must be that of the optimizer; {type(model).__name__} has none of its parameters"
             )
+
+
+class WithoutCounterpart(DropIn):
+    """An optimizer that ``torch.optim`` lacks: PyTorch's base class, with lrcore's step. Use one of its subclasses."""
+
+    def __init__(self, params: Any, values: dict[str, Any], options: Mapping[str, Any]) -> None:
+        """Make an optimizer of parameters, from a value for each hyperparameter and the options that were given."""
+        defaults = self._start(options, **values)
+        # PyTorch's name for it, in the groups of its Adam.
+        defaults["decoupled_weight_decay"] = self._engine_class._declaration.decay == "decoupled"
+        super().__init__(params, defaults)
 
 
 # What clip_norm and skip_nonfinite would see.
