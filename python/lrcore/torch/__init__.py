@@ -23,8 +23,8 @@ from lrcore.optim import OPTIMIZERS  # noqa: E402
 from lrcore.optim.option_docs import described, expand  # noqa: E402
 from lrcore.torch import classes  # noqa: E402
 from lrcore.torch.classes import *  # noqa: E402, F403
-from lrcore.torch.finding import find_lr  # noqa: E402
-from lrcore.torch.processes import OPTION  # noqa: E402
+from lrcore.torch.distributed import OPTION  # noqa: E402
+from lrcore.torch.range_test import find_lr  # noqa: E402
 
 if TYPE_CHECKING:
     from lrcore.torch.optimizer import DropIn, TorchOptions

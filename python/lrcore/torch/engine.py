@@ -20,7 +20,7 @@ from lrcore.optim.param_group import ParamGroup
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from lrcore.torch.processes import Processes
+    from lrcore.torch.distributed import StepSync
 
 # Counts up to this have a number of float32 each.
 _FLOAT32_COUNTS = 2.0**24
@@ -106,7 +106,7 @@ class Engine(Optimizer):
         """The numbers of the parameters whose state the last step made."""
         return self._stepper.made
 
-    _processes: Processes | None = None
+    _processes: StepSync | None = None
 
     # By the number of the group: hyperparameters that are 0 at the next step, whatever their schedules say.
     _held: Mapping[int, frozenset[str]] = MappingProxyType({})
@@ -143,7 +143,7 @@ class Engine(Optimizer):
             self._skipped, self._skipped_in_a_row = skips
             self._tell_options()
 
-    def join(self, processes: Processes) -> None:
+    def join(self, processes: StepSync) -> None:
         """Take part in the steps of other processes."""
         self._combine = partial(processes.combined, self._common.norm_type)
         self._processes = processes

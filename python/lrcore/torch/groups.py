@@ -29,7 +29,7 @@ _REFUSED = ("differentiable", "capturable")
 _ASKED = (*_REFUSED, "decoupled_weight_decay")
 
 
-class Group:
+class WatchedGroup:
     """A group, as it was when the engine was told of it, and the schedules that it was given.
 
     Attributes:

@@ -21,10 +21,10 @@ from lrcore.optim.option_docs import document
 from lrcore.optim.options import GROUP_OPTIONS, Options, patterns_of, split, warn_of_unmatched
 from lrcore.optim.param_group import is_scheduled, value_at
 from lrcore.schedules.schedule import remedy_for
+from lrcore.torch.distributed import OPTION, StepSync
 from lrcore.torch.engine import engine_of
-from lrcore.torch.groups import Group, check_own, copied, number_for_torch, structures_of, warn_of_bare_options
-from lrcore.torch.preserving import buffers_kept, copy_of, recompute_statistics
-from lrcore.torch.processes import OPTION, Processes
+from lrcore.torch.groups import WatchedGroup, check_own, copied, number_for_torch, structures_of, warn_of_bare_options
+from lrcore.torch.module_state import buffers_kept, copy_of, recompute_statistics
 from lrcore.torch.progress import KEY
 from lrcore.torch.saving import Savable
 
@@ -131,7 +131,7 @@ class DropIn(Savable):
                 "process_group needs clip_norm or skip_nonfinite: nothing else is of all gradients together"
             )
         self._begin()
-        self._processes = None if group is None else Processes(group)
+        self._processes = None if group is None else StepSync(group)
         if common.needs_norm and group is None and _is_of_zero():
             raise ValueError(f"{name} is made by ZeroRedundancyOptimizer: {_A_PART}")
         options = given
@@ -195,7 +195,7 @@ class DropIn(Savable):
         self._note_schedules()
         self._write_progress()
 
-    def _watched(self, index: int) -> Group:
+    def _watched(self, index: int) -> WatchedGroup:
         """Check a group, and return what watches it."""
         given = self.param_groups[index]
         _refuse_averaged(given)
@@ -216,7 +216,7 @@ class DropIn(Savable):
         if self._of_all.get("no_decay") and "param_names" not in given:
             raise ValueError("no_decay matches names: give model.named_parameters(), or groups of such pairs")
         check_own(given)
-        group = Group(given, self._engine_class.hyperparameter_names(), self._of_groups)
+        group = WatchedGroup(given, self._engine_class.hyperparameter_names(), self._of_groups)
         self._engine_class.check_group(self._own(group.values()))
         group.take(self.steps)
         return group

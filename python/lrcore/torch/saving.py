@@ -10,19 +10,19 @@ from lrcore._ranges import check_count
 from lrcore.optim.averages import AVERAGES_NOW
 from lrcore.optim.locks import live_lock
 from lrcore.schedules import Schedule
-from lrcore.torch.groups import OWN, Group, check_own
-from lrcore.torch.names import matched
+from lrcore.torch.groups import OWN, WatchedGroup, check_own
+from lrcore.torch.param_names import matched
+from lrcore.torch.param_states import ParamStates
 from lrcore.torch.progress import KEY, Note, Progress
-from lrcore.torch.shared import Shared, SharedAttribute
-from lrcore.torch.states import States
+from lrcore.torch.shared_attributes import SharedAttribute, SharedAttributes
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Mapping
 
     from lrcore.optim import StepInfo
+    from lrcore.torch.distributed import StepSync
     from lrcore.torch.engine import Engine
-    from lrcore.torch.processes import Processes
 
 
 _HOOKS = [name for name in torch.optim.Optimizer.__annotations__ if name.startswith("_optimizer_")]
@@ -33,7 +33,7 @@ class Savable(torch.optim.Optimizer):
 
     _engine_class: ClassVar[type[Engine]]
 
-    _shared: Shared
+    _shared: SharedAttributes
 
     if TYPE_CHECKING:
         param_groups: list[dict[str, Any]]
@@ -41,20 +41,20 @@ class Savable(torch.optim.Optimizer):
         _of_all: dict[str, Any]
         _scheduled: dict[str, Any]
         _engine: Engine | None
-        _groups: list[Group]
+        _groups: list[WatchedGroup]
         _info: StepInfo | None
         _steps: int
         _is_averaged: bool
         _lock: threading.RLock
         _note: Note
-        _processes: Processes | None
+        _processes: StepSync | None
 
         def _ready(self) -> Engine: ...
 
         def _prepare(self) -> Engine: ...
 
     def _begin(self) -> None:
-        self._shared = Shared()
+        self._shared = SharedAttributes()
         self._engine = self._info = None
         self._steps, self._is_averaged = 0, False
         self._groups = []
@@ -67,13 +67,13 @@ class Savable(torch.optim.Optimizer):
             raise RuntimeError(AVERAGES_NOW)
 
     @property
-    def state(self) -> States:
+    def state(self) -> ParamStates:
         """The state of each parameter, a dictionary of tensors by name, as in PyTorch."""
         return self._shared.state
 
     @state.setter
     def state(self, given: Mapping[Any, Any]) -> None:
-        self.__dict__["state"] = self._shared.state = States.of(given)
+        self.__dict__["state"] = self._shared.state = ParamStates.of(given)
 
     @property
     def steps(self) -> int:
@@ -251,7 +251,7 @@ class Savable(torch.optim.Optimizer):
             return
         self._of_groups, self._of_all, self._scheduled = own["of_groups"], own["of_all"], own["scheduled"]
         self._steps, self._processes = own["steps"], own["processes"]
-        self._groups = [Group(given, names, self._of_groups) for given in self.param_groups]
+        self._groups = [WatchedGroup(given, names, self._of_groups) for given in self.param_groups]
         for group, schedules in zip(self._groups, own["schedules"], strict=True):
             group.schedules = schedules
             group.accept()
@@ -261,5 +261,5 @@ class Savable(torch.optim.Optimizer):
         self._write_progress()
 
 
-for _name in Shared.__annotations__.keys() - {"state"}:
+for _name in SharedAttributes.__annotations__.keys() - {"state"}:
     setattr(Savable, _name, SharedAttribute(_name))

@@ -20,7 +20,7 @@ _LONGEST_TEXT = 1024
 _FAILED = 1.0
 
 
-class Processes:
+class StepSync:
     """The processes whose optimizers have a part of the gradients each.
 
     Every process gets the numbers of all of them in the order of ranks, and computes the same from them, so that the
@@ -47,13 +47,13 @@ class Processes:
         self.is_stepping = False
         self._is_told = False
 
-    def __deepcopy__(self, memo: Any) -> Processes:
+    def __deepcopy__(self, memo: Any) -> StepSync:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._group is not None:
             raise TypeError("an optimizer with a process_group can't be pickled; save its state_dict()")
-        return Processes, ("world",)
+        return StepSync, ("world",)
 
     def around(self, step: Callable[[], Any]) -> Any:
         """Take a step of this process. If it fails on its own, have the others fail."""

@@ -10,7 +10,7 @@ import warnings
 import pytest
 
 import lrcore
-from lrcore.torch.processes import norm_of
+from lrcore.torch.distributed import norm_of
 from support.optimizer_pairs import drop_ins, torch
 
 dist = pytest.importorskip("torch.distributed")

@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from lrcore.optim import StepInfo
+    from lrcore.torch.distributed import StepSync
     from lrcore.torch.engine import Engine
-    from lrcore.torch.groups import Group
-    from lrcore.torch.processes import Processes
+    from lrcore.torch.groups import WatchedGroup
+    from lrcore.torch.param_states import ParamStates
     from lrcore.torch.progress import Note
-    from lrcore.torch.states import States
 
 
-class Shared:
+class SharedAttributes:
     """The attributes of an optimizer, under their names."""
 
     # PyTorch's.
     param_groups: list[dict[str, Any]]
     defaults: dict[str, Any]
-    state: States
+    state: ParamStates
     # A GradScaler's, during a step.
     found_inf: Any
     grad_scale: Any
@@ -36,10 +36,10 @@ class Shared:
     _of_groups: dict[str, Any]
     _of_all: dict[str, Any]
     _scheduled: dict[str, Any]
-    _processes: Processes | None
+    _processes: StepSync | None
     # What steps the parameters, and what it was made of.
     _engine: Engine | None
-    _groups: list[Group]
+    _groups: list[WatchedGroup]
     _params: list[Any]
     _mappings: list[dict[str, Any]]
     _lists: list[list[Any]]

@@ -15,8 +15,8 @@ from lrcore._ranges import check_count
 from lrcore._restoring import put_back
 from lrcore.finder.finder import Finder, as_number, check_callable, check_start, ratios_of, search
 from lrcore.finder.restore import all_of, generators_preserved
+from lrcore.torch.module_state import copy_of, restore, restore_entries
 from lrcore.torch.optimizer import DropIn
-from lrcore.torch.preserving import copy_of, restore, restore_entries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

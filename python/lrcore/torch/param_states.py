@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 
-class States(defaultdict[Any, Any]):
+class ParamStates(defaultdict[Any, Any]):
     """The state of an optimizer, a dictionary for each parameter; counts how often an entry was put in or taken out.
 
     A step reads what is in the dictionaries of the parameters each time, but asks for the dictionaries themselves only
