@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 import lrcore
-from lrcore import _safetensors, schedules
+from lrcore import schedules
+from lrcore.checkpoint import safetensors
 from support.cases import same
 from support.labels import label
 from support.snapshot import snapshot
@@ -101,7 +102,7 @@ def output_of(script, *arguments):
 
 def content(path):
     """All that is in a checkpoint but when it was saved."""
-    with _safetensors.opened(path) as file:
+    with safetensors.opened(path) as file:
         description = json.loads(file.text())
         assert description.pop("saved") <= time.time_ns()
         return description, {name: file.array(name).tobytes() for name in file.names()}

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 import lrcore
-from lrcore import _safetensors
-from lrcore.checkpoint import DamagedError
+from lrcore.checkpoint import DamagedError, safetensors
 from support.cases import same
 from support.snapshot import snapshot
 
@@ -31,7 +30,7 @@ def state_of(opt):
 
 def contents(path):
     """What was written: the description and the arrays."""
-    with _safetensors.opened(path) as file:
+    with safetensors.opened(path) as file:
         return json.loads(file.text()), {name: file.array(name) for name in file.names()}
 
 
@@ -98,8 +97,8 @@ FOREIGN = {
     "places that are true": raw({"x": {"dtype": "U8", "shape": [True], "data_offsets": [False, True]}}, bytes(1)),
     "one place for many arrays": raw({str(i): ENTRY for i in range(1000)}, bytes(4)),
     "a gap": raw({"x": ENTRY, "y": {**ENTRY, "data_offsets": [8, 12]}}, bytes(12)),
-    "a header of many lists": raw(b"[" + b"[]," * _safetensors._MOST_BRACKETS + b"[]]"),
-    "a header of many numbers": raw(b"[" + b"1," * _safetensors._MOST_COMMAS + b"1]"),
+    "a header of many lists": raw(b"[" + b"[]," * safetensors._MOST_BRACKETS + b"[]]"),
+    "a header of many numbers": raw(b"[" + b"1," * safetensors._MOST_COMMAS + b"1]"),
     "nothing": b"",
     "no header": raw(b""),
     "brackets": raw(nested(50_000)),
@@ -125,7 +124,7 @@ FOREIGN = {
 
 def of_text(text):
     def write(path):
-        _safetensors.write(path, {"x": np.zeros(1)}, text)
+        safetensors.write(path, {"x": np.zeros(1)}, text)
 
     return write
 
@@ -164,7 +163,7 @@ def test_a_time_of_any_kind_breaks_neither_latest_nor_save(saved, tmp_path):
     first = lrcore.save(tmp_path, opt)
     description, arrays = contents(first)
     text = json.dumps({**description, "saved": "HERE"}).replace('"HERE"', saved)
-    _safetensors.write(tmp_path / "step-0000000001.safetensors", arrays, text)
+    safetensors.write(tmp_path / "step-0000000001.safetensors", arrays, text)
     opt.step({name: np.ones_like(array) for name, array in opt.params.items()})
     with warnings.catch_warnings():
         warnings.filterwarnings(
@@ -185,7 +184,7 @@ def test_a_header_that_could_not_be_read_again_is_not_written(tmp_path, monkeypa
         ("_MOST_BRACKETS", 500, [[i] for i in range(500)]),
         ("_MOST_COMMAS", 500, [str(i) for i in range(500)]),
     ):
-        monkeypatch.setattr(_safetensors, limit, most)
+        monkeypatch.setattr(safetensors, limit, most)
         for folder in ("run", "new"):
             with pytest.raises(
                 ValueError, match=rf"was not written, .*, where {most} are allowed\. Save values of many"
@@ -253,7 +252,7 @@ def test_an_array_belongs_to_one_value(tmp_path):
     path = lrcore.save(tmp_path / "a.safetensors", opt, x=np.zeros(10))
     description, arrays = contents(path)
     description["extra"] |= {"y": description["extra"]["x"]}
-    _safetensors.write(path, arrays, json.dumps(description))
+    safetensors.write(path, arrays, json.dumps(description))
     with pytest.raises(DamagedError, match="has the array 'extra/x' twice"):
         lrcore.load(path, opt)
 
@@ -262,8 +261,8 @@ def test_a_file_is_whole_whatever_is_written_to_the_arrays_meanwhile(tmp_path, m
     """What is hashed and what is written are one copy, also where an array is changed between one and the other."""
     params = {"w": np.zeros(1000), "f": np.zeros((20, 30)).T}
     opt = lrcore.SGD(params)
-    monkeypatch.setattr(_safetensors, "_PIECE", 512)
-    copied = _safetensors._copied
+    monkeypatch.setattr(safetensors, "_PIECE", 512)
+    copied = safetensors._copied
 
     def changing(*given):
         for value, piece in enumerate(copied(*given)):
@@ -271,7 +270,7 @@ def test_a_file_is_whole_whatever_is_written_to_the_arrays_meanwhile(tmp_path, m
             yield piece
             params["w"][...], params["f"][...] = -value, -value
 
-    monkeypatch.setattr(_safetensors, "_copied", changing)
+    monkeypatch.setattr(safetensors, "_copied", changing)
     path = lrcore.save(tmp_path / "a.safetensors", opt)
     monkeypatch.undo()
     lrcore.load(path, opt)
@@ -281,9 +280,9 @@ def test_a_file_is_whole_whatever_is_written_to_the_arrays_meanwhile(tmp_path, m
 
 def test_an_array_that_gets_another_size_while_it_is_saved_is_an_error(tmp_path, monkeypatch):
     array = np.zeros(10)
-    monkeypatch.setattr(_safetensors, "_pieces", lambda *_: iter([memoryview(bytes(72))]))
+    monkeypatch.setattr(safetensors, "_pieces", lambda *_: iter([memoryview(bytes(72))]))
     with pytest.raises(RuntimeError, match=r"^x was given another size while it was saved$"):
-        _safetensors.write(tmp_path / "a.safetensors", {"x": array}, "text")
+        safetensors.write(tmp_path / "a.safetensors", {"x": array}, "text")
     assert not list(tmp_path.iterdir())
 
 
@@ -317,7 +316,7 @@ def test_a_description_of_another_make_is_refused(change, message, tmp_path):
     path = lrcore.save(tmp_path / "a.safetensors", opt)
     description, arrays = contents(path)
     change(description)
-    _safetensors.write(path, arrays, json.dumps(description))
+    safetensors.write(path, arrays, json.dumps(description))
     before = state_of(opt)
     with pytest.raises(ValueError, match=message):
         lrcore.load(path, opt)
@@ -330,7 +329,7 @@ def test_a_dtype_that_numpy_does_not_have_is_no_damage(tmp_path):
     opt, _ = trained()
     with pytest.raises(ValueError, match=r"is no checkpoint of lrcore, though a safetensors file$"):
         lrcore.load(path, opt)
-    with _safetensors.opened(path) as file, pytest.raises(TypeError, match=r": x has dtype BF16; allowed are BOOL, U8"):
+    with safetensors.opened(path) as file, pytest.raises(TypeError, match=r": x has dtype BF16; allowed are BOOL, U8"):
         file.array("x")
 
 
@@ -339,7 +338,7 @@ def test_the_numbers_are_read_only_once_all_is_found_whole(tmp_path, monkeypatch
     path = lrcore.save(tmp_path / "a.safetensors", opt)
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    monkeypatch.setattr(_safetensors.File, "fill", lambda *_: pytest.fail("read before all was checked"))
+    monkeypatch.setattr(safetensors.File, "fill", lambda *_: pytest.fail("read before all was checked"))
     with pytest.raises(DamagedError):
         lrcore.load(path, opt)
 
@@ -347,14 +346,14 @@ def test_the_numbers_are_read_only_once_all_is_found_whole(tmp_path, monkeypatch
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("dtype", ["<f4", ">f4", "?", "<i8"])
 def test_arrays_of_any_layout_are_written_and_read(order, dtype, tmp_path, monkeypatch):
-    monkeypatch.setattr(_safetensors, "_PIECE", 64)  # so that there are many
+    monkeypatch.setattr(safetensors, "_PIECE", 64)  # so that there are many
     path = tmp_path / "a.safetensors"
     rng = np.random.default_rng(0)
     shapes = [(), (0,), (3, 0), (1,), (7,), (5, 7), (4, 3, 9)]
     arrays = {str(shape): np.asarray(rng.integers(0, 2, shape), dtype, order=order) for shape in shapes}
     arrays["strided"] = np.arange(60).reshape(6, 10).astype(dtype)[::-2, ::3]
-    _safetensors.write(path, arrays, "text")
-    with _safetensors.opened(path) as file:
+    safetensors.write(path, arrays, "text")
+    with safetensors.opened(path) as file:
         assert file.text() == "text"
         for name, array in arrays.items():
             into = np.ones_like(array)
@@ -397,8 +396,8 @@ def test_a_checkpoint_that_the_official_package_wrote_again_is_still_one(tmp_pat
 
 def test_a_file_that_shrinks_while_it_is_read_is_damaged(tmp_path):
     path = tmp_path / "a.safetensors"
-    _safetensors.write(path, {"x": np.zeros(100_000)}, "text")
-    with _safetensors.opened(path) as file:
+    safetensors.write(path, {"x": np.zeros(100_000)}, "text")
+    with safetensors.opened(path) as file:
         os.truncate(path, path.stat().st_size - 1)
         with pytest.raises(DamagedError, match="it ends early"):
             file.array("x")
@@ -407,8 +406,8 @@ def test_a_file_that_shrinks_while_it_is_read_is_damaged(tmp_path):
 def test_arrays_may_be_named_like_the_parts_of_an_entry(tmp_path):
     path = tmp_path / "a.safetensors"
     arrays = {name: np.arange(3.0) for name in ("dtype", "shape", "data_offsets")}
-    _safetensors.write(path, arrays, "text")
-    with _safetensors.opened(path) as file:
+    safetensors.write(path, arrays, "text")
+    with safetensors.opened(path) as file:
         assert file.text() == "text"
         assert sorted(file.names()) == ["data_offsets", "dtype", "shape"]
         assert file.array("shape").tolist() == [0.0, 1.0, 2.0]

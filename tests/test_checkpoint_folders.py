@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import lrcore
-from lrcore import _process_identity, _safetensors, _whole_file, checkpoint
+from lrcore import _process_identity, checkpoint
+from lrcore.checkpoint import atomic_file, safetensors
 
 SECOND = 10**9
 on_posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX")
@@ -169,7 +170,7 @@ def test_a_folder_is_a_place_for_checkpoints(tmp_path):
 @pytest.mark.skipif(os.name != "posix", reason="folders are flushed on POSIX alone")
 def test_every_folder_that_was_made_is_flushed(tmp_path, monkeypatch):
     flushed = []
-    monkeypatch.setattr(_whole_file, "sync_folder", flushed.append)
+    monkeypatch.setattr(atomic_file, "sync_folder", flushed.append)
     save(tmp_path / "a" / "b" / "c")
     assert {tmp_path, tmp_path / "a", tmp_path / "a" / "b"} <= set(flushed)
     assert flushed[-1] == tmp_path / "a" / "b" / "c"
@@ -180,7 +181,7 @@ def test_every_folder_that_was_made_is_flushed(tmp_path, monkeypatch):
 def partial(process, host=None, started=None):
     """The name of a partial file of a process, by default of this host."""
     me = _process_identity.Identity(host or _process_identity.host(), process, started)
-    return _whole_file._Partial(Path(), me).path.name
+    return atomic_file._Partial(Path(), me).path.name
 
 
 @on_posix
@@ -207,17 +208,17 @@ def test_what_a_killed_process_left_goes_with_the_next_save(tmp_path):
 @on_posix
 def test_processes_of_two_containers_leave_the_partial_files_of_each_other(tmp_path, monkeypatch):
     """They have one host name and one folder, and each knows no process of the number of the other."""
-    pieces = _safetensors._pieces
+    pieces = safetensors._pieces
 
     def save_elsewhere_meanwhile(array, access):
-        monkeypatch.setattr(_safetensors, "_pieces", pieces)
+        monkeypatch.setattr(safetensors, "_pieces", pieces)
         with monkeypatch.context() as there:
             there.setattr(_process_identity, "_namespace", lambda: "pid:[1]")
             there.setattr(_process_identity, "_exists", lambda _: False)
             save(tmp_path, 2)
         return pieces(array, access)
 
-    monkeypatch.setattr(_safetensors, "_pieces", save_elsewhere_meanwhile)
+    monkeypatch.setattr(safetensors, "_pieces", save_elsewhere_meanwhile)
     save(tmp_path, 1)
     assert names(tmp_path) == ["step-1", "step-2"]
 
@@ -324,7 +325,7 @@ def test_what_goes_wrong_after_the_file_is_in_its_place_is_a_warning(tmp_path, m
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", fail)
         with pytest.warns(UserWarning, match="could not be flushed to the disk"):
-            _whole_file.sync_folder(tmp_path)
+            atomic_file.sync_folder(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "_peek", lambda *_, **__: None)
         with pytest.warns(UserWarning, match="can't be read again, so nothing was deleted"):
@@ -334,13 +335,13 @@ def test_what_goes_wrong_after_the_file_is_in_its_place_is_a_warning(tmp_path, m
 
 def test_two_threads_may_save_to_one_path(tmp_path, monkeypatch):
     path = tmp_path / "a.safetensors"
-    both, pieces = threading.Barrier(2), _safetensors._pieces
+    both, pieces = threading.Barrier(2), safetensors._pieces
 
     def together(array, access):
         both.wait(timeout=60)  # both files are open by now
         return pieces(array, access)
 
-    monkeypatch.setattr(_safetensors, "_pieces", together)
+    monkeypatch.setattr(safetensors, "_pieces", together)
     failed = []
 
     def write(value):

@@ -11,7 +11,7 @@ import numpy as np
 from lrcore._messages import brief
 from lrcore._optional import matplotlib
 from lrcore._text import counted, html_curve, html_table, write_csv
-from lrcore.optim.optimizer import StepInfo
+from lrcore.optim.stats import StepInfo
 
 if TYPE_CHECKING:
     import os

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from lrcore.optim.hyperparameter import Hyperparameter
-    from lrcore.optim.optimizer import StepInfo
+    from lrcore.optim.stats import StepInfo
 
 # What the docstrings of optimizers have in common, before what they have from those of the NumPy form.
 _DOCSTRING = """

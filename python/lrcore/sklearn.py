@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from sklearn import neural_network
 
-    from lrcore.optim.optimizer import StepInfo
+    from lrcore.optim.stats import StepInfo
 
     Array = np.ndarray[Any, Any]
 else:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import lrcore
-from lrcore.optim.saving import RULES
+from lrcore.optim.declaration import RULES
 from support import reference
 from support.cases import DTYPES, same
 

@@ -16,7 +16,7 @@ import numpy as np
 import lrcore
 from lrcore import _lrcore
 from lrcore.bench.workloads import LR, Array, Competitor, Peer, Workload, copies, fill
-from lrcore.optim.optimizer import make_state
+from lrcore.optim.allocation import make_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -10,12 +10,12 @@ from lrcore.optim.averages import EMA as EMA
 from lrcore.optim.averages import SWA as SWA
 from lrcore.optim.layers import layerwise as layerwise
 from lrcore.optim.optimizer import Optimizer as Optimizer
-from lrcore.optim.optimizer import StepInfo as StepInfo
 from lrcore.optim.param_group import ParamGroup as ParamGroup
 from lrcore.optim.rmsprop import RMSprop as RMSprop
 from lrcore.optim.sgd import SGD as SGD
 from lrcore.optim.state_dict import LoadReport as LoadReport
 from lrcore.optim.stats import ParamStats as ParamStats
+from lrcore.optim.stats import StepInfo as StepInfo
 from lrcore.optim.stats import StepStats as StepStats
 from lrcore.optim.summary import Memory as Memory
 from lrcore.optim.summary import Summary as Summary

@@ -34,3 +34,10 @@ def empty_like(weight: _Array) -> _Array:
     memory = np.empty(weight.nbytes + PAGE, np.uint8)
     start = next_offset(memory.ctypes.data)
     return np.ndarray(weight.shape, weight.dtype, memory, start, order="C" if weight.flags.c_contiguous else "F")
+
+
+def make_state(weight: _Array, initial: float) -> _Array:
+    """Return a new state array, in the memory order of its weight."""
+    array = empty_like(weight)
+    array.fill(initial)
+    return array

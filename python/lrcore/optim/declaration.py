@@ -6,12 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from lrcore import _lrcore
 from lrcore.optim.reference import Reference, floors
 
 if TYPE_CHECKING:
     from lrcore.optim.hyperparameter import Hyperparameter
 
 Arguments: TypeAlias = Mapping[str, Any]
+
+# The compiled rules: the names of their hyperparameters and of their state arrays.
+RULES = {name: (hyperparameters, state) for name, hyperparameters, state in _lrcore.rules()}
 
 
 @dataclass(frozen=True, kw_only=True)

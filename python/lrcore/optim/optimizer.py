@@ -3,95 +3,53 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from contextlib import contextmanager
+from functools import partial
+from operator import call
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self
 
 from lrcore import _lrcore
-from lrcore._messages import brief
+from lrcore._collection import without_collections
+from lrcore._messages import brief, listed
 from lrcore._ranges import POSITIVE
+from lrcore._restoring import put_back
 from lrcore._text import counted, html_table, html_text
-from lrcore.optim.allocation import empty_like
+from lrcore.optim import reports
+from lrcore.optim import state_dict as state_dicts
+from lrcore.optim.allocation import make_state
+from lrcore.optim.averages import AVERAGES_NOW, buffers_kept, rebuilt, require, swapped
+from lrcore.optim.declaration import RULES
 from lrcore.optim.hyperparameter import FLAG, RATE, Hyperparameter
 from lrcore.optim.locks import live_lock, wait_at_end
 from lrcore.optim.option_docs import document
 from lrcore.optim.options import GROUP_OPTIONS, Common, not_of_group, split, warn_of_unmatched
-from lrcore.optim.param_group import ParamGroup
-from lrcore.optim.reports import occupy, tell
-from lrcore.optim.saving import RULES, Savable
-from lrcore.optim.stats import StepStats, from_step
+from lrcore.optim.param_group import ParamGroup, as_groups, check_group, choose_schedules
+from lrcore.optim.reports import Place, check_report, occupy, restore, tell
+from lrcore.optim.stats import StepInfo, from_step, with_stats
+from lrcore.optim.summary import summarize
 from lrcore.schedules import Schedule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import threading
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import numpy as np
 
     from lrcore.noise import NoiseScale
     from lrcore.optim.declaration import Declaration
-
-
-class StepInfo(NamedTuple):
-    """What a step did.
-
-    Attributes:
-        applied: Whether the step was taken.
-        step: How many steps have been taken, this one included.
-        lr: The learning rate of the step, of the first group.
-        grad_norm: The norm of all gradients before clipping, if an option needed it; else None, since it would cost a
-            pass over memory.
-    """
-
-    applied: bool
-    step: int
-    lr: float
-    grad_norm: float | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields as a flat dictionary, as recorders take it; without ``grad_norm`` if it is None.
-
-        Examples:
-            >>> import lrcore, numpy as np
-            >>> opt = lrcore.SGD([np.zeros(2)], lr=0.1)
-            >>> opt.step([np.ones(2)]).as_dict()
-            {'step': 1, 'lr': 0.1, 'applied': True}
-        """
-        norm = {} if self.grad_norm is None else {"grad_norm": self.grad_norm}
-        return {"step": self.step, "lr": self.lr, "applied": self.applied, **norm}
-
-    @property
-    def stats(self) -> StepStats | None:
-        """What the step did to each parameter that it moved, with the option ``stats=True``; else None.
-
-        A step that was skipped moved none: its table is empty.
-        """
-        return None
-
-
-class _InfoWithStats(StepInfo):
-    _tabulate: Callable[[], StepStats] | None = None
-
-    @cached_property
-    def stats(self) -> StepStats | None:
-        return None if self._tabulate is None else self._tabulate()
-
-    def __repr__(self) -> str:
-        return repr(StepInfo(*self))
-
-
-def with_stats(info: StepInfo, tabulate: Callable[[], StepStats]) -> StepInfo:
-    """Return what a step did with a table of it, which is made when it is asked for."""
-    told = _InfoWithStats(*info)
-    told._tabulate = tabulate
-    return told
+    from lrcore.optim.state_dict import LoadReport, StateDict
+    from lrcore.optim.summary import Memory, Summary
+    from lrcore.schedules.metrics import Tracker
 
 
 # Of a group, what the stepper takes as it is.
 _FIXED = ("maximize", "bounds", "zero_grads")
 
 
-class Optimizer(Savable):
+class Optimizer:
     """What all optimizers have in common. Use one of its subclasses.
 
     A subclass names its hyperparameters and the rule that they choose; the arithmetic of the rule is compiled.
@@ -106,6 +64,10 @@ class Optimizer(Savable):
     _decaying: dict[int, bool]
     _lr: float
     _common: Common
+    _clip_trackers: list[Tracker]
+    _lock: threading.RLock
+    _skipped: int
+    _skipped_in_a_row: int
     _stepper: _lrcore.Stepper
     # What makes the norm, and the decision to skip, those of several processes.
     _combine: Callable[[float, bool], tuple[float, bool]] | None = None
@@ -128,7 +90,7 @@ class Optimizer(Savable):
             raise TypeError("Optimizer is what all optimizers have in common; use SGD, Adam, AdamW, …")
         of_groups, self._common = split(options, self._declaration.decay, type(self).__name__, defaults)
         self._defaults = ParamGroup(None, None, self._kinds(), {**defaults, **of_groups}, self._check).hyperparameters
-        groups = _as_groups(params)
+        groups = as_groups(params)
         self._start(params, grouped=groups is not None)
         for group in [{"params": params}] if groups is None else groups:
             self._add_group(group)
@@ -383,7 +345,7 @@ class Optimizer(Savable):
             >>> opt.step({"body": np.ones(3), "head": np.ones(2)}).applied
             True
         """
-        _check_group(group)
+        check_group(group)
         with self._lock:
             self._refuse_if_swapped()
             self._add_group(group)
@@ -412,6 +374,478 @@ class Optimizer(Savable):
         self._groups.append(group)
         self._names.extend(names)
 
+    # What there is to read
+
+    @property
+    def params(self) -> Any:
+        """The parameters, in the structure that was given."""
+        return self._params
+
+    @property
+    def param_groups(self) -> tuple[ParamGroup, ...]:
+        """The groups. Edits of one are checked at once and hold from the next step on."""
+        return tuple(self._groups)
+
+    @property
+    def state(self) -> Mapping[str, Mapping[str, np.ndarray[Any, Any]]]:
+        """The state arrays: parameter name, then state name. A parameter has none before its first step."""
+        with self._lock:
+            states = list(zip(self._names, self._stepper.states, strict=True))
+        return MappingProxyType({name: MappingProxyType(arrays) for name, arrays in states if arrays})
+
+    @property
+    def average(self) -> Mapping[str, np.ndarray[Any, Any]]:
+        """The averages of the weights by parameter name, as read-only views; at first there are none."""
+        with self._lock:
+            averages = {name: arrays["average"] for name, arrays in self.state.items() if "average" in arrays}
+        views = {name: array.view() for name, array in averages.items()}
+        for view in views.values():
+            view.flags.writeable = False
+        return MappingProxyType(views)
+
+    def averaged_params(self) -> Any:
+        """Return the averages of the weights in the structure of :attr:`params`, as new arrays: to keep, or to export.
+
+        A parameter that has no average, since it had no gradient so far, is there with its weight. Of groups, each has
+        its own ``"params"``. :attr:`average` has the same by name, and :meth:`averaged` evaluates them in place.
+
+        Raises:
+            ValueError: If the optimizer has no ``average``.
+
+        Examples:
+            >>> import lrcore, numpy as np
+            >>> opt = lrcore.SGD({"w": np.zeros(1), "more": [np.zeros(2)]}, lr=1.0, average=lrcore.SWA())
+            >>> for _ in range(3):
+            ...     info = opt.step({"w": np.array([-1.0]), "more": [None]})
+            >>> opt.averaged_params()
+            {'w': array([2.]), 'more': [array([0., 0.])]}
+        """
+        require(self._common.average, self)
+        with self._lock:
+            averages = self.average
+            named = zip(self._names, self._stepper.weights(), strict=True)
+            return rebuilt(self._params, [(weight, averages.get(name, weight)) for name, weight in named])
+
+    @contextmanager
+    def averaged(self, buffers: Any = None) -> Iterator[Self]:
+        """Give the weights the values of their averages for the length of a ``with`` block, as for an evaluation.
+
+        Afterwards, also after an exception, every weight has its own values again, bit for bit. A parameter that has no
+        average keeps its weight. It takes a copy of the weights. Within the block all is refused that would keep the
+        averages as weights, or train on them: steps, gradients to be accumulated, state dicts, checkpoints, pickles and
+        copies, new groups.
+
+        Args:
+            buffers: Arrays that belong to the weights and are no parameters, such as the running statistics of a batch
+                normalisation: an array, or a sequence or mapping of arrays, these nested. They may be computed anew
+                within the block, for the averages, and are put back at its end.
+
+        Raises:
+            TypeError: If something in ``buffers`` is no array.
+            ValueError: If the optimizer has no ``average``; if a weight is read-only or was given another shape, or a
+                buffer is read-only, and then no weight is changed.
+            RuntimeError: If the averages are in place already. At the end, if a weight could not be put back, since it
+                became read-only or got another shape in the block; all others are.
+
+        Examples:
+            >>> import lrcore, numpy as np
+            >>> opt = lrcore.SGD({"w": np.zeros(1)}, lr=1.0, average=lrcore.SWA())
+            >>> for _ in range(3):
+            ...     info = opt.step({"w": np.array([-1.0])})
+            >>> with opt.averaged():
+            ...     print(opt.params["w"])
+            [2.]
+            >>> opt.params["w"]
+            array([3.])
+
+            Statistics that the model keeps beside its weights:
+
+            >>> running = {"mean": np.array([3.0])}
+            >>> with opt.averaged(buffers=running):
+            ...     running["mean"][...] = opt.params["w"]
+            >>> running["mean"]
+            array([3.])
+        """
+        require(self._common.average, self)
+        swaps = False
+        try:
+            with self._lock:
+                self._refuse_if_swapped()
+                # Within the try: Ctrl-C as the lock is left must not leave the optimizer refusing steps for good.
+                swaps = self._swapped = True
+                averages = self.average
+                weights = dict(zip(self._names, self._stepper.weights(), strict=True))
+            named = [(name, weights[name], average) for name, average in averages.items()]
+            with swapped(named, also=buffers_kept(buffers)):
+                yield self
+        finally:
+            if swaps:
+                self._swapped = False
+
+    def _refuse_if_swapped(self) -> None:
+        if self._swapped:
+            raise RuntimeError(AVERAGES_NOW)
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The options of all groups together; those of each group are in :attr:`param_groups`."""
+        return MappingProxyType(self._common._asdict())
+
+    @property
+    def noise_scale(self) -> NoiseScale | None:
+        """The gradient noise scale, if the optimizer has the option: what ``accumulate`` has told it so far."""
+        return self._common.noise_scale
+
+    @property
+    def skipped(self) -> int:
+        """How many steps were left out, since gradients were not finite."""
+        return self._skipped
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next step, of the first group. It can be set where there is one group.
+
+        Raises:
+            TypeError: If it is set to what is neither a number nor a schedule.
+            ValueError: If it is set to a number out of range, if there are several groups, or if the group has an
+                ``lr_scale``, which would multiply it.
+
+        Examples:
+            >>> import lrcore, numpy as np
+            >>> opt = lrcore.SGD([np.zeros(3)], lr=0.1)
+            >>> opt.lr = 0.01
+            >>> opt.param_groups[0]["lr"]
+            0.01
+        """
+        lr: float = self._groups[0].present(self.steps)["lr"]
+        return lr
+
+    @lr.setter
+    def lr(self, value: Any) -> None:
+        if len(self._groups) > 1:
+            groups = listed((group.name or number for number, group in enumerate(self._groups)), len(self._groups))
+            raise ValueError(
+                f"lr can only be set where there is one group, and there are {groups}: set that of one, "
+                'opt.param_groups[0]["lr"] = ..., or of each'
+            )
+        (group,) = self._groups
+        if group["lr_scale"] != 1.0:
+            raise ValueError(
+                f"lr is the product of the group's lr and lr_scale, which is {group['lr_scale']!r}: "
+                'set opt.param_groups[0]["lr"]'
+            )
+        group["lr"] = value
+
+    def summary(self) -> Summary:
+        """Return a table of the parameters: name, shape, dtype, group, learning rate, weight decay and state bytes.
+
+        Returns:
+            The table, which prints itself; ``.rows`` has it as data.
+
+        Examples:
+            >>> import lrcore, numpy as np
+            >>> params = {"w": np.zeros((64, 10)), "b": np.zeros(10)}
+            >>> opt = lrcore.AdamW(params, lr=1e-3, weight_decay=0.1, no_decay=["b"])
+            >>> print(opt.summary())
+            name  shape  dtype    group  lr     decay  state_bytes
+            w     64×10  float64  0      0.001  0.1    0
+            b     10     float64  0      0.001  0      0
+            total: 2 parameters, 1 with weight decay; 650 weights, 5.078 KiB; state 0 B; average 0 B
+        """
+        with self._lock:
+            return self.summary_of(self._stepper.weights(), self._stepper.states)
+
+    def summary_of(self, weights: Sequence[Any], states: Sequence[Mapping[str, Any]]) -> Summary:
+        """Return :meth:`summary` of parameters that are these arrays, or tensors, with these states."""
+        accumulated = self._stepper.accumulated
+        return summarize(
+            self._names,
+            weights,
+            states,
+            self._stepper.group_of_each,
+            [self._decaying[number] for number in range(len(self._names))],
+            self._groups,
+            self.steps,
+            [] if accumulated is None else [array for _, array in accumulated[2]],
+        )
+
+    def memory(self) -> Memory:
+        """Return how many bytes weights, state and averages take.
+
+        Examples:
+            >>> import lrcore, numpy as np
+            >>> opt = lrcore.Adam({"w": np.zeros(100)})
+            >>> info = opt.step({"w": np.ones(100)})
+            >>> opt.memory()
+            Memory(weights=800, state=1600, average=0, total=2400)
+        """
+        return self.summary().memory
+
+    def hyperparameters(self) -> list[dict[str, Any]]:
+        """Return the values of all hyperparameters at the next step, for each group.
+
+        Schedules are evaluated, and ``lr`` contains the group's ``lr_scale``.
+
+        Examples:
+            >>> import lrcore, numpy as np
+            >>> from lrcore import schedules
+            >>> opt = lrcore.SGD([np.zeros(3)], lr=schedules.Linear(0.1, 0.0, steps=4), momentum=0.9)
+            >>> info = opt.step([np.ones(3)])
+            >>> [(values["lr"], values["momentum"]) for values in opt.hyperparameters()]
+            [(0.07500000000000001, 0.9)]
+        """
+        with self._lock:
+            steps = self.steps
+            return [group.present(steps) for group in self._groups]
+
+    def report(self, value: float) -> bool:
+        """Tell the schedules that follow reports a loss or another metric, such as that of an epoch.
+
+        Args:
+            value: The metric. Of a :class:`ReduceOnPlateau <lrcore.schedules.ReduceOnPlateau>` with ``mode="min"`` a
+                smaller one is better; a NaN never is.
+
+        Returns:
+            Whether a factor changed; it holds from the next step on.
+
+        Raises:
+            TypeError: If the value is no number.
+            ValueError: If no hyperparameter follows reports.
+        """
+        with self._lock:
+            number = check_report(value)
+            trackers = [tracker for _, tracker in self._trackers() if tracker.rule._uses_reports]
+            if not trackers:
+                raise ValueError(
+                    "report: no hyperparameter follows reports; give one such as lr=schedule * "
+                    "schedules.ReduceOnPlateau()"
+                )
+            changed = tell(trackers, number)
+            if changed:
+                self._resolve_reports()
+            return changed
+
+    def _trackers(self) -> list[tuple[Place, Tracker]]:
+        """Return the tracker of each occurrence of a schedule that uses reports, or the noise of the gradient."""
+        places = [
+            (Place(index, name, part), tracker)
+            for index, group in enumerate(self._groups)
+            for name, trackers in group.trackers.items()
+            for part, tracker in enumerate(trackers)
+        ]
+        return places + [(Place(None, "clip_norm", part), tracker) for part, tracker in enumerate(self._clip_trackers)]
+
+    def _restore_reports(self, saved: Mapping[Place, Tracker]) -> set[Place]:
+        """Go on from saved trackers, by their places; the others begin. Return the places that were found."""
+        found = restore(self._trackers(), saved)
+        self._resolve_reports()
+        return found
+
+    def _resolve_reports(self) -> None:
+        for group in self._groups:
+            if group.trackers:
+                group.resolve_reports()
+
+    @property
+    def steps(self) -> int:
+        """How many steps have been taken."""
+        with self._lock:
+            return self._stepper.taken
+
+    # How it is saved
+
+    def state_dict(self) -> StateDict:
+        """Return all but the parameters, as copies: state arrays, step counts and hyperparameters.
+
+        Returns:
+            ``"optimizer"``, the class's name; ``"steps"``; ``"state"``, for each parameter that has taken a step its
+            count ``"step"`` and its arrays, by name; ``"param_groups"``, for each group its hyperparameters and the
+            names of its parameters; how many steps were skipped; and what micro-batches wait for a step.
+
+        Note:
+            PyTorch numbers parameters; here they have names, so their order does not matter.
+
+        Raises:
+            RuntimeError: Within :meth:`averaged`, as from all that saves, loads or copies the optimizer.
+        """
+        with self._lock:
+            self._refuse_if_swapped()
+            return state_dicts.capture(self._snapshot())
+
+    def load_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        strict: bool = True,  # noqa: FBT001, FBT002
+        *,
+        schedules: Literal["saved", "program"] = "saved",
+    ) -> LoadReport:
+        """Go on from a state that was saved: all of it, or on an error, or Ctrl-C, nothing.
+
+        Arrays are copied, hyperparameters are those that were saved. Parameters are matched by name, so that their
+        order does not matter.
+
+        Args:
+            state_dict: What :meth:`state_dict` returned.
+            strict: Whether parameters, groups and state arrays must be the same on both sides. If not, what both sides
+                have is loaded.
+            schedules: Which schedules hold from then on, for each hyperparameter that is one on either side:
+                ``"saved"``, those of the state dict, or ``"program"``, those that the optimizer has now, as for a run
+                that is made longer. :func:`lrcore.load` warns where they differ and neither was asked for.
+
+        Returns:
+            The names of parameters that were missing in the state dict, and of those that were unexpected.
+
+        Raises:
+            TypeError: If a part of the state dict is of a wrong type, or an array of another dtype.
+            ValueError: If a part is missing or out of range, or an array has another shape; if ``strict``, whatever
+                does not match.
+
+        Note:
+            PyTorch casts state to the dtype of the weight; here another dtype is an error, and precision is kept.
+        """
+        with without_collections(), self._lock:
+            self._refuse_if_swapped()
+            loaded = self._match(state_dict, strict=strict, schedules=schedules)
+            self._set_or_leave(loaded)
+            return loaded.report
+
+    def _match(
+        self, state_dict: Mapping[str, Any], *, strict: bool, schedules: str | None, unread: type[Any] | None = None
+    ) -> state_dicts.Loaded:
+        """Return what a state dict sets, checked and copied. Changes nothing. For ``unread`` see ``state_dict.match``.
+
+        Without a choice of schedules it warns the caller of the caller where saved ones replace others.
+        """
+        weights = dict(zip(self._names, self._stepper.weights(), strict=True))
+        states = [RULES[rule][1] for rule in (self._declaration.rules if strict else RULES)]
+        own = {name for rule in self._declaration.rules for name in RULES[rule][1]}
+        loaded = state_dicts.match(state_dict, self._snapshot(), weights, states, own, strict=strict, unread=unread)
+        groups, replaced = choose_schedules(loaded.groups, self._groups, schedules)
+        if replaced:
+            warnings.warn(replaced, stacklevel=3)
+        return loaded._replace(groups=groups)
+
+    def _set_or_leave(self, loaded: state_dicts.Loaded, finish: Callable[[Callable[[], None]], None] = call) -> None:
+        """Set all that was matched, then finish, or after an exception at any point leave all as it was.
+
+        Args:
+            loaded: What :meth:`_match` returned.
+            finish: Does the rest; then, before Python code runs again, it makes the call that it is given. From then on
+                nothing is taken back.
+        """
+        clean_up: list[Callable[[], object]] = [partial(self._set, self._present())]
+        try:
+            reports.warn_of_lost(self._set(loaded), stacklevel=3)
+            finish(clean_up.clear)
+        finally:
+            # Ctrl-C may come as the first is called; after it the second finds an empty list.
+            try:
+                put_back(clean_up)
+            finally:
+                put_back(clean_up)
+
+    def _set(self, loaded: state_dicts.Loaded) -> set[Place]:
+        """Set all of it, and return the places of saved trackers that no schedule took over."""
+        for group, values in loaded.groups:
+            group.replace(values)
+        lost = loaded.reports.keys() - self._restore_reports(loaded.reports)
+        if self._common.noise_scale is not None and loaded.noise is not None:
+            self._common.noise_scale.restore(loaded.noise)
+        self._skipped, self._skipped_in_a_row = loaded.skipped
+        self._set_state(loaded.steps, loaded.counts, loaded.averaged, loaded.state, loaded.accumulated)
+        return lost
+
+    def _present(self) -> state_dicts.Loaded:
+        """Return what there is now, as what is to be loaded: arrays as they are, not copied."""
+        now = self._snapshot()
+        groups = [(group, group.hyperparameters) for group in self._groups]
+        noise = None if now.noise is None else now.noise.state()
+        counts, averaged, state = dict(now.counts), dict(now.averaged), dict(now.state)
+        told, report = reports.check_saved(reports.save(now.reports)), state_dicts.LoadReport([], [])
+        return state_dicts.Loaded(
+            now.steps, state, counts, averaged, groups, told, noise, now.skipped, now.accumulated, report
+        )
+
+    def _snapshot(self) -> state_dicts.Snapshot:
+        by_group: list[list[str]] = [[] for _ in self._groups]
+        for name, index in zip(self._names, self._stepper.group_of_each, strict=True):
+            by_group[index].append(name)
+        return state_dicts.Snapshot(
+            optimizer=type(self).__name__,
+            steps=self.steps,
+            counts=dict(zip(self._names, self._stepper.counts, strict=True)),
+            averaged=dict(zip(self._names, self._stepper.averaged, strict=True)),
+            state=dict(zip(self._names, self._stepper.states, strict=True)),
+            groups=list(zip(self._groups, by_group, strict=True)),
+            reports=self._trackers(),
+            noise=self._common.noise_scale,
+            skipped=(self._skipped, self._skipped_in_a_row),
+            accumulated=self._accumulated(),
+        )
+
+    def _accumulated(self) -> state_dicts.Accumulated | None:
+        waiting = self._stepper.accumulated
+        if waiting is None:
+            return None
+        count, weight, sums, squares = waiting
+        return state_dicts.Accumulated(count, weight, {self._names[index]: array for index, array in sums}, squares)
+
+    def _set_state(
+        self,
+        steps: int,
+        counts: Mapping[str, int],
+        averaged: Mapping[str, int],
+        state: Mapping[str, dict[str, np.ndarray[Any, Any]]],
+        accumulated: state_dicts.Accumulated | None,
+    ) -> None:
+        self._stepper.taken = steps
+        if accumulated is None:
+            self._stepper.accumulated = None
+        else:
+            count, weight, sums, squares = accumulated
+            indexed = [(index, sums[name]) for index, name in enumerate(self._names) if name in sums]
+            self._stepper.accumulated = (count, weight, indexed, squares)
+        for index, name in enumerate(self._names):
+            self._stepper.set_state(index, counts.get(name, 0), averaged.get(name, 0), state.get(name, {}))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a pickle or a deep copy holds: the parameters too, so that both stay together."""
+        with self._lock:
+            self._refuse_if_swapped()
+            snapshot = self._snapshot()
+        return {
+            "params": self._params,
+            "grouped": (self._began_grouped, self._grouped),
+            "defaults": self._defaults,
+            "common": self._common,
+            "groups": [(group.params, group.name, group.hyperparameters) for group in self._groups],
+            "steps": snapshot.steps,
+            "skipped": snapshot.skipped,
+            "accumulated": snapshot.accumulated,
+            "reports": reports.save(snapshot.reports),
+            "counts": snapshot.counts,
+            "averaged": snapshot.averaged,
+            "state": snapshot.state,
+        }
+
+    def __setstate__(self, saved: dict[str, Any]) -> None:
+        self._defaults = saved["defaults"]
+        self._common = saved["common"]
+        began_grouped, grouped = saved["grouped"]
+        self._start(saved["params"], grouped=began_grouped)
+        for params, name, values in saved["groups"]:
+            self._add_group({"params": params, "name": name, **values})
+        self._grouped = grouped
+        self._skipped, self._skipped_in_a_row = saved["skipped"]
+        self._restore_reports(reports.check_saved(saved["reports"]))
+        self._set_state(saved["steps"], saved["counts"], saved["averaged"], saved["state"], saved["accumulated"])
+
+    def __copy__(self) -> NoReturn:
+        """Refuse: two optimizers would move the same weights with the same state."""
+        raise TypeError(f"{type(self).__name__} can't be copied without its parameters; use copy.deepcopy")
+
+    # How it is shown
+
     def __repr__(self) -> str:
         if len(self._groups) == 1:
             values = self._groups[0].listed()
@@ -431,30 +865,3 @@ class Optimizer(Savable):
         ]
         head = html_text(f"{type(self).__name__}: {self._extent()}")
         return head + html_table(["group", "parameters", "hyperparameters"], rows)
-
-
-def make_state(weight: np.ndarray[Any, Any], initial: float) -> np.ndarray[Any, Any]:
-    """Return a new state array, in the memory order of its weight."""
-    array = empty_like(weight)
-    array.fill(initial)
-    return array
-
-
-def _as_groups(params: Any) -> Sequence[Mapping[str, Any]] | None:
-    """Return the groups if ``params`` is a sequence of them, or None if it is a structure of arrays."""
-    if not isinstance(params, Sequence) or isinstance(params, str | bytes) or not params:
-        return None
-    are_groups = [isinstance(entry, Mapping) and "params" in entry for entry in params]
-    if not any(are_groups):
-        return None
-    for i, is_group in enumerate(are_groups):
-        if not is_group:
-            raise TypeError(f'params[{i}] must be a group with "params", as others are, got {type(params[i]).__name__}')
-    return params
-
-
-def _check_group(group: Any) -> None:
-    if not isinstance(group, Mapping):
-        raise TypeError(f'the group must be a mapping with "params", got {type(group).__name__}')
-    if "params" not in group:
-        raise ValueError(f'the group has no "params"; it has {", ".join(map(str, group)) or "nothing"}')

@@ -356,3 +356,24 @@ _MOST_NAMED = 5
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def as_groups(params: Any) -> Sequence[Mapping[str, Any]] | None:
+    """Return the groups if ``params`` is a sequence of them, or None if it is a structure of arrays."""
+    if not isinstance(params, Sequence) or isinstance(params, str | bytes) or not params:
+        return None
+    are_groups = [isinstance(entry, Mapping) and "params" in entry for entry in params]
+    if not any(are_groups):
+        return None
+    for i, is_group in enumerate(are_groups):
+        if not is_group:
+            raise TypeError(f'params[{i}] must be a group with "params", as others are, got {type(params[i]).__name__}')
+    return params
+
+
+def check_group(group: Any) -> None:
+    """Raise unless it is a mapping with parameters."""
+    if not isinstance(group, Mapping):
+        raise TypeError(f'the group must be a mapping with "params", got {type(group).__name__}')
+    if "params" not in group:
+        raise ValueError(f'the group has no "params"; it has {", ".join(map(str, group)) or "nothing"}')

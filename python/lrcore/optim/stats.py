@@ -3,13 +3,69 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, overload
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from lrcore._text import counted, html_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Self
+
+
+class StepInfo(NamedTuple):
+    """What a step did.
+
+    Attributes:
+        applied: Whether the step was taken.
+        step: How many steps have been taken, this one included.
+        lr: The learning rate of the step, of the first group.
+        grad_norm: The norm of all gradients before clipping, if an option needed it; else None, since it would cost a
+            pass over memory.
+    """
+
+    applied: bool
+    step: int
+    lr: float
+    grad_norm: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as a flat dictionary, as recorders take it; without ``grad_norm`` if it is None.
+
+        Examples:
+            >>> import lrcore, numpy as np
+            >>> opt = lrcore.SGD([np.zeros(2)], lr=0.1)
+            >>> opt.step([np.ones(2)]).as_dict()
+            {'step': 1, 'lr': 0.1, 'applied': True}
+        """
+        norm = {} if self.grad_norm is None else {"grad_norm": self.grad_norm}
+        return {"step": self.step, "lr": self.lr, "applied": self.applied, **norm}
+
+    @property
+    def stats(self) -> StepStats | None:
+        """What the step did to each parameter that it moved, with the option ``stats=True``; else None.
+
+        A step that was skipped moved none: its table is empty.
+        """
+        return None
+
+
+class _InfoWithStats(StepInfo):
+    _tabulate: Callable[[], StepStats] | None = None
+
+    @cached_property
+    def stats(self) -> StepStats | None:
+        return None if self._tabulate is None else self._tabulate()
+
+    def __repr__(self) -> str:
+        return repr(StepInfo(*self))
+
+
+def with_stats(info: StepInfo, tabulate: Callable[[], StepStats]) -> StepInfo:
+    """Return what a step did with a table of it, which is made when it is asked for."""
+    told = _InfoWithStats(*info)
+    told._tabulate = tabulate
+    return told
 
 
 class _Column:

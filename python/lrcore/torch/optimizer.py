@@ -16,10 +16,10 @@ from lrcore._messages import brief
 from lrcore.optim import StepInfo, StepStats
 from lrcore.optim.averages import AVERAGES_NOW, require, swapped
 from lrcore.optim.hyperparameter import plain
-from lrcore.optim.optimizer import with_stats
 from lrcore.optim.option_docs import document
 from lrcore.optim.options import GROUP_OPTIONS, Options, patterns_of, split, warn_of_unmatched
 from lrcore.optim.param_group import is_scheduled, value_at
+from lrcore.optim.stats import with_stats
 from lrcore.schedules.schedule import remedy_for
 from lrcore.torch.distributed import OPTION, StepSync
 from lrcore.torch.engine import engine_of

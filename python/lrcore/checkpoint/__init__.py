@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from lrcore import _own_values, _safetensors, _whole_file
 from lrcore._collection import without_collections
 from lrcore._ranges import check_count
-from lrcore._safetensors import DamagedError, Entry
+from lrcore.checkpoint import atomic_file, safetensors, user_values
+from lrcore.checkpoint.safetensors import DamagedError, Entry
 from lrcore.optim import Optimizer, reports
 from lrcore.optim.allocation import empty_like
 from lrcore.schedules.schedule import Schedule
@@ -116,9 +116,9 @@ def save(path: StrPath, opt: Optimizer, *, keep: int | None = None, **extra: Any
         if not is_file:
             target = target / f"step-{opt.steps:010d}{SUFFIX}"
         arrays, description = _describe(opt)
-        plain = {name: _own_values.plain(value, f"extra/{name}", arrays) for name, value in extra.items()}
+        plain = {name: user_values.plain(value, f"extra/{name}", arrays) for name, value in extra.items()}
         description = {"version": _VERSION, "saved": _time_of_save(target.parent), **description, "extra": plain}
-        _safetensors.write(target, arrays, json.dumps(description))
+        safetensors.write(target, arrays, json.dumps(description))
     if keep is not None:
         _delete_old(target, keep)
     return target
@@ -162,7 +162,7 @@ def load(
         if found_path is None:
             raise FileNotFoundError(f"{place} has no whole checkpoint")
         place = found_path
-    with without_collections(), _safetensors.opened(place) as file:
+    with without_collections(), safetensors.opened(place) as file:
         description, saved = _read(file)
         extra = _extra(file, description)
         with opt._lock:
@@ -206,11 +206,11 @@ def latest(folder: StrPath) -> Path | None:
             f"latest looks for the newest file of a folder, and {place} is the name of a file: give the folder, or "
             "load the file if it is there"
         )
-    for partial in _whole_file.unfinished(place):
+    for partial in atomic_file.unfinished(place):
         warnings.warn(f"{partial} is unfinished: it is being written, or its process was stopped", stacklevel=2)
     for path in sorted(_files(place), key=lambda path: _age(path, _peek(path)), reverse=True):
         try:
-            with without_collections(), _safetensors.opened(path) as file:
+            with without_collections(), safetensors.opened(path) as file:
                 _read(file)
         except (ValueError, OSError) as error:
             warnings.warn(f"passed over: {error}", stacklevel=2)
@@ -276,10 +276,10 @@ def _files(folder: Path) -> list[Path]:
 def _peek(path: Path, *, whole: bool = False) -> dict[str, Any] | None:
     """Return the description of a checkpoint, without a look at its arrays; or None if it has none, or is not whole."""
     try:
-        with _safetensors.opened(path) as file:
+        with safetensors.opened(path) as file:
             if whole:
                 file.names()
-            description = _safetensors.from_json(file.metadata[_safetensors.TEXT]) if file.has_checksum else None
+            description = safetensors.from_json(file.metadata[safetensors.TEXT]) if file.has_checksum else None
     except (OSError, ValueError, KeyError, RecursionError):
         return None
     return description if isinstance(description, dict) else None
@@ -376,13 +376,13 @@ def _describe(opt: Optimizer) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str
 
 def _scheduled(value: Any, name: str, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
     if isinstance(value, Schedule):
-        return _own_values.compact(encode(value), name, arrays)
+        return user_values.compact(encode(value), name, arrays)
     return (
         [_scheduled(part, f"{name}/{i}", arrays) for i, part in enumerate(value)] if isinstance(value, tuple) else value
     )
 
 
-def _hyperparameters(group: Mapping[str, Any], reader: _own_values.Reader) -> dict[str, Any]:
+def _hyperparameters(group: Mapping[str, Any], reader: user_values.Reader) -> dict[str, Any]:
     def value(given: Any) -> Any:
         if isinstance(given, dict):
             return decode(reader.expanded(given))
@@ -394,7 +394,7 @@ def _hyperparameters(group: Mapping[str, Any], reader: _own_values.Reader) -> di
 
 
 @contextmanager
-def _understanding(file: _safetensors.File) -> Iterator[None]:
+def _understanding(file: safetensors.File) -> Iterator[None]:
     """Whatever goes wrong in here is damage: a description is made of values of any kind, or too many of them."""
     try:
         yield
@@ -405,11 +405,11 @@ def _understanding(file: _safetensors.File) -> Iterator[None]:
         raise file.damaged(f"its description can't be read ({said})") from error
 
 
-def _read(file: _safetensors.File) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read(file: safetensors.File) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what a checkpoint holds beside arrays, as it is written and as a state dict, if the file is whole."""
     text = file.text()
     with _understanding(file):
-        description = _safetensors.from_json(text)
+        description = safetensors.from_json(text)
     if not isinstance(description, dict) or "version" not in description:
         raise file.damaged("its description has no version")
     if description["version"] != _VERSION:
@@ -421,16 +421,16 @@ def _read(file: _safetensors.File) -> tuple[dict[str, Any], dict[str, Any]]:
         return description, _state_dict(file, description)
 
 
-def _extra(file: _safetensors.File, description: Mapping[str, Any]) -> dict[str, Any]:
+def _extra(file: safetensors.File, description: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of one's own."""
-    reader = _own_values.Reader(file)
+    reader = user_values.Reader(file)
     with _understanding(file):
         return {name: reader.rich(value) for name, value in description["extra"].items()}
 
 
-def _state_dict(file: _safetensors.File, description: Mapping[str, Any]) -> dict[str, Any]:
+def _state_dict(file: safetensors.File, description: Mapping[str, Any]) -> dict[str, Any]:
     """Return a description as a state dict, with what the header says of the arrays in their place."""
-    reader = _own_values.Reader(file)
+    reader = user_values.Reader(file)
     state: dict[str, dict[str, Any]] = {}
     changes = description["counts"]
     counts: dict[str, int] = {"step": 0}
@@ -459,7 +459,7 @@ def _state_dict(file: _safetensors.File, description: Mapping[str, Any]) -> dict
     return saved
 
 
-def _read_arrays(file: _safetensors.File, loaded: Loaded, weights: Mapping[str, np.ndarray[Any, Any]]) -> None:
+def _read_arrays(file: safetensors.File, loaded: Loaded, weights: Mapping[str, np.ndarray[Any, Any]]) -> None:
     """Read the arrays whose entries are in what is loaded, and put them in their places."""
     mappings: list[tuple[str | None, dict[str, Any]]] = list(loaded.state.items())
     if loaded.accumulated is not None:

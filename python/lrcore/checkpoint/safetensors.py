@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lrcore import _whole_file
+from lrcore.checkpoint import atomic_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -350,7 +350,7 @@ def write(path: Path, arrays: Mapping[str, Array], text: str) -> None:
             "NumPy arrays; give many parameters shorter names, or several optimizers"
         )
     digest = _begun(text, entries)
-    with _whole_file.writing(path) as file:
+    with atomic_file.writing(path) as file:
         file.write(len(header).to_bytes(8, "little"))
         file.write(header)
         for piece in _copied(entries, arrays):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrcore import _safetensors
+from lrcore.checkpoint import safetensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -51,7 +51,7 @@ def plain(value: Any, name: str, arrays: Arrays, nested: int = 0) -> Any:
     if isinstance(value, getattr(sys.modules.get("torch"), "Tensor", ())):
         value = _numbers_of_tensor(value, name)
     if isinstance(value, np.ndarray):
-        if _safetensors.dtype_name(value.dtype) is None:
+        if safetensors.dtype_name(value.dtype) is None:
             raise TypeError(f"{name} has dtype {value.dtype}, which can't be saved")
         return {"array": _put_aside(value, name, arrays)}
     if isinstance(value, list | tuple):
@@ -111,7 +111,7 @@ def compact(value: Any, name: str, arrays: Arrays, nested: int = 0) -> Any:
 
 
 def _number(value: np.generic) -> Any:
-    return value.item() if _safetensors.dtype_name(value.dtype) else value
+    return value.item() if safetensors.dtype_name(value.dtype) else value
 
 
 def _bytes_of_text(text: str) -> np.ndarray[Any, Any]:
@@ -135,7 +135,7 @@ def _put_aside(array: np.ndarray[Any, Any], name: str, arrays: Arrays) -> str:
 class Reader:
     """Makes values of what :func:`plain` made of them. Each array is read once: it belongs to one value."""
 
-    def __init__(self, file: _safetensors.File) -> None:
+    def __init__(self, file: safetensors.File) -> None:
         self._file = file
         self._used: set[str] = set()
 
