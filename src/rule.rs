@@ -1,16 +1,21 @@
-//! What an update rule is.
+//! What an update rule is, and the arithmetic that rules share.
 //!
-//! A [`Rule`] says how one weight moves, in plain arithmetic over a [`Real`]. An [`Optimizer`] holds hyperparameters as
-//! the user gives them and folds everything that depends on the step alone into a rule. Both know nothing about arrays,
-//! tails, threads, instruction sets, storage formats or Python: the engine handles those.
+//! ```text
+//! Optimizer     hyperparameters in f64            Adam { lr, beta1, beta2, eps }
+//!    at(t)      computes what depends on the step alone, and rounds it to the dtype
+//! Rule          updates one weight                (weight, grad, [m, v]) → (weight, [m, v])
+//! ```
+//!
+//! Rules are plain arithmetic over a [`Real`]. Arrays, tails, threads, instruction sets, stored formats and Python belong to the
+//! engine and the bindings.
 
 use std::fmt::Debug;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
 /// The number type that a rule computes in: `f32` or `f64`.
 ///
-/// Every operation is one correctly rounded IEEE 754 operation, or exact, so that a rule has the same bits at every
-/// instruction set. There is deliberately no fused multiply-add here.
+/// Every operation is exact or correctly rounded, so a rule has the same bits at every instruction set. There is no fused
+/// multiply-add, on purpose.
 pub trait Real:
     Copy
     + Debug
@@ -71,11 +76,11 @@ pub trait Real:
         }
     }
 
-    /// Zero in place of a number below a floor.
+    /// Zero for magnitudes below a threshold, else the number.
     #[inline(always)]
     #[must_use]
-    fn flush_below(self, floor: Self) -> Self {
-        if self.abs() < floor { Self::ZERO } else { self }
+    fn flush_below(self, threshold: Self) -> Self {
+        if self.abs() < threshold { Self::ZERO } else { self }
     }
 }
 
@@ -116,88 +121,86 @@ const fn nearest_f32(value: f64) -> f32 {
     value as f32
 }
 
-/// How one weight moves. Implementations are a few lines of arithmetic, marked `#[inline(always)]` so that the loop
-/// around them is compiled for each instruction set.
+/// The update of one weight at one step. Methods are `#[inline(always)]`, so that they are compiled for each instruction set
+/// with the loop around them.
 pub trait Rule<F: Real, const N: usize>: Copy + Send + Sync + 'static {
-    /// Whether it divides or takes roots. Some machines do that slower in 512-bit vectors than in two of 256 bits.
+    /// Whether it divides or takes roots, which some machines do slower in a 512-bit vector than in two of 256 bits.
     const DIVIDES: bool = true;
 
-    /// The new weight and state, from the weight, its gradient and its state.
+    /// Returns the new weight and state.
     fn apply(self, weight: F, grad: F, state: [F; N]) -> (F, [F; N]);
 
-    /// The state as it is stored: with zero in place of subnormal numbers, which make arithmetic slow, and in which a decaying
-    /// average ends. A rule in which that would be seen says otherwise, by [`floor`].
+    /// Returns the state as it is stored: with zero for subnormal numbers, which are slow, and in which every decaying average ends.
+    /// A rule whose weights that would change overrides this, with [`flush_threshold`].
     #[inline(always)]
     fn flush(self, state: [F; N]) -> [F; N] {
         state.map(|number| number.flush_below(F::MIN_POSITIVE))
     }
 }
 
-/// Below which state of a rule is stored as zero, if it divides by `√v + ε` and adds the share `take` of g² to `v` at each step.
+/// The magnitude below which `v` is stored as zero in a rule that divides by `√v + ε` and computes `v ← β v + take g²`.
 ///
-/// As long as each addition to `v` is flushed, it stays zero and lacks as much as the smallest normal number over `take`. The root of
-/// that must vanish beside ε, rounded; otherwise nothing is flushed.
+/// While every addition is flushed, `v` stays zero instead of growing to at most the smallest normal number over `take`. If the
+/// root of that does not vanish beside ε in rounding, nothing is flushed.
 #[must_use]
-pub fn floor<F: Real>(eps: f64, take: f64) -> F {
+pub fn flush_threshold<F: Real>(eps: f64, take: f64) -> F {
     let least = (F::MIN_POSITIVE.wide() / take).sqrt() * 4.0 / F::EPSILON.wide();
     if eps >= least { F::MIN_POSITIVE } else { F::ZERO }
 }
 
-/// Hyperparameters as the user gives them, and the rule that they fold into at a step.
+/// Hyperparameters in `f64`, and the rule that they make at a step.
 pub trait Optimizer<const N: usize>: Hyperparameters {
-    /// The names of the state arrays, as PyTorch spells them.
+    /// The names of the state arrays, in PyTorch's spelling.
     const STATE: [&'static str; N];
     /// The rule of one step.
     type Rule<F: Real>: Rule<F, N>;
 
-    /// The rule of step `t`, counted from 1. Everything that depends on the step alone is folded here, in `f64`.
+    /// The rule of step `t`, counted from 1. Everything that depends on the step alone is computed here, in `f64`.
     fn at<F: Real>(&self, t: u64) -> Self::Rule<F>;
 
-    /// The value that each state array is filled with before the first step.
+    /// The initial value of each state array.
     fn initial(&self) -> [f64; N] {
         [0.0; N]
     }
 
-    /// The learning rate of step `t` as the rule multiplies by it, if there is one; any other where both are in the range of every
-    /// dtype.
+    /// A number at most as large as the largest one that `at` computes from the hyperparameters, which [`check`](Self::check)
+    /// compares with the range of the dtype.
     fn step_size(&self, _t: u64) -> f64 {
         1.0
     }
 
-    /// Checks that the hyperparameters can be computed with in a dtype at step `t`.
+    /// Checks the hyperparameters of step `t` against the range of a dtype.
     ///
     /// # Errors
-    /// If one is infinite in it, or ε zero though it is not.
+    /// If one is not finite in the dtype, or `eps` is rounded to zero.
     fn check<F: Real>(&self, t: u64) -> Result<(), OutOfRange> {
-        let mut unfit = OutOfRange::unless_finite::<F>("lr", self.step_size(t)).err();
+        let mut error = round_finite::<F>("lr", self.step_size(t)).err();
         self.visit(|name, value| {
             let vanishes = name == "eps" && value != 0.0 && F::of(value) == F::ZERO;
-            if vanishes || F::of(value).wide().is_infinite() {
-                unfit = unfit.or(Some(OutOfRange { name, value }));
+            if vanishes || !F::of(value).wide().is_finite() {
+                error = error.or(Some(OutOfRange { name, value }));
             }
         });
-        unfit.map_or(Ok(()), Err)
+        error.map_or(Ok(()), Err)
     }
 }
 
-/// A number that a dtype can't hold: rounded to it, it is infinite, or zero where that is another thing.
+/// An error: a number that is infinite in a dtype, or zero where zero has another meaning.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OutOfRange {
-    /// What the number is.
+    /// The name of the number.
     pub name: &'static str,
     /// The number.
     pub value: f64,
 }
 
-impl OutOfRange {
-    /// Rounds a number to a dtype.
-    ///
-    /// # Errors
-    /// If it is infinite there.
-    pub fn unless_finite<F: Real>(name: &'static str, value: f64) -> Result<F, Self> {
-        let rounded = F::of(value);
-        if rounded.abs() <= F::MAX { Ok(rounded) } else { Err(Self { name, value }) }
-    }
+/// Rounds a number to a dtype.
+///
+/// # Errors
+/// If it is infinite there, or NaN.
+pub fn round_finite<F: Real>(name: &'static str, value: f64) -> Result<F, OutOfRange> {
+    let rounded = F::of(value);
+    if rounded.abs() <= F::MAX { Ok(rounded) } else { Err(OutOfRange { name, value }) }
 }
 
 /// A named set of `f64` hyperparameters; implemented by [`hyperparameters!`](crate::rule::hyperparameters).
@@ -205,15 +208,15 @@ pub trait Hyperparameters: Copy + Send + Sync + 'static {
     /// The names, in the order that [`Hyperparameters::from_values`] takes them.
     const NAMES: &'static [&'static str];
 
-    /// From one value for each name, or `None` if their number differs.
+    /// From one value for each name; `None` if there are more or fewer.
     fn from_values(values: &[f64]) -> Option<Self>;
 
     /// Calls `visit(name, value)` for each.
     fn visit(&self, visit: impl FnMut(&'static str, f64));
 }
 
-/// Declares a struct of `f64` fields and implements [`Hyperparameters`] for it. Forms of a rule that differ in their
-/// formula are `bool` parameters of the type, so that each is compiled on its own.
+/// Declares a struct of `f64` fields with [`Hyperparameters`]. Variants with another formula are `bool` parameters of the type, so
+/// that each is compiled separately.
 macro_rules! hyperparameters {
     (
         $(#[$doc:meta])*
@@ -241,7 +244,7 @@ macro_rules! hyperparameters {
 }
 pub(crate) use hyperparameters;
 
-/// Linear interpolation `a + w (b - a)`, computed from the nearer end so that `w = 1` gives `b` exactly.
+/// Linear interpolation `a + w (b − a)`, computed from the nearer end, so that `w = 1` gives exactly `b`. As `torch.lerp`.
 #[derive(Clone, Copy, Debug)]
 pub struct Lerp<F> {
     from_start: bool,
@@ -249,16 +252,15 @@ pub struct Lerp<F> {
 }
 
 impl<F: Real> Lerp<F> {
-    /// The interpolation by the share `weight`.
+    /// The interpolation with weight `w`.
     #[must_use]
-    pub fn new(weight: f64) -> Self {
-        let from_start = weight.abs() < 0.5;
-        // From the end: b - (b - a) (1 - w).
-        let coefficient = F::of(if from_start { weight } else { 1.0 - weight });
+    pub fn new(w: f64) -> Self {
+        let from_start = w.abs() < 0.5;
+        let coefficient = F::of(if from_start { w } else { 1.0 - w });
         Self { from_start, coefficient }
     }
 
-    /// The point between `a` and `b`. The branch is the same for every element, and is taken out of the loop.
+    /// Interpolates between `a` and `b`. The branch is the same for every element, so the compiler moves it out of the loop.
     #[inline(always)]
     #[must_use]
     pub fn between(self, a: F, b: F) -> F {
@@ -266,12 +268,12 @@ impl<F: Real> Lerp<F> {
     }
 }
 
-/// `1 − base ^ exponent`, the bias correction of a running average, with the power rounded to the nearest `f64` first (but for one
-/// case in about 2⁴⁰). `base` is in [0, 1].
+/// `1 − base ^ exponent`, the bias correction of a running average, for a base in [0, 1]. The power is rounded to the nearest `f64`
+/// first, except in one case in about 2⁴⁰.
 ///
-/// The power is computed, never accumulated over steps, and in integers alone, so that it has the same bits on every machine: a C
-/// library's `pow` differs between platforms. It is the product of those of the squares `base, base², base⁴, …` that the bits of
-/// the exponent name, each a number of 2⁻¹²⁷ths. A product of such numbers takes 10 cycles, one of the same precision in `f64` 40.
+/// It is computed in integers, so it has the same bits on every machine: `pow` of C libraries differs between platforms. The power is
+/// the product of the squares `base, base², base⁴, …` at the 1 bits of the exponent, in units of 2⁻¹²⁷. Such a product takes 10
+/// cycles, one of the same precision in `f64` 40.
 #[must_use]
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "see below")]
 pub fn one_minus_power(base: f64, mut exponent: u64) -> f64 {
@@ -295,7 +297,7 @@ pub fn one_minus_power(base: f64, mut exponent: u64) -> f64 {
     1.0 - power as f64 / ONE as f64
 }
 
-/// The product of two numbers of 2⁻¹²⁷ths that are at most 1. It is less than 6 of them too small.
+/// The product of two numbers up to 1, in units of 2⁻¹²⁷; less than 6 units too small.
 fn product_of_fractions(a: u128, b: u128) -> u128 {
     const LOW: u128 = u64::MAX as u128;
     let ((a_high, a_low), (b_high, b_low)) = ((a >> 64, a & LOW), (b >> 64, b & LOW));
@@ -327,12 +329,12 @@ mod tests {
 
     #[test]
     fn state_is_flushed_where_eps_hides_it() {
-        assert_eq!(floor::<f32>(1e-8, 1e-3).to_bits(), f32::MIN_POSITIVE.to_bits());
-        assert_eq!(floor::<f64>(1e-8, 1e-3).to_bits(), f64::MIN_POSITIVE.to_bits());
+        assert_eq!(flush_threshold::<f32>(1e-8, 1e-3).to_bits(), f32::MIN_POSITIVE.to_bits());
+        assert_eq!(flush_threshold::<f64>(1e-8, 1e-3).to_bits(), f64::MIN_POSITIVE.to_bits());
         for eps in [1e-10, 1e-18, 0.0] {
-            assert_eq!(floor::<f32>(eps, 1e-3).to_bits(), 0);
+            assert_eq!(flush_threshold::<f32>(eps, 1e-3).to_bits(), 0);
         }
-        assert_eq!(floor::<f32>(1e-8, 0.0).to_bits(), 0);
+        assert_eq!(flush_threshold::<f32>(1e-8, 0.0).to_bits(), 0);
     }
 
     #[test]

@@ -1,11 +1,13 @@
-//! Factors of gradients, with a range beyond that of `f64`.
+//! Factors of gradients, with an exponent of 32 bits.
+//!
+//! A gradient is multiplied by the clip coefficient and divided by the loss scale. Their product may leave the range of `f64`, or of
+//! the dtype, where every gradient times it does not.
 
 use crate::rule::{OutOfRange, Real};
 
-/// A factor that may be beyond `f64`: `significand · 2^exponent`, with a significand in [1, 2), or one that is zero, infinite or
-/// NaN.
+/// `significand · 2^exponent`, with a significand in ±[1, 2), or one that is zero, infinite or NaN.
 ///
-/// A product of factors is rounded as one of `f64` is, but it does not overflow or underflow on the way.
+/// Products round like those of `f64`, but do not overflow or underflow.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Factor {
     significand: f64,
@@ -16,14 +18,14 @@ impl Factor {
     /// One.
     pub const ONE: Self = Self { significand: 1.0, exponent: 0 };
 
-    /// A number times a power of two.
+    /// `number · 2^exponent`.
     #[must_use]
     pub fn new(number: f64, exponent: i32) -> Self {
         const FRACTION: u64 = (1 << 52) - 1;
         if number == 0.0 || !number.is_finite() {
             return Self { significand: number, exponent: 0 };
         }
-        // A subnormal number has no exponent of its own.
+        // Subnormal numbers have no exponent of their own.
         let (number, lift) = if number.abs() < f64::MIN_POSITIVE { (number * TWO_TO_54, 54) } else { (number, 0) };
         let bits = number.to_bits();
         let biased = i32::try_from((bits >> 52) & 0x7FF).unwrap_or_default();
@@ -43,7 +45,7 @@ impl Factor {
         Self::new(self.significand / other.significand, self.exponent - other.exponent)
     }
 
-    /// The exponent of a number: the largest power of two that is not larger.
+    /// The exponent of the largest power of two that is at most the magnitude.
     #[must_use]
     pub const fn exponent(self) -> i32 {
         self.exponent
@@ -57,17 +59,17 @@ impl Factor {
         self.significand * power_of_two(near) * power_of_two((self.exponent - near).clamp(-1022, 1023))
     }
 
-    /// Whether it is a number, and at most this one.
+    /// Whether it is at most `most`, and not NaN.
     #[must_use]
     pub fn is_at_most(self, most: f64) -> bool {
         self.value() <= most
     }
 
-    /// What gradients of this norm are multiplied by so that it is at most so large, in PyTorch's form.
+    /// The clip coefficient of gradients with this norm, in PyTorch's form: `min(most / (norm + 1e-6), 1)`.
     #[must_use]
     pub fn clipped_to(self, most: f64) -> Self {
         let (norm, one) = (self.value(), Self::ONE);
-        // Beside a norm that `f64` does not reach, the term of PyTorch's form is nothing.
+        // 1e-6 changes no norm beyond `f64`.
         let norm = if norm.is_finite() { Self::from(norm + 1e-6) } else { self };
         let coefficient = Self::from(most).over(norm);
         if coefficient.value() > 1.0 { one } else { coefficient }
@@ -79,8 +81,7 @@ impl Factor {
         Self { significand: -self.significand, ..self }
     }
 
-    /// Two factors to multiply by, one after the other, which overflow or vanish only if every product does. The second is left
-    /// out where one is enough.
+    /// One number of the dtype to multiply by, or two, one after the other, where one would overflow or underflow.
     ///
     /// # Errors
     /// If two are not enough.
@@ -90,8 +91,8 @@ impl Factor {
         if !is_number || (whole.abs() >= F::MIN_POSITIVE && whole.abs() <= F::MAX) {
             return Ok((whole, None));
         }
-        // Multiplied by a power of two, a number stays exact unless it overflows or underflows: what is small grows first, and what
-        // is large shrinks last.
+        // Products with a power of two are exact unless they overflow or underflow: a small gradient grows first, a large one
+        // shrinks last.
         let most = F::MAX_EXPONENT;
         let part = |exponent| F::of(Self { significand: self.significand, exponent }.value());
         let power = |exponent| F::of(power_of_two(exponent));
@@ -115,7 +116,7 @@ impl From<f64> for Factor {
 
 const TWO_TO_54: f64 = 18_014_398_509_481_984.0;
 
-/// Two to a power from -1022 to 1023.
+/// `2^exponent`, for exponents from −1022 to 1023.
 fn power_of_two(exponent: i32) -> f64 {
     f64::from_bits(u64::from((exponent + 1023).unsigned_abs()) << 52)
 }

@@ -1,17 +1,17 @@
-//! The floating-point mode of a thread: rounding, and what becomes of subnormal numbers.
+//! The floating-point mode of a thread: rounding, and the treatment of subnormal numbers.
 //!
-//! A program may change the mode of its threads, as `torch.set_flush_denormal(True)` does, and a thread has the mode of the
-//! one that started it. Results must depend on neither, so everything here is computed in the mode that every program
-//! starts with, which is also the one that Rust's arithmetic is defined for: to the nearest, subnormal numbers kept.
+//! `torch.set_flush_denormal(True)` changes the mode of the calling thread, and threads inherit the mode of the one that starts
+//! them. For the same bits everywhere the engine computes in the default mode of a program, which is also the only one that
+//! Rust's arithmetic is defined for: rounding to nearest, subnormal numbers kept. Reading the register takes a nanosecond.
 
 use std::marker::PhantomData;
 
-/// The calling thread computes in the default mode while this lives; then its own mode is back.
+/// Guard: the calling thread computes in the default mode until this is dropped.
 #[derive(Debug)]
 pub struct DefaultMode {
-    /// The control register as it was found, if it was not in the default mode.
+    /// The control register before, if it was not in the default mode.
     found: Option<control::Register>,
-    /// A mode belongs to a thread.
+    /// Not `Send`: a mode belongs to a thread.
     thread: PhantomData<*const ()>,
 }
 
@@ -43,7 +43,7 @@ mod control {
     use std::arch::asm;
 
     pub(super) type Register = u32;
-    /// In MXCSR: the mode without the flags of exceptions that have happened.
+    /// The bits of MXCSR without the exception flags.
     pub(super) const MODE: Register = 0xffc0;
     /// All exceptions masked.
     pub(super) const DEFAULT: Register = 0x1f80;
@@ -51,14 +51,14 @@ mod control {
     #[inline]
     pub(super) fn read() -> Register {
         let mut value: Register = 0;
-        // SAFETY: it writes four bytes to a number that may be written.
+        // SAFETY: it writes four bytes to a local variable.
         unsafe { asm!("stmxcsr [{}]", in(reg) &raw mut value, options(nostack, preserves_flags)) };
         value
     }
 
     #[inline]
     pub(super) fn write(value: Register) {
-        // SAFETY: it reads four bytes. The bits that are reserved are those that were read.
+        // SAFETY: it reads four bytes, in which reserved bits are as they were read.
         unsafe { asm!("ldmxcsr [{}]", in(reg) &raw const value, options(nostack, preserves_flags)) };
     }
 }
@@ -68,7 +68,7 @@ mod control {
     use std::arch::asm;
 
     pub(super) type Register = u64;
-    /// In FPCR, which has no flags of exceptions: all of it.
+    /// All of FPCR, which has no exception flags.
     pub(super) const MODE: Register = u64::MAX;
     pub(super) const DEFAULT: Register = 0;
 
@@ -82,15 +82,15 @@ mod control {
 
     #[inline]
     pub(super) fn write(value: Register) {
-        // SAFETY: every program may write it, and it is the default or what it was. Nothing is computed across it, since it is
-        // taken to change memory.
+        // SAFETY: every program may write it, with the default or the value before. Without `nomem` the compiler moves no
+        // access to memory across it.
         unsafe { asm!("msr fpcr, {}", in(reg) value, options(nostack, preserves_flags)) };
     }
 }
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod control {
-    //! Elsewhere the mode is taken to be the default.
+    //! On other processors the mode is assumed to be the default.
 
     pub(super) type Register = u32;
     pub(super) const MODE: Register = 0;
@@ -109,7 +109,7 @@ mod tests {
 
     use super::*;
 
-    /// Flush to zero, subnormal numbers read as zero, and rounding up.
+    /// Subnormal results and operands are zero, and rounding is upwards.
     #[cfg(target_arch = "x86_64")]
     const OTHER: control::Register = 0x1f80 | 1 << 15 | 1 << 6 | 2 << 13;
     #[cfg(target_arch = "aarch64")]

@@ -1,11 +1,11 @@
-//! Stored formats: how a number lies in memory, and how it is loaded and stored.
+//! Stored formats: how a number lies in memory.
 //!
-//! An [`Element`] is an array of bytes. Its alignment is 1, so an array at any address is a slice of cells; the compiler
-//! turns a run of loads into one vector load.
+//! An [`Element`] is an array of bytes, of alignment 1, so an array at any address is a slice of elements. The compiler turns
+//! consecutive loads into one vector load.
 
 use crate::rule::Real;
 
-/// The stored formats.
+/// A stored format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dtype {
     /// 32-bit IEEE 754; computed in `f32`.
@@ -15,7 +15,7 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    /// Bytes of one number.
+    /// Bytes per element.
     #[must_use]
     pub const fn size(self) -> usize {
         match self {
@@ -47,54 +47,43 @@ impl Dtype {
 pub(super) trait Element: Copy + Send + Sync + 'static {
     /// Its format.
     const DTYPE: Dtype;
-    /// What it is computed in.
+    /// The type that it is computed in.
     type Real: Real;
     /// All bits zero.
     const ZERO: Self;
 
-    /// Bytes as cells, as many as there are whole ones.
-    fn cells(bytes: &mut [u8]) -> &mut [Self];
+    /// Views bytes as elements, as many as fit.
+    fn from_bytes(bytes: &mut [u8]) -> &mut [Self];
 
-    /// The number.
+    /// Reads the number.
     fn load(self) -> Self::Real;
-    /// Its stored form.
+    /// The stored form of a number.
     fn store(value: Self::Real) -> Self;
 }
 
-impl Element for [u8; 4] {
-    const DTYPE: Dtype = Dtype::F32;
-    type Real = f32;
-    const ZERO: Self = [0; 4];
+macro_rules! element {
+    ($($bytes:ty: $real:ident, $dtype:ident;)*) => {$(
+        impl Element for $bytes {
+            const DTYPE: Dtype = Dtype::$dtype;
+            type Real = $real;
+            const ZERO: Self = [0; size_of::<Self>()];
 
-    #[inline(always)]
-    fn cells(bytes: &mut [u8]) -> &mut [Self] {
-        bytes.as_chunks_mut().0
-    }
-    #[inline(always)]
-    fn load(self) -> f32 {
-        f32::from_ne_bytes(self)
-    }
-    #[inline(always)]
-    fn store(value: f32) -> Self {
-        value.to_ne_bytes()
-    }
+            #[inline(always)]
+            fn from_bytes(bytes: &mut [u8]) -> &mut [Self] {
+                bytes.as_chunks_mut().0
+            }
+            #[inline(always)]
+            fn load(self) -> $real {
+                $real::from_ne_bytes(self)
+            }
+            #[inline(always)]
+            fn store(value: $real) -> Self {
+                value.to_ne_bytes()
+            }
+        }
+    )*};
 }
-
-impl Element for [u8; 8] {
-    const DTYPE: Dtype = Dtype::F64;
-    type Real = f64;
-    const ZERO: Self = [0; 8];
-
-    #[inline(always)]
-    fn cells(bytes: &mut [u8]) -> &mut [Self] {
-        bytes.as_chunks_mut().0
-    }
-    #[inline(always)]
-    fn load(self) -> f64 {
-        f64::from_ne_bytes(self)
-    }
-    #[inline(always)]
-    fn store(value: f64) -> Self {
-        value.to_ne_bytes()
-    }
+element! {
+    [u8; 4]: f32, F32;
+    [u8; 8]: f64, F64;
 }

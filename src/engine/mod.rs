@@ -1,8 +1,14 @@
 //! The engine: applies rules to arrays.
 //!
-//! A [`Batch`] is one step: tensors, each with the kernel that moves it. [`Batch::run`] is the only entry. It lays all tensors
-//! end to end, cuts that line into chunks, and deals the chunks to threads; a chunk is a range of one large tensor or
-//! holds many small ones. Where the cuts fall has no influence on the result.
+//! A [`Batch`] is one step: tensors, and for each the kernel that updates it. [`Batch::run`] takes the step:
+//!
+//! ```text
+//! line    all tensors end to end
+//! chunk   a range of the line, run by one thread: a part of one large tensor, or many small tensors
+//! piece   the part of a chunk that lies in one tensor; kernel.run(tensor, piece)
+//! ```
+//!
+//! Where the line is cut does not influence the result.
 
 mod average;
 mod block;
@@ -34,242 +40,232 @@ pub use stage::{Decay, Stages};
 pub use stats::Stats;
 pub use tensor::{AVERAGE, Axis, GRAD, Layout, MAX_STATE, Native, OPERANDS, STATE, Tensor, TensorSpec, WEIGHT};
 
-use kernel::{NormScaling, Scratch};
+use kernel::{NormFactor, Scratch};
 use reduce::{BlockSums, REDUCTION_BLOCK};
 use stats::STATS;
 
-/// The tensors of one step. Kept from step to step, it allocates nothing.
+/// The tensors of one step. Reused from step to step, it allocates nothing.
 #[derive(Default)]
 pub struct Batch<'a> {
     /// What the tensors of each kernel have.
-    slots: Vec<TensorSpec>,
-    entries: Vec<BatchTensor<'a>>,
-    total: usize,
-    units: usize,
+    specs: Vec<TensorSpec>,
+    tensors: Vec<BatchTensor<'a>>,
+    elements: usize,
+    reduction_blocks: usize,
     norms: BlockSums<1>,
-    tallies: BlockSums<STATS>,
+    stats: BlockSums<STATS>,
 }
 
-/// Which units of gradients a step looks at: those whose number in the tensor and the tensor's number together come to the
-/// phase, by the stride.
+struct BatchTensor<'a> {
+    tensor: Tensor<'a>,
+    /// Identifies the tensor to a [`Sample`].
+    id: usize,
+    /// The index of its kernel.
+    kernel: usize,
+    /// Its first element on the line of all elements.
+    start: usize,
+    /// Its first reduction block among those of all tensors.
+    first_block: usize,
+}
+
+/// A strided sample of reduction blocks: block `i` of tensor `t` is sampled when `(i + t) % stride == phase % stride`.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
-    /// One unit of so many is in it.
+    /// One of this many reduction blocks is sampled.
     pub stride: NonZeroUsize,
     /// Which one.
     pub phase: usize,
 }
 
 impl Sample {
-    /// The numbers of those units that begin within a range of a tensor.
-    fn units(self, tensor: usize, range: Range<usize>) -> impl Iterator<Item = usize> {
-        let (stride, units) =
-            (self.stride.get(), range.start.div_ceil(REDUCTION_BLOCK)..range.end.div_ceil(REDUCTION_BLOCK));
-        let to_phase = (self.phase % stride + stride - (tensor + units.start) % stride) % stride;
-        (units.start + to_phase..units.end).step_by(stride)
+    /// The sampled reduction blocks that begin within a range of tensor `t`.
+    fn blocks(self, t: usize, range: Range<usize>) -> impl Iterator<Item = usize> {
+        let stride = self.stride.get();
+        let blocks = range.start.div_ceil(REDUCTION_BLOCK)..range.end.div_ceil(REDUCTION_BLOCK);
+        let to_phase = (self.phase % stride + stride - (t + blocks.start) % stride) % stride;
+        (blocks.start + to_phase..blocks.end).step_by(stride)
     }
-}
-
-struct BatchTensor<'a> {
-    tensor: Tensor<'a>,
-    /// What the tensor is known by to a sample.
-    number: usize,
-    /// The number of the kernel that moves it.
-    slot: usize,
-    /// Where the tensor begins on the line of all elements.
-    start: usize,
-    /// Its first unit.
-    unit: usize,
 }
 
 impl<'a> Batch<'a> {
-    /// Forgets the tensors.
+    /// Removes all tensors and kernels.
     pub fn clear(&mut self) {
-        self.slots.clear();
-        self.entries.clear();
-        self.total = 0;
-        self.units = 0;
+        self.specs.clear();
+        self.tensors.clear();
+        self.elements = 0;
+        self.reduction_blocks = 0;
     }
 
-    /// Adds a slot for a kernel that tensors with this access are to be moved by, and returns its number.
+    /// Adds a kernel, for tensors of this spec, and returns its index.
     pub fn add_kernel(&mut self, spec: TensorSpec) -> usize {
-        self.slots.push(spec);
-        self.slots.len() - 1
+        self.specs.push(spec);
+        self.specs.len() - 1
     }
 
-    /// Adds a tensor to be moved by the kernel of a slot. A [`Sample`] knows it by its number.
+    /// Adds a tensor to be updated by a kernel. The id identifies it to a [`Sample`].
     ///
     /// # Panics
-    /// If there is no such slot, or it is for another spec.
-    pub fn push(&mut self, tensor: Tensor<'a>, slot: usize, number: usize) {
-        assert_eq!(self.slots[slot], tensor.spec());
-        let (start, unit) = (self.total, self.units);
-        self.total += tensor.len;
-        self.units += tensor.len.div_ceil(REDUCTION_BLOCK);
-        self.entries.push(BatchTensor { tensor, number, slot, start, unit });
+    /// If there is no such kernel, or it is for another spec.
+    pub fn push(&mut self, tensor: Tensor<'a>, kernel: usize, id: usize) {
+        assert_eq!(self.specs[kernel], tensor.spec());
+        let (start, first_block) = (self.elements, self.reduction_blocks);
+        self.elements += tensor.len;
+        self.reduction_blocks += tensor.len.div_ceil(REDUCTION_BLOCK);
+        self.tensors.push(BatchTensor { tensor, id, kernel, start, first_block });
     }
 
-    /// The tensors, in the order in which they were added. Their lengths stay as they are.
+    /// The tensors, in the order in which they were added. Their lengths must not change.
     pub fn tensors_mut(&mut self) -> impl ExactSizeIterator<Item = &mut Tensor<'a>> {
-        self.entries.iter_mut().map(|entry| &mut entry.tensor)
+        self.tensors.iter_mut().map(|entry| &mut entry.tensor)
     }
 
-    /// How many tensors there are.
+    /// The number of tensors.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.tensors.len()
     }
 
     /// Whether there is no tensor.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.tensors.is_empty()
     }
 
-    /// How many units of a fixed number of elements the tensors are cut into, for norms and statistics.
+    /// The number of reduction blocks.
     #[must_use]
     pub fn reduction_blocks(&self) -> usize {
-        self.units
+        self.reduction_blocks
     }
 
-    /// How many elements the step moves.
+    /// The number of elements.
     #[must_use]
     pub fn total(&self) -> usize {
-        self.total
+        self.elements
     }
 
-    /// Takes the step: moves every tensor once, by the kernels of the slots. The squares of a sample of the gradients can be had
-    /// [afterwards](Self::sampled_squares).
+    /// Takes the step: updates every tensor once. The sample is available from [`sampled_squares`](Self::sampled_squares)
+    /// afterwards.
     ///
     /// # Panics
-    /// If there is not a kernel for each slot, or one needs more than its tensors have.
+    /// If there are more or fewer kernels than were added, or one needs more than its tensors have.
     pub fn run(&mut self, kernels: &[Box<dyn Kernel>], sample: Option<Sample>) {
         self.begin(kernels, sample);
         let grain = if sample.is_some() { REDUCTION_BLOCK } else { BLOCK };
         let level = simd::current();
         let batch = &*self;
-        parallel::share(batch.total, &|line| {
+        parallel::for_each_chunk(batch.elements, &|chunk| {
             SCRATCH.with_borrow_mut(|scratch| {
-                batch.for_each_piece(line, grain, |entry, piece| {
-                    batch.observe(level, entry, &piece, scratch, sample);
-                    // SAFETY: `begin` and `push` saw that kernel and tensor fit, and no two pieces meet.
-                    unsafe { kernels[entry.slot].run(level, &entry.tensor, piece, scratch) };
+                batch.for_each_piece(chunk, grain, |entry, piece| {
+                    batch.sample_squares(level, entry, &piece, scratch, sample);
+                    // SAFETY: `begin` and `push` checked that the tensor supports the kernel, and no two pieces overlap.
+                    unsafe { kernels[entry.kernel].run(level, &entry.tensor, piece, scratch) };
                 });
             });
         });
     }
 
-    /// [Takes the step](Self::run), and returns what it did to each tensor.
+    /// [Takes the step](Self::run), and returns the statistics of each tensor.
     ///
     /// # Panics
     /// As `run`.
     pub fn run_with_stats(&mut self, kernels: &[Box<dyn Kernel>], sample: Option<Sample>) -> Vec<Stats> {
         self.begin(kernels, sample);
-        self.tallies.resize(self.units);
+        self.stats.resize(self.reduction_blocks);
         let level = simd::current();
         let batch = &*self;
-        parallel::share(batch.total, &|line| {
+        parallel::for_each_chunk(batch.elements, &|chunk| {
             SCRATCH.with_borrow_mut(|scratch| {
-                batch.for_each_unit(line, |entry, unit, piece| {
-                    batch.observe(level, entry, &piece, scratch, sample);
-                    let (kernel, tensor) = (&kernels[entry.slot], &entry.tensor);
+                batch.for_each_block(chunk, |entry, block, range| {
+                    batch.sample_squares(level, entry, &range, scratch, sample);
+                    let (kernel, tensor) = (&kernels[entry.kernel], &entry.tensor);
                     // SAFETY: as in `run`.
-                    let values = unsafe { kernel.run_unit_with_stats(level, tensor, piece, scratch) };
-                    batch.tallies.set(unit, values);
+                    let values = unsafe { kernel.run_with_stats(level, tensor, range, scratch) };
+                    batch.stats.set(block, values);
                 });
             });
         });
-        let of_units = |entry: &BatchTensor<'_>| {
-            let units = entry.unit..entry.unit + entry.tensor.len.div_ceil(REDUCTION_BLOCK);
-            Stats::of_units(units.map(|unit| self.tallies.get(unit)))
+        let of_tensor = |entry: &BatchTensor<'_>| {
+            let blocks = entry.first_block..entry.first_block + entry.tensor.len.div_ceil(REDUCTION_BLOCK);
+            Stats::from_blocks(blocks.map(|block| self.stats.get(block)))
         };
-        self.entries.iter().map(of_units).collect()
+        self.tensors.iter().map(of_tensor).collect()
     }
 
-    /// The norm of all gradients together, each element first multiplied by a factor. It is that of the numbers also where their
-    /// squares, their sum, or their products with the factor are out of range.
-    pub fn grad_norm(&mut self, norm: Norm, scale: Factor) -> Factor {
-        let value = scale.value();
-        let sum = self.sum_of_units(norm, NormScaling::InDtype(value));
-        let has_wide = self.slots.iter().any(|slot| slot.dtype == Dtype::F64);
-        let plain = Factor::from(norm.of_sum(sum));
-        if norm.is_certain(sum, has_wide) && (value.is_normal() || value == 0.0) {
-            return plain;
+    /// The norm of all gradients together, each element multiplied by a factor. It is also right where squares, their sum, or
+    /// products with the factor are out of range.
+    pub fn grad_norm(&mut self, norm: Norm, factor: Factor) -> Factor {
+        let value = factor.value();
+        let total = self.reduce_grads(norm, NormFactor::InDtype(value));
+        let has_float64 = self.specs.iter().any(|spec| spec.dtype == Dtype::F64);
+        if norm.is_exact(total, has_float64) && (value.is_normal() || value == 0.0) {
+            return Factor::from(norm.of_total(total));
         }
-        let most = self.sum_of_units(Norm::Max, NormScaling::InF64(1.0));
+        let most = self.reduce_grads(Norm::Max, NormFactor::InF64(1.0));
         if most == 0.0 || !most.is_finite() {
             return most.into();
         }
-        // With the largest at 1, squares don't overflow, and those that underflow don't count.
+        // With the largest element scaled to 1 no square overflows, and those that underflow don't count.
         let shift = Factor::new(1.0, Factor::from(most).exponent().max(-1000));
-        let sum = self.sum_of_units(norm, NormScaling::InF64(Factor::ONE.over(shift).value()));
-        Factor::from(norm.of_sum(sum)).times(shift).times(scale)
+        let total = self.reduce_grads(norm, NormFactor::InF64(Factor::ONE.over(shift).value()));
+        Factor::from(norm.of_total(total)).times(shift).times(factor)
     }
 
-    /// The sum over all units of gradients that a norm is made of.
-    fn sum_of_units(&mut self, norm: Norm, entering: NormScaling) -> f64 {
-        self.norms.resize(self.units);
+    /// Reduces all gradients for a norm.
+    fn reduce_grads(&mut self, norm: Norm, factor: NormFactor) -> f64 {
+        self.norms.resize(self.reduction_blocks);
         let level = simd::current();
         let batch = &*self;
-        parallel::share(batch.total, &|line| {
+        parallel::for_each_chunk(batch.elements, &|chunk| {
             SCRATCH.with_borrow_mut(|scratch| {
-                batch.for_each_unit(line, |entry, unit, piece| {
-                    // SAFETY: gradients are not written meanwhile.
-                    let sum = unsafe { kernel::norm_of_unit(level, &entry.tensor, piece, scratch, (norm, entering)) };
-                    batch.norms.set(unit, [sum]);
+                batch.for_each_block(chunk, |entry, block, range| {
+                    // SAFETY: nothing writes gradients here.
+                    let sum = unsafe { kernel::norm_of_block(level, &entry.tensor, range, scratch, (norm, factor)) };
+                    batch.norms.set(block, [sum]);
                 });
             });
         });
-        norm.total((0..self.units).map(|unit| self.norms.get(unit)[0]))
+        norm.total((0..self.reduction_blocks).map(|block| self.norms.get(block)[0]))
     }
 
-    /// The sum of squares of the gradients in the units that the last step looked at.
+    /// The sum of squares of the gradients in the sampled reduction blocks of the last step.
     #[must_use]
     pub fn sampled_squares(&self, sample: Sample) -> f64 {
-        let units = |entry: &BatchTensor<'_>| {
-            let first = entry.unit;
-            sample.units(entry.number, 0..entry.tensor.len).map(move |unit| first + unit)
+        let blocks = |entry: &BatchTensor<'_>| {
+            let first = entry.first_block;
+            sample.blocks(entry.id, 0..entry.tensor.len).map(move |block| first + block)
         };
-        self.entries.iter().flat_map(units).map(|unit| self.norms.get(unit)[0]).sum()
+        self.tensors.iter().flat_map(blocks).map(|block| self.norms.get(block)[0]).sum()
     }
 
-    /// The largest number that elements of every tensor can have.
+    /// The largest finite number of the narrowest dtype.
     #[must_use]
     pub fn largest_of_dtypes(&self) -> f64 {
-        self.slots.iter().map(|slot| slot.dtype.largest()).fold(f64::MAX, f64::min)
+        self.specs.iter().map(|spec| spec.dtype.largest()).fold(f64::MAX, f64::min)
     }
 
-    /// The number of the first tensor whose gradient has an element that is infinite or NaN when it is multiplied by a factor.
+    /// The index of the first tensor whose gradient has an infinite element or NaN after multiplication by a factor.
     #[must_use]
-    pub fn first_nonfinite(&self, scale: Factor) -> Option<usize> {
+    pub fn first_nonfinite(&self, factor: Factor) -> Option<usize> {
         let level = simd::current();
-        let mut first = None;
+        let factor = NormFactor::InDtype(factor.value());
         SCRATCH.with_borrow_mut(|scratch| {
-            for (i, BatchTensor { tensor, .. }) in self.entries.iter().enumerate() {
-                let mut units = (0..tensor.len)
-                    .step_by(REDUCTION_BLOCK)
-                    .map(|start| start..tensor.len.min(start + REDUCTION_BLOCK));
+            self.tensors.iter().position(|BatchTensor { tensor, .. }| {
                 let largest = tensor.spec().dtype.largest();
-                let entering = NormScaling::InDtype(scale.value());
-                let bad = |unit| {
-                    // SAFETY: nothing writes gradients meanwhile.
-                    let most = unsafe { kernel::norm_of_unit(level, tensor, unit, scratch, (Norm::Max, entering)) };
-                    // NaN is not.
+                (0..tensor.len).step_by(REDUCTION_BLOCK).any(|start| {
+                    let block = start..tensor.len.min(start + REDUCTION_BLOCK);
+                    // SAFETY: nothing writes gradients here.
+                    let most = unsafe { kernel::norm_of_block(level, tensor, block, scratch, (Norm::Max, factor)) };
+                    // NaN compares as neither.
                     !matches!(most.partial_cmp(&largest), Some(Ordering::Less | Ordering::Equal))
-                };
-                if units.any(bad) {
-                    first = Some(i);
-                    break;
-                }
-            }
-        });
-        first
+                })
+            })
+        })
     }
 
-    /// Sets all gradients to zero that may be.
+    /// Sets the gradients to zero, of those tensors where that is allowed.
     pub fn zero_grads(&mut self) {
         SCRATCH.with_borrow_mut(|scratch| {
-            for BatchTensor { tensor, .. } in &self.entries {
+            for BatchTensor { tensor, .. } in &self.tensors {
                 if tensor.spec().zero_grads {
                     // SAFETY: the gradient may be written, and nothing else uses it.
                     unsafe { kernel::zero_grad(tensor, scratch) };
@@ -278,8 +274,8 @@ impl<'a> Batch<'a> {
         });
     }
 
-    /// Looks at the gradient in those units of a piece that are in the sample, before the piece is moved.
-    fn observe(
+    /// Sums the squares of the gradient in the sampled reduction blocks of a piece, before its update.
+    fn sample_squares(
         &self,
         level: simd::Level,
         entry: &BatchTensor<'_>,
@@ -287,31 +283,30 @@ impl<'a> Batch<'a> {
         scratch: &mut Scratch,
         sample: Option<Sample>,
     ) {
-        for unit in sample.into_iter().flat_map(|sample| sample.units(entry.number, piece.clone())) {
-            let cells = unit * REDUCTION_BLOCK..piece.end.min((unit + 1) * REDUCTION_BLOCK);
-            // SAFETY: the thread that the piece belongs to writes it later.
-            let squares = unsafe {
-                kernel::norm_of_unit(level, &entry.tensor, cells, scratch, (Norm::Two, NormScaling::InDtype(1.0)))
-            };
-            self.norms.set(entry.unit + unit, [squares]);
+        for block in sample.into_iter().flat_map(|sample| sample.blocks(entry.id, piece.clone())) {
+            let range = block * REDUCTION_BLOCK..piece.end.min((block + 1) * REDUCTION_BLOCK);
+            let norm = (Norm::Two, NormFactor::InDtype(1.0));
+            // SAFETY: only this thread writes the piece, and it does so later.
+            let squares = unsafe { kernel::norm_of_block(level, &entry.tensor, range, scratch, norm) };
+            self.norms.set(entry.first_block + block, [squares]);
         }
     }
 
-    /// Sees that the kernels fit the slots, and has room for what a sample comes to.
+    /// Checks the kernels, and allocates the sums of a sample.
     fn begin(&mut self, kernels: &[Box<dyn Kernel>], sample: Option<Sample>) {
-        assert_eq!(kernels.len(), self.slots.len());
-        assert!(self.slots.iter().zip(kernels).all(|(slot, kernel)| slot.supports(kernel.spec())));
+        assert_eq!(kernels.len(), self.specs.len());
+        assert!(self.specs.iter().zip(kernels).all(|(spec, kernel)| spec.supports(kernel.spec())));
         if sample.is_some() {
-            self.norms.resize(self.units);
+            self.norms.resize(self.reduction_blocks);
         }
     }
 
-    /// The pieces of tensors that lie on a part of the line of all elements, cut at multiples of `grain` within each tensor. Both
-    /// parts at a cut round it down alike, so no two pieces meet.
+    /// The pieces of a range of the line, cut at multiples of `grain` within each tensor. Both ranges at a cut round it down, so no
+    /// two pieces overlap.
     fn for_each_piece(&self, line: Range<usize>, grain: usize, mut work: impl FnMut(&BatchTensor<'a>, Range<usize>)) {
         let floor = |position: usize| position - position % grain;
-        let first = self.entries.partition_point(|entry| entry.start + entry.tensor.len <= line.start);
-        for entry in &self.entries[first..] {
+        let first = self.tensors.partition_point(|entry| entry.start + entry.tensor.len <= line.start);
+        for entry in &self.tensors[first..] {
             let BatchTensor { tensor, start, .. } = entry;
             if *start >= line.end {
                 break;
@@ -322,11 +317,12 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// The units of tensors that lie on a part of the line, each with its number.
-    fn for_each_unit(&self, line: Range<usize>, mut work: impl FnMut(&BatchTensor<'a>, usize, Range<usize>)) {
+    /// The reduction blocks of a range of the line: calls `work(tensor, index among all reduction blocks, range)`.
+    fn for_each_block(&self, line: Range<usize>, mut work: impl FnMut(&BatchTensor<'a>, usize, Range<usize>)) {
         self.for_each_piece(line, REDUCTION_BLOCK, |entry, piece| {
             for start in piece.clone().step_by(REDUCTION_BLOCK) {
-                work(entry, entry.unit + start / REDUCTION_BLOCK, start..piece.end.min(start + REDUCTION_BLOCK));
+                let range = start..piece.end.min(start + REDUCTION_BLOCK);
+                work(entry, entry.first_block + start / REDUCTION_BLOCK, range);
             }
         });
     }

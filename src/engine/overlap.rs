@@ -1,6 +1,13 @@
-//! Whether arrays of a step share memory: those that are written with any other.
+//! Whether arrays of a step share memory: written arrays with each other, and read arrays with written ones.
 //!
-//! Spans are compared first. What was compared at the last step, and has not moved, is not compared again.
+//! Comparing two arrays exactly is expensive and runs Python code, so spans (first and last byte) are compared first:
+//!
+//! ```text
+//! sort the written spans by start, each with the furthest end of those before it
+//! for each span: go back from it while the furthest end reaches into it, and report those that do
+//! ```
+//!
+//! Without overlaps that is a sort and one comparison for each span. Spans of the last successful check are not compared again.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +18,7 @@ pub struct Span {
     pub start: usize,
     /// One past the last byte.
     pub end: usize,
-    /// What tells which bytes in between are meant: 0 if all are, else a number that another pattern has not.
+    /// Identifies which bytes of the range are used: 0 for all, another number for each other pattern.
     pub pattern: u64,
 }
 
@@ -23,30 +30,21 @@ impl Span {
     }
 }
 
-/// The spans of the last step that was found good.
-#[derive(Debug, Default)]
-pub struct OverlapChecker {
-    written: Vec<Span>,
-    read: Vec<Span>,
-    /// The written spans by their start, each with its number and the furthest end so far.
-    sorted: Vec<(Span, usize, usize)>,
-}
-
-/// The memory that spans cover together.
+/// A union of spans, as disjoint regions.
 #[derive(Debug, Default)]
 pub struct SpanSet {
-    /// The ends of regions by their starts. No two regions meet.
+    /// The ends of the regions by their starts.
     ends: BTreeMap<usize, usize>,
 }
 
 impl SpanSet {
-    /// Whether a span reaches into a region.
+    /// Whether a span overlaps a region.
     #[must_use]
     pub fn overlaps(&self, span: Span) -> bool {
         self.before(span.end).is_some_and(|(_, end)| end > span.start)
     }
 
-    /// Adds the memory of a span.
+    /// Adds a span.
     pub fn insert(&mut self, span: Span) {
         let (mut start, mut end) = (span.start, span.end);
         while let Some((first, last)) = self.before(end).filter(|&(_, last)| last > start) {
@@ -62,63 +60,86 @@ impl SpanSet {
     }
 }
 
-/// Two arrays whose spans meet: the number of one that is written, and another.
+/// Two overlapping spans, by their indices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overlap {
-    /// Two that are written.
+    /// Two written spans.
     Written(usize, usize),
-    /// One that is written, and one that is read.
+    /// A written span and a read one.
     Read(usize, usize),
 }
 
+/// Finds overlapping spans, and remembers the spans of the last successful check.
+#[derive(Debug, Default)]
+pub struct OverlapChecker {
+    written: Vec<Span>,
+    read: Vec<Span>,
+    sorted: Vec<SortedSpan>,
+}
+
+/// A written span, in the order of starts.
+#[derive(Debug)]
+struct SortedSpan {
+    span: Span,
+    /// Its index among the written spans.
+    index: usize,
+    /// The largest end up to this span.
+    furthest: usize,
+}
+
 impl OverlapChecker {
-    /// Calls `on_overlap` for each pair of spans that meet, and stops at its first error, with nothing remembered. Spans can meet
-    /// where arrays don't share an element, as two columns of a matrix do.
+    /// Calls `on_overlap` for each pair of overlapping spans. It stops at the first error, and then remembers nothing. Arrays whose
+    /// spans overlap need not share an element: two columns of a matrix don't.
     ///
     /// # Errors
-    /// What `on_overlap` returns.
+    /// Those of `on_overlap`.
     pub fn check<E>(
         &mut self,
         written: &[Span],
         read: &[Span],
         mut on_overlap: impl FnMut(Overlap) -> Result<(), E>,
     ) -> Result<(), E> {
-        let moved = self.written != written;
-        if !moved && self.read == read {
+        let changed = self.written != written;
+        if !changed && self.read == read {
             return Ok(());
         }
         self.read.clear();
-        if moved {
-            self.written.clear();
-            self.sorted.clear();
-            self.sorted.extend(written.iter().enumerate().map(|(number, &span)| (span, number, 0)));
-            self.sorted.sort_unstable_by_key(|(span, ..)| span.start);
-            let mut furthest = 0;
-            for (span, _, end) in &mut self.sorted {
-                furthest = furthest.max(span.end);
-                *end = furthest;
-            }
-            for (i, &(span, number, _)) in self.sorted.iter().enumerate() {
-                for other in Self::meeting(&self.sorted[..i], span) {
-                    on_overlap(Overlap::Written(other.min(number), other.max(number)))?;
+        if changed {
+            self.sort(written);
+            for (i, &SortedSpan { span, index, .. }) in self.sorted.iter().enumerate() {
+                for other in Self::overlapping(&self.sorted[..i], span) {
+                    on_overlap(Overlap::Written(other.min(index), other.max(index)))?;
                 }
             }
             self.written.extend_from_slice(written);
         }
-        for (number, &span) in read.iter().enumerate() {
-            let before = self.sorted.partition_point(|(other, ..)| other.start < span.end);
-            for other in Self::meeting(&self.sorted[..before], span) {
-                on_overlap(Overlap::Read(other, number))?;
+        for (index, &span) in read.iter().enumerate() {
+            let before = self.sorted.partition_point(|other| other.span.start < span.end);
+            for other in Self::overlapping(&self.sorted[..before], span) {
+                on_overlap(Overlap::Read(other, index))?;
             }
         }
         self.read.extend_from_slice(read);
         Ok(())
     }
 
-    /// The numbers of those spans, all of which start before this one's end, that reach into it.
-    fn meeting(sorted: &[(Span, usize, usize)], span: Span) -> impl Iterator<Item = usize> {
-        let reaching = sorted.iter().rev().take_while(move |(.., furthest)| *furthest > span.start);
-        reaching.filter(move |(other, ..)| other.end > span.start).map(|&(_, number, _)| number)
+    fn sort(&mut self, written: &[Span]) {
+        self.written.clear();
+        self.sorted.clear();
+        let sorted = written.iter().enumerate().map(|(index, &span)| SortedSpan { span, index, furthest: 0 });
+        self.sorted.extend(sorted);
+        self.sorted.sort_unstable_by_key(|sorted| sorted.span.start);
+        let mut furthest = 0;
+        for sorted in &mut self.sorted {
+            furthest = furthest.max(sorted.span.end);
+            sorted.furthest = furthest;
+        }
+    }
+
+    /// The indices of the spans that overlap `span`, among spans that start before its end.
+    fn overlapping(sorted: &[SortedSpan], span: Span) -> impl Iterator<Item = usize> {
+        let reaching = sorted.iter().rev().take_while(move |other| other.furthest > span.start);
+        reaching.filter(move |other| other.span.end > span.start).map(|other| other.index)
     }
 }
 
@@ -126,69 +147,69 @@ impl OverlapChecker {
 mod tests {
     use super::*;
 
-    fn meetings(overlaps: &mut OverlapChecker, written: &[(usize, usize)], read: &[(usize, usize)]) -> Vec<Overlap> {
+    fn found(checker: &mut OverlapChecker, written: &[(usize, usize)], read: &[(usize, usize)]) -> Vec<Overlap> {
         let spans = |spans: &[(usize, usize)]| -> Vec<Span> {
             spans.iter().map(|&(start, end)| Span { start, end, pattern: 0 }).collect()
         };
-        let mut found = Vec::new();
-        let result: Result<(), ()> = overlaps.check(&spans(written), &spans(read), |meeting| {
-            found.push(meeting);
+        let mut overlaps = Vec::new();
+        let result: Result<(), ()> = checker.check(&spans(written), &spans(read), |overlap| {
+            overlaps.push(overlap);
             Ok(())
         });
         assert!(result.is_ok());
-        found
+        overlaps
     }
 
     #[test]
-    fn neighbours_do_not_meet() {
-        assert_eq!(meetings(&mut OverlapChecker::default(), &[(4, 8), (0, 4), (8, 12)], &[(12, 16)]), []);
+    fn neighbours_do_not_overlap() {
+        assert_eq!(found(&mut OverlapChecker::default(), &[(4, 8), (0, 4), (8, 12)], &[(12, 16)]), []);
     }
 
     #[test]
-    fn every_pair_that_meets_is_found() {
+    fn every_overlapping_pair_is_found() {
         let written = [(0, 100), (10, 20), (30, 40), (90, 110)];
-        let found = meetings(&mut OverlapChecker::default(), &written, &[(35, 36), (105, 120)]);
+        let all = found(&mut OverlapChecker::default(), &written, &[(35, 36), (105, 120)]);
         let (w, r) = (Overlap::Written, Overlap::Read);
-        assert_eq!(found, [w(0, 1), w(0, 2), w(0, 3), r(2, 0), r(0, 0), r(3, 1)]);
+        assert_eq!(all, [w(0, 1), w(0, 2), w(0, 3), r(2, 0), r(0, 0), r(3, 1)]);
     }
 
     #[test]
-    fn what_has_not_moved_is_not_confirmed_again() {
+    fn unchanged_spans_are_not_checked_again() {
         let mut overlaps = OverlapChecker::default();
-        assert_eq!(meetings(&mut overlaps, &[(0, 8), (4, 12)], &[(20, 24)]), [Overlap::Written(0, 1)]);
-        assert_eq!(meetings(&mut overlaps, &[(0, 8), (4, 12)], &[(20, 24)]), []);
-        assert_eq!(meetings(&mut overlaps, &[(0, 8), (4, 12)], &[(11, 12)]), [Overlap::Read(1, 0)]);
+        assert_eq!(found(&mut overlaps, &[(0, 8), (4, 12)], &[(20, 24)]), [Overlap::Written(0, 1)]);
+        assert_eq!(found(&mut overlaps, &[(0, 8), (4, 12)], &[(20, 24)]), []);
+        assert_eq!(found(&mut overlaps, &[(0, 8), (4, 12)], &[(11, 12)]), [Overlap::Read(1, 0)]);
     }
 
     #[test]
-    fn another_pattern_of_the_same_span_is_confirmed_again() {
+    fn another_pattern_of_the_same_span_is_checked_again() {
         let mut overlaps = OverlapChecker::default();
         let span = |pattern| Span { start: 0, end: 8, pattern };
         for pattern in [1, 2] {
-            let mut confirmed = 0;
+            let mut checked = 0;
             let result: Result<(), ()> = overlaps.check(&[span(1)], &[span(pattern)], |_| {
-                confirmed += 1;
+                checked += 1;
                 Ok(())
             });
-            assert_eq!((result, confirmed), (Ok(()), 1));
+            assert_eq!((result, checked), (Ok(()), 1));
         }
     }
 
     #[test]
-    fn regions_are_the_union_of_spans() {
+    fn a_span_set_is_the_union_of_its_spans() {
         let span = |start, end| Span { start, end, pattern: 0 };
-        let mut regions = SpanSet::default();
+        let mut set = SpanSet::default();
         for (start, end) in [(10, 20), (30, 40), (50, 60), (15, 35), (20, 21)] {
-            regions.insert(span(start, end));
+            set.insert(span(start, end));
         }
-        assert_eq!(regions.ends.into_iter().collect::<Vec<_>>(), [(10, 40), (50, 60)]);
-        let mut regions = SpanSet::default();
-        regions.insert(span(10, 20));
-        let meets: Vec<_> = [(0, 10), (20, 30), (0, 11), (19, 30), (0, 30), (12, 13)]
+        assert_eq!(set.ends.into_iter().collect::<Vec<_>>(), [(10, 40), (50, 60)]);
+        let mut set = SpanSet::default();
+        set.insert(span(10, 20));
+        let overlaps: Vec<_> = [(0, 10), (20, 30), (0, 11), (19, 30), (0, 30), (12, 13)]
             .into_iter()
-            .map(|(start, end)| regions.overlaps(span(start, end)))
+            .map(|(start, end)| set.overlaps(span(start, end)))
             .collect();
-        assert_eq!(meets, [false, false, true, true, true, true]);
+        assert_eq!(overlaps, [false, false, true, true, true, true]);
     }
 
     #[test]

@@ -1,11 +1,17 @@
-//! Reductions: sums over whole tensors, in an order that nothing but the tensor's shape decides.
+//! Reductions over whole tensors, in an order that depends on shapes alone.
 //!
-//! A tensor is cut into *units* of [`REDUCTION_BLOCK`] elements. A unit is summed in [`BLOCK`] parallel sums of `f64`, element `i` in lane
-//! `i mod BLOCK`; the lanes are added pairwise, then the units one after the other, then the tensors. Threads take whole
-//! units, and levels share the lanes, so the result has the same bits for any of them.
+//! ```text
+//! tensor = reduction blocks of 4096 elements
+//! lanes[i mod 32] += fold(element i)         within a reduction block, in f64
+//! block  = lanes added pairwise              16 + 16, 8 + 8, …
+//! total  = blocks, then tensors, one after the other
+//! ```
 //!
-//! A tile's sums are locals of a loop over whole rows of lanes, which the compiler keeps in vector registers; sums that
-//! lie in memory from row to row take twice the time.
+//! A thread takes whole reduction blocks and every instruction set has the same 32 lanes, so the bits are the same for any
+//! number of threads and any level.
+//!
+//! The lanes are locals of a loop over whole blocks of 32, which the compiler keeps in vector registers. Lanes in memory take
+//! twice the time.
 
 use std::array;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,27 +19,24 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::format::Element;
 use crate::rule::Real;
 
-/// Elements to a unit.
+/// Elements of a reduction block.
 pub(super) const REDUCTION_BLOCK: usize = 4096;
 
-/// Parallel sums, and elements to a block of the loop that moves them: two 512-bit vectors of `f32`, four of `f64`, enough to
-/// hide how long an addition takes.
+/// Elements of a block, and lanes of a reduction: two 512-bit vectors of `f32`, four of `f64`, which is enough to hide the
+/// latency of an addition.
 pub const BLOCK: usize = 32;
 
-/// An element for each lane.
-pub(super) type Row<C> = [C; BLOCK];
-
-/// What is left of whole rows as one more: zeros add nothing to sums of magnitudes and of squares, nor to the largest.
+/// Pads what is left of whole blocks with zeros, which change no sum of magnitudes or squares, and no maximum.
 ///
-/// A loop over `rest` itself would index the sums by a number that only it knows, and keep them all in memory.
+/// A loop over `rest` itself would index the lanes by a variable, and so keep them in memory.
 #[inline(always)]
-pub(super) fn padded<C: Element>(rest: &[C]) -> Row<C> {
-    let mut row = [C::ZERO; BLOCK];
-    row[..rest.len()].copy_from_slice(rest);
-    row
+pub(super) fn padded<E: Element>(rest: &[E]) -> [E; BLOCK] {
+    let mut block = [E::ZERO; BLOCK];
+    block[..rest.len()].copy_from_slice(rest);
+    block
 }
 
-/// Which norm.
+/// A norm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Norm {
     /// The sum of magnitudes.
@@ -45,7 +48,7 @@ pub enum Norm {
 }
 
 impl Norm {
-    /// The norm that a number, written out, stands for.
+    /// The norm named `"1"`, `"2"` or `"inf"`.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         match name {
@@ -56,17 +59,18 @@ impl Norm {
         }
     }
 
-    /// The number of a unit, of its lanes.
+    /// Reduces the lanes of a reduction block.
     ///
-    /// Joined in the function that fills them, the compiler would make vectors of two lanes there, in the order of joining.
-    pub(super) fn joined(self, lanes: [f64; BLOCK]) -> f64 {
+    /// Not inlined into the function that fills the lanes: there the compiler would make vectors of two lanes, in the order of
+    /// this reduction.
+    pub(super) fn reduce_lanes(self, lanes: [f64; BLOCK]) -> f64 {
         match self {
-            Self::One | Self::Two => reduced(lanes, |a, b| a + b),
-            Self::Max => reduced(lanes, f64::max_or_nan),
+            Self::One | Self::Two => reduce(lanes, |a, b| a + b),
+            Self::Max => reduce(lanes, f64::max_or_nan),
         }
     }
 
-    /// The sum over all units, in order, that the norm is [made of](Self::of_sum).
+    /// Reduces the sums of all reduction blocks, in order.
     pub(super) fn total(self, sums: impl Iterator<Item = f64>) -> f64 {
         match self {
             Self::One | Self::Two => sums.sum(),
@@ -74,38 +78,38 @@ impl Norm {
         }
     }
 
-    /// The norm that a sum over all units comes to.
-    pub(super) fn of_sum(self, sum: f64) -> f64 {
-        if self == Self::Two { sum.sqrt() } else { sum }
+    /// The norm, from the [`total`](Self::total).
+    pub(super) fn of_total(self, total: f64) -> f64 {
+        if self == Self::Two { total.sqrt() } else { total }
     }
 
-    /// Whether a sum of elements, with `float64` ones among them or without, says what their norm is: nothing that was added can have
-    /// overflowed, or lost digits below the normal numbers. Squares of `float32` numbers do neither.
-    pub(super) fn is_certain(self, sum: f64, has_wide: bool) -> bool {
+    /// Whether nothing in a total, of `float64` elements or of `float32` ones alone, can have overflowed or underflowed. Squares
+    /// of `float32` numbers can't in `f64`.
+    pub(super) fn is_exact(self, total: f64, has_float64: bool) -> bool {
         const LEAST: f64 = 1e-280;
-        sum.is_finite() && (self != Self::Two || !has_wide || sum >= LEAST)
+        total.is_finite() && (self != Self::Two || !has_float64 || total >= LEAST)
     }
 }
 
 /// Folds elements into the lanes, the first into lane 0.
 #[inline(always)]
-pub(super) fn add<C: Element>(lanes: &mut [f64; BLOCK], cells: &[C], fold: impl Fn(f64, C::Real) -> f64) {
+pub(super) fn fold_into<E: Element>(lanes: &mut [f64; BLOCK], elements: &[E], fold: impl Fn(f64, E::Real) -> f64) {
     let mut sums = *lanes;
-    let mut add = |row: &Row<C>| {
-        for (sum, cell) in sums.iter_mut().zip(row) {
-            *sum = fold(*sum, cell.load());
+    let mut add = |block: &[E; BLOCK]| {
+        for (sum, element) in sums.iter_mut().zip(block) {
+            *sum = fold(*sum, element.load());
         }
     };
-    let (rows, rest) = cells.as_chunks();
-    for row in rows {
-        add(row);
+    let (blocks, rest) = elements.as_chunks();
+    for block in blocks {
+        add(block);
     }
     add(&padded(rest));
     *lanes = sums;
 }
 
-/// The lanes joined pairwise: the first half with the second, until one is left.
-pub(super) fn reduced(mut lanes: [f64; BLOCK], join: impl Fn(f64, f64) -> f64) -> f64 {
+/// Reduces the lanes pairwise: the first half with the second, until one is left.
+pub(super) fn reduce(mut lanes: [f64; BLOCK], join: impl Fn(f64, f64) -> f64) -> f64 {
     let mut width = BLOCK;
     while width > 1 {
         width /= 2;
@@ -116,7 +120,7 @@ pub(super) fn reduced(mut lanes: [f64; BLOCK], join: impl Fn(f64, f64) -> f64) -
     lanes[0]
 }
 
-/// Numbers of each unit, written by whichever thread has it.
+/// `K` numbers for each reduction block, written by whichever thread has the block.
 #[derive(Debug)]
 pub(super) struct BlockSums<const K: usize>(Vec<[AtomicU64; K]>);
 
@@ -127,18 +131,17 @@ impl<const K: usize> Default for BlockSums<K> {
 }
 
 impl<const K: usize> BlockSums<K> {
-    /// Room for so many units.
-    pub(super) fn resize(&mut self, units: usize) {
-        self.0.resize_with(units, || array::from_fn(|_| AtomicU64::new(0)));
+    pub(super) fn resize(&mut self, blocks: usize) {
+        self.0.resize_with(blocks, || array::from_fn(|_| AtomicU64::new(0)));
     }
 
-    pub(super) fn set(&self, unit: usize, values: [f64; K]) {
-        for (slot, value) in self.0[unit].iter().zip(values) {
+    pub(super) fn set(&self, block: usize, values: [f64; K]) {
+        for (slot, value) in self.0[block].iter().zip(values) {
             slot.store(value.to_bits(), Ordering::Relaxed);
         }
     }
 
-    pub(super) fn get(&self, unit: usize) -> [f64; K] {
-        self.0[unit].each_ref().map(|slot| f64::from_bits(slot.load(Ordering::Relaxed)))
+    pub(super) fn get(&self, block: usize) -> [f64; K] {
+        self.0[block].each_ref().map(|slot| f64::from_bits(slot.load(Ordering::Relaxed)))
     }
 }

@@ -1,15 +1,22 @@
-//! Instruction sets: which there are, which is in use, and how code compiled for one is entered.
+//! Instruction sets: which exist, which is in use, and how code compiled for one is called.
 //!
-//! A job is generic code marked `#[inline(always)]`; [`run`] calls it from inside a function that enables an instruction
-//! set, so the compiler vectorises one source for every level. Detection is at run time: one build serves every machine of
-//! a platform. No level enables contraction to fused multiply-add, so all of them compute the same bits.
+//! ```text
+//! #[target_feature(enable = "avx2")]
+//! fn avx2(job) { job.run() }              job.run is #[inline(always)]: compiled for AVX2 here
+//!
+//! match level { Avx2 => avx2(job), Avx512 => avx512(job), _ => job.run() }
+//! ```
+//!
+//! So the compiler vectorises one source for every level, and one build serves every machine of a platform. No level enables
+//! contraction to fused multiply-add: all of them compute the same bits.
+//! <https://doc.rust-lang.org/reference/attributes/codegen.html#the-target_feature-attribute>
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::format::Element;
 use super::tensor::MAX_STATE;
 
-/// An instruction set, from the least to the best.
+/// An instruction set. The order is from the narrowest to the widest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Level {
@@ -17,16 +24,16 @@ pub enum Level {
     Baseline = 1,
     /// 256-bit vectors on x86-64.
     Avx2 = 2,
-    /// 512-bit vectors on x86-64, where they are worth it: see `entered`.
+    /// 512-bit vectors on x86-64, where they are faster: see `loop_level`.
     Avx512 = 3,
-    /// 128-bit vectors on aarch64, where they are the baseline: the name users know.
+    /// 128-bit vectors on aarch64: its baseline, by the name that users know.
     Neon = 4,
 }
 
 impl Level {
     const ALL: [Self; 4] = [Self::Baseline, Self::Avx2, Self::Avx512, Self::Neon];
 
-    /// The name that users write.
+    /// Its name, in lower case.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -37,13 +44,13 @@ impl Level {
         }
     }
 
-    /// The level of that name, available here or not.
+    /// The level of that name, available on this machine or not.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|level| level.name() == name)
     }
 
-    /// Whether this machine can run it.
+    /// Whether this machine supports it.
     #[must_use]
     pub fn is_available(self) -> bool {
         match self {
@@ -64,22 +71,22 @@ impl Level {
         }
     }
 
-    /// The levels that this machine can run, from the least to the best.
+    /// The levels that this machine supports, from the narrowest to the widest.
     pub fn available() -> impl Iterator<Item = Self> {
         Self::ALL.into_iter().filter(|level| level.is_available())
     }
 
-    /// The best level that this machine can run.
+    /// The widest level that this machine supports.
     #[must_use]
     pub fn detect() -> Self {
         Self::available().last().unwrap_or(Self::Baseline)
     }
 }
 
-/// The level in use, 0 before it is first asked for.
+/// The level in use, 0 before the first call of [`current`].
 static CURRENT: AtomicU8 = AtomicU8::new(0);
 
-/// The level in use: the best, unless [`set`] chose another.
+/// The level in use: the widest, unless [`set`] chose another.
 #[must_use]
 pub fn current() -> Level {
     let raw = CURRENT.load(Ordering::Relaxed);
@@ -90,7 +97,7 @@ pub fn current() -> Level {
     })
 }
 
-/// Uses this level from the next step on. False, and nothing changed, if this machine can't run it.
+/// Uses this level from the next step on. Returns false, and changes nothing, if this machine does not support it.
 #[must_use]
 pub fn set(level: Level) -> bool {
     if level.is_available() {
@@ -99,34 +106,34 @@ pub fn set(level: Level) -> bool {
     level.is_available()
 }
 
-/// Work to be compiled for every instruction set.
+/// Code that is compiled for every level.
 pub(super) trait SimdJob {
-    /// What comes of it.
+    /// The result.
     type Output;
 
-    /// Does the work. Implementations are `#[inline(always)]`, and so is everything that they call in a loop.
+    /// Runs the job. Implementations are `#[inline(always)]`, and so is everything that they call in a loop.
     fn run(self) -> Self::Output;
 }
 
-/// A loop over the operands of a tensor, to be compiled for every instruction set.
-pub(super) trait Loop<C: Element, T> {
+/// A loop over the operands of a tensor, which is compiled for every level.
+pub(super) trait Loop<E: Element, S> {
     /// Whether it divides or takes roots.
     const DIVIDES: bool;
 
-    /// Runs the loop over blocks of `L` elements, and shows them to the stats. Implementations are `#[inline(always)]`, and so is everything that they call.
+    /// Runs the loop over blocks of `L` elements. Implementations are `#[inline(always)]`, and so is everything that they call.
     fn run<const L: usize>(
         self,
-        weight: &mut [[C; L]],
-        grad: &[[C; L]],
-        state: [&mut [[C; L]]; MAX_STATE],
-        average: &mut [[C; L]],
-        stats: &mut T,
+        weight: &mut [[E; L]],
+        grad: &[[E; L]],
+        state: [&mut [[E; L]]; MAX_STATE],
+        average: &mut [[E; L]],
+        stats: &mut S,
     );
 }
 
 /// Runs the job, compiled for the level, which must be available.
 #[inline]
-pub(super) fn run<J: SimdJob>(level: Level, job: J) -> J::Output {
+pub(super) fn run_job<J: SimdJob>(level: Level, job: J) -> J::Output {
     debug_assert!(level.is_available());
     match level {
         #[cfg(target_arch = "x86_64")]
@@ -135,7 +142,7 @@ pub(super) fn run<J: SimdJob>(level: Level, job: J) -> J::Output {
             fn avx2<J: SimdJob>(job: J) -> J::Output {
                 job.run()
             }
-            // SAFETY: `set` and `detect` let only available levels through.
+            // SAFETY: only available levels pass `set` and `detect`.
             unsafe { avx2(job) }
         }
         #[cfg(target_arch = "x86_64")]
@@ -151,12 +158,12 @@ pub(super) fn run<J: SimdJob>(level: Level, job: J) -> J::Output {
     }
 }
 
-/// The level that a loop is entered at: a loop that divides leaves 512-bit vectors to machines that divide as fast with
-/// them. On AMD they do, and fewer instructions leave room to look further ahead in memory; on Intel, up to Sapphire Rapids
-/// at least, they are slower than two 256-bit ones.
+/// The level at which a loop runs: one that divides uses 512-bit vectors only where they divide as fast as two of 256 bits. On AMD
+/// they do, and half as many instructions let the processor look further ahead in memory; on Intel, up to Sapphire Rapids at
+/// least, they are slower.
 #[inline(always)]
-fn entered(level: Level, divides: bool) -> Level {
-    // Only AMD has ever made SSE4a.
+fn loop_level(level: Level, divides: bool) -> Level {
+    // SSE4a exists on AMD only.
     #[cfg(target_arch = "x86_64")]
     let divides_wide = is_x86_feature_detected!("sse4a");
     #[cfg(not(target_arch = "x86_64"))]
@@ -164,65 +171,65 @@ fn entered(level: Level, divides: bool) -> Level {
     if level == Level::Avx512 && divides && !divides_wide { Level::Avx2 } else { level }
 }
 
-/// A function for each level, alike but for the instructions that the compiler may use in it.
-macro_rules! entries {
+/// The same function for each level.
+macro_rules! loops {
     ($($(#[$attribute:meta])* $name:ident)*) => {$(
         $(#[$attribute])*
-        #[expect(clippy::too_many_arguments, reason = "each operand is one, for the compiler to know that none overlaps another")]
-        fn $name<C: Element, B: Loop<C, T>, T, const L: usize>(
+        #[expect(clippy::too_many_arguments, reason = "each operand is an argument, so that the compiler knows that none overlaps another")]
+        fn $name<E: Element, B: Loop<E, S>, S, const L: usize>(
             body: B,
-            weight: &mut [[C; L]],
-            grad: &[[C; L]],
-            state0: &mut [[C; L]],
-            state1: &mut [[C; L]],
-            state2: &mut [[C; L]],
-            state3: &mut [[C; L]],
-            average: &mut [[C; L]],
-            stats: &mut T,
+            weight: &mut [[E; L]],
+            grad: &[[E; L]],
+            state0: &mut [[E; L]],
+            state1: &mut [[E; L]],
+            state2: &mut [[E; L]],
+            state3: &mut [[E; L]],
+            average: &mut [[E; L]],
+            stats: &mut S,
         ) {
             body.run(weight, grad, [state0, state1, state2, state3], average, stats);
         }
     )*};
 }
-entries! {
+loops! {
     #[inline(never)]
-    enter_baseline
+    loop_baseline
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2")]
-    enter_avx2
+    loop_avx2
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,avx512f,avx512vl,avx512dq,avx512bw")]
-    enter_avx512
+    loop_avx512
 }
 
-/// Runs the loop, compiled for the level, which must be available. Each operand is an argument of its own, never part of a
-/// struct or an array: that is how the compiler learns that they don't overlap.
+/// Runs the loop, compiled for the level, which must be available. Each operand is an argument of its own, never part of a struct
+/// or an array: `&mut` means `noalias` in arguments alone.
 #[inline(always)]
-pub(super) fn enter<C: Element, B: Loop<C, T>, T, const L: usize>(
+pub(super) fn run_loop<E: Element, B: Loop<E, S>, S, const L: usize>(
     level: Level,
     body: B,
-    weight: &mut [[C; L]],
-    grad: &[[C; L]],
-    state: [&mut [[C; L]]; MAX_STATE],
-    average: &mut [[C; L]],
-    stats: &mut T,
+    weight: &mut [[E; L]],
+    grad: &[[E; L]],
+    state: [&mut [[E; L]]; MAX_STATE],
+    average: &mut [[E; L]],
+    stats: &mut S,
 ) {
     let [state0, state1, state2, state3] = state;
     debug_assert!(level.is_available());
-    match entered(level, B::DIVIDES) {
-        // SAFETY: `set` and `detect` let only available levels through; AVX-512 comes with AVX2.
+    match loop_level(level, B::DIVIDES) {
+        // SAFETY: only available levels pass `set` and `detect`, and AVX-512 includes AVX2.
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 => unsafe {
-            enter_avx512(body, weight, grad, state0, state1, state2, state3, average, stats);
+            loop_avx512(body, weight, grad, state0, state1, state2, state3, average, stats);
         },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => unsafe {
-            enter_avx2(body, weight, grad, state0, state1, state2, state3, average, stats);
+            loop_avx2(body, weight, grad, state0, state1, state2, state3, average, stats);
         },
-        _ => enter_baseline(body, weight, grad, state0, state1, state2, state3, average, stats),
+        _ => loop_baseline(body, weight, grad, state0, state1, state2, state3, average, stats),
     }
 }
 

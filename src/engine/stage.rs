@@ -1,23 +1,30 @@
-//! Stages: what is done to gradient, weight and average around the rule, in the same pass over memory.
+//! Stages: everything that happens to gradient, weight and average in the same pass over memory, except the rule.
 //!
-//! Stages know no rule and rules know no stage. Scaling by a factor is part of every load, where a factor of 1 changes no bit and
-//! costs nothing that can be measured. The stages around the rule make a [`Staged`] rule of any rule; the average is one more
-//! stream of the loop; zeroing is done a tile at a time.
+//! ```text
+//! g = grad · grad_factor                  with the sign of `maximize` and the clip coefficient
+//! w = weight · (1 − r)                    decoupled decay
+//! g = clamp(g, ±clip_value) + r · w       coupled decay
+//! w = rule(w, g)
+//! w = clamp(w − r · weight, bounds)       cautious decay, where the rule moved the weight towards zero
+//! average = lerp(average, w)
+//! grad = 0
+//! ```
 //!
-//! Their order: the gradient is scaled (sign, loss scale, clip coefficient), clipped by value, and penalised; the weight shrinks;
-//! the rule moves it; cautious decay, bounds, and the average follow; the gradient is zeroed.
+//! Stages know no rule and rules know no stage. [`Scales`] are factors of the loads, where a factor of 1 changes no bit and
+//! costs nothing measurable. [`ElementStages`] turn any rule into a [`Staged`] one. The average is one more stream of the inner
+//! loop. Gradients are zeroed tile by tile.
 
 use super::factor::Factor;
-use crate::rule::{Lerp, OutOfRange, Real, Rule};
+use crate::rule::{Lerp, OutOfRange, Real, Rule, round_finite};
 
-/// How weight decay acts.
+/// A form of weight decay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decay {
-    /// `g ← g + r θ`: an L2 penalty, seen by the rule's moments.
+    /// `g ← g + r θ`: an L2 penalty, which the rule's moments include.
     Coupled,
     /// `θ ← θ (1 − r)`, before the rule.
     Decoupled,
-    /// `θ ← θ′ − r θ` after the rule made `θ′` of `θ`, where the rule moved the weight towards zero, or did not move it.
+    /// `θ ← θ′ − r θ` after the rule made `θ′` of `θ`, where the rule moved the weight towards zero or left it.
     Cautious,
 }
 
@@ -33,24 +40,24 @@ impl Decay {
     }
 }
 
-/// The stages of a step, as the user gives them.
+/// The stages of a step, in `f64`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stages {
-    /// Ascend: the gradient is negated first.
+    /// Negates the gradient.
     pub maximize: bool,
-    /// How weight decay acts.
+    /// The form of weight decay.
     pub decay: Decay,
-    /// r, the factor of weight decay; 0 is none. For all forms but the coupled one the learning rate is in it.
+    /// r, the factor of weight decay; 0 is none. It includes the learning rate, except in the coupled form.
     pub decay_rate: f64,
-    /// What the gradient is multiplied by.
+    /// The factor that the gradient is multiplied by.
     pub grad_factor: Factor,
     /// The largest magnitude of an element of the scaled gradient.
     pub clip_value: Option<f64>,
     /// The least and the largest weight.
     pub bounds: Option<(f64, f64)>,
-    /// `a ← lerp(a, θ, weight)`, for the average `a` of the weight.
+    /// The coefficient of `a ← lerp(a, θ, coefficient)`, for the average `a` of the weight.
     pub average: Option<f64>,
-    /// Whether the gradient is set to zero when it has been used.
+    /// Whether the gradient is set to zero after the update.
     pub zero_grads: bool,
 }
 
@@ -67,7 +74,7 @@ impl Stages {
         zero_grads: false,
     };
 
-    /// The stages in the numbers of a dtype.
+    /// Rounds the stages to a dtype.
     ///
     /// # Errors
     /// If one of them is too large for it, or so small that it would do something else.
@@ -78,33 +85,33 @@ impl Stages {
         let (grad, rescale) = if maximize { grad_factor.negated() } else { grad_factor }.split()?;
         let any =
             clip_value.is_some() || penalty.is_some() || cautious.is_some() || bounds.is_some() || rescale.is_some();
-        // A rate that vanishes beside a weight shrinks nothing in any dtype.
+        // A decay rate so small that `shrink` is 1 has no effect in any dtype.
         let shrink = 1.0 - rate_of(Decay::Decoupled).unwrap_or(0.0);
-        let weight = OutOfRange::unless_finite("1 - lr * weight_decay", shrink)?;
-        let around = ElementStages {
+        let weight = round_finite("1 - lr * weight_decay", shrink)?;
+        let element = ElementStages {
             rescale,
-            clip: clip_value.map_or(Ok(F::of(f64::INFINITY)), fit_for_clipping)?,
-            penalty: penalty.map(|rate| OutOfRange::unless_finite("weight_decay", rate)).transpose()?,
-            cautious: cautious.map(|rate| OutOfRange::unless_finite("lr * weight_decay", rate)).transpose()?,
-            bounds: bounds.map_or(Ok((F::of(f64::NEG_INFINITY), F::of(f64::INFINITY))), fit_bounds)?,
+            clip: clip_value.map_or(Ok(F::of(f64::INFINITY)), round_clip_value)?,
+            penalty: penalty.map(|rate| round_finite("weight_decay", rate)).transpose()?,
+            cautious: cautious.map(|rate| round_finite("lr * weight_decay", rate)).transpose()?,
+            bounds: bounds.map_or(Ok((F::of(f64::NEG_INFINITY), F::of(f64::INFINITY))), round_bounds)?,
         };
         Ok(StageParams {
             scales: Scales { weight, grad },
-            around: any.then_some(around),
+            element: any.then_some(element),
             average: average.map(Lerp::new),
             zero_grads,
         })
     }
 }
 
-/// What clips the elements of a gradient: what is infinite clips nothing, but nothing may be clipped to zero.
-fn fit_for_clipping<F: Real>(value: f64) -> Result<F, OutOfRange> {
+/// Rounds the clip value. Infinity clips nothing; 0 is an error.
+fn round_clip_value<F: Real>(value: f64) -> Result<F, OutOfRange> {
     let rounded = F::of(value);
     if rounded > F::ZERO { Ok(rounded) } else { Err(OutOfRange { name: "clip_value", value }) }
 }
 
-/// Bounds of weights: those that are infinite bound nothing, but no weight may be made infinite by one.
-fn fit_bounds<F: Real>((low, high): (f64, f64)) -> Result<(F, F), OutOfRange> {
+/// Rounds bounds of weights. Infinite ones bound nothing; those that would make weights infinite are an error.
+fn round_bounds<F: Real>((low, high): (f64, f64)) -> Result<(F, F), OutOfRange> {
     let rounded = (F::of(low), F::of(high));
     if rounded.0 > F::MAX {
         Err(OutOfRange { name: "the lower of bounds", value: low })
@@ -115,42 +122,42 @@ fn fit_bounds<F: Real>((low, high): (f64, f64)) -> Result<(F, F), OutOfRange> {
     }
 }
 
-/// The factors by which weight and gradient are multiplied as they are loaded.
+/// Factors that weight and gradient are multiplied by as they are loaded.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scales<F> {
     pub(super) weight: F,
     pub(super) grad: F,
 }
 
-/// The stages of one step, in the numbers of the rule.
+/// The stages of a step, rounded to the dtype.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StageParams<F> {
     pub(super) scales: Scales<F>,
-    /// The stages around the rule, if there are any.
-    pub(super) around: Option<ElementStages<F>>,
+    /// `None` if none is used, so that the rule runs alone.
+    pub(super) element: Option<ElementStages<F>>,
     pub(super) average: Option<Lerp<F>>,
     pub(super) zero_grads: bool,
 }
 
-/// The stages between a load and the rule, and between the rule and a store. Those that are not wanted are there with numbers
-/// that change nothing, so that there is one form of them and not one for each combination.
+/// The stages between load and rule, and between rule and store. Unused ones hold numbers that change nothing, so that there is
+/// one compiled form and not one for each combination.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ElementStages<F> {
-    /// The second factor of a gradient whose factor is not one number of the dtype.
+    /// The second factor of the gradient, where one number of the dtype is not enough.
     rescale: Option<F>,
-    /// The largest magnitude of a gradient; infinity clips nothing.
+    /// The largest magnitude of a gradient, or infinity.
     clip: F,
     penalty: Option<F>,
     cautious: Option<F>,
-    /// The least and the largest weight; infinities bound nothing.
+    /// The least and the largest weight, or infinities.
     bounds: (F, F),
 }
 
-/// A rule with the stages around it: a rule again.
+/// A rule with stages: a rule again.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Staged<F, R> {
     pub(super) rule: R,
-    pub(super) around: ElementStages<F>,
+    pub(super) params: ElementStages<F>,
 }
 
 impl<F: Real, R: Rule<F, N>, const N: usize> Rule<F, N> for Staged<F, R> {
@@ -158,21 +165,21 @@ impl<F: Real, R: Rule<F, N>, const N: usize> Rule<F, N> for Staged<F, R> {
 
     #[inline(always)]
     fn apply(self, weight: F, grad: F, state: [F; N]) -> (F, [F; N]) {
-        let Self { rule, around } = self;
+        let Self { rule, params } = self;
         let mut grad = grad;
-        if let Some(factor) = around.rescale {
+        if let Some(factor) = params.rescale {
             grad = grad * factor;
         }
-        grad = grad.clamp_or_nan(-around.clip, around.clip);
-        if let Some(penalty) = around.penalty {
+        grad = grad.clamp_or_nan(-params.clip, params.clip);
+        if let Some(penalty) = params.penalty {
             grad = grad + penalty * weight;
         }
-        let (mut moved, state) = rule.apply(weight, grad, state);
-        if let Some(rate) = around.cautious {
-            let towards_zero = (weight - moved) * weight >= F::ZERO;
-            moved = if towards_zero { moved - rate * weight } else { moved };
+        let (mut after, state) = rule.apply(weight, grad, state);
+        if let Some(rate) = params.cautious {
+            let towards_zero = (weight - after) * weight >= F::ZERO;
+            after = if towards_zero { after - rate * weight } else { after };
         }
-        (moved.clamp_or_nan(around.bounds.0, around.bounds.1), state)
+        (after.clamp_or_nan(params.bounds.0, params.bounds.1), state)
     }
 
     #[inline(always)]
@@ -181,13 +188,13 @@ impl<F: Real, R: Rule<F, N>, const N: usize> Rule<F, N> for Staged<F, R> {
     }
 }
 
-/// What becomes of an average when its weight has moved.
+/// How an average of the weight is updated: a [`Lerp`], or [`NoAverage`].
 pub(super) trait AverageUpdate<F>: Copy {
     /// Whether there is an average.
     const ENABLED: bool;
 
     /// The new average.
-    fn blend(self, average: F, weight: F) -> F;
+    fn update(self, average: F, weight: F) -> F;
 }
 
 /// No average.
@@ -198,7 +205,7 @@ impl<F: Real> AverageUpdate<F> for NoAverage {
     const ENABLED: bool = false;
 
     #[inline(always)]
-    fn blend(self, average: F, _: F) -> F {
+    fn update(self, average: F, _: F) -> F {
         average
     }
 }
@@ -207,7 +214,7 @@ impl<F: Real> AverageUpdate<F> for Lerp<F> {
     const ENABLED: bool = true;
 
     #[inline(always)]
-    fn blend(self, average: F, weight: F) -> F {
+    fn update(self, average: F, weight: F) -> F {
         self.between(average, weight)
     }
 }

@@ -1,7 +1,7 @@
-//! Statistics of a step, taken within the [loop](super::block) that moves the weights.
+//! Statistics of a step, accumulated within the [inner loop](super::block).
 
 use super::format::Element;
-use super::reduce::{BLOCK, reduced};
+use super::reduce::{BLOCK, reduce};
 use crate::rule::Real;
 
 /// What a step did to one tensor.
@@ -9,94 +9,94 @@ use crate::rule::Real;
 pub struct Stats {
     /// The Euclidean norm of the weight before the step.
     pub weight_norm: f64,
-    /// That of the gradient as it was given, scaled by nothing.
+    /// The Euclidean norm of the unscaled gradient.
     pub grad_norm: f64,
-    /// That of the weight's movement.
+    /// The Euclidean norm of the update, the difference of the weights after and before the step.
     pub update_norm: f64,
-    /// The largest movement of an element.
+    /// The largest magnitude of an element of the update.
     pub update_max: f64,
-    /// How many elements of the gradient are 0.
+    /// The number of elements of the gradient that are 0.
     pub zeros: f64,
-    /// How many elements of the gradient are infinite or NaN.
+    /// The number of elements of the gradient that are infinite or NaN.
     pub nonfinite: f64,
 }
 
-/// Numbers to a unit.
+/// Numbers per reduction block.
 pub(super) const STATS: usize = 6;
 
-/// What adds up in the loop that moves a tensor: the first element of a unit belongs to lane 0.
-pub(super) trait StatsAccumulator<C: Element>: Copy {
-    /// Whether it looks at anything.
+/// Accumulates statistics in the inner loop. Element 0 of every block belongs to lane 0.
+pub(super) trait StatsAccumulator<E: Element>: Copy {
+    /// Whether it accumulates anything.
     const ENABLED: bool;
 
-    /// Looks at a block of the weight before the step, the gradient, and the weight after it.
-    fn observe<const L: usize>(&mut self, before: &[C::Real; L], grad: &[C::Real; L], after: &[C::Real; L]);
+    /// Adds a block: the weight before the step, the gradient, and the weight after it.
+    fn observe<const L: usize>(&mut self, before: &[E::Real; L], grad: &[E::Real; L], after: &[E::Real; L]);
 
-    /// Looks at a part of a gradient of which each block was seen, and the last one filled up with zeros.
-    fn end(&mut self, grad: &[C]);
+    /// Ends a range of a gradient, of which every block was observed, the last one padded with zeros.
+    fn finish(&mut self, grad: &[E]);
 }
 
-/// Looks at nothing.
+/// No statistics.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NoStats;
 
-impl<C: Element> StatsAccumulator<C> for NoStats {
+impl<E: Element> StatsAccumulator<E> for NoStats {
     const ENABLED: bool = false;
 
     #[inline(always)]
-    fn observe<const L: usize>(&mut self, _: &[C::Real; L], _: &[C::Real; L], _: &[C::Real; L]) {}
+    fn observe<const L: usize>(&mut self, _: &[E::Real; L], _: &[E::Real; L], _: &[E::Real; L]) {}
 
     #[inline(always)]
-    fn end(&mut self, _: &[C]) {}
+    fn finish(&mut self, _: &[E]) {}
 }
 
-/// The sums and counts of all statistics.
+/// The sums and counts of one reduction block.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StatsSums<F> {
     /// Sums of squares.
     weight: [f64; BLOCK],
     grad: [f64; BLOCK],
     update: [f64; BLOCK],
-    /// The largest magnitude.
+    /// The largest magnitude of the update.
     largest: [F; BLOCK],
-    /// Counts.
     zeros: [u32; BLOCK],
     nonfinite: u32,
 }
 
 impl<F: Real> Default for StatsSums<F> {
     fn default() -> Self {
-        let zeros = [0.0; BLOCK];
-        Self { weight: zeros, grad: zeros, update: zeros, largest: [F::ZERO; BLOCK], zeros: [0; BLOCK], nonfinite: 0 }
+        let sums = [0.0; BLOCK];
+        Self { weight: sums, grad: sums, update: sums, largest: [F::ZERO; BLOCK], zeros: [0; BLOCK], nonfinite: 0 }
     }
 }
 
 impl<F: Real> StatsSums<F> {
-    /// The numbers of the unit, with the lanes added up.
+    /// The numbers of the reduction block, its lanes reduced.
     pub(super) fn values(&self) -> [f64; STATS] {
+        let sum = |lanes| reduce(lanes, |a, b| a + b);
         [
             sum(self.weight),
             sum(self.grad),
             sum(self.update),
-            reduced(self.largest.map(Real::wide), f64::max_or_nan),
+            reduce(self.largest.map(Real::wide), f64::max_or_nan),
             f64::from(self.zeros.iter().sum::<u32>()),
             f64::from(self.nonfinite),
         ]
     }
 }
 
-impl<C: Element> StatsAccumulator<C> for StatsSums<C::Real> {
+impl<E: Element> StatsAccumulator<E> for StatsSums<E::Real> {
     const ENABLED: bool = true;
 
     #[inline(always)]
-    fn observe<const L: usize>(&mut self, before: &[C::Real; L], grad: &[C::Real; L], after: &[C::Real; L]) {
-        // A loop for each: together they would need more registers than there are.
+    fn observe<const L: usize>(&mut self, before: &[E::Real; L], grad: &[E::Real; L], after: &[E::Real; L]) {
+        // One loop for each: together they need more registers than there are.
         add_squares(&mut self.weight, before);
         add_squares(&mut self.grad, grad);
         for (zeros, grad) in self.zeros.iter_mut().zip(grad) {
-            *zeros += u32::from(*grad == C::Real::ZERO);
+            *zeros += u32::from(*grad == E::Real::ZERO);
         }
-        let mut update = [C::Real::ZERO; L];
+        let mut update = [E::Real::ZERO; L];
         for ((update, before), after) in update.iter_mut().zip(before).zip(after) {
             *update = *after - *before;
         }
@@ -107,17 +107,17 @@ impl<C: Element> StatsAccumulator<C> for StatsSums<C::Real> {
     }
 
     #[inline(always)]
-    fn end(&mut self, grad: &[C]) {
+    fn finish(&mut self, grad: &[E]) {
         let rest = grad.len() % BLOCK;
         if rest > 0 {
             for padding in &mut self.zeros[rest..] {
                 *padding -= 1;
             }
         }
-        // Nearly all gradients are finite, and a sum of squares shows it.
+        // Elements are counted only if a sum of squares is not finite, which is rare.
         if self.grad.iter().any(|sum| !sum.is_finite()) {
-            let finite = |cell: &C| cell.load() - cell.load() == C::Real::ZERO;
-            self.nonfinite += grad.iter().map(|cell| u32::from(!finite(cell))).sum::<u32>();
+            let finite = |element: &E| element.load() - element.load() == E::Real::ZERO;
+            self.nonfinite += grad.iter().map(|element| u32::from(!finite(element))).sum::<u32>();
         }
     }
 }
@@ -129,16 +129,12 @@ fn add_squares<F: Real>(sums: &mut [f64; BLOCK], values: &[F]) {
     }
 }
 
-fn sum(lanes: [f64; BLOCK]) -> f64 {
-    reduced(lanes, |a, b| a + b)
-}
-
 impl Stats {
-    /// Those of a tensor, of its units in order.
-    pub(super) fn of_units(units: impl Iterator<Item = [f64; STATS]>) -> Self {
+    /// The statistics of a tensor, from its reduction blocks in order.
+    pub(super) fn from_blocks(blocks: impl Iterator<Item = [f64; STATS]>) -> Self {
         let mut sums = [0.0; STATS];
-        for unit in units {
-            for (k, (sum, value)) in sums.iter_mut().zip(unit).enumerate() {
+        for block in blocks {
+            for (k, (sum, value)) in sums.iter_mut().zip(block).enumerate() {
                 *sum = if k == 3 { sum.max_or_nan(value) } else { *sum + value };
             }
         }

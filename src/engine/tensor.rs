@@ -1,7 +1,17 @@
-//! One parameter as a step sees it: where its weight, gradient and states lie in memory.
+//! The memory of one parameter: its weight, gradient, states and average.
 //!
-//! The arrays of a parameter are its *operands*, numbered [`WEIGHT`], [`GRAD`], then [`STATE`] and on. When all are dense in
-//! the same order, a range of elements is a slice of each. Otherwise a tile at a time is gathered and scattered.
+//! These arrays are its *operands*, indexed by [`WEIGHT`], [`GRAD`], [`STATE`] to `STATE + n − 1`, and [`AVERAGE`]. A range of
+//! elements is used like this:
+//!
+//! ```text
+//! slice = tensor.open(operand, range, scratch)     dense: the memory itself; else gathered into scratch memory
+//! …                                                reads and writes
+//! tensor.close(operand, range.start, slice)        dense: nothing; else scattered back
+//! ```
+//!
+//! A tensor is dense if all operands are, in the same order of axes: then any number of dimensions is one slice. Otherwise a
+//! [`Layout`] has the axes, with a stride for each operand. It sorts them by the weight's strides, and merges axes that continue
+//! each other in all operands, so that runs along the fastest one are long.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -9,25 +19,25 @@ use std::slice;
 
 use super::format::{Dtype, Element};
 
-/// The most state arrays that a rule may have.
+/// The maximum number of state arrays of a rule.
 pub const MAX_STATE: usize = 4;
-/// The most arrays that a parameter has.
+/// The maximum number of operands.
 pub const OPERANDS: usize = AVERAGE + 1;
-/// The operand that is the weight.
+/// The weight.
 pub const WEIGHT: usize = 0;
-/// The operand that is the gradient.
+/// The gradient.
 pub const GRAD: usize = 1;
-/// The first operand that is a state array.
+/// The first state array.
 pub const STATE: usize = 2;
-/// The operand that is the average of the weight.
+/// The average of the weight.
 pub const AVERAGE: usize = STATE + MAX_STATE;
 
-/// What a tensor has, or what a kernel needs of one.
+/// What a tensor has, or what a kernel requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TensorSpec {
     /// The format of its arrays.
     pub dtype: Dtype,
-    /// How many state arrays there are.
+    /// The number of state arrays.
     pub states: usize,
     /// Whether there is an average of the weight.
     pub average: bool,
@@ -36,7 +46,7 @@ pub struct TensorSpec {
 }
 
 impl TensorSpec {
-    /// Whether a tensor that has this may be used by a kernel that needs that.
+    /// Whether a tensor with this spec may be updated by a kernel that requires `needed`.
     #[must_use]
     pub fn supports(self, needed: Self) -> bool {
         let Self { dtype, states, average, zero_grads } = self;
@@ -44,7 +54,7 @@ impl TensorSpec {
     }
 }
 
-/// One parameter: its operands' addresses and how they are laid out.
+/// The operands of one parameter: addresses and layout.
 #[derive(Debug)]
 pub struct Tensor<'a> {
     pub(super) len: usize,
@@ -54,19 +64,20 @@ pub struct Tensor<'a> {
     borrowed: PhantomData<&'a mut [u8]>,
 }
 
-// SAFETY: a tensor borrows its memory like a mutable slice does.
+// SAFETY: a tensor borrows its memory as a mutable slice does.
 unsafe impl Send for Tensor<'_> {}
-// SAFETY: memory is reached through `unsafe` methods alone, whose callers keep ranges apart.
+// SAFETY: only `unsafe` methods access memory, and their callers keep ranges apart.
 unsafe impl Sync for Tensor<'_> {}
 
 impl Tensor<'_> {
-    /// A tensor of raw memory, dense in one order unless a layout is given.
+    /// A tensor of raw memory, dense unless a layout is given.
     ///
     /// # Safety
-    /// For as long as the tensor is used, the weight, the gradient, and the states and the average that it has are valid for
-    /// reads, and all but the gradient for writes (that too if it may be set to zero), at `len` elements of the dtype (at
-    /// those that the layout reaches); no two elements that are written are the same memory, and nothing else reads or writes
-    /// them.
+    /// For as long as the tensor is used, at `len` elements of the dtype (those of the layout, if there is one):
+    ///
+    /// * The weight, the gradient, and the states and the average of the spec are valid for reads.
+    /// * All of them but the gradient are valid for writes, and the gradient is too if the spec has `zero_grads`.
+    /// * No two written elements share memory, and nothing else reads or writes them.
     ///
     /// # Panics
     /// If there are more states than [`MAX_STATE`].
@@ -81,40 +92,40 @@ impl Tensor<'_> {
         Self { len, spec, pointers, layout, borrowed: PhantomData }
     }
 
-    /// What it has.
+    /// Its spec.
     #[must_use]
     pub const fn spec(&self) -> TensorSpec {
         self.spec
     }
 
-    /// How many elements it has.
+    /// The number of elements.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether it has no element.
+    /// Whether there are no elements.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Where weight, gradient and states begin, if all operands are dense in one order.
+    /// The addresses of weight, gradient and states, if the tensor is dense.
     #[must_use]
     pub fn addresses(&self) -> Option<&[*mut u8]> {
         self.is_dense().then(|| &self.pointers[..STATE + self.spec.states])
     }
 
-    /// Where the average begins.
+    /// The address of the average.
     #[must_use]
     pub const fn average(&self) -> *mut u8 {
         self.pointers[AVERAGE]
     }
 
-    /// Puts the gradient at another address.
+    /// Replaces the address of the gradient.
     ///
     /// # Safety
-    /// That of [`new`](Self::new) with the gradient there.
+    /// As [`new`](Self::new), with the gradient at this address.
     pub const unsafe fn move_grad(&mut self, address: *mut u8) {
         self.pointers[GRAD] = address;
     }
@@ -123,77 +134,77 @@ impl Tensor<'_> {
         self.layout.is_none()
     }
 
-    /// A range of an operand to read and write: in place if the tensor is dense, else a copy in the scratch that is to be
-    /// [closed](Self::close).
+    /// A range of an operand to read and write: in place if the tensor is dense, else a copy in scratch memory, which
+    /// [`close`](Self::close) writes back.
     ///
     /// # Safety
-    /// The range is within the tensor, the cell is of its dtype, and nothing else uses that range of the operand while the
-    /// slice lives. The scratch holds the range if the tensor is not dense.
+    /// The range is within the tensor, `E` is of its dtype, and nothing else uses that range of the operand while the slice lives.
+    /// Scratch memory is large enough for the range if the tensor is not dense.
     #[inline(always)]
-    pub(super) unsafe fn open<'s, C: Element>(
+    pub(super) unsafe fn open<'s, E: Element>(
         &'s self,
         operand: usize,
         range: Range<usize>,
         scratch: &'s mut [u8],
-    ) -> &'s mut [C] {
+    ) -> &'s mut [E] {
         if self.is_dense() {
-            let start = self.pointers[operand].cast::<C>();
-            // SAFETY: the operand is valid at `len` elements, the range is inside and not shared; a cell has alignment 1.
+            let start = self.pointers[operand].cast::<E>();
+            // SAFETY: the operand is valid at `len` elements, the range is within and not shared, and an element has alignment 1.
             return unsafe { slice::from_raw_parts_mut(start.add(range.start), range.len()) };
         }
-        // SAFETY: as the caller promised.
+        // SAFETY: the contract is the same.
         unsafe { self.copy(operand, range, scratch) }
     }
 
-    /// A range of an operand to read: in place if the tensor is dense, else a copy in the scratch.
+    /// A range of an operand to read: in place if the tensor is dense, else a copy in scratch memory.
     ///
     /// # Safety
     /// As [`open`](Self::open), but others may read the range too.
     #[inline(always)]
-    pub(super) unsafe fn read<'s, C: Element>(
+    pub(super) unsafe fn read<'s, E: Element>(
         &'s self,
         operand: usize,
         range: Range<usize>,
         scratch: &'s mut [u8],
-    ) -> &'s [C] {
+    ) -> &'s [E] {
         if self.is_dense() {
-            let start = self.pointers[operand].cast_const().cast::<C>();
-            // SAFETY: the operand is valid at `len` elements and the range is inside; a cell has alignment 1.
+            let start = self.pointers[operand].cast_const().cast::<E>();
+            // SAFETY: the operand is valid at `len` elements, the range is within, and an element has alignment 1.
             return unsafe { slice::from_raw_parts(start.add(range.start), range.len()) };
         }
-        // SAFETY: as the caller promised.
+        // SAFETY: the contract is the same.
         unsafe { self.copy(operand, range, scratch) }
     }
 
-    /// A copy of a range of an operand in the scratch.
+    /// A copy of a range of an operand in scratch memory.
     ///
     /// # Safety
-    /// As [`read`](Self::read), and the scratch holds the range.
+    /// As [`read`](Self::read), and scratch memory is large enough for the range.
     #[inline(always)]
-    pub(super) unsafe fn copy<'s, C: Element>(
+    pub(super) unsafe fn copy<'s, E: Element>(
         &self,
         operand: usize,
         range: Range<usize>,
         scratch: &'s mut [u8],
-    ) -> &'s mut [C] {
-        let copy = &mut C::cells(scratch)[..range.len()];
+    ) -> &'s mut [E] {
+        let copy = &mut E::from_bytes(scratch)[..range.len()];
         match &self.layout {
             None => {
-                let start = self.pointers[operand].cast_const().cast::<C>();
-                // SAFETY: the operand is valid at `len` elements and the range is inside; a cell has alignment 1.
+                let start = self.pointers[operand].cast_const().cast::<E>();
+                // SAFETY: the operand is valid at `len` elements, the range is within, and an element has alignment 1.
                 copy.copy_from_slice(unsafe { slice::from_raw_parts(start.add(range.start), range.len()) });
             }
             Some(layout) => layout.for_each_run(operand, range.start, range.len(), |offset, stride, run| {
-                // SAFETY: the layout reaches elements of the operand alone.
+                // SAFETY: the layout has elements of the operand alone.
                 let first = unsafe { self.pointers[operand].offset(offset) };
                 let run = &mut copy[run];
-                if stride == size_of::<C>().cast_signed() {
-                    // SAFETY: as above; here they follow each other, and a cell has alignment 1.
-                    return run.copy_from_slice(unsafe { slice::from_raw_parts(first.cast::<C>(), run.len()) });
+                if stride == size_of::<E>().cast_signed() {
+                    // SAFETY: as above; here they are contiguous, and an element has alignment 1.
+                    return run.copy_from_slice(unsafe { slice::from_raw_parts(first.cast::<E>(), run.len()) });
                 }
-                for (i, cell) in (0_isize..).zip(run) {
-                    // SAFETY: as above; a cell has alignment 1.
-                    *cell = unsafe { *first.offset(i * stride).cast::<C>() };
+                for (i, element) in (0_isize..).zip(run) {
+                    // SAFETY: as above; an element has alignment 1.
+                    *element = unsafe { *first.offset(i * stride).cast::<E>() };
                 }
             }),
         }
@@ -205,34 +216,34 @@ impl Tensor<'_> {
     /// # Safety
     /// As [`open`](Self::open).
     #[inline(always)]
-    pub(super) unsafe fn zero<C: Element>(&self, operand: usize, range: Range<usize>, scratch: &mut [u8]) {
+    pub(super) unsafe fn zero<E: Element>(&self, operand: usize, range: Range<usize>, scratch: &mut [u8]) {
         let start = range.start;
-        // SAFETY: as the caller promised; no copy is needed of what is to be overwritten, but it costs little.
-        let cells = unsafe { self.open::<C>(operand, range, scratch) };
-        cells.fill(C::ZERO);
-        // SAFETY: as the caller promised; the cells are those that were opened.
-        unsafe { self.close(operand, start, cells) };
+        // SAFETY: the contract is the same. Gathering what is overwritten is not needed, but costs little.
+        let elements = unsafe { self.open::<E>(operand, range, scratch) };
+        elements.fill(E::ZERO);
+        // SAFETY: the contract is the same; these are the elements that were opened.
+        unsafe { self.close(operand, start, elements) };
     }
 
-    /// Ends what [`open`](Self::open) began: puts a copy back where its elements lie.
+    /// Writes a copy made by [`open`](Self::open) back.
     ///
     /// # Safety
-    /// The cells are those that `open` returned for the range from `start` on, and its contract still holds.
+    /// The elements are those that `open` returned for the range from `start` on, and its contract still holds.
     #[inline(always)]
-    pub(super) unsafe fn close<C: Element>(&self, operand: usize, start: usize, cells: &[C]) {
+    pub(super) unsafe fn close<E: Element>(&self, operand: usize, start: usize, elements: &[E]) {
         let Some(layout) = &self.layout else { return };
-        layout.for_each_run(operand, start, cells.len(), |offset, stride, run| {
-            // SAFETY: the layout reaches elements of the operand alone.
+        layout.for_each_run(operand, start, elements.len(), |offset, stride, run| {
+            // SAFETY: the layout has elements of the operand alone.
             let first = unsafe { self.pointers[operand].offset(offset) };
-            let run = &cells[run];
-            if stride == size_of::<C>().cast_signed() {
-                // SAFETY: as above; here they follow each other, a cell has alignment 1, and nothing else uses them.
-                unsafe { slice::from_raw_parts_mut(first.cast::<C>(), run.len()) }.copy_from_slice(run);
+            let run = &elements[run];
+            if stride == size_of::<E>().cast_signed() {
+                // SAFETY: as above; here they are contiguous, an element has alignment 1, and nothing else uses them.
+                unsafe { slice::from_raw_parts_mut(first.cast::<E>(), run.len()) }.copy_from_slice(run);
                 return;
             }
-            for (i, cell) in (0_isize..).zip(run) {
-                // SAFETY: as above; a cell has alignment 1, and nothing else uses these.
-                unsafe { *first.offset(i * stride).cast::<C>() = *cell };
+            for (i, element) in (0_isize..).zip(run) {
+                // SAFETY: as above; an element has alignment 1, and nothing else uses these.
+                unsafe { *first.offset(i * stride).cast::<E>() = *element };
             }
         });
     }
@@ -253,7 +264,7 @@ impl<'a> Tensor<'a> {
             *pointer = state.as_mut_ptr().cast();
         }
         let spec = TensorSpec { dtype: F::DTYPE, states: N, average: false, zero_grads: false };
-        // SAFETY: the slices are valid and borrowed for 'a, and the gradient's is never written.
+        // SAFETY: the slices are valid and borrowed for 'a, and the gradient is never written.
         unsafe { Self::new(spec, len, pointers, None) }
     }
 }
@@ -272,23 +283,23 @@ impl Native for f64 {
     const DTYPE: Dtype = Dtype::F64;
 }
 
-/// Where the elements of each operand lie, in one order of elements for all: axes from the slowest to the fastest.
+/// The layout of operands that are not dense: axes, the slowest first.
 #[derive(Clone, Debug, Default)]
 pub struct Layout {
     axes: Vec<Axis>,
 }
 
-/// One axis: its length and the distance in bytes from one element to the next, for each operand.
+/// An axis of a [`Layout`].
 #[derive(Clone, Copy, Debug)]
 pub struct Axis {
-    /// Elements along the axis, at least 1.
+    /// Its length, at least 1.
     pub len: usize,
-    /// Bytes from one element to the next; negative where the operand runs backwards.
+    /// For each operand the bytes from one element to the next; negative for a reversed view.
     pub strides: [isize; OPERANDS],
 }
 
 impl Layout {
-    /// The layout of these axes, in whatever order gives the longest runs through the weight.
+    /// Sorts and merges the axes.
     #[must_use]
     pub fn new(mut axes: Vec<Axis>) -> Self {
         axes.retain(|axis| axis.len != 1);
@@ -305,7 +316,7 @@ impl Layout {
         Self { axes: merged }
     }
 
-    /// Calls `run(offset in bytes, stride in bytes, range of cells)` for each run along the fastest axis.
+    /// Calls `run(offset in bytes, stride in bytes, range of elements)` for each run along the fastest axis.
     fn for_each_run(&self, operand: usize, start: usize, len: usize, mut run: impl FnMut(isize, isize, Range<usize>)) {
         let Some((fast, slow)) = self.axes.split_last() else { return run(0, 0, 0..len) };
         let mut done = 0;
@@ -326,7 +337,7 @@ impl Layout {
 }
 
 impl Axis {
-    /// Whether one step along this axis is the whole of the faster one, for every operand.
+    /// Whether one step along this axis spans the whole of the faster one, for every operand.
     fn continues_in(&self, fast: &Self) -> bool {
         let len = fast.len.cast_signed();
         self.strides.iter().zip(fast.strides).all(|(&slow, fast)| slow == fast * len)

@@ -9,11 +9,11 @@ hyperparameters! {
     pub struct Adagrad {
         /// η
         lr,
-        /// The decay of η over the steps of a parameter.
+        /// The decay of η over the steps t of a parameter.
         lr_decay,
         /// ε
         eps,
-        /// What `sum` starts from.
+        /// The initial `sum`.
         initial_accumulator_value,
     }
 }
@@ -32,7 +32,7 @@ impl<F: Real> Rule<F, 1> for AdagradStep<F> {
         (weight - (self.lr * grad) / (sum.sqrt() + self.eps), [sum])
     }
 
-    /// The sum does not decay, and what is flushed would be missing from it for good.
+    /// Nothing is flushed: the sum does not decay, so it would lack the flushed additions forever.
     #[inline(always)]
     fn flush(self, state: [F; 1]) -> [F; 1] {
         state
@@ -43,13 +43,10 @@ impl Optimizer<1> for Adagrad {
     const STATE: [&'static str; 1] = ["sum"];
     type Rule<F: Real> = AdagradStep<F>;
 
-    fn at<F: Real>(&self, t: u64) -> AdagradStep<F> {
-        AdagradStep { lr: F::of(self.step_size(t)), eps: F::of(self.eps) }
-    }
-
     #[expect(clippy::cast_precision_loss, reason = "a count above 2^53 is not reached")]
-    fn step_size(&self, t: u64) -> f64 {
-        self.lr / (1.0 + (t - 1) as f64 * self.lr_decay)
+    fn at<F: Real>(&self, t: u64) -> AdagradStep<F> {
+        let lr = self.lr / (1.0 + (t - 1) as f64 * self.lr_decay);
+        AdagradStep { lr: F::of(lr), eps: F::of(self.eps) }
     }
 
     fn initial(&self) -> [f64; 1] {

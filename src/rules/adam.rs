@@ -3,12 +3,12 @@
 //! Kingma & Ba, *Adam: A Method for Stochastic Optimization* (2015); Reddi et al., *On the Convergence of Adam and Beyond*
 //! (2018). `AdamW` is the same rule with decoupled weight decay, which is a stage of the engine.
 
-use crate::rule::{Lerp, Optimizer, Real, Rule, floor, hyperparameters, one_minus_power};
+use crate::rule::{Lerp, Optimizer, Real, Rule, flush_threshold, hyperparameters, one_minus_power};
 
 hyperparameters! {
     /// `m ← lerp(m, g, 1−β₁)`; `v ← β₂ v + (1−β₂) g²`; `θ ← θ − (η / (1−β₁ᵗ)) m / (√v / √(1−β₂ᵗ) + ε)`
     ///
-    /// With `AMSGrad` the largest `v` so far, before bias correction, stands in the denominator.
+    /// `AMSGrad` has the largest `v` so far, before bias correction, in the denominator.
     pub struct Adam<const AMSGRAD: bool> {
         /// η
         lr,
@@ -26,16 +26,15 @@ impl<const AMSGRAD: bool> Adam<AMSGRAD> {
         self.lr / one_minus_power(self.beta1, t)
     }
 
-    /// The step size, or without the power, which takes a while, the learning rate: at most 2⁵³ times as small.
-    fn step_size_or_like(&self, t: u64) -> f64 {
+    /// The step size where it may be out of range, else the learning rate, which is at most 2⁵³ times smaller and takes no power.
+    fn step_size_or_lr(&self, t: u64) -> f64 {
         if (1e-30..=1e20).contains(&self.lr) { self.lr } else { self.step_size_at(t) }
     }
 }
 
-/// Below which the first moment is stored as zero. As long as each addition to it is flushed, it lacks the smallest normal number over
-/// the share that is taken of the gradient; that must vanish beside ε, which alone divides it where `v` is zero. Without ε nothing
-/// is a number there.
-fn floor_of_first<F: Real>(eps: f64, take: f64) -> F {
+/// The magnitude below which the first moment is stored as zero: see [`flush_threshold`]. Where `v` is zero, ε alone divides the
+/// moment; with ε = 0 the result is not a number there either way.
+fn flush_threshold_of_first<F: Real>(eps: f64, take: f64) -> F {
     let least = F::MIN_POSITIVE.wide() / take * 4.0 / F::EPSILON.wide();
     if eps == 0.0 || eps >= least { F::MIN_POSITIVE } else { F::ZERO }
 }
@@ -49,8 +48,8 @@ pub struct AdamStep<F, const AMSGRAD: bool> {
     step_size: F,
     unbias: F,
     eps: F,
-    /// Below which the first and the second moment are stored as zero.
-    floors: (F, F),
+    /// For the first and the second moment.
+    flush_thresholds: (F, F),
 }
 
 impl<F: Real, const AMSGRAD: bool> AdamStep<F, AMSGRAD> {
@@ -60,10 +59,13 @@ impl<F: Real, const AMSGRAD: bool> AdamStep<F, AMSGRAD> {
             keep: F::of(of.beta2),
             take: F::of(1.0 - of.beta2),
             step_size: F::of(of.step_size_at(t)),
-            // Multiplied, not divided by: the divider is what bounds this rule in cache.
+            // A factor, not a divisor: divisions limit this rule in cache.
             unbias: F::of(1.0 / one_minus_power(of.beta2, t).sqrt()),
             eps: F::of(of.eps),
-            floors: (floor_of_first(of.eps, 1.0 - of.beta1), floor(of.eps, 1.0 - of.beta2)),
+            flush_thresholds: (
+                flush_threshold_of_first(of.eps, 1.0 - of.beta1),
+                flush_threshold(of.eps, 1.0 - of.beta2),
+            ),
         }
     }
 
@@ -73,7 +75,7 @@ impl<F: Real, const AMSGRAD: bool> AdamStep<F, AMSGRAD> {
     }
 
     #[inline(always)]
-    fn descend(self, weight: F, m: F, v: F) -> F {
+    fn update(self, weight: F, m: F, v: F) -> F {
         weight - (self.step_size * m) / (v.sqrt() * self.unbias + self.eps)
     }
 }
@@ -82,13 +84,13 @@ impl<F: Real> Rule<F, 2> for AdamStep<F, false> {
     #[inline(always)]
     fn apply(self, weight: F, grad: F, [m, v]: [F; 2]) -> (F, [F; 2]) {
         let (m, v) = self.moments(grad, m, v);
-        (self.descend(weight, m, v), [m, v])
+        (self.update(weight, m, v), [m, v])
     }
 
     #[inline(always)]
     fn flush(self, state: [F; 2]) -> [F; 2] {
         let [m, v] = state;
-        [m.flush_below(self.floors.0), v.flush_below(self.floors.1)]
+        [m.flush_below(self.flush_thresholds.0), v.flush_below(self.flush_thresholds.1)]
     }
 }
 
@@ -101,7 +103,7 @@ impl Optimizer<2> for Adam<false> {
     }
 
     fn step_size(&self, t: u64) -> f64 {
-        self.step_size_or_like(t)
+        self.step_size_or_lr(t)
     }
 }
 
@@ -110,13 +112,17 @@ impl<F: Real> Rule<F, 3> for AdamStep<F, true> {
     fn apply(self, weight: F, grad: F, [m, v, largest]: [F; 3]) -> (F, [F; 3]) {
         let (m, v) = self.moments(grad, m, v);
         let largest = largest.max_or_nan(v);
-        (self.descend(weight, m, largest), [m, v, largest])
+        (self.update(weight, m, largest), [m, v, largest])
     }
 
     #[inline(always)]
     fn flush(self, state: [F; 3]) -> [F; 3] {
         let [m, v, largest] = state;
-        [m.flush_below(self.floors.0), v.flush_below(self.floors.1), largest.flush_below(self.floors.1)]
+        [
+            m.flush_below(self.flush_thresholds.0),
+            v.flush_below(self.flush_thresholds.1),
+            largest.flush_below(self.flush_thresholds.1),
+        ]
     }
 }
 
@@ -129,6 +135,6 @@ impl Optimizer<3> for Adam<true> {
     }
 
     fn step_size(&self, t: u64) -> f64 {
-        self.step_size_or_like(t)
+        self.step_size_or_lr(t)
     }
 }

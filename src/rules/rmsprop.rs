@@ -2,7 +2,7 @@
 //!
 //! Tieleman & Hinton, *Lecture 6.5* (2012); centered: Graves, *Generating Sequences With Recurrent Neural Networks* (2013).
 
-use crate::rule::{Lerp, Optimizer, Real, Rule, floor, hyperparameters};
+use crate::rule::{Lerp, Optimizer, Real, Rule, flush_threshold, hyperparameters};
 
 hyperparameters! {
     /// `s ← α s + (1−α) g²`; `a = √s + ε`; `θ ← θ − η g / a`
@@ -29,7 +29,7 @@ pub struct RmsPropStep<F, const CENTERED: bool, const MOMENTUM: bool> {
     take: F,
     mean: Lerp<F>,
     eps: F,
-    floor: F,
+    flush_threshold: F,
 }
 
 impl<F: Real, const CENTERED: bool, const MOMENTUM: bool> RmsPropStep<F, CENTERED, MOMENTUM> {
@@ -41,17 +41,17 @@ impl<F: Real, const CENTERED: bool, const MOMENTUM: bool> RmsPropStep<F, CENTERE
             take: F::of(1.0 - of.alpha),
             mean: Lerp::new(1.0 - of.alpha),
             eps: F::of(of.eps),
-            floor: floor(of.eps, 1.0 - of.alpha),
+            flush_threshold: flush_threshold(of.eps, 1.0 - of.alpha),
         }
     }
 
-    /// The state as it is stored. Only of the running square, which comes first, it may be seen what is flushed.
+    /// Flushes the running square, which is the first state, below its threshold, and the others if subnormal.
     #[inline(always)]
-    fn flushed<const N: usize>(self, state: [F; N]) -> [F; N] {
-        let mut least = self.floor;
+    fn flush_state<const N: usize>(self, state: [F; N]) -> [F; N] {
+        let mut threshold = self.flush_threshold;
         state.map(|number| {
-            let flushed = number.flush_below(least);
-            least = F::MIN_POSITIVE;
+            let flushed = number.flush_below(threshold);
+            threshold = F::MIN_POSITIVE;
             flushed
         })
     }
@@ -62,23 +62,23 @@ impl<F: Real, const CENTERED: bool, const MOMENTUM: bool> RmsPropStep<F, CENTERE
     }
 
     #[inline(always)]
-    fn about(self, mean: F, s: F) -> F {
-        // Where both overflow, it is infinite, as where `s` alone does, and not NaN.
+    fn centered(self, mean: F, s: F) -> F {
+        // If both overflow the result is infinite, as if `s` alone does, and not NaN.
         let square = mean * mean;
         let square = if square > F::MAX { F::MAX } else { square };
         let variance = s - square;
-        // Rounding can make the variance of a constant gradient negative; a NaN goes through.
+        // Rounding can make the variance of a constant gradient negative. NaN stays.
         let variance = if variance < F::ZERO { F::ZERO } else { variance };
         variance.sqrt() + self.eps
     }
 
     #[inline(always)]
-    fn descend(self, weight: F, grad: F, a: F) -> F {
+    fn update(self, weight: F, grad: F, a: F) -> F {
         weight - (self.lr * grad) / a
     }
 
     #[inline(always)]
-    fn accelerate(self, weight: F, grad: F, a: F, b: F) -> (F, F) {
+    fn update_with_momentum(self, weight: F, grad: F, a: F, b: F) -> (F, F) {
         let b = self.momentum * b + grad / a;
         (weight - self.lr * b, b)
     }
@@ -88,12 +88,12 @@ impl<F: Real> Rule<F, 1> for RmsPropStep<F, false, false> {
     #[inline(always)]
     fn apply(self, weight: F, grad: F, [s]: [F; 1]) -> (F, [F; 1]) {
         let s = self.square(grad, s);
-        (self.descend(weight, grad, s.sqrt() + self.eps), [s])
+        (self.update(weight, grad, s.sqrt() + self.eps), [s])
     }
 
     #[inline(always)]
     fn flush(self, state: [F; 1]) -> [F; 1] {
-        self.flushed(state)
+        self.flush_state(state)
     }
 }
 
@@ -104,23 +104,19 @@ impl Optimizer<1> for RmsProp<false, false> {
     fn at<F: Real>(&self, _: u64) -> Self::Rule<F> {
         RmsPropStep::new(self)
     }
-
-    fn step_size(&self, _: u64) -> f64 {
-        self.lr
-    }
 }
 
 impl<F: Real> Rule<F, 2> for RmsPropStep<F, false, true> {
     #[inline(always)]
     fn apply(self, weight: F, grad: F, [s, b]: [F; 2]) -> (F, [F; 2]) {
         let s = self.square(grad, s);
-        let (weight, b) = self.accelerate(weight, grad, s.sqrt() + self.eps, b);
+        let (weight, b) = self.update_with_momentum(weight, grad, s.sqrt() + self.eps, b);
         (weight, [s, b])
     }
 
     #[inline(always)]
     fn flush(self, state: [F; 2]) -> [F; 2] {
-        self.flushed(state)
+        self.flush_state(state)
     }
 }
 
@@ -131,22 +127,18 @@ impl Optimizer<2> for RmsProp<false, true> {
     fn at<F: Real>(&self, _: u64) -> Self::Rule<F> {
         RmsPropStep::new(self)
     }
-
-    fn step_size(&self, _: u64) -> f64 {
-        self.lr
-    }
 }
 
 impl<F: Real> Rule<F, 2> for RmsPropStep<F, true, false> {
     #[inline(always)]
     fn apply(self, weight: F, grad: F, [s, mean]: [F; 2]) -> (F, [F; 2]) {
         let (s, mean) = (self.square(grad, s), self.mean.between(mean, grad));
-        (self.descend(weight, grad, self.about(mean, s)), [s, mean])
+        (self.update(weight, grad, self.centered(mean, s)), [s, mean])
     }
 
     #[inline(always)]
     fn flush(self, state: [F; 2]) -> [F; 2] {
-        self.flushed(state)
+        self.flush_state(state)
     }
 }
 
@@ -157,23 +149,19 @@ impl Optimizer<2> for RmsProp<true, false> {
     fn at<F: Real>(&self, _: u64) -> Self::Rule<F> {
         RmsPropStep::new(self)
     }
-
-    fn step_size(&self, _: u64) -> f64 {
-        self.lr
-    }
 }
 
 impl<F: Real> Rule<F, 3> for RmsPropStep<F, true, true> {
     #[inline(always)]
     fn apply(self, weight: F, grad: F, [s, mean, b]: [F; 3]) -> (F, [F; 3]) {
         let (s, mean) = (self.square(grad, s), self.mean.between(mean, grad));
-        let (weight, b) = self.accelerate(weight, grad, self.about(mean, s), b);
+        let (weight, b) = self.update_with_momentum(weight, grad, self.centered(mean, s), b);
         (weight, [s, mean, b])
     }
 
     #[inline(always)]
     fn flush(self, state: [F; 3]) -> [F; 3] {
-        self.flushed(state)
+        self.flush_state(state)
     }
 }
 
@@ -183,9 +171,5 @@ impl Optimizer<3> for RmsProp<true, true> {
 
     fn at<F: Real>(&self, _: u64) -> Self::Rule<F> {
         RmsPropStep::new(self)
-    }
-
-    fn step_size(&self, _: u64) -> f64 {
-        self.lr
     }
 }

@@ -1,7 +1,7 @@
 //! Stochastic gradient descent, plain, with momentum, and with Nesterov's momentum.
 //!
 //! Sutskever et al., *On the importance of initialization and momentum in deep learning* (2013), in `PyTorch`'s form: the
-//! learning rate stands outside the buffer, so that a change of it acts on the whole step at once.
+//! learning rate is not in the buffer, so a change of it scales the whole step at once.
 
 use crate::rule::{Optimizer, Real, Rule, hyperparameters};
 
@@ -34,10 +34,6 @@ impl Optimizer<0> for Sgd {
 
     fn at<F: Real>(&self, _: u64) -> SgdStep<F> {
         SgdStep { lr: F::of(self.lr) }
-    }
-
-    fn step_size(&self, _: u64) -> f64 {
-        self.lr
     }
 }
 
@@ -81,11 +77,7 @@ impl<const NESTEROV: bool> Optimizer<1> for Momentum<NESTEROV> {
         MomentumStep { lr: F::of(self.lr), momentum: F::of(self.momentum), take: F::of(take) }
     }
 
-    fn step_size(&self, _: u64) -> f64 {
-        self.lr
-    }
-
-    /// Negative zero: μ·(−0) + g is g to the bit, whatever its sign, so the first step needs no formula of its own.
+    /// Negative zero: μ·(−0) + g is g to the bit for both signs of g, so the first step needs no formula of its own.
     fn initial(&self) -> [f64; 1] {
         [-0.0]
     }

@@ -1,31 +1,32 @@
-//! Which chunks are still to be done, and who takes which.
+//! Work stealing: which participant takes which chunk.
 //!
-//! Each participant starts on a range of its own, the same in every step of a batch, since its cache still holds it. When that
-//! is used up it takes chunks from the far end of the others' ranges. A late or absent participant costs nothing.
+//! Each participant takes chunks from the front of a range of its own, which is the same in every step of a batch and so still in
+//! its cache. When the range is empty it takes chunks from the back of the others' ranges. A late or absent participant costs
+//! nothing.
 
 use super::sync::{AtomicU64, Ordering};
 
-/// The open ranges, one to a participant. Each lies on cache lines of its own.
-pub(super) struct Claims(Box<[Line]>);
+/// The remaining range of each participant.
+pub(super) struct Claims(Box<[Remaining]>);
 
-/// The first open chunk in the high half, one past the last in the low half.
+/// A range of chunks: the first in the high half, one past the last in the low half. On cache lines of its own.
 #[repr(align(128))]
-struct Line(AtomicU64);
+struct Remaining(AtomicU64);
 
 impl Claims {
     pub(super) fn new(participants: usize) -> Self {
-        Self((0..participants).map(|_| Line(AtomicU64::new(0))).collect())
+        Self((0..participants).map(|_| Remaining(AtomicU64::new(0))).collect())
     }
 
-    /// Deals chunks 0 to `chunks` − 1 in equal ranges. Nobody may be claiming.
+    /// Deals chunks 0 to `chunks` − 1 in equal ranges. No participant may be inside.
     pub(super) fn deal(&self, chunks: usize, participants: usize) {
         let bound = |participant| (chunks * participant / participants) as u64;
-        for (participant, line) in self.0[..participants].iter().enumerate() {
-            line.0.store(bound(participant) << 32 | bound(participant + 1), Ordering::Relaxed);
+        for (participant, remaining) in self.0[..participants].iter().enumerate() {
+            remaining.0.store(bound(participant) << 32 | bound(participant + 1), Ordering::Relaxed);
         }
     }
 
-    /// The next chunk for a participant, or `None` when all have been taken.
+    /// The next chunk for a participant, or `None` if all have been taken.
     pub(super) fn next(&self, participant: usize, participants: usize) -> Option<usize> {
         let own = self.0[participant].take(|first, end| (first, first + 1, end));
         own.or_else(|| {
@@ -35,8 +36,8 @@ impl Claims {
     }
 }
 
-impl Line {
-    /// Takes one chunk: `choose(first, end)` gives it and the range that stays open.
+impl Remaining {
+    /// Takes one chunk: `choose(first, end)` returns it and the remaining range.
     fn take(&self, choose: impl Fn(u64, u64) -> (u64, u64, u64)) -> Option<usize> {
         let mut word = self.0.load(Ordering::Relaxed);
         loop {

@@ -1,12 +1,16 @@
-//! The gate of a job: who may still enter, and who is inside.
+//! The gate of a job: whether helpers may enter, and how many are inside.
 //!
-//! One word holds all of it, so a thread that comes late either counts itself in while the gate is open, in one exchange,
-//! or stays out. The leader publishes a job and opens the gate; helpers enter and leave; the leader closes it and waits
-//! until it is empty. From then on nobody holds on to the job, and its memory may go.
+//! ```text
+//! leader   publish the job, open, work, close, wait until empty, free the job
+//! helper   enter (only while open), work, leave
+//! ```
+//!
+//! All of it is one atomic word, so a late helper either counts itself in with one exchange while the gate is open, or stays out.
+//! When the gate is closed and empty no helper uses the job.
 
 use super::sync::{AtomicU64, Ordering};
 
-/// Bits 0–15: how many are inside. Bit 16: open. Bits 17–31: how many may take part. Bits 32–63: the job's number.
+/// Bits 0–15: helpers inside. Bit 16: open. Bits 17–31: participants. Bits 32–63: job number.
 pub(super) struct Gate(AtomicU64);
 
 const OPEN: u64 = 1 << 16;
@@ -20,30 +24,30 @@ impl Gate {
         Self(AtomicU64::new(0))
     }
 
-    /// Opens the gate for a new job to helpers 1 to `participants` − 1. The leader calls this, with the gate shut and
-    /// empty. What it wrote before is seen by those who enter.
+    /// Opens the gate for a new job to helpers 1 to `participants` − 1. The leader calls this, with the gate closed and empty.
+    /// Helpers that enter see what it wrote before.
     pub(super) fn open(&self, participants: usize) {
         let number = (self.0.load(Ordering::Relaxed) >> NUMBER).wrapping_add(1);
         let participants = participants as u64 & PARTICIPANTS_MASK;
         self.0.store(number << NUMBER | participants << PARTICIPANTS | OPEN, Ordering::Release);
     }
 
-    /// Lets nobody in any more.
+    /// Lets no helper in any more.
     pub(super) fn close(&self) {
         self.0.fetch_and(!OPEN, Ordering::Relaxed);
     }
 
-    /// Whether all who entered have left. What they wrote is then seen by the caller.
+    /// Whether all helpers have left. The caller then sees what they wrote.
     pub(super) fn is_empty(&self) -> bool {
         self.0.load(Ordering::Acquire) & INSIDE == 0
     }
 
-    /// Whether there is a job that this helper may enter and that is not the `last` one it was in.
-    pub(super) fn calls(&self, helper: usize, last: u64) -> bool {
+    /// Whether this helper may enter a job other than the `last` one.
+    pub(super) fn is_open_to(&self, helper: usize, last: u64) -> bool {
         Self::admits(self.0.load(Ordering::Relaxed), helper, last)
     }
 
-    /// Enters if the gate is open to this helper, at most once a job: `last` is the number of the job it was in last.
+    /// Enters if the gate is open to this helper, at most once per job: `last` is the number of its last job.
     pub(super) fn enter(&self, helper: usize, last: &mut u64) -> bool {
         let mut word = self.0.load(Ordering::Relaxed);
         while Self::admits(word, helper, *last) {

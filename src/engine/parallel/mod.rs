@@ -1,14 +1,21 @@
-//! Threads: how many, who does what, and when they sleep. Nothing else in the crate knows that they exist.
+//! Threads: a fork-join over chunks, [`for_each_chunk`], and how many threads take part in it.
 //!
-//! A step is one fork-join. The caller takes part, chunks are claimed and not assigned, and the caller waits at the end for
-//! those threads alone that have entered the job, so one that wakes up late costs nothing. Between steps the threads spin
-//! for a moment, then park. A pool belongs to a process: a forked child makes its own.
+//! ```text
+//! fewer than 8 Ki elements                    the caller alone
+//! 512 Ki and more                             parked helpers are woken
+//! between, a helper spins                     shared with those that spin
+//! between, none spins                         the caller alone; a succession of such steps wakes helpers
+//! ```
+//!
+//! The caller leads and takes part. Helpers [claim](claims) chunks, and the caller waits at the [gate] only for helpers that have
+//! entered, so a late one costs nothing. Idle helpers spin for 100 µs, then park. `ARCHITECTURE.md` has the measurements behind
+//! the limits.
 
+mod affinity;
 mod claims;
 mod gate;
 #[cfg(all(test, loom))]
 mod model;
-mod placement;
 mod pool;
 mod sync;
 
@@ -22,11 +29,11 @@ use std::time::{Duration, Instant};
 pub use pool::MAX_THREADS;
 use pool::Wake;
 
-/// The number of threads that steps use, 0 before it is first asked for.
+/// The number of threads that steps use, 0 before the first call of [`num_threads`].
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 
-/// How many threads a step uses at most, its caller included: the number of cores that the process may use, by its affinity and
-/// its control group's quota, unless [`set_num_threads`] chose another.
+/// The maximum number of threads of a step, including its caller: the number of cores that affinity and control-group quota allow
+/// the process, unless [`set_num_threads`] chose another.
 #[must_use]
 pub fn num_threads() -> usize {
     match THREADS.load(Ordering::Relaxed) {
@@ -39,14 +46,14 @@ pub fn num_threads() -> usize {
     }
 }
 
-/// The number of cores that the process could use when it was first asked for.
+/// The number of cores that the process may use, determined once.
 #[must_use]
 pub fn cores() -> usize {
     static CORES: OnceLock<usize> = OnceLock::new();
     *CORES.get_or_init(|| thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS))
 }
 
-/// Uses this many threads from the next step on. False, and nothing changed, outside 1 to [`MAX_THREADS`].
+/// Uses this many threads from the next step on. Returns false, and changes nothing, outside of 1 to [`MAX_THREADS`].
 #[must_use]
 pub fn set_num_threads(threads: usize) -> bool {
     let allowed = (1..=MAX_THREADS).contains(&threads);
@@ -56,21 +63,21 @@ pub fn set_num_threads(threads: usize) -> bool {
     allowed
 }
 
-/// A step of fewer elements is not worth sharing even with threads that spin.
+/// Steps of fewer elements are not shared, even with helpers that spin.
 const SHARE_WITH_SPINNING: usize = 8 << 10;
-/// A step of fewer elements is not worth waking threads for.
+/// Steps of fewer elements wake no helpers, unless they are in a succession.
 const SHARE_WITH_PARKED: usize = 512 << 10;
-/// Steps that follow each other within this time wake threads when they have moved so many elements: from then on threads
-/// spin, and help with steps that are not worth waking for.
+/// A succession: steps at most this time apart, with this many elements together. It wakes helpers, which then spin and help with
+/// the steps that follow.
 const SUCCESSION: (Duration, usize) = (Duration::from_micros(400), 1 << 20);
-/// The least and the most elements to a chunk.
+/// The minimum and maximum number of elements of a chunk.
 const CHUNK: (usize, usize) = (4 << 10, 64 << 10);
-/// Chunks to a thread, where the limits allow it: few enough to cost nothing, enough to even out the threads.
+/// Chunks per thread, within the limits of [`CHUNK`]: few enough to cost nothing, enough to balance the threads.
 const CHUNKS_A_THREAD: usize = 4;
 
-/// Calls `work` with ranges that together are all of `elements`, on several threads if that many are worth it, else once.
-/// Ranges begin at multiples of `BLOCK`.
-pub(super) fn share(elements: usize, work: &(dyn Fn(Range<usize>) + Sync)) {
+/// Calls `work` with ranges that partition `elements`, on several threads if there are enough elements, else once. Ranges begin
+/// at multiples of [`BLOCK`](super::BLOCK).
+pub(super) fn for_each_chunk(elements: usize, work: &(dyn Fn(Range<usize>) + Sync)) {
     let threads = num_threads();
     if threads < 2 || elements < SHARE_WITH_SPINNING {
         return work(0..elements);
@@ -78,7 +85,7 @@ pub(super) fn share(elements: usize, work: &(dyn Fn(Range<usize>) + Sync)) {
     let wake = if elements >= SHARE_WITH_PARKED {
         Wake::All
     } else if pool::anyone_spins() {
-        Wake::Nobody
+        Wake::None
     } else if in_succession(elements) {
         Wake::All
     } else {
@@ -87,24 +94,24 @@ pub(super) fn share(elements: usize, work: &(dyn Fn(Range<usize>) + Sync)) {
     let even = elements / (threads * CHUNKS_A_THREAD);
     let chunk = even.clamp(CHUNK.0, CHUNK.1).next_multiple_of(super::BLOCK);
     let chunks = elements.div_ceil(chunk);
-    let piece = |index: usize| work(index * chunk..elements.min((index + 1) * chunk));
-    if !pool::current().run(chunks, threads.min(chunks), wake, &piece) {
+    let run_chunk = |index: usize| work(index * chunk..elements.min((index + 1) * chunk));
+    if !pool::current().run(chunks, threads.min(chunks), wake, &run_chunk) {
         work(0..elements);
     }
 }
 
-/// Whether steps of this thread, which nobody helps with, follow each other closely and have moved many elements by now.
+/// Whether steps of this thread, which no helper takes part in, are a [`SUCCESSION`] by now.
 fn in_succession(elements: usize) -> bool {
     thread_local! {
         static SUCCESSIVE: Cell<Option<(Instant, usize)>> = const { Cell::new(None) };
     }
     let now = Instant::now();
-    let moved = match SUCCESSIVE.get() {
-        Some((last, moved)) if now.duration_since(last) < SUCCESSION.0 => moved + elements,
+    let total = match SUCCESSIVE.get() {
+        Some((last, total)) if now.duration_since(last) < SUCCESSION.0 => total + elements,
         _ => elements,
     };
-    let enough = moved >= SUCCESSION.1;
-    SUCCESSIVE.set(if enough { None } else { Some((now, moved)) });
+    let enough = total >= SUCCESSION.1;
+    SUCCESSIVE.set(if enough { None } else { Some((now, total)) });
     enough
 }
 
@@ -127,10 +134,10 @@ mod tests {
     }
 
     #[test]
-    fn every_chunk_is_done_once() {
+    fn every_chunk_runs_once() {
         for threads in [2, 3, 7, 16] {
             for chunks in [1, 2, 3, 15, 16, 17, 1000] {
-                for wake in [Wake::Nobody, Wake::All] {
+                for wake in [Wake::None, Wake::All] {
                     assert_eq!(counts(chunks, threads, wake), vec![1; chunks]);
                 }
             }
@@ -138,23 +145,23 @@ mod tests {
     }
 
     #[test]
-    fn a_step_of_any_size_is_shared_out_whole() {
+    fn chunks_partition_steps_of_any_size() {
         for elements in [1, SHARE_WITH_SPINNING - 1, SHARE_WITH_SPINNING, SHARE_WITH_PARKED - 33, SHARE_WITH_PARKED + 1]
         {
-            // Often enough to be a succession, in which threads are woken and then help.
+            // Enough of them for a succession, which wakes helpers.
             for _ in 0..2 * SUCCESSION.1.div_ceil(elements).min(200) {
-                let moved = AtomicUsize::new(0);
-                share(elements, &|range| {
+                let total = AtomicUsize::new(0);
+                for_each_chunk(elements, &|range| {
                     assert!(range.start.is_multiple_of(crate::engine::BLOCK) && range.end <= elements);
-                    moved.fetch_add(range.len(), Ordering::Relaxed);
+                    total.fetch_add(range.len(), Ordering::Relaxed);
                 });
-                assert_eq!(moved.into_inner(), elements);
+                assert_eq!(total.into_inner(), elements);
             }
         }
     }
 
     #[test]
-    fn several_leaders_at_once_each_get_their_work_done() {
+    fn concurrent_leaders_each_run_all_chunks() {
         thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
@@ -167,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_inside_a_job_is_done_by_its_caller() {
+    fn a_nested_job_runs_in_its_caller() {
         let inner = |_: usize| assert_eq!(counts(5, 2, Wake::All), vec![1; 5]);
         if !pool::current().run(4, 2, Wake::All, &inner) {
             (0..4).for_each(inner);
@@ -175,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_reaches_the_caller_and_the_pool_goes_on() {
+    fn a_panic_reaches_the_caller_and_leaves_the_pool_usable() {
         let panics = catch_unwind(|| {
             let work = |chunk: usize| assert!(chunk != 7, "chunk 7");
             if !pool::current().run(16, 4, Wake::All, &work) {

@@ -1,4 +1,5 @@
-//! The protocol of the pool under the model checker: every interleaving of a leader and two helpers over two jobs.
+//! The protocol of the pool under a model checker, [loom](https://docs.rs/loom): every interleaving of a leader and its helpers.
+//! Weakening an ordering makes a test fail.
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test --release --lib loom`
 
@@ -10,12 +11,12 @@ use super::claims::Claims;
 use super::gate::Gate;
 use super::sync::{AtomicU64, Ordering};
 
-/// What a pool shares, with a job of plain memory that the model checker watches for races.
+/// The shared part of a pool. The job is plain memory, which the model checker watches for races.
 struct Shared {
     gate: Gate,
     claims: Claims,
     job: UnsafeCell<Option<u64>>,
-    /// How often each chunk was done, a byte each.
+    /// How often each chunk was run, one byte per chunk.
     done: AtomicU64,
 }
 
@@ -28,7 +29,7 @@ impl Shared {
 
     fn work(&self, participant: usize, participants: usize) {
         while let Some(chunk) = self.claims.next(participant, participants) {
-            // SAFETY: the leader writes the job while nobody is inside, which is what the model checks.
+            // SAFETY: the leader writes the job only while no helper is inside; the model checks this.
             let job = self.job.with(|job| unsafe { *job }).expect("a job is set while the gate is open");
             self.done.fetch_add(job << (8 * chunk), Ordering::Relaxed);
         }
@@ -36,7 +37,7 @@ impl Shared {
 
     fn lead(&self, job: u64, participants: usize) {
         self.claims.deal(CHUNKS, participants);
-        // SAFETY: the gate is shut and empty, so nobody reads the job, which is what the model checks.
+        // SAFETY: the gate is closed and empty, so no helper reads the job; the model checks this.
         self.job.with_mut(|slot| unsafe { *slot = Some(job) });
         self.gate.open(participants);
         self.work(0, participants);
@@ -48,11 +49,11 @@ impl Shared {
         self.job.with_mut(|slot| unsafe { *slot = None });
     }
 
-    /// A helper that comes by some times, early or late.
+    /// A helper that tries to enter `visits` times, early or late.
     fn help(&self, helper: usize, participants: usize, visits: usize) {
         let mut last = 0;
         for _ in 0..visits {
-            if self.gate.calls(helper, last) && self.gate.enter(helper, &mut last) {
+            if self.gate.is_open_to(helper, last) && self.gate.enter(helper, &mut last) {
                 self.work(helper, participants);
                 self.gate.leave();
             } else {
@@ -77,7 +78,7 @@ fn check(helpers: usize, jobs: u64, preemptions: usize) {
         for job in 1..=jobs {
             shared.lead(job, helpers + 1);
             expected += job * 0x01_01;
-            // The leader sees all that was done, each chunk once.
+            // The leader sees every chunk, once.
             assert_eq!(shared.done.load(Ordering::Relaxed), expected);
         }
         for thread in threads {

@@ -1,4 +1,12 @@
-//! The pool: one job at a time, led by its caller.
+//! The thread pool of a process: one job at a time, led by its caller.
+//!
+//! ```text
+//! run      take the lead (or return false: another caller has it); deal the chunks; open the gate
+//!          wake two helpers, who wake two each; run chunks until none is left; close the gate; wait until it is empty
+//! helper   loop: enter the gate and run chunks, or spin for 100 µs and park
+//! ```
+//!
+//! A pool is never freed. A forked child has none of its parent's threads, so it makes a pool of its own.
 
 use std::cell::UnsafeCell;
 use std::hint;
@@ -10,47 +18,47 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+use super::affinity::{Narrowed, ThreadAffinity};
 use super::claims::Claims;
 use super::gate::Gate;
-use super::placement::{Narrowing, Placement};
 use crate::engine::float_mode::DefaultMode;
 
-/// The most threads that a step can use.
+/// The maximum number of threads of a step.
 pub const MAX_THREADS: usize = 256;
 
-/// How long an idle thread watches for the next job before it parks. Steps that follow each other sooner find it awake.
+/// How long an idle helper spins before it parks.
 const SPIN: Duration = Duration::from_micros(100);
 
-/// Whether a job is worth waking parked threads for.
+/// Which parked helpers a job wakes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wake {
-    Nobody,
+    None,
     All,
 }
 
 pub(super) struct Pool {
     process: u32,
-    /// Held by the caller that leads the present job. A second caller works alone meanwhile.
+    /// Whether a caller leads a job.
     led: AtomicBool,
     gate: Gate,
     claims: Claims,
     job: UnsafeCell<Option<PoolJob>>,
-    /// Helper 0 is the caller, and has no thread.
+    /// Helper 0 is the leader, and has no thread.
     helpers: [Helper; MAX_THREADS],
-    /// Whether idle threads spin: not when there are more of them than cores, where they would be in the way.
+    /// Whether idle helpers spin: only if there are at most as many threads as cores.
     spins: AtomicBool,
-    /// How many threads are not parked.
+    /// The number of helpers that are not parked.
     awake: AtomicUsize,
 }
 
 #[derive(Default)]
 struct Helper {
     thread: OnceLock<Thread>,
-    placement: OnceLock<Placement>,
+    affinity: OnceLock<ThreadAffinity>,
     parked: AtomicBool,
-    /// What a waker did to the thread's affinity. It is held while `parked` goes from true to false, so that a thread knows
-    /// of what was done to it, and nothing is done to one that is awake.
-    narrowing: Mutex<Option<Narrowing>>,
+    /// The affinity that a waker has set. Locked while `parked` goes from true to false, so that wakers change the affinity of
+    /// parked threads alone, and these restore it.
+    narrowed: Mutex<Option<Narrowed>>,
 }
 
 #[derive(Clone, Copy)]
@@ -61,15 +69,14 @@ struct PoolJob {
     failed: *const AtomicBool,
 }
 
-// SAFETY: `job` is written by the leader alone while the gate is shut and empty, and read by those inside; the pointers in it
-// are valid until the gate is empty again. The rest is atomic.
+// SAFETY: the leader writes `job` while the gate is closed and empty, and helpers read it inside; the pointers in it are valid
+// until the gate is empty again. The rest is atomic.
 unsafe impl Sync for Pool {}
 
 /// The pool of this process, or in a forked child that of its parent.
 static POOL: AtomicPtr<Pool> = AtomicPtr::new(ptr::null_mut());
 
-/// Whether a thread may be there to help without being woken. A guess, since to know for sure whether the pool is that of this
-/// process takes a system call.
+/// Whether helpers are likely to spin. Not certain: whether the pool belongs to this process takes a system call.
 pub(super) fn anyone_spins() -> bool {
     // SAFETY: a pool is never freed.
     unsafe { POOL.load(Ordering::Acquire).as_ref() }.is_some_and(|pool| pool.awake.load(Ordering::Relaxed) > 0)
@@ -85,15 +92,15 @@ pub(super) fn current() -> &'static Pool {
     {
         return pool;
     }
-    // The first use, or the first in a forked child, where the parent's threads don't exist: its pool is left as it is.
+    // The first use, or the first in a forked child, which leaves its parent's pool as it is.
     let new = Box::into_raw(Box::new(Pool::new(process)));
     match POOL.compare_exchange(pool, new, Ordering::AcqRel, Ordering::Acquire) {
-        // SAFETY: it was just made, and is never freed.
+        // SAFETY: it is new, and never freed.
         Ok(_) => unsafe { &*new },
         Err(other) => {
-            // SAFETY: it was just made and nobody else has seen it.
+            // SAFETY: it is new, and no other thread has seen it.
             drop(unsafe { Box::from_raw(new) });
-            // SAFETY: another thread of this process installed it, and it is never freed.
+            // SAFETY: another thread of this process stored it, and it is never freed.
             unsafe { &*other }
         }
     }
@@ -113,11 +120,11 @@ impl Pool {
         }
     }
 
-    /// Calls `work` once for each index below `chunks` and returns true, or returns false at once and does nothing if
-    /// another thread leads a job or no thread can be had.
+    /// Calls `work` once for each index below `chunks` and returns true. Returns false, and calls nothing, if another caller leads a
+    /// job.
     ///
     /// # Panics
-    /// If `work` does, when all threads have left the job.
+    /// If `work` does, after all threads have left the job.
     pub(super) fn run(
         &'static self,
         chunks: usize,
@@ -132,20 +139,20 @@ impl Pool {
         self.spins.store(participants <= super::cores(), Ordering::Relaxed);
         self.claims.deal(chunks, participants);
         let failed = AtomicBool::new(false);
-        // SAFETY: only the lifetime changes; the pointer is not used after `Lead` is dropped, below.
+        // SAFETY: only the lifetime changes; the pointer is not used after `LeaderGuard` is dropped, below.
         let work = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(work) };
         let job = PoolJob { work, participants, wake, failed: &raw const failed };
-        // SAFETY: this caller leads and the gate is shut and empty, so nobody else reads or writes the job.
+        // SAFETY: this caller leads and the gate is closed and empty, so no other thread accesses the job.
         unsafe { *self.job.get() = Some(job) };
         self.gate.open(participants);
-        let lead = Lead(self);
+        let guard = LeaderGuard(self);
         self.participate(0, job);
-        drop(lead);
+        drop(guard);
         assert!(!failed.load(Ordering::Relaxed), "a thread of the pool panicked");
         true
     }
 
-    /// Starts threads until there are helpers 1 to `participants` − 1, or no more can be had; returns how many take part.
+    /// Starts threads for helpers 1 to `participants` − 1, as far as the system allows; returns the number of participants.
     fn spawn(&'static self, participants: usize) -> usize {
         for (index, helper) in self.helpers.iter().enumerate().take(participants).skip(1) {
             if helper.thread.get().is_none() {
@@ -158,7 +165,7 @@ impl Pool {
         participants
     }
 
-    /// Wakes this participant's two helpers, who wake theirs, and works until no chunk is left.
+    /// Wakes two helpers, who wake two each, and runs chunks until none is left.
     fn participate(&self, participant: usize, job: PoolJob) {
         if job.wake == Wake::All {
             for helper in [2 * participant + 1, 2 * participant + 2] {
@@ -168,16 +175,16 @@ impl Pool {
             }
         }
         while let Some(chunk) = self.claims.next(participant, job.participants) {
-            // SAFETY: the work is valid until the gate is empty, and this participant is inside or leads.
+            // SAFETY: `work` is valid until the gate is empty, and this participant is inside or leads.
             unsafe { (*job.work)(chunk) };
         }
     }
 
-    /// What a thread of the pool does all its life.
+    /// The main loop of a helper.
     fn help(&self, helper: usize) {
-        // It was started in the mode that its first leader was in.
+        // A thread starts in the mode of its parent, the leader.
         let _mode = DefaultMode::enter();
-        self.helpers[helper].placement.get_or_init(Placement::of_this_thread);
+        self.helpers[helper].affinity.get_or_init(ThreadAffinity::of_this_thread);
         self.awake.fetch_add(1, Ordering::Relaxed);
         let mut last = 0;
         loop {
@@ -185,7 +192,7 @@ impl Pool {
                 self.idle(helper, last);
                 continue;
             }
-            // SAFETY: this thread is inside, so the job is set and nobody writes it.
+            // SAFETY: this thread is inside, so the job is set and not written.
             if let Some(job) = unsafe { *self.job.get() }
                 && catch_unwind(AssertUnwindSafe(|| self.participate(helper, job))).is_err()
             {
@@ -196,25 +203,25 @@ impl Pool {
         }
     }
 
-    /// Returns when there may be a job: spins for a while, then parks.
+    /// Returns when there may be a job: spins, then parks.
     fn idle(&self, helper: usize, last: u64) {
         let since = Instant::now();
         while self.spins.load(Ordering::Relaxed) && since.elapsed() < SPIN {
             for _ in 0..32 {
-                if self.gate.calls(helper, last) {
+                if self.gate.is_open_to(helper, last) {
                     return;
                 }
                 hint::spin_loop();
             }
         }
-        // A leader that misses the flag leaves this thread parked until the next job that wakes: it costs nothing else.
+        // A leader that misses the flag leaves this thread parked until the next job that wakes it.
         self.helpers[helper].parked.store(true, Ordering::SeqCst);
         self.awake.fetch_sub(1, Ordering::Relaxed);
-        if !self.gate.calls(helper, last) {
+        if !self.gate.is_open_to(helper, last) {
             thread::park();
         }
         self.awake.fetch_add(1, Ordering::Relaxed);
-        self.helpers[helper].awakes();
+        self.helpers[helper].on_wake();
     }
 }
 
@@ -223,30 +230,30 @@ impl Helper {
         if !self.parked.load(Ordering::SeqCst) {
             return;
         }
-        let mut narrowing = self.narrowing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut narrowed = self.narrowed.lock().unwrap_or_else(PoisonError::into_inner);
         if self.parked.swap(false, Ordering::SeqCst)
             && let Some(thread) = self.thread.get()
         {
-            *narrowing = self.placement.get().and_then(Placement::narrow);
-            drop(narrowing);
+            *narrowed = self.affinity.get().and_then(ThreadAffinity::exclude_caller);
+            drop(narrowed);
             thread.unpark();
         }
     }
 
-    /// The thread is no longer parked, whoever woke it.
-    fn awakes(&self) {
-        let mut narrowing = self.narrowing.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Runs on the thread when it is no longer parked, for whatever reason.
+    fn on_wake(&self) {
+        let mut narrowed = self.narrowed.lock().unwrap_or_else(PoisonError::into_inner);
         self.parked.store(false, Ordering::SeqCst);
-        if let Some((narrowing, placement)) = narrowing.take().zip(self.placement.get()) {
-            placement.widen(&narrowing);
+        if let Some((narrowed, affinity)) = narrowed.take().zip(self.affinity.get()) {
+            affinity.restore(&narrowed);
         }
     }
 }
 
-/// The leadership of a job that is under way. It ends, even by a panic, when everyone has left.
-struct Lead(&'static Pool);
+/// Ends a job on drop, also after a panic, when all helpers have left.
+struct LeaderGuard(&'static Pool);
 
-impl Drop for Lead {
+impl Drop for LeaderGuard {
     fn drop(&mut self) {
         self.0.gate.close();
         let mut waits = 0_u32;
@@ -254,7 +261,7 @@ impl Drop for Lead {
             waits += 1;
             if waits < 1 << 12 { hint::spin_loop() } else { thread::yield_now() }
         }
-        // SAFETY: this caller still leads, and the gate is shut and empty.
+        // SAFETY: this caller still leads, and the gate is closed and empty.
         unsafe { *self.0.job.get() = None };
         self.0.led.store(false, Ordering::Release);
     }

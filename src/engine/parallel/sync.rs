@@ -1,4 +1,4 @@
-//! The atomics of the pool's protocol: the real ones, or those of the model checker.
+//! Atomics of the pool's protocol: those of `std`, or those of the model checker.
 
 #[cfg(loom)]
 pub(super) use loom::sync::atomic::{AtomicU64, Ordering};
