@@ -39,13 +39,15 @@ test: extension $(STAMPS)/examples ## Run all tests: Python, docstrings, Rust, t
 check: extension ## Check format, lints and types of Rust and Python
 	cargo fmt --check -- src/rules/*.rs
 	cargo clippy --locked --all-targets -- -D warnings
-	cargo clippy --locked --all-targets --features python -- -D warnings
+	cargo clippy --locked --all-targets --features python,probes -- -D warnings
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
 	$(PY) -m mypy.stubtest lrcore._lrcore
 
-bench: extension $(STAMPS)/bench ## Compare the optimizers with other libraries; ARGS="--quick" for a short run
+# With bandwidth probes, in a target folder of its own: neither build replaces the other's.
+bench: $(STAMPS)/dev $(STAMPS)/bench ## Compare the optimizers with other libraries; ARGS="--quick" for a short run
+	$(MATURIN) develop --release --quiet --skip-install --features python,probes --target-dir target/probes
 	$(PY) benches/compare.py $(ARGS)
 
 # The first run saves the baseline, one folder per interpreter; `rm -r target/benchmarks` deletes it.

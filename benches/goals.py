@@ -46,7 +46,7 @@ def goals(bench: Bench) -> None:
         title = f"{name}, {case if isinstance(case, str) else name_of(case)}"
         peer = ROOFLINE_PEER if peer_name == ROOFLINE else bench.peers.found.get(peer_name)
         why = bench.peers.missing.get(peer_name, "")
-        if peer and peer is not ROOFLINE_PEER:
+        if peer:
             why = objection(peer, workload, np.dtype(np.float32))
         if peer is None or why:
             print(f"  {title}: no {peer_name}: {why}")

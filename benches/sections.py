@@ -16,7 +16,7 @@ import numpy as np
 import lrcore
 from lrcore import info
 from lrcore.bench.grid import name_of
-from lrcore.bench.peers import LRCORE, OURS, ROOFLINE_PEER, Peers, objection
+from lrcore.bench.peers import LRCORE, OURS, ROOFLINE_PEER, Peers, has_probes, objection
 from lrcore.bench.timing import FEWEST, REST, Entrant, Times, digits, interleave
 from lrcore.bench.workloads import WORKLOADS, Array, Competitor, Peer, Workload
 from models import MODELS
@@ -138,7 +138,7 @@ def in_sittings(
 def heats(able: list[Peer], workload: Workload, size: int) -> Iterator[list[Peer]]:
     """Yield groups of peers that fit into three quarters of the memory, each with lrcore and the roofline."""
     budget = 0.75 * (info.memory("MemAvailable") or 4 << 30) - 2 * size
-    anchors = [LRCORE, ROOFLINE_PEER]
+    anchors = [LRCORE, ROOFLINE_PEER] if has_probes() else [LRCORE]
     fixed = len(anchors) * (2 + workload.states) * size
     heat: list[Peer] = []
     used = fixed

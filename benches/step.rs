@@ -1,7 +1,7 @@
-//! The engine alone, without an interpreter: every rule × format × length × instruction set, on one thread.
+//! The engine without an interpreter: every rule × dtype × length × instruction set, on one thread.
 //!
-//! `cargo bench --bench step -- adam/F32` measures a part. Criterion compares with the run before; `--save-baseline` and
-//! `--baseline` name others.
+//! `cargo bench -- adam/F32` measures a part, and `cargo bench --features probes` the memory-bandwidth bounds too. Criterion compares
+//! with the previous run, or with another by `--save-baseline` and `--baseline`.
 
 use std::time::Duration;
 
@@ -11,11 +11,13 @@ use lrcore::engine::{Batch, Native, Stages, Tensor, create, parallel, signature}
 use lrcore::rule::Real;
 use lrcore::rules;
 
-/// Lengths whose arrays lie in L1, in L2, and in memory.
+/// Lengths whose arrays fit into L1, into L2, and into neither.
 const LENGTHS: [(usize, &str); 3] = [(1 << 10, "1Ki"), (32 << 10, "32Ki"), (4 << 20, "4Mi")];
-/// Rules that compute nothing, for comparison.
-const PROBES: [&str; 4] = ["roof_0", "roof_1", "roof_2", "roof_3"];
-/// A step that is past its first, in which bias corrections are extreme.
+#[cfg(feature = "probes")]
+const PROBES: &[&str] = &rules::bandwidth::NAMES;
+#[cfg(not(feature = "probes"))]
+const PROBES: &[&str] = &[];
+/// The measured step; bias corrections of the first ones are extreme.
 const STEP: u64 = 100;
 
 fn values_for(names: &[&str]) -> Vec<f64> {
@@ -30,7 +32,7 @@ fn values_for(names: &[&str]) -> Vec<f64> {
     names.iter().map(value).collect()
 }
 
-/// Measures a rule at one format and length, at every level.
+/// Measures a rule for one dtype and length, at every level.
 fn bench<F: Real + Native>(criterion: &mut Criterion, name: &str, len: usize, label: &str) {
     let signature = signature(name).expect("a registered name");
     let update = create(name, &values_for(signature.hyperparameters)).expect("a value for each name");
@@ -45,8 +47,8 @@ fn bench<F: Real + Native>(criterion: &mut Criterion, name: &str, len: usize, la
         more => panic!("{} states", more.len()),
     };
     let mut batch = Batch::default();
-    let slot = batch.add_kernel(tensor.spec());
-    batch.push(tensor, slot, 0);
+    let kernel = batch.add_kernel(tensor.spec());
+    batch.push(tensor, kernel, 0);
     let kernels = [update.at(STEP, F::DTYPE, Stages::NONE).expect("the numbers fit")];
 
     let mut group = criterion.benchmark_group(format!("{name}/{:?}/{label}", F::DTYPE));
@@ -67,7 +69,7 @@ fn main() {
         .warm_up_time(Duration::from_millis(100))
         .measurement_time(Duration::from_millis(400))
         .configure_from_args();
-    for name in rules::NAMES.iter().chain(&PROBES) {
+    for name in rules::NAMES.iter().chain(PROBES) {
         for (len, label) in LENGTHS {
             bench::<f32>(&mut criterion, name, len, label);
             bench::<f64>(&mut criterion, name, len, label);

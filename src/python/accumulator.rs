@@ -10,7 +10,7 @@ use super::gradients::Found;
 use super::parameter::{Parameter, Recipe, State};
 use super::step::{Step, Task};
 use crate::engine::{Sample, Stages, erase};
-use crate::rules::roof::Roof;
+use crate::rules::accumulate::Accumulate;
 
 /// The gradients that are waiting.
 #[derive(Default)]
@@ -107,8 +107,7 @@ impl Accumulator {
         }
         for (group, recipe) in recipes.iter().enumerate() {
             if group == self.recipes.len() {
-                // The roof without streams adds the gradient to the weight.
-                self.recipes.push(Recipe { update: Some((erase(Roof::<0>), Stages::NONE)), keys: Vec::new() });
+                self.recipes.push(Recipe { update: Some((erase(Accumulate), Stages::NONE)), keys: Vec::new() });
             }
             if let Some((_, stages)) = &mut self.recipes[group].update {
                 stages.zero_grads = recipe.update.as_ref().is_some_and(|(_, stages)| stages.zero_grads);

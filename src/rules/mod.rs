@@ -1,6 +1,8 @@
 //! The update rules: a module for each family, and the one list of their names.
 
-pub mod roof;
+pub mod accumulate;
+#[cfg(feature = "probes")]
+pub mod bandwidth;
 
 use crate::rule::Optimizer;
 
@@ -17,14 +19,17 @@ macro_rules! registry {
     ($($module:ident: $($name:literal => $optimizer:ty),*;)*) => {
         $(pub mod $module;)*
 
-        /// The name of every rule, in the order of the list. Probes, which measure a machine, are not among them.
+        /// The name of every rule, in the order of the list. Bandwidth probes are not among them.
         pub const NAMES: &[&str] = &[$($($name),*),*];
 
-        /// Calls the visitor with the rule or probe of that name; `None` if there is none.
+        /// Calls the visitor with the rule of that name, or with a bandwidth probe; `None` if there is none.
         pub fn find<V: Visitor>(name: &str, visitor: V) -> Option<V::Output> {
             match name {
                 $($($name => Some(visitor.visit::<_, $optimizer>()),)*)*
-                _ => roof::find(name, visitor),
+                #[cfg(feature = "probes")]
+                _ => bandwidth::find(name, visitor),
+                #[cfg(not(feature = "probes"))]
+                _ => None,
             }
         }
     };

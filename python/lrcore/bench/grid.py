@@ -99,26 +99,20 @@ def find_peers() -> peers.Peers:
     """Import NumPy's and PyTorch's forms, with as many threads as lrcore; list those that can't do a workload."""
     found = peers.find(peers.NUMPY_AND_TORCH)
     chosen = {name: found.found[name] for name in NAMES if name in found.found}
-    missing = {name: found.missing[name] for name in NAMES if name in found.missing}
+    missing = {name: found.missing[name] for name in (ROOFLINE, *NAMES) if name in found.missing}
     for peer in chosen.values():
         if peer.set_threads:
             peer.set_threads(lrcore.get_num_threads())
-    for peer in [ROOFLINE_PEER, *chosen.values()]:
         for workload in CHOSEN:
-            if why := _objection(peer, workload):
+            if why := peers.objection(peer, workload, FLOAT32):
                 missing[f"{peer.name} ({workload.name})"] = why
     return peers.Peers(chosen, missing)
 
 
-def _objection(peer: Peer, workload: Workload) -> str:
-    why = peers.objection(peer, workload, FLOAT32)
-    # The roofline computes another update by design.
-    return "" if peer is ROOFLINE_PEER and not why.startswith("fails") else why
-
-
 def competitors(found: peers.Peers, workload: Workload) -> list[Peer]:
     """Return lrcore, the roofline, and the libraries that take the same step."""
-    return [peer for peer in (LRCORE, ROOFLINE_PEER, *found.found.values()) if not _objection(peer, workload)]
+    able = (LRCORE, ROOFLINE_PEER, *found.found.values())
+    return [peer for peer in able if not peers.objection(peer, workload, FLOAT32)]
 
 
 def measure(results: Measurements, sizes: list[int], seconds: float, progress: Callable[[float, str], None]) -> None:

@@ -1,27 +1,28 @@
-//! The roof: what the memory of a machine can do.
+//! Bandwidth probes: the memory-bandwidth bound (roofline) of optimizers with `N` states. Only with the feature `probes`.
 //!
-//! Not an optimizer. It reads and writes as many arrays as one with `N` states, through the same engine and threads, and
-//! computes additions alone. A step of an optimizer can't be faster; benchmarks say how near it comes.
+//! A probe reads and writes as many arrays, in the same engine and on the same threads, and only adds. Benchmarks compare with it.
 
 use super::Visitor;
 use crate::rule::{Hyperparameters, Optimizer, Real, Rule};
 
+/// The names of the probes, by the number of states.
+pub const NAMES: [&str; 4] = ["bandwidth_0", "bandwidth_1", "bandwidth_2", "bandwidth_3"];
+
 /// Calls the visitor with the probe of that name; `None` if there is none.
 pub(super) fn find<V: Visitor>(name: &str, visitor: V) -> Option<V::Output> {
-    match name {
-        "roof_0" => Some(visitor.visit::<_, Roof<0>>()),
-        "roof_1" => Some(visitor.visit::<_, Roof<1>>()),
-        "roof_2" => Some(visitor.visit::<_, Roof<2>>()),
-        "roof_3" => Some(visitor.visit::<_, Roof<3>>()),
-        _ => None,
+    match NAMES.iter().position(|&known| known == name)? {
+        0 => Some(visitor.visit::<_, BandwidthProbe<0>>()),
+        1 => Some(visitor.visit::<_, BandwidthProbe<1>>()),
+        2 => Some(visitor.visit::<_, BandwidthProbe<2>>()),
+        _ => Some(visitor.visit::<_, BandwidthProbe<3>>()),
     }
 }
 
 /// `θ ← θ + g`; each state likewise.
 #[derive(Clone, Copy, Debug)]
-pub struct Roof<const N: usize>;
+pub struct BandwidthProbe<const N: usize>;
 
-impl<const N: usize> Hyperparameters for Roof<N> {
+impl<const N: usize> Hyperparameters for BandwidthProbe<N> {
     const NAMES: &'static [&'static str] = &[];
 
     fn from_values(values: &[f64]) -> Option<Self> {
@@ -31,7 +32,7 @@ impl<const N: usize> Hyperparameters for Roof<N> {
     fn visit(&self, _: impl FnMut(&'static str, f64)) {}
 }
 
-impl<F: Real, const N: usize> Rule<F, N> for Roof<N> {
+impl<F: Real, const N: usize> Rule<F, N> for BandwidthProbe<N> {
     const DIVIDES: bool = false;
 
     #[inline(always)]
@@ -40,9 +41,9 @@ impl<F: Real, const N: usize> Rule<F, N> for Roof<N> {
     }
 }
 
-impl<const N: usize> Optimizer<N> for Roof<N> {
+impl<const N: usize> Optimizer<N> for BandwidthProbe<N> {
     const STATE: [&'static str; N] = {
-        let names = ["stream_0", "stream_1", "stream_2", "stream_3"];
+        let names = ["stream_0", "stream_1", "stream_2"];
         let mut state = [""; N];
         let mut i = 0;
         while i < N {
