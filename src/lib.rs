@@ -1,10 +1,12 @@
-//! lrcore moves parameters: given weights and gradients it applies one optimizer step in place, at the speed of memory.
+//! Fused optimizer steps on weights and gradients in memory, in place.
 //!
-//! * A [rule](rule) says how one weight moves. [`rules`] holds them, one family a file.
-//! * The [engine] applies a rule to arrays: threads, instruction sets, formats, tails.
-//! * The bindings (feature `python`) check NumPy arrays and hand them to the engine.
+//! ```text
+//! rule      the update of one weight: arithmetic; one family per file in `rules`
+//! engine    applies a rule to arrays: threads, instruction sets, stored formats, layouts, stages
+//! bindings  check NumPy arrays and tensors, and pass them to the engine (feature `python`)
+//! ```
 //!
-//! Each layer knows only the one below it. `ARCHITECTURE.md` follows one step through all of them.
+//! Each layer knows only the one above it in this list. `ARCHITECTURE.md` follows one step through all of them.
 
 pub mod engine;
 pub mod rule;
@@ -14,7 +16,7 @@ pub mod rules;
 mod python;
 
 #[cfg(feature = "python")]
-// The GIL is what keeps Python code and other steps away while arrays are read, so an interpreter without it has to turn it on.
+// The GIL keeps Python code and other steps away while arrays are read: free-threaded interpreters have to enable it.
 #[pyo3::pymodule(gil_used = true)]
 mod _lrcore {
     #[pymodule_export]

@@ -1,4 +1,4 @@
-//! The engine against a naive twin: the rule, element by element, in one loop.
+//! The engine against a naive reference: each rule in one loop over the elements.
 
 use std::num::NonZeroUsize;
 
@@ -13,14 +13,14 @@ const STEPS: u64 = 3;
 const LENGTHS: [usize; 12] =
     [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 511, 512, 513, 4096 + 1, 65536 - 1, 65536 + 33, 200_001];
 
-/// The lengths that are tried: all, but in an emulator, where the long ones take too long. `tools/cross.sh` sets the bound.
+/// The tested lengths. `tools/cross.sh` limits them in an emulator, where long ones take too long.
 fn lengths() -> impl Iterator<Item = usize> {
     let longest = std::env::var("LRCORE_TEST_LONGEST");
     let longest = longest.map_or(usize::MAX, |text| text.parse().expect("a number of elements"));
     LENGTHS.into_iter().filter(move |&len| len <= longest)
 }
 
-/// Numbers from −1 to 1, without a dependency.
+/// Pseudo-random numbers from −1 to 1 (xorshift).
 fn noise(seed: u64, len: usize) -> Vec<f64> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
@@ -44,8 +44,8 @@ fn values_for(names: &[&str]) -> Vec<f64> {
     names.iter().map(value).collect()
 }
 
-/// Weight and states after some steps.
-type Moved<F> = (Vec<F>, Vec<Vec<F>>);
+/// Weight and states.
+type Arrays<F> = (Vec<F>, Vec<Vec<F>>);
 
 struct Naive<'a, F> {
     values: &'a [f64],
@@ -55,9 +55,9 @@ struct Naive<'a, F> {
 }
 
 impl<F: Real> Visitor for Naive<'_, F> {
-    type Output = Moved<F>;
+    type Output = Arrays<F>;
 
-    fn visit<const N: usize, O: Optimizer<N>>(self) -> Moved<F> {
+    fn visit<const N: usize, O: Optimizer<N>>(self) -> Arrays<F> {
         let optimizer = O::from_values(self.values).expect("one value for each name");
         let mut weight = self.weight.to_vec();
         let mut states = optimizer.initial().map(|initial| vec![F::of(initial); weight.len()]);
@@ -74,10 +74,10 @@ impl<F: Real> Visitor for Naive<'_, F> {
                     Decay::Decoupled => weight[i] = weight[i] * F::of(1.0 - decay_rate),
                     _ => {}
                 }
-                let (moved, after) = rule.apply(weight[i], grad, std::array::from_fn(|k| states[k][i]));
-                weight[i] = moved;
-                for (state, number) in states.iter_mut().zip(rule.flush(after)) {
-                    state[i] = number;
+                let (after, state) = rule.apply(weight[i], grad, std::array::from_fn(|k| states[k][i]));
+                weight[i] = after;
+                for (array, value) in states.iter_mut().zip(rule.flush(state)) {
+                    array[i] = value;
                 }
             }
         }
@@ -85,18 +85,23 @@ impl<F: Real> Visitor for Naive<'_, F> {
     }
 }
 
-fn engine<F: Real + Native>(name: &str, values: &[f64], tensors: &[(Vec<F>, Vec<F>)], stages: Stages) -> Vec<Moved<F>> {
-    let update = create(name, values).expect("a registered name");
+fn engine<F: Real + Native>(
+    name: &str,
+    values: &[f64],
+    tensors: &[(Vec<F>, Vec<F>)],
+    stages: Stages,
+) -> Vec<Arrays<F>> {
+    let update = create(name, values).expect("a registered rule");
     let initial = update.initial();
     let start = |(weight, _): &(Vec<F>, Vec<F>)| {
         (weight.clone(), initial.iter().map(|&value| vec![F::of(value); weight.len()]).collect())
     };
-    let mut moved: Vec<Moved<F>> = tensors.iter().map(start).collect();
+    let mut arrays: Vec<Arrays<F>> = tensors.iter().map(start).collect();
     for t in 1..=STEPS {
         let mut batch = Batch::default();
         let spec = TensorSpec { dtype: F::DTYPE, states: initial.len(), average: false, zero_grads: false };
-        let slot = batch.add_kernel(spec);
-        for (number, ((weight, states), (_, grad))) in moved.iter_mut().zip(tensors).enumerate() {
+        let kernel = batch.add_kernel(spec);
+        for (id, ((weight, states), (_, grad))) in arrays.iter_mut().zip(tensors).enumerate() {
             let tensor = match states.as_mut_slice() {
                 [] => Tensor::from_slices(weight, grad, []),
                 [a] => Tensor::from_slices(weight, grad, [a]),
@@ -105,23 +110,23 @@ fn engine<F: Real + Native>(name: &str, values: &[f64], tensors: &[(Vec<F>, Vec<
                 [a, b, c, d] => Tensor::from_slices(weight, grad, [a, b, c, d]),
                 more => panic!("{} states", more.len()),
             };
-            batch.push(tensor, slot, number);
+            batch.push(tensor, kernel, id);
         }
         batch.run(&[update.at(t, F::DTYPE, stages).expect("the numbers fit")], None);
     }
-    moved
+    arrays
 }
 
-/// The bits of every number, weights first; all NaN are one, since nothing is promised of their sign and payload.
-fn bits<F: Real>((weight, states): &Moved<F>) -> Vec<u64> {
-    // Every number is exact as `f64`.
+/// The bits of every number, weights first. Sign and payload of NaN are not specified, so all NaN are one.
+fn bits<F: Real>((weight, states): &Arrays<F>) -> Vec<u64> {
+    // `f64` holds every number exactly.
     let of = |number: &F| if number.wide().is_nan() { f64::NAN } else { number.wide() }.to_bits();
     weight.iter().chain(states.iter().flatten()).map(of).collect()
 }
 
 fn compare<F: Real + Native>(dtype: Dtype) {
     assert_eq!(F::DTYPE, dtype);
-    // Without optimisation as well the longest take too long.
+    // In debug builds the long ones take too long.
     let lengths = lengths().filter(|&len| !cfg!(debug_assertions) || len <= 4097);
     let of = |values: Vec<f64>| values.into_iter().map(F::of).collect::<Vec<F>>();
     let tensors: Vec<(Vec<F>, Vec<F>)> =
@@ -135,20 +140,20 @@ fn compare<F: Real + Native>(dtype: Dtype) {
             let naive: Vec<_> = tensors
                 .iter()
                 .map(|(weight, grad)| rules::find(name, Naive { values: &values, weight, grad, stages }))
-                .map(|moved| bits(&moved.expect("a registered name")))
+                .map(|arrays| bits(&arrays.expect("a registered rule")))
                 .collect();
             for level in Level::available() {
                 for threads in [1, 2, 5] {
                     assert!(simd::set(level) && parallel::set_num_threads(threads));
-                    let moved: Vec<_> = engine(name, &values, &tensors, stages).iter().map(bits).collect();
-                    assert!(moved == naive, "{name} {dtype:?} {stages:?} at {level:?} on {threads} threads");
+                    let arrays: Vec<_> = engine(name, &values, &tensors, stages).iter().map(bits).collect();
+                    assert!(arrays == naive, "{name} {dtype:?} {stages:?} at {level:?} on {threads} threads");
                 }
             }
         }
     }
 }
 
-// One test, since level and thread count belong to the process.
+// One test, since level and thread count are global.
 #[test]
 fn the_engine_is_bitwise_equal_to_a_naive_loop() {
     compare::<f32>(Dtype::F32);
@@ -161,35 +166,35 @@ const PLAIN: TensorSpec = TensorSpec { dtype: Dtype::F32, states: 0, average: fa
 #[should_panic(expected = "left == right")]
 fn a_tensor_of_another_format_is_refused() {
     let mut batch = Batch::default();
-    let slot = batch.add_kernel(TensorSpec { dtype: Dtype::F64, ..PLAIN });
-    batch.push(Tensor::from_slices(&mut [1.0_f32], &[1.0], []), slot, 0);
+    let kernel = batch.add_kernel(TensorSpec { dtype: Dtype::F64, ..PLAIN });
+    batch.push(Tensor::from_slices(&mut [1.0_f32], &[1.0], []), kernel, 0);
 }
 
 #[test]
 #[should_panic(expected = "supports")]
-fn a_kernel_that_needs_more_than_tensors_have_is_refused() {
-    let update = create("sgd", &[0.1]).expect("a registered name");
+fn a_kernel_that_requires_more_than_its_tensors_have_is_refused() {
+    let update = create("sgd", &[0.1]).expect("a registered rule");
     let (mut weight, grad) = ([1.0_f32], [1.0]);
     let mut batch = Batch::default();
-    let slot = batch.add_kernel(PLAIN);
-    batch.push(Tensor::from_slices(&mut weight, &grad, []), slot, 0);
+    let kernel = batch.add_kernel(PLAIN);
+    batch.push(Tensor::from_slices(&mut weight, &grad, []), kernel, 0);
     let stages = Stages { zero_grads: true, ..Stages::NONE };
     batch.run(&[update.at(1, Dtype::F32, stages).expect("the numbers fit")], None);
 }
 
 #[test]
-fn the_samples_of_all_phases_are_all_gradients_once() {
-    let update = create("sgd", &[0.1]).expect("a registered name");
+fn samples_of_all_phases_partition_the_gradients() {
+    let update = create("sgd", &[0.1]).expect("a registered rule");
     let kernels = [update.at(1, Dtype::F32, Stages::NONE).expect("the numbers fit")];
-    // Integers, whose sums are exact in any order.
+    // Integers: their sums are exact in any order.
     let grads: Vec<Vec<f32>> =
         lengths().map(|len| [0.0, 1.0, 2.0, 3.0, 4.0].into_iter().cycle().take(len).collect()).collect();
     let mut weights = grads.clone();
     let mut batch = Batch::default();
-    let slot = batch.add_kernel(PLAIN);
-    // Whoever numbers tensors may leave some out.
-    for (number, (weight, grad)) in weights.iter_mut().zip(&grads).enumerate() {
-        batch.push(Tensor::from_slices(weight, grad, []), slot, 3 * number);
+    let kernel = batch.add_kernel(PLAIN);
+    // Ids need not be consecutive.
+    for (id, (weight, grad)) in weights.iter_mut().zip(&grads).enumerate() {
+        batch.push(Tensor::from_slices(weight, grad, []), kernel, 3 * id);
     }
     let expected: f32 = grads.iter().flatten().map(|grad| grad * grad).sum();
     for stride in [1, 2, 7, 100] {
@@ -208,7 +213,7 @@ fn the_samples_of_all_phases_are_all_gradients_once() {
 }
 
 #[test]
-fn the_wrong_number_of_hyperparameters_makes_nothing() {
+fn unknown_rules_and_wrong_numbers_of_hyperparameters_create_nothing() {
     assert!(create("adam", &[0.1]).is_none());
     assert!(create("no such rule", &[0.1]).is_none());
 }
