@@ -1,18 +1,18 @@
-"""Packages that lrcore needs for some things only, and says so where they are missing."""
+"""Optional packages, and the error where one is missing."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import Any
 
-# A plain "pip install torch" takes a CUDA build of several GB on Linux.
+# A plain "pip install torch" installs a CUDA build of several GB on Linux.
 INSTALL_TORCH = "pip install torch --index-url https://download.pytorch.org/whl/cpu"
 
 
 def imported(module: str, message: str) -> Any:
     """Return a module, or raise an ImportError with the message if its package is not installed.
 
-    An error within a package that is installed stays what it is.
+    Errors within an installed package are raised unchanged.
     """
     try:
         return import_module(module)
@@ -23,5 +23,5 @@ def imported(module: str, message: str) -> Any:
 
 
 def matplotlib(module: str) -> Any:
-    """Return a module of matplotlib, or raise an ImportError that says what to install."""
+    """Return a module of matplotlib, or raise an ImportError."""
     return imported(module, "plots need matplotlib, which is not installed: pip install matplotlib")

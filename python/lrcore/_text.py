@@ -1,6 +1,6 @@
-"""How results are shown: counts in words, CSV files, and HTML for notebooks.
+"""Formats of results: counts, aligned tables, CSV, and HTML for notebooks.
 
-Every optimizer imports this module, so what only some results need is imported where it is used.
+Every optimizer imports this module, so rarely needed modules are imported where they are used.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ import os
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-# The size of a curve in pixels, and the most points that one is drawn with.
+# The size of a curve in pixels, and the most points that are drawn.
 _WIDTH, _HEIGHT, _POINTS = 360, 60, 400
 
 
 class TextStream(Protocol):
-    """What has a ``write`` for text."""
+    """An object with a ``write`` for text."""
 
     def write(self, text: str, /) -> object:
-        """Write a text."""
+        """Write text."""
 
 
 def counted(count: int, noun: str) -> str:
@@ -28,10 +28,19 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
-def write_csv(rows: Iterable[Mapping[str, Any]], path_or_stream: str | os.PathLike[str] | TextStream) -> None:
-    """Write mappings as CSV: a line with all their keys, in the order in which they first occur, and one for each.
+def aligned(lines: Sequence[Sequence[str]], *, last_left: bool = False) -> Iterator[str]:
+    """Yield the lines of a table with right-aligned columns, the last one optionally left-aligned."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    if last_left:
+        widths[-1] = 0
+    for line in lines:
+        yield "  ".join(f"{text:>{width}}" for text, width in zip(line, widths, strict=True)).rstrip()
 
-    Floats have digits enough to read the same numbers back; what a row lacks, or has as None, is empty.
+
+def write_csv(rows: Iterable[Mapping[str, Any]], path_or_stream: str | os.PathLike[str] | TextStream) -> None:
+    """Write mappings as CSV: a header with all keys in the order of their first occurrence, and a line for each.
+
+    Floats have enough digits to read the same numbers back; missing values and None are empty.
     """
     import csv
     import io
@@ -50,7 +59,7 @@ def write_csv(rows: Iterable[Mapping[str, Any]], path_or_stream: str | os.PathLi
 
 
 def html_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table of texts; the first column is aligned to the left, as names are."""
+    """Return an HTML table; the first column is aligned to the left."""
     from html import escape
 
     def line(tag: str, cells: Sequence[str]) -> str:
@@ -63,18 +72,18 @@ def html_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def html_text(text: str) -> str:
-    """Return lines of text in a fixed width, as they are."""
+    """Return preformatted text."""
     from html import escape
 
     return f'<pre style="margin:0">{escape(text)}</pre>'
 
 
 def html_curve(*curves: tuple[Sequence[float], str], mark: float | None = None) -> str:
-    """Return curves as an SVG picture, from left to right over its whole width.
+    """Return curves as an SVG image.
 
     Args:
-        *curves: The values of each, and its colour. What is not finite is a gap.
-        mark: Where a vertical line stands, in [0, 1].
+        *curves: The values and the colour of each. Values that are not finite are gaps.
+        mark: The position of a vertical line, in [0, 1].
     """
     finite = [value for values, _ in curves for value in values if math.isfinite(value)]
     low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
@@ -88,7 +97,7 @@ def html_curve(*curves: tuple[Sequence[float], str], mark: float | None = None) 
 
 
 def _path(heights: Sequence[float]) -> str:
-    """Return the path of a curve of heights in [0, 1]; of many, the least and the largest of each part."""
+    """Return the SVG path of heights in [0, 1]; long curves keep the least and the largest of each part."""
     last = max(1, len(heights) - 1)
     size = -(-2 * len(heights) // _POINTS) or 1
     chosen: list[int] = []

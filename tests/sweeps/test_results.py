@@ -86,13 +86,13 @@ def test_values_that_are_not_numbers_have_no_range():
 
 
 def test_unknown_names_are_rejected(results):
-    with pytest.raises(KeyError, match=r"there is no setting 'momentum', only \['batch', 'lr'\]"):
+    with pytest.raises(KeyError, match=r"name must be one of \['batch', 'lr'\], got 'momentum'"):
         results.sensitivity("momentum")
     with pytest.raises(ValueError, match=r"budget must be one of \[None\], got 3"):
         results.sensitivity("lr", budget=3)
     with pytest.raises(ValueError, match=r"within must be in \[0, inf\), got -1"):
         results.sensitivity("lr", within=-1)
-    with pytest.raises(ValueError, match="two different settings, got 'lr' twice"):
+    with pytest.raises(ValueError, match="x and y must be two different names, got 'lr' twice"):
         results.heatmap("lr", "lr")
 
 
@@ -100,7 +100,7 @@ def test_the_sensitivity_plot_has_error_bars_and_the_good_range(results):
     figure = pytest.importorskip("matplotlib.figure").Figure()
     axes = results.plot_sensitivity("lr", within=0.3, ax=figure.subplots())
     assert (axes.get_xscale(), axes.get_xlabel()) == ("log", "lr")
-    assert axes.get_ylabel() == "objective, the other settings at their best"
+    assert axes.get_ylabel() == "objective, the others at their best"
     texts = [text.get_text() for text in axes.get_legend().get_texts()]
     assert any("± std over seeds" in text for text in texts)
     assert any("within 0.3 of the best: 0.003162 to 0.03162" in text for text in texts)

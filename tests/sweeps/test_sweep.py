@@ -95,7 +95,7 @@ def test_seeds_depend_on_settings_and_index_alone():
         ("text", "failed", "TypeError: train() must return a number or a mapping with 'objective', got str: '0.5'"),
         ("array", "failed", "TypeError: train() must return a number or a mapping with 'objective', got list: [1.0"),
         ("keys", "failed", "TypeError: train() must return a number or a mapping with 'objective', got the keys"),
-        ("metric", "finished", "the metric 'what' is left out: it has the name of a setting or of a column; call"),
+        ("metric", "finished", "the metric 'what' is dropped: its name must not be that of a setting"),
     ],
 )
 def test_each_outcome_is_recorded_and_other_runs_continue(what, status, reason, troubles):
@@ -128,7 +128,7 @@ def test_an_unsupported_metric_is_dropped_and_the_run_finishes(troubles):
     assert (row["objective"], row["good"]) == (2.0, 3.0)
     assert "grads" not in row
     assert row["reason"].endswith(
-        "; the metric 'grads' is left out: it must be a number, a string, a bool or None, got list: [1.0, 2.0]"
+        "; the metric 'grads' is dropped: it must be a number, a string, a bool or None, got list: [1.0, 2.0]"
     )
     assert troubles.best.seeds == 1
 
@@ -148,13 +148,13 @@ def test_numpy_metrics_become_python_values(value, kept):
 @pytest.mark.parametrize(
     ("metrics", "reason"),
     [
-        ({"m": np.arange(3)}, "the metric 'm' is left out: it must be a number, .*, got an array of shape .3,."),
-        ({"m": np.datetime64("2020-01-01")}, "the metric 'm' is left out: .*, got date: datetime.date"),
-        ({"m": 1j}, "the metric 'm' is left out: .*, got complex: 1j"),
-        ({"m": 10**400}, "the metric 'm' is left out: .*, got int: int too large to convert to float"),
-        ({"m": list(range(10**6))}, r"the metric 'm' is left out: .*, got list: \[0, 1, 2, 3, 4, 5, ...\]"),
-        ({3: 1.0}, "the metric 3 is left out: its name must be a string"),
-        ({"seed": 1.0}, "the metric 'seed' is left out: it has the name of a setting or of a column"),
+        ({"m": np.arange(3)}, "the metric 'm' is dropped: it must be a number, .*, got an array of shape .3,."),
+        ({"m": np.datetime64("2020-01-01")}, "the metric 'm' is dropped: .*, got date: datetime.date"),
+        ({"m": 1j}, "the metric 'm' is dropped: .*, got complex: 1j"),
+        ({"m": 10**400}, "the metric 'm' is dropped: .*, got int: int too large to convert to float"),
+        ({"m": list(range(10**6))}, r"the metric 'm' is dropped: .*, got list: \[0, 1, 2, 3, 4, 5, ...\]"),
+        ({3: 1.0}, "the metric 3 is dropped: its name must be a string"),
+        ({"seed": 1.0}, "the metric 'seed' is dropped: its name must not be that of a setting"),
     ],
 )
 def test_the_reason_names_a_dropped_metric(metrics, reason):

@@ -212,7 +212,7 @@ def test_an_unsupported_metric_is_dropped(optuna):
     assert study.best_value == 1.0
     reason = study.best_trial.user_attrs.pop("reason")
     assert study.best_trial.user_attrs == {"one": True, "reason": reason}
-    assert reason.startswith("the metric 'many' is left out: it must be a number")
+    assert reason.startswith("the metric 'many' is dropped: it must be a number")
 
 
 def test_a_trial_is_the_mean_of_its_seeds(optuna):

@@ -150,7 +150,7 @@ def test_a_locked_file_is_waited_for_and_nothing_is_lost(action, tmp_path, monke
             found = sweeps.sweep(train, {"lr": [1, 2, 3]}, **options)
         told = str(caught[0].message)
     threads[0].join()
-    assert told.startswith(f"{file} can't be used for ")
+    assert told.startswith(f"results: {file} could not be written for ")
     assert "database is locked" in told
     assert [row["objective"] for row in found] == [1.0, 2.0, 3.0]
     assert [row["attempts"] for row in sweeps.load(file)] == [1, 1, 1]
@@ -162,9 +162,9 @@ def test_a_result_after_the_lease_expired_is_written_if_the_run_is_pending(tmp_p
     with closing(store.Store(file, "train")) as first, closing(store.Store(file, "train")) as second:
         for each in (first, second):
             each.want([run], retry=False)
-        identity, _ = first.claim()
-        second._free(first._me)
-        assert first.finish(identity, Outcome("finished", 1.0))
+        row_id, _ = first.claim()
+        second._free(first._holder)
+        assert first.finish(row_id, Outcome("finished", 1.0))
         assert second.claim() is None
 
 

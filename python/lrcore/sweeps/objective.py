@@ -1,4 +1,4 @@
-"""The function that is swept: what it takes, what it may return, and one call of it."""
+"""The function of a sweep: its arguments, its return value, and one call of it."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONL
 
 
 LARGEST = 1e30
-"""The largest magnitude of an objective or a reported value; beyond it a run counts as diverged.
+"""The largest magnitude of an objective or a reported value; above it a run counts as diverged.
 
-A loss that grows by a constant factor per step is finite in float64 long after it has diverged: it comes to 1e278 as
-easily as to 1e30. In float32, in which most models compute, the squares of such numbers overflow.
+A diverging loss that grows by a constant factor per step stays finite in float64 for long, up to 1e308. In float32, in
+which most models compute, the squares of numbers above 1e19 overflow.
 """
 
 
 class DivergedError(ArithmeticError):
-    """A value of a run is not finite or beyond :data:`LARGEST`; it ends a run that does not catch it."""
+    """A value of a run is not finite or above :data:`LARGEST`; the run ends as diverged unless it catches this."""
 
 
 def divergence(value: float) -> str:
-    """Return a value that counts as diverged as text, or an empty string if it does not."""
+    """Return the text of a value that counts as diverged, and an empty string for others."""
     value = float(value)
     if not math.isfinite(value):
         return str(value)
@@ -47,10 +47,10 @@ def divergence(value: float) -> str:
 
 @contextmanager
 def leaving_forks() -> Iterator[None]:
-    """End a forked child of the block at its end, with the exit status that a script would have.
+    """Exit in a forked child at the end of the block, with the exit status that a script would have.
 
-    A function that forks and returns in the child too, in place of ``os._exit``, would otherwise go on as a second
-    worker on the same pipe, or as a second sweep on the same results file.
+    If the function forks and also returns in the child, the child would otherwise continue as a second worker on the
+    same pipe, or as a second sweep on the same results file.
     """
     pid = os.getpid()
     status = 0
@@ -73,7 +73,7 @@ def leaving_forks() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Run:
-    """One run: settings, the number of its seed, and a budget if runs have one."""
+    """One run: settings, the index of its seed, the seed, and a budget if runs have one."""
 
     settings: Settings
     index: int
@@ -83,14 +83,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run.
+    """The outcome of a run.
 
     Attributes:
         status: ``"finished"``, ``"diverged"`` or ``"failed"``.
-        objective: The number that counts; None unless the run has finished.
-        metrics: What else was returned.
-        reason: Why it has not finished, and which metrics are left out and why.
-        seconds: How long it took.
+        objective: The objective; None unless the run finished.
+        metrics: The other values that it returned.
+        reason: Why it did not finish, and which metrics were dropped and why.
+        seconds: Its duration.
     """
 
     status: str
@@ -101,29 +101,29 @@ class Outcome:
 
 
 def name_of(train: Train) -> str:
-    """Return what a function is called in a results file, wherever it is defined."""
+    """Return the name of a function in a results file."""
     train = unwrapped(train)
     return getattr(train, "__qualname__", type(train).__qualname__)
 
 
 def unwrapped(train: Train) -> Train:
-    """Return the function that ``functools.partial`` was given."""
+    """Return the function within ``functools.partial``."""
     while isinstance(train, functools.partial):
         train = train.func
     return train
 
 
 def check_train(train: Any, names: Iterable[str], *, budget: bool = False) -> bool:
-    """Raise unless a function can be called with these settings; return whether it takes a ``report``.
+    """Check that a function can be called with these settings; return whether it takes ``report``.
 
     Raises:
-        TypeError: If it is no function, lacks an argument, or needs one that nobody gives.
+        TypeError: If it is not a function, lacks an argument, or requires another one.
     """
     if not callable(train):
         raise TypeError(f"train must be a function, got {brief(train)}")
     try:
         parameters = inspect.signature(train).parameters
-    except ValueError:  # some that are written in C don't tell
+    except ValueError:  # some functions written in C have no signature
         return False
     given = [*names, "seed", *(["budget"] if budget else [])]
     taken = [name for name, parameter in parameters.items() if parameter.kind in _NAMED]
@@ -143,7 +143,7 @@ def check_train(train: Any, names: Iterable[str], *, budget: bool = False) -> bo
 
 
 def call(train: Train, run: Run, takes_report: bool) -> Outcome:  # noqa: FBT001  # executors pass it by position
-    """Run once, wherever an executor does; whatever happens becomes an outcome."""
+    """Run once; whatever happens becomes an outcome."""
     start = time.perf_counter()
     extra: dict[str, Any] = {} if run.budget is None else {"budget": run.budget}
     if takes_report:
@@ -151,7 +151,7 @@ def call(train: Train, run: Run, takes_report: bool) -> Outcome:  # noqa: FBT001
     try:
         with leaving_forks():
             returned = train(**run.settings, seed=run.seed, **extra)
-        objective, metrics, left_out = read(returned, run.settings)
+        objective, metrics, dropped = read(returned, run.settings)
     except DivergedError as error:
         return Outcome("diverged", reason=str(error), seconds=time.perf_counter() - start)
     except KeyboardInterrupt:
@@ -161,27 +161,27 @@ def call(train: Train, run: Run, takes_report: bool) -> Outcome:  # noqa: FBT001
         return Outcome("failed", reason=reason, seconds=time.perf_counter() - start)
     seconds = time.perf_counter() - start
     if why := divergence(objective):
-        return Outcome("diverged", None, metrics, "; ".join([f"the objective is {why}", *left_out]), seconds)
-    return Outcome("finished", objective, metrics, "; ".join(left_out), seconds)
+        return Outcome("diverged", None, metrics, "; ".join([f"the objective is {why}", *dropped]), seconds)
+    return Outcome("finished", objective, metrics, "; ".join(dropped), seconds)
 
 
 def reporter(then: Callable[[float, int], None] | None = None) -> Callable[..., None]:
-    """Return the function that one run reports its values to.
+    """Return the ``report`` function of one run.
 
     Args:
-        then: What is called with each value that has not diverged, and its step.
+        then: Called with each value that has not diverged, and its step.
     """
     last = -1
 
     def report(value: float, step: int | None = None) -> None:
-        """Take note of a value on the way; one that is not finite or beyond 1e30 ends the run as diverged.
+        """Report an intermediate value; one that is not finite or above 1e30 in magnitude ends the run as diverged.
 
         Args:
             value: The value.
-            step: Where it stands; None is one after the last, and 0 at first.
+            step: Its step; None is one after the last, starting at 0.
 
         Raises:
-            DivergedError: If it is not finite, or its magnitude is above :data:`LARGEST`.
+            DivergedError: If the value is not finite, or above :data:`LARGEST` in magnitude.
         """
         nonlocal last
         last = last + 1 if step is None else step
@@ -194,35 +194,35 @@ def reporter(then: Callable[[float, int], None] | None = None) -> Callable[..., 
 
 
 def read(returned: Any, settings: Mapping[str, Any]) -> tuple[float, dict[str, Any], list[str]]:
-    """Return the objective and the other metrics of what a run returned, and why some of these are left out.
+    """Return the objective, the other metrics, and why some of these are dropped.
 
-    What a metric is takes nothing from the objective, for which the run may have taken hours.
+    An unsupported metric does not fail a run, whose objective may have taken hours.
 
     Raises:
-        TypeError: If it is neither a number nor a mapping with one as ``"objective"``.
+        TypeError: If the value is neither a number nor a mapping with a number as ``"objective"``.
     """
     if not isinstance(returned, Mapping):
         return _number("train() must return a number or a mapping with 'objective'", returned), {}, []
     if "objective" not in returned:
         raise TypeError(f"train() must return a number or a mapping with 'objective', got the keys {list(returned)}")
     objective = _number("'objective' must be a number", returned["objective"])
-    metrics, left_out = {}, []
+    metrics, dropped = {}, []
     for key, value in returned.items():
         if key == "objective":
             continue
         try:
             metrics[key] = _metric(key, value, settings)
         except (TypeError, ValueError) as error:
-            left_out.append(f"the metric {key!r} is left out: {error}")
-    return objective, metrics, left_out
+            dropped.append(f"the metric {key!r} is dropped: {error}")
+    return objective, metrics, dropped
 
 
 def _metric(key: Any, value: Any, settings: Mapping[str, Any]) -> Any:
-    """Return a metric as a results file holds it, or raise."""
+    """Return a metric as a results file stores it, or raise."""
     if not isinstance(key, str):
         raise TypeError("its name must be a string")
     if key in settings or key in RESERVED:
-        raise ValueError("it has the name of a setting or of a column; call it something else")
+        raise ValueError("its name must not be that of a setting or of a column")
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, str | bool):
@@ -232,7 +232,7 @@ def _metric(key: Any, value: Any, settings: Mapping[str, Any]) -> Any:
 
 def _number(what: str, value: Any) -> float:
     if isinstance(value, bool | np.bool_ | str | bytes) or not hasattr(value, "__float__"):
-        # What it is may be as long as a data set.
+        # reprlib, since the value may be a whole data set
         raise TypeError(f"{what}, got {type(value).__name__}: {reprlib.repr(value)}")
     if isinstance(value, np.ndarray):
         if value.size != 1:
@@ -240,5 +240,5 @@ def _number(what: str, value: Any) -> float:
         value = value.item()
     try:
         return float(value)
-    except Exception as error:  # other libraries' arrays of several numbers, each with an error of its own
+    except Exception as error:  # arrays of other libraries raise various errors
         raise TypeError(f"{what}, got {type(value).__name__}: {error}") from None

@@ -1,4 +1,4 @@
-"""Sweeps to look at, drawn with matplotlib."""
+"""Plots of a sweep, with matplotlib."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
     from lrcore.sweeps.summary import SettingSummary
 
-# The most cells that have their number written in them, and the most labels of an axis.
+# The most cells with numbers, and the most labels of an axis.
 _WRITTEN = 150
 _LABELS = 16
-# The letters of labels that have room beside each other.
+# The total length of labels that fit side by side.
 _LETTERS = 44
-# How many times the smallest value the largest is where colours go by logarithms.
+# The ratio of values from which on colours are logarithmic.
 _WIDE = 20.0
 
 
 def draw_sensitivity(found: Sensitivity, log: bool | None, ax: Axes | None) -> Axes:  # noqa: FBT001  # of Results
-    """Draw what each value of a setting is worth."""
+    """Draw the sensitivity to a hyperparameter."""
     ax = ax if ax is not None else matplotlib("matplotlib.pyplot").subplots(layout="constrained")[1]
     numeric = found.is_numeric
     values = [point.value if numeric else i for i, point in enumerate(found.points)]
@@ -47,14 +47,14 @@ def draw_sensitivity(found: Sensitivity, log: bool | None, ax: Axes | None) -> A
         ax.set_xticks(values, [shown(value) for value in values], minor=False)
         ax.minorticks_off()
     ax.set_xlabel(found.name)
-    ax.set_ylabel("objective, the other settings at their best" if found.points[0].others > 1 else "objective")
+    ax.set_ylabel("objective, the others at their best" if found.points[0].others > 1 else "objective")
     ax.grid(alpha=0.3)
     ax.legend(fontsize="small")
     return ax
 
 
 def _shade(ax: Axes, found: Sensitivity, values: Sequence[Any], *, log: bool) -> None:
-    """Shade the range of good values; one alone, or one that has no number, gets a band of its own."""
+    """Shade the range of good values; a single value, and each that is not a number, gets its own band."""
     label = f"within {found.within:.3g} of the best"
     inside = [x for x, point in zip(values, found.points, strict=True) if point.value in found.good]
     if found.is_numeric and len(inside) > 1:
@@ -78,23 +78,23 @@ def _shade(ax: Axes, found: Sensitivity, values: Sequence[Any], *, log: bool) ->
 
 
 def _gap(values: Sequence[float], *, log: bool) -> float:
-    """Return the least distance between two values, of their logarithms if the axis has them."""
+    """Return the least distance between two values, on the scale of the axis."""
     gaps = np.diff(np.log10(values) if log else np.asarray(values, np.float64))
     return float(gaps.min()) if len(gaps) else 0.5
 
 
 def _mark_failed(ax: Axes, xs: Sequence[float]) -> None:
-    """Mark the values with which nothing finished, on the lower edge."""
+    """Mark values without a finished setting at the bottom."""
     if xs:
         at: Any = ax.get_xaxis_transform()
         zeros = [0.03] * len(xs)
-        ax.plot(xs, zeros, "x", color="C3", transform=at, label="some seed diverged or failed, whatever the rest")
+        ax.plot(xs, zeros, "x", color="C3", transform=at, label="a seed diverged or failed in every setting")
 
 
 def draw_heatmap(settings: Sequence[SettingSummary], x: str, y: str, ax: Axes | None, *, minimize: bool) -> Axes:
-    """Draw the objective over two settings."""
+    """Draw the objective over two hyperparameters."""
     if x == y:
-        raise ValueError(f"a heat map needs two different settings, got {brief(x)} twice")
+        raise ValueError(f"x and y must be two different names, got {brief(x)} twice")
     columns = [value for value, _ in by_value(settings, x)]
     rows = by_value(settings, y)
     means = np.full((len(rows), len(columns)), np.nan)
@@ -121,11 +121,11 @@ def draw_heatmap(settings: Sequence[SettingSummary], x: str, y: str, ax: Axes | 
 
 
 def _mesh(ax: Axes, means: np.ndarray[Any, Any], *, minimize: bool) -> Any:
-    """Draw cells of one size with their numbers; those in which not all has finished are crossed out."""
+    """Draw cells with their numbers; those without a finished setting are crossed out."""
     colors = matplotlib("matplotlib.colors")
     low, high = float(np.nanmin(means)), float(np.nanmax(means))
     norm = colors.LogNorm(low, high) if low > 0 and high > _WIDE * low else colors.Normalize(low, high)
-    # What is better is lighter.
+    # Better is lighter.
     colormap = matplotlib("matplotlib").colormaps["viridis_r" if minimize else "viridis"].with_extremes(bad="0.85")
     mesh = ax.imshow(np.ma.masked_invalid(means), cmap=colormap, norm=norm, origin="lower", aspect="auto")
     if means.size <= _WRITTEN:

@@ -1,4 +1,4 @@
-"""How far a sweep is, and the best so far: a bar of tqdm, or lines without it."""
+"""The progress of a sweep and the best result so far: a tqdm bar, or lines without tqdm."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from lrcore.sweeps.objective import Outcome, Run
     from lrcore.sweeps.store import Row
 
-# Seconds between lines where there is no bar.
+# Seconds between lines without a bar.
 _PAUSE = 2.0
 
 
 class SweepProgress:
-    """Shows on the standard error, if somebody looks at it: on a terminal or in a notebook.
+    """Shows progress on standard error, on a terminal or in a notebook.
 
     Args:
-        shown: Whether it shows anything at all.
-        total: How many runs there are.
-        minimize: Whether less is better.
+        total: The number of runs.
+        shown: Whether to show anything.
+        minimize: Whether a smaller objective is better.
     """
 
     def __init__(self, total: int, *, shown: bool, minimize: bool) -> None:
@@ -43,25 +43,25 @@ class SweepProgress:
             self._bar = tqdm(total=total, unit="run", file=sys.stderr, dynamic_ncols=True)
 
     def begin(self, rows: Iterable[Row]) -> None:
-        """Take note of the runs of a round, of which some may have ended before."""
+        """Count the runs of a round that have already ended."""
         self._before = self._done
         for row in rows:
             if row.status not in ("pending", "running"):
                 self._count(row.settings, row.budget, row.status, row.objective)
 
     def note(self, run: Run, outcome: Outcome) -> None:
-        """Take note of a run that has ended."""
+        """Count a run that has ended."""
         self._count(run.settings, run.budget, outcome.status, outcome.objective)
         self._show()
 
     def show(self, settled: int) -> None:
-        """Take note of how many runs of the round have ended, those of other processes too."""
+        """Show how many runs of the round have ended, in any process."""
         if self._before + settled > self._done:
             self._done = self._before + settled
             self._show()
 
     def close(self) -> None:
-        """Show the last state, and no more."""
+        """Show the final state."""
         if self._bar is not None:
             self._bar.close()
         elif self._shown and self._done:
@@ -72,7 +72,7 @@ class SweepProgress:
         if objective is None:
             self._troubled += status != "finished"
             return
-        # What ran longer counts for more.
+        # A larger budget ranks first.
         order = (-(budget or 0), objective if self._minimize else -objective)
         if self._best is None or order < (self._best[0], self._best[1] if self._minimize else -self._best[1]):
             self._best = (order[0], objective, settings)
@@ -101,7 +101,7 @@ class SweepProgress:
 
 
 def shown(value: Any) -> str:
-    """Return a value as tables and labels show it."""
+    """Format a value for tables and labels."""
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, tuple):

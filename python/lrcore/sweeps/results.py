@@ -1,15 +1,15 @@
-"""What became of the runs of a sweep: a table, the best settings, and what each value is worth."""
+"""The results of a sweep: a table, the best setting, and sensitivities."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from lrcore._messages import brief
 from lrcore._optional import imported
-from lrcore._text import counted, html_table, html_text, write_csv
+from lrcore._text import aligned, counted, html_table, html_text, write_csv
 from lrcore.sweeps.progress import shown
 from lrcore.sweeps.store import Row, Store
 from lrcore.sweeps.summary import SettingSummary, summaries
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from lrcore._text import TextStream
     from lrcore.sweeps.sensitivity import Sensitivity
 
-# How many settings are printed.
+# The most settings that are printed.
 _LINES = 40
 
 
 class Results(Sequence[dict[str, Any]]):
-    """The runs of a sweep. Printed, it is a table of the settings, the best first.
+    """The runs of a sweep; printed as a table of the settings, the best first.
 
     Attributes:
-        rows: A mapping for each run, in the order of the sweep: the settings, ``budget`` if runs have one,
+        rows: A mapping for each run, in the order of the sweep: the setting, ``budget`` if runs have one,
             ``seed_index``, ``seed``, ``status``, ``objective`` (None unless finished), the other metrics, ``reason``,
-            ``seconds`` and ``attempts``, how often it was begun.
-        minimize: Whether less is better.
+            ``seconds``, and ``attempts``, the number of starts.
+        minimize: Whether a smaller objective is better.
     """
 
     def __init__(self, rows: Iterable[Row], *, minimize: bool) -> None:
@@ -53,25 +53,25 @@ class Results(Sequence[dict[str, Any]]):
 
     @property
     def names(self) -> list[str]:
-        """The names of the settings."""
+        """The names of the hyperparameters."""
         return list(dict.fromkeys(name for row in self._rows for name in row.settings))
 
     @property
     def statuses(self) -> dict[str, int]:
-        """How many runs there are of each status."""
+        """The number of runs by status."""
         return dict(Counter(row.status for row in self._rows))
 
     @property
     def settings(self) -> list[SettingSummary]:
-        """Each setting at the largest budget that it ran with: the best first, then those with seeds that failed."""
+        """Each setting at its largest budget: the best first, then those with seeds that did not finish."""
         return summaries(self._rows, minimize=self.minimize)
 
     @property
     def best(self) -> SettingSummary:
-        """The settings with the best mean over seeds.
+        """The setting with the best mean over seeds.
 
-        Only settings whose seeds have all finished count, since a mean without the runs that diverged would favour
-        what diverges; and with budgets only the largest at which there are such.
+        Only settings whose seeds all finished count, since a mean without diverged runs would favour settings that
+        diverge; with budgets, only those at the largest budget with such settings.
 
         Raises:
             ValueError: If there are none.
@@ -83,16 +83,16 @@ class Results(Sequence[dict[str, Any]]):
         raise ValueError(f"no setting has finished with all its seeds: {counts}")
 
     def sensitivity(self, name: str, *, within: float = 0.05, budget: int | None = None) -> Sensitivity:
-        """Return what each value of a setting is worth, with the other settings at their best for it.
+        """Return the objective by the values of one hyperparameter, with the others at their best for each value.
 
         Args:
-            name: The name of the setting.
-            within: How much worse than the best a value may be to belong to the range, as a share of it, in [0, inf).
-            budget: Of which budget; None is the largest that all settings ran with.
+            name: The hyperparameter.
+            within: The tolerance of good values, as a share of the best objective, in [0, inf).
+            budget: The budget; None is the largest that all settings ran with.
 
         Raises:
-            KeyError: If there is no such setting.
-            ValueError: If nothing has finished.
+            KeyError: If the name is unknown.
+            ValueError: If no setting has finished.
         """
         from lrcore.sweeps.sensitivity import measure
 
@@ -107,37 +107,37 @@ class Results(Sequence[dict[str, Any]]):
         log: bool | None = None,
         ax: Axes | None = None,
     ) -> Axes:
-        """Draw :meth:`sensitivity` with matplotlib: means with the spread over seeds, and the range shaded.
+        """Draw :meth:`sensitivity` with matplotlib: means, standard deviations over seeds, and the good range shaded.
 
         Args:
-            name: The name of the setting.
+            name: As for :meth:`sensitivity`.
             within: As for :meth:`sensitivity`.
             budget: As for :meth:`sensitivity`.
-            log: Whether its values have a logarithmic axis; None is where they span a factor of 10.
-            ax: The axes to draw on; None makes a figure with ``matplotlib.pyplot``.
+            log: Whether the axis is logarithmic; None if the values span a factor of 10 or more.
+            ax: The axes to draw on; None creates a figure with ``matplotlib.pyplot``.
 
         Raises:
             ImportError: If matplotlib is not installed.
-            KeyError: If there is no such setting.
-            ValueError: If nothing has finished.
+            KeyError: If the name is unknown.
+            ValueError: If no setting has finished.
         """
         from lrcore.sweeps.plot import draw_sensitivity
 
         return draw_sensitivity(self.sensitivity(name, within=within, budget=budget), log, ax)
 
     def heatmap(self, x: str, y: str, *, budget: int | None = None, ax: Axes | None = None) -> Axes:
-        """Draw the mean objective over two settings with matplotlib, the others at their best for each pair.
+        """Draw the mean objective over two hyperparameters with matplotlib, the others at their best for each pair.
 
         Args:
-            x: The setting from left to right.
-            y: The setting from bottom to top.
-            budget: Of which budget; None is the largest that all settings ran with.
-            ax: The axes to draw on; None makes a figure with ``matplotlib.pyplot``.
+            x: The hyperparameter of the horizontal axis.
+            y: The hyperparameter of the vertical axis.
+            budget: As for :meth:`sensitivity`.
+            ax: The axes to draw on; None creates a figure with ``matplotlib.pyplot``.
 
         Raises:
             ImportError: If matplotlib is not installed.
-            KeyError: If there is no such setting.
-            ValueError: If nothing has finished, or both are the same.
+            KeyError: If a name is unknown.
+            ValueError: If no setting has finished, or both names are the same.
         """
         from lrcore.sweeps.plot import draw_heatmap
 
@@ -154,10 +154,10 @@ class Results(Sequence[dict[str, Any]]):
         return pandas.DataFrame(self.rows)
 
     def to_csv(self, path_or_stream: str | os.PathLike[str] | TextStream) -> None:
-        """Write the rows as CSV, with digits enough to read the same numbers back.
+        """Write the rows as CSV, with enough digits to read the same numbers back.
 
         Args:
-            path_or_stream: A file's path, or what has a ``write`` for text.
+            path_or_stream: A path, or an object with a ``write`` for text.
 
         Raises:
             OSError: If the file can't be written.
@@ -173,12 +173,12 @@ class Results(Sequence[dict[str, Any]]):
         write_csv(self.rows, path_or_stream)
 
     def table(self) -> str:
-        """Return what is printed: a line for each of the best 40 settings, and the most frequent 8 reasons of runs."""
-        lines = list(_aligned(_cells(self.settings, self.names)))
+        """Return the best 40 settings, one per line, and the 8 most frequent reasons."""
+        lines = list(aligned(_cells(self.settings, self.names), last_left=True))
         return "\n".join([*lines[: _LINES + 1], *self._notes()])
 
     def _notes(self) -> list[str]:
-        """Return what stands below the table: how many settings are not in it, and the most frequent reasons."""
+        """Return the lines below the table."""
         hidden = len(self.settings) - _LINES
         reasons = Counter(row.reason for row in self._rows if row.reason)
         return [f"and {counted(hidden, 'more setting')}"] * (hidden > 0) + [
@@ -199,7 +199,7 @@ class Results(Sequence[dict[str, Any]]):
         return f"<Results: {counted(len(self), 'run')}, {counts or 'none'}>"
 
     def _at(self, budget: int | None) -> list[SettingSummary]:
-        """Return the settings at a budget, or at the largest that as many ran with as with any."""
+        """Return the settings at a budget; None is the largest of the budgets that most settings ran with."""
         counts = Counter(row.budget for row in self._rows)
         if budget is None and counts:
             most = max(counts.values())
@@ -212,14 +212,14 @@ class Results(Sequence[dict[str, Any]]):
 
 
 def load(path: str | os.PathLike[str]) -> Results:
-    """Return all runs that a results file has, also while a sweep is writing it.
+    """Return all runs of a results file, also while a sweep is writing it.
 
     Args:
         path: The file.
 
     Raises:
-        OSError: If it is not there.
-        ValueError: If it is no results file.
+        OSError: If it does not exist.
+        ValueError: If it is not a results file.
 
     Examples:
         >>> import pathlib, tempfile
@@ -249,7 +249,7 @@ def _as_mapping(row: Row) -> dict[str, Any]:
 
 
 def _cells(settings: Sequence[SettingSummary], names: Sequence[str]) -> list[list[str]]:
-    """Return the lines of a table as texts, the first with the names of the columns."""
+    """Return the table with its head as texts."""
     budgeted = any(summary.budget is not None for summary in settings)
     head = [*names, *(["budget"] if budgeted else []), "objective", "std", "seeds", "seconds", "status"]
     lines = [head]
@@ -260,14 +260,6 @@ def _cells(settings: Sequence[SettingSummary], names: Sequence[str]) -> list[lis
         numbers = [f"{each.mean:.4g}", f"{each.std:.2g}"] if each.seeds else ["", ""]
         lines.append([*values, *numbers, str(each.seeds), _seconds(each.seconds), each.status])
     return lines
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield lines with their columns aligned to the right, the last to the left."""
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]) - 1)]
-    for line in lines:
-        cells = [f"{text:>{width}}" for text, width in zip(line, widths, strict=False)]
-        yield "  ".join([*cells, line[-1]]).rstrip()
 
 
 def _seconds(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""What each value of a setting is worth."""
+"""How the objective depends on each value of one hyperparameter."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lrcore._ranges import NON_NEGATIVE
-from lrcore._text import counted, html_table, html_text
+from lrcore._text import aligned, counted, html_table, html_text
 from lrcore.sweeps.progress import shown
 from lrcore.sweeps.space import canonical
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Point:
-    """One value of a setting, with the other settings at their best for it.
+    """One value, with the other hyperparameters at their best for it.
 
     Attributes:
         value: The value.
-        best: The best settings with it; None if with no settings all seeds finished.
-        over_rest: The mean over all settings with it whose seeds finished; NaN if there are none.
-        complete: With how many of the other settings all seeds finished.
-        others: With how many it was tried.
+        best: The best setting with it; None if no setting finished with all seeds.
+        over_rest: The mean over all settings with it that finished with all seeds; NaN if none did.
+        complete: The number of these settings.
+        others: The number of settings with it.
     """
 
     value: Any
@@ -39,15 +39,14 @@ class Point:
 
 @dataclass(frozen=True, repr=False)
 class Sensitivity:
-    """The values of a setting, and the range of those that are nearly as good as the best.
+    """The objective by the values of one hyperparameter, and the values that are nearly as good as the best.
 
     Attributes:
-        name: The name of the setting.
-        points: What each value is worth, in the order of the values.
-        within: How much worse than the best the range may be, as a share of the best.
-        good: The values of the range: those around the best without a gap if they are numbers, else all that are as
-            good.
-        limit: The objective that the range reaches.
+        name: The hyperparameter.
+        points: One point per value, in order.
+        within: The tolerance of the good values, as a share of the best objective.
+        good: The good values: of numbers the contiguous range around the best, otherwise all within the tolerance.
+        limit: The objective at the tolerance.
     """
 
     name: str
@@ -58,25 +57,22 @@ class Sensitivity:
 
     @property
     def low(self) -> Any:
-        """The first value of the range."""
+        """The first good value."""
         return self.good[0]
 
     @property
     def high(self) -> Any:
-        """The last value of the range."""
+        """The last good value."""
         return self.good[-1]
 
     @property
     def is_numeric(self) -> bool:
-        """Whether all values are numbers, which have an order and a range."""
+        """Whether all values are numbers."""
         return _numeric([point.value for point in self.points])
 
     def __str__(self) -> str:
-        """Return a table of the values, and the range."""
-        lines = self._cells()
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        rows = ["  ".join(f"{text:>{width}}" for text, width in zip(line, widths, strict=True)) for line in lines]
-        return "\n".join([*rows, self._range()])
+        """Return a table of the values, and the good ones."""
+        return "\n".join([*aligned(self._cells()), self._range()])
 
     def __repr__(self) -> str:
         return f"<Sensitivity to {self.name}: {counted(len(self.points), 'value')}, {self._range()}>"
@@ -103,7 +99,7 @@ class Sensitivity:
 
 
 def measure(settings: Sequence[SettingSummary], name: str, within: Any, *, minimize: bool) -> Sensitivity:
-    """Return the sensitivity to a setting; see ``Results.sensitivity``."""
+    """Return the sensitivity to a hyperparameter; see ``Results.sensitivity``."""
     within = NON_NEGATIVE.check("within", within)
     points = [_point(value, group) for value, group in by_value(settings, name)]
     means = [point.best.mean for point in points if point.best is not None]
@@ -126,10 +122,10 @@ def measure(settings: Sequence[SettingSummary], name: str, within: Any, *, minim
 
 
 def by_value(settings: Sequence[SettingSummary], name: str) -> list[tuple[Any, list[SettingSummary]]]:
-    """Return settings by one of their values: numbers in order, others as they come.
+    """Return settings grouped by one of their values, sorted.
 
     Raises:
-        KeyError: If no settings have the name.
+        KeyError: If no setting has the name.
     """
     groups: dict[str, tuple[Any, list[SettingSummary]]] = {}
     for summary in settings:
@@ -138,7 +134,7 @@ def by_value(settings: Sequence[SettingSummary], name: str) -> list[tuple[Any, l
             groups.setdefault(canonical(value), (value, []))[1].append(summary)
     if not groups:
         known = sorted({key for summary in settings for key in summary.settings})
-        raise KeyError(f"there is no setting {name!r}, only {known}")
+        raise KeyError(f"name must be one of {known}, got {name!r}")
     found = list(groups.values())
     if _numeric([value for value, _ in found]):
         return sorted(found, key=lambda item: item[0])
@@ -146,7 +142,7 @@ def by_value(settings: Sequence[SettingSummary], name: str) -> list[tuple[Any, l
 
 
 def best_of(settings: Sequence[SettingSummary]) -> SettingSummary | None:
-    """Return the first of settings, which are the best first, whose seeds have all finished."""
+    """Return the first setting of a sorted list that finished with all seeds."""
     return next((summary for summary in settings if summary.complete), None)
 
 

@@ -1,4 +1,4 @@
-"""Spaces of settings: what values there are, which of them are tried, and the seed of each run."""
+"""Search spaces: their values, the settings that are tried, and the seed of each run."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from lrcore._ranges import POSITIVE, as_number, check_count
 
 Settings = dict[str, Any]
 
-# What tables and calls have besides settings.
+# Names of columns and of other arguments.
 RESERVED = frozenset({"attempts", "budget", "objective", "reason", "report", "seconds", "seed", "seed_index", "status"})
 _EXAMPLE = "such as {'lr': lrcore.logspace(1e-4, 1e-1, 10)}"
-# Digits of the values inside of a logspace. Their last ones would differ between platforms, and with them the runs.
+# Significant digits of inner values of a logspace: further ones differ between platforms, and seeds depend on them.
 _DIGITS = 12
 
 
 @dataclass(frozen=True)
 class Uniform:
-    """Numbers that are equally likely everywhere between two ends."""
+    """The uniform distribution on [low, high]."""
 
     low: float
     high: float
 
     def __post_init__(self) -> None:
-        _set_ends("uniform", self)
+        _set_bounds("uniform", self)
 
     def draw(self, rng: np.random.Generator) -> float:
-        """Return one of them."""
+        """Draw a number."""
         return float(rng.uniform(self.low, self.high))
 
 
 @dataclass(frozen=True)
 class LogUniform:
-    """Positive numbers whose logarithms are equally likely everywhere between two ends."""
+    """The log-uniform distribution on [low, high]."""
 
     low: float
     high: float
@@ -50,10 +50,10 @@ class LogUniform:
     def __post_init__(self) -> None:
         for name, value in (("low", self.low), ("high", self.high)):
             POSITIVE.check(f"loguniform: {name}", value)
-        _set_ends("loguniform", self)
+        _set_bounds("loguniform", self)
 
     def draw(self, rng: np.random.Generator) -> float:
-        """Return one of them."""
+        """Draw a number."""
         drawn = math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
         return min(max(drawn, self.low), self.high)
 
@@ -62,15 +62,15 @@ Distribution = Uniform | LogUniform
 
 
 def uniform(low: float, high: float) -> Uniform:
-    """Return the uniform distribution between two numbers, for a random search.
+    """Return the uniform distribution on [low, high], for random search.
 
     Args:
-        low: The lower end.
-        high: The upper end, above the lower one.
+        low: The lower bound.
+        high: The upper bound, greater than ``low``.
 
     Raises:
-        TypeError: If one is not a number.
-        ValueError: If one is not finite, or they are not in order.
+        TypeError: If a bound is not a number.
+        ValueError: If a bound is not finite, or ``low >= high``.
 
     Examples:
         >>> from lrcore import sweeps
@@ -81,15 +81,15 @@ def uniform(low: float, high: float) -> Uniform:
 
 
 def loguniform(low: float, high: float) -> LogUniform:
-    """Return the distribution between two positive numbers whose logarithm is uniform, for a random search.
+    """Return the log-uniform distribution on [low, high], for random search.
 
     Args:
-        low: The lower end, in (0, inf).
-        high: The upper end, above the lower one.
+        low: The lower bound, in (0, inf).
+        high: The upper bound, greater than ``low``.
 
     Raises:
-        TypeError: If one is not a number.
-        ValueError: If one is not in range, or they are not in order.
+        TypeError: If a bound is not a number.
+        ValueError: If a bound is out of range, or ``low >= high``.
 
     Examples:
         >>> from lrcore import sweeps
@@ -100,21 +100,21 @@ def loguniform(low: float, high: float) -> LogUniform:
 
 
 def logspace(first: float, last: float, count: SupportsIndex) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return numbers from one to another, each the same multiple of the one before.
+    """Return numbers with a constant ratio between neighbours.
 
-    The ends are exactly those given. The numbers between have 12 significant digits, so that they are the same on every
-    platform, and with them the runs of a sweep.
+    The ends are exact. Inner numbers have 12 significant digits, so that they, and the seeds of runs, are the same on
+    every platform.
 
     Args:
         first: The first number, in (0, inf).
         last: The last number, in (0, inf).
-        count: How many there are, at least 2.
+        count: The number of values, at least 2.
 
     Returns:
-        An array of float64.
+        A float64 array.
 
     Raises:
-        TypeError: If an argument is no number.
+        TypeError: If an argument is not a number.
         ValueError: If one is out of range.
 
     Examples:
@@ -124,7 +124,7 @@ def logspace(first: float, last: float, count: SupportsIndex) -> np.ndarray[Any,
         array([0.0001, 0.001 , 0.01  , 0.1   ])
 
     Note:
-        ``numpy.logspace`` takes exponents; this takes the ends themselves, as ``numpy.geomspace`` does.
+        ``numpy.logspace`` takes exponents; this takes the ends, like ``numpy.geomspace``.
     """
     first, last = POSITIVE.check("logspace: first", first), POSITIVE.check("logspace: last", last)
     count = check_count("logspace: count", count, least=2)
@@ -133,11 +133,11 @@ def logspace(first: float, last: float, count: SupportsIndex) -> np.ndarray[Any,
 
 
 def check_space(space: Any) -> dict[str, Sequence[Any] | Distribution]:
-    """Return a space with its values as plain ones, or raise.
+    """Return a space with plain values.
 
     Raises:
-        TypeError: If a name, its values or one of them is of a kind that is not allowed.
-        ValueError: If there is nothing to try, or a value stands twice.
+        TypeError: If a name or a value is of a wrong type.
+        ValueError: If there are no values, or a value occurs twice.
     """
     if not isinstance(space, Mapping):
         raise TypeError(f"space must be a mapping of names to values, {_EXAMPLE}, got {brief(space)}")
@@ -147,7 +147,7 @@ def check_space(space: Any) -> dict[str, Sequence[Any] | Distribution]:
         if not isinstance(name, str) or not name.isidentifier():
             raise TypeError(f"names in space must be names of arguments, got {brief(name)}")
         if name in RESERVED:
-            raise ValueError(f"space: {name!r} has a meaning of its own; others like it are {sorted(RESERVED)}")
+            raise ValueError(f"space: names must not be one of {sorted(RESERVED)}, got {name!r}")
     return {name: _check_values(f"space[{name!r}]", given) for name, given in space.items()}
 
 
@@ -175,10 +175,10 @@ def _check_values(place: str, given: Any) -> Sequence[Any] | Distribution:
 
 
 def plain(place: str, value: Any) -> Any:
-    """Return a value as JSON can hold it: NumPy's numbers as Python's, and lists as tuples, so that values have hashes.
+    """Return a value that JSON can represent: NumPy scalars as Python numbers, and lists as tuples, which are hashable.
 
     Raises:
-        TypeError: If JSON can't hold it.
+        TypeError: If JSON can't represent it.
         ValueError: If it is a number that is not finite.
     """
     if isinstance(value, np.generic):
@@ -190,42 +190,43 @@ def plain(place: str, value: Any) -> Any:
     if isinstance(value, list | tuple):
         return tuple(plain(f"{place}[{i}]", part) for i, part in enumerate(value))
     raise TypeError(
-        f"{place} must be a value that JSON can hold: a number, a string, a bool, None, or a list of these; got "
-        f"{type(value).__name__}: {value!r}"
+        f"{place} must be a number, a string, a bool, None, or a list of these, got {type(value).__name__}: {value!r}"
     )
 
 
 def canonical(value: Any) -> str:
-    """Return the one text of a value: JSON with sorted names and the shortest digits of each number."""
+    """Return the canonical text of a value: JSON with sorted names and shortest numbers."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def seed_of(settings: Mapping[str, Any], index: int) -> int:
-    """Return the seed of a run, in [0, 2**32): of its settings and the number of the seed alone.
+    """Return the seed of a run, in [0, 2**32), which depends only on its settings and the index of the seed.
 
-    It is the first four bytes of a SHA-256 sum, so it is the same in every process and on every machine.
+    It is the first four bytes of a SHA-256 digest, the same in every process and on every machine.
     """
     text = canonical([settings, index])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
 def grid(space: Mapping[str, Sequence[Any] | Distribution]) -> list[Settings]:
-    """Return all combinations of values; the last name changes first.
+    """Return all combinations of values; the last name varies fastest.
 
     Raises:
-        ValueError: If there is a distribution among them.
+        ValueError: If a name has a distribution.
     """
     for name, values in space.items():
         if isinstance(values, Distribution):
-            raise ValueError(f"a grid needs values, got {brief(values)} for space[{name!r}]; to draw, give trials=…")
+            raise ValueError(
+                f"space[{name!r}] must be a sequence for a grid, got {brief(values)}; for random search give trials=…"
+            )
     lists: list[Sequence[Any]] = [values for values in space.values() if isinstance(values, Sequence)]
     return [dict(zip(space, values, strict=True)) for values in itertools.product(*lists)]
 
 
 def draws(space: Mapping[str, Sequence[Any] | Distribution], trials: int, seed: int) -> list[Settings]:
-    """Return settings drawn at random, each once. With more trials the first ones stay the same.
+    """Return distinct random settings; more trials extend the list.
 
-    Where there are no more settings than trials, all of them are returned.
+    If the space has no more settings than trials, all are returned.
     """
     counts = [len(values) for values in space.values() if isinstance(values, Sequence)]
     if len(counts) == len(space) and math.prod(counts) <= trials:
@@ -242,7 +243,7 @@ def _drawn(space: Mapping[str, Sequence[Any] | Distribution], seed: int) -> Iter
     for trial in itertools.count():
         settings = {}
         for name, values in space.items():
-            # A generator for each value: a name that is added to the space changes nothing of the others.
+            # A generator per value: adding a name to the space keeps the values of the others.
             digest = hashlib.sha256(canonical([seed, trial, name]).encode()).digest()
             rng = np.random.default_rng(int.from_bytes(digest[:16], "big"))
             settings[name] = (
@@ -251,16 +252,16 @@ def _drawn(space: Mapping[str, Sequence[Any] | Distribution], seed: int) -> Iter
         yield settings
 
 
-def _set_ends(name: str, distribution: Uniform | LogUniform) -> None:
-    """Replace the ends of a distribution by Python numbers, or raise."""
-    for end in ("low", "high"):
-        value = getattr(distribution, end)
+def _set_bounds(name: str, distribution: Uniform | LogUniform) -> None:
+    """Check the bounds of a distribution and store them as Python numbers."""
+    for bound in ("low", "high"):
+        value = getattr(distribution, bound)
         number = as_number(value)
         if number is None:
-            raise TypeError(f"{name}: {end} must be a number, got {brief(value)}")
+            raise TypeError(f"{name}: {bound} must be a number, got {brief(value)}")
         if not abs(number) <= sys.float_info.max:
-            raise ValueError(f"{name}: {end} must be finite, got {brief(value)}")
-        object.__setattr__(distribution, end, number)
+            raise ValueError(f"{name}: {bound} must be finite, got {brief(value)}")
+        object.__setattr__(distribution, bound, number)
     if not distribution.low < distribution.high:
         raise ValueError(
             f"{name}: low must be less than high, got {brief(distribution.low)} and {brief(distribution.high)}"

@@ -1,8 +1,10 @@
 """The results file: an SQLite database with a row for each run.
 
-A row is ``pending``, ``running``, ``finished``, ``diverged`` or ``failed``. Processes share a file by claiming rows: in
-one transaction a pending row becomes a running one with the name of its owner, so that it has one owner at most. A row
-whose owner is gone is pending again. A result is written only by the owner of its row.
+A row is ``pending``, ``running``, ``finished``, ``diverged`` or ``failed``. Processes share a file through leases::
+
+    claim:    in one transaction, a pending row becomes running, with its holder and a heartbeat
+    finish:   the holder writes the outcome
+    reclaim:  running rows whose holder is dead become pending again (see lease.py)
 """
 
 from __future__ import annotations
@@ -26,14 +28,14 @@ if TYPE_CHECKING:
 
     from lrcore.sweeps.objective import Outcome, Run
 
-_APPLICATION = 0x6C72636F  # "lrco", where SQLite has a place for such a mark
+_APPLICATION = 0x6C72636F  # "lrco", SQLite's application id
 _VERSION = 1
-# Seconds that SQLite waits for another process that is writing; Ctrl-C is heard after them.
+# Seconds that SQLite waits for a lock, during which Ctrl-C has no effect.
 _TRY = 1.0
-# Seconds after which a file that is still locked is told of; then after twice as long, and so on.
+# Seconds after which a locked file is reported; then after twice as long, and so on.
 _PATIENCE = 20.0
 _PAUSE = 0.05
-# Errors that pass, if somebody else does something about them.
+# Temporary errors.
 _PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
 _TABLES = """
 CREATE TABLE sweep (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -48,9 +50,9 @@ CREATE TABLE runs (
     metrics TEXT NOT NULL DEFAULT '{}',
     reason TEXT NOT NULL DEFAULT '',
     seconds REAL,
-    attempts INTEGER NOT NULL DEFAULT 0,  -- how often it was begun
-    owner TEXT,
-    beat REAL,                      -- the owner's last sign of life
+    attempts INTEGER NOT NULL DEFAULT 0,  -- the number of starts
+    owner TEXT,                     -- the holder of the lease
+    beat REAL,                      -- the holder's last heartbeat
     UNIQUE (settings, budget, seed_index)
 );
 """
@@ -59,7 +61,7 @@ _WANTED = "SELECT id FROM wanted"
 
 
 class Row(NamedTuple):
-    """A run as the file has it."""
+    """A run in the file."""
 
     settings: dict[str, Any]
     budget: int | None
@@ -74,35 +76,35 @@ class Row(NamedTuple):
 
 
 class Store:
-    """The rows of a results file, and those among them that a sweep wants.
+    """A results file, and the runs in it that belong to a sweep.
 
     Args:
-        path: The file; None keeps all in memory.
-        objective: The name of the function; None takes the file's, which then must be there.
+        path: The file; None keeps everything in memory.
+        objective: The name of the function; None opens an existing file of any function.
 
     Raises:
-        ValueError: If the file is of another program, of a newer version, or of another function.
+        ValueError: If the file belongs to another program, another version or another function.
         OSError: If it can't be opened.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None, objective: str | None) -> None:
         self._name = "the results" if path is None else os.fspath(path)
-        self._me = lease.current()
+        self._holder = lease.current()
         self._runs: dict[int, Run] = {}
         _check_path(path, is_new=objective is not None)
-        # In autocommit mode each statement is a transaction, unless one is begun.
+        # Autocommit mode: each statement is a transaction, unless one is started.
         self._database = sqlite3.connect(":memory:" if path is None else self._name, timeout=_TRY, isolation_level=None)
         try:
             self._open(objective)
         except sqlite3.DatabaseError as error:
             self._database.close()
-            raise ValueError(f"{self._name} can't be used as a results file: {error}") from None
+            raise ValueError(f"results must be a file of a sweep, got {self._name}: {error}") from None
         except BaseException:
             self._database.close()
             raise
 
     def _open(self, objective: str | None) -> None:
-        # Who only reads needs no right to write.
+        # Reading needs no write permission.
         with self._transaction("BEGIN" if objective is None else "BEGIN IMMEDIATE"):
             (application,) = self._execute("PRAGMA application_id").fetchone()
             (version,) = self._execute("PRAGMA user_version").fetchone()
@@ -114,15 +116,17 @@ class Store:
                 self._execute(f"PRAGMA user_version = {_VERSION}")
                 self._execute("INSERT INTO sweep VALUES ('objective', ?)", (objective,))
             elif application != _APPLICATION:
-                raise ValueError(f"{self._name} is an SQLite file of another program, not the results of a sweep")
+                raise ValueError(
+                    f"results must be a file of a sweep, got an SQLite file of another program: {self._name}"
+                )
             elif version != _VERSION:
-                raise ValueError(f"{self._name} is of version {version}; known is {_VERSION}")
+                raise ValueError(f"results: {self._name} must be version {_VERSION}, got {version}")
             elif objective is not None and (known := self["objective"]) != objective:
-                raise ValueError(f"{self._name} has runs of {known!r}, not of {objective!r}; choose another file")
+                raise ValueError(f"results must be a file of {objective!r}, got runs of {known!r}: {self._name}")
         self._execute("CREATE TEMP TABLE wanted (place INTEGER PRIMARY KEY, id INTEGER UNIQUE)")
 
     def __getitem__(self, name: str) -> str | None:
-        """Return what the file says of the sweep as a whole."""
+        """Return an attribute of the sweep."""
         found = self._execute("SELECT value FROM sweep WHERE name = ?", (name,)).fetchone()
         return None if found is None else str(found[0])
 
@@ -130,11 +134,11 @@ class Store:
         self._execute("INSERT OR REPLACE INTO sweep VALUES (?, ?)", (name, value))
 
     def want(self, runs: Sequence[Run], *, retry: bool) -> None:
-        """Add the runs that are not there, and from now on speak of these alone.
+        """Add missing runs, and restrict the other methods to these runs.
 
         Args:
-            runs: The runs, in the order in which they are to begin.
-            retry: Whether those that failed are to be run again.
+            runs: The runs, in the order in which they start.
+            retry: Whether failed runs become pending.
         """
         keys = [(canonical(run.settings), run.budget or 0, run.index) for run in runs]
         rows = [(*key, run.seed) for key, run in zip(keys, runs, strict=True)]
@@ -148,11 +152,11 @@ class Store:
             if retry:
                 failed = f"status = 'failed' AND id IN ({_WANTED})"
                 self._execute(f"UPDATE runs SET status = 'pending' WHERE {failed}")  # noqa: S608
-        identities = [identity for (identity,) in self._execute(f"{_WANTED} ORDER BY place")]
+        identities = [row_id for (row_id,) in self._execute(f"{_WANTED} ORDER BY place")]
         self._runs = dict(zip(identities, runs, strict=True))
 
     def claim(self) -> tuple[int, Run] | None:
-        """Make the next wanted run that is pending one's own; None if there is none now."""
+        """Take the lease of the next pending run and return its id and the run; None if none is pending."""
         first = "SELECT runs.id FROM wanted JOIN runs USING (id) WHERE status = 'pending' ORDER BY place LIMIT 1"
         with self._transaction():
             found = self._execute(first).fetchone()
@@ -161,49 +165,49 @@ class Store:
             self._execute(
                 "UPDATE runs SET status = 'running', owner = ?, beat = ?, attempts = attempts + 1, objective = NULL, "
                 "metrics = '{}', reason = '', seconds = NULL WHERE id = ?",
-                (self._me, time.time(), found[0]),
+                (self._holder, time.time(), found[0]),
             )
         return found[0], self._runs[found[0]]
 
-    def finish(self, identity: int, outcome: Outcome) -> bool:
-        """Write what became of a run of one's own; return whether it still was, and is now written.
+    def finish(self, row_id: int, outcome: Outcome) -> bool:
+        """Write the outcome of a run that this process holds; return whether it was written.
 
-        One that was taken from this owner, since the file was locked for longer than its lease, and that nobody else
-        has begun, is written too.
+        If the lease expired, since the file was locked for too long, the outcome is still written if nobody else has
+        started the run.
         """
         values = (outcome.status, outcome.objective, json.dumps(outcome.metrics), outcome.reason, outcome.seconds)
         done = self._execute(
             "UPDATE runs SET status = ?, objective = ?, metrics = ?, reason = ?, seconds = ?, owner = NULL, "
             "beat = NULL WHERE id = ? AND (owner = ? AND status = 'running' OR status = 'pending')",
-            (*values, identity, self._me),
+            (*values, row_id, self._holder),
         )
         return done.rowcount == 1
 
     def release(self) -> None:
-        """Make what is still one's own pending again."""
-        if self._database.in_transaction:  # Ctrl-C came between its begin and its statements
+        """Give up all leases of this process."""
+        if self._database.in_transaction:  # Ctrl-C between BEGIN and the statements
             self._execute("ROLLBACK")
-        self._free(self._me)
+        self._free(self._holder)
 
     def heartbeat(self) -> None:
-        """Give a sign of life for the runs that are one's own."""
-        self._execute("UPDATE runs SET beat = ? WHERE owner = ? AND status = 'running'", (time.time(), self._me))
+        """Update the heartbeat of this process's leases."""
+        self._execute("UPDATE runs SET beat = ? WHERE owner = ? AND status = 'running'", (time.time(), self._holder))
 
     def reclaim(self) -> None:
-        """Make the runs of owners that are gone pending again."""
+        """Make the runs of dead holders pending again."""
         known = "SELECT owner, max(beat) FROM runs WHERE status = 'running' AND owner != ? GROUP BY owner"
-        for other, beat in self._execute(known, (self._me,)).fetchall():
-            if lease.is_gone(other, beat):
-                self._free(other)
+        for holder, beat in self._execute(known, (self._holder,)).fetchall():
+            if lease.is_gone(holder, beat):
+                self._free(holder)
 
     def settled(self) -> int:
-        """Return how many of the wanted runs have ended, whoever ran them."""
+        """Return how many runs of the sweep have ended, in any process."""
         ended = f"status NOT IN ('pending', 'running') AND id IN ({_WANTED})"
         (count,) = self._execute(f"SELECT count(*) FROM runs WHERE {ended}").fetchone()  # noqa: S608
         return int(count)
 
     def rows(self, *, wanted: bool) -> list[Row]:
-        """Return the runs, all of them or those that are wanted."""
+        """Return the runs of the sweep, or all runs of the file."""
         source = "wanted JOIN runs USING (id) ORDER BY place" if wanted else "runs ORDER BY id"
         found = self._execute(f"SELECT id, {_COLUMNS} FROM {source}")  # noqa: S608
         return [self._row(*values) for values in found]
@@ -212,19 +216,19 @@ class Store:
         """Close the file."""
         self._database.close()
 
-    def _row(self, identity: int, settings: str, budget: int, index: int, seed: int, status: str, *more: Any) -> Row:
+    def _row(self, row_id: int, settings: str, budget: int, index: int, seed: int, status: str, *more: Any) -> Row:
         objective, metrics, reason, seconds, attempts = more
-        if identity in self._runs:  # which has the names in the order of the space
-            values = self._runs[identity].settings
+        if row_id in self._runs:  # with the names in the order of the space
+            values = self._runs[row_id].settings
         else:
             values = {name: _tuples(value) for name, value in json.loads(settings).items()}
         read = json.loads(metrics)
         return Row(values, budget or None, index, seed, status, objective, read, reason, seconds, attempts)
 
-    def _free(self, whose: str) -> None:
+    def _free(self, holder: str) -> None:
         self._execute(
             "UPDATE runs SET status = 'pending', owner = NULL, beat = NULL WHERE owner = ? AND status = 'running'",
-            (whose,),
+            (holder,),
         )
 
     def _execute(self, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
@@ -234,7 +238,7 @@ class Store:
         self._patiently(self._database.executemany, statement, rows)
 
     def _patiently(self, execute: Callable[..., sqlite3.Cursor], *arguments: Any) -> sqlite3.Cursor:
-        """Execute a statement as soon as the file is not locked and the disk not full: results are worth any wait."""
+        """Execute a statement once the file is not locked and the disk not full: results are worth any wait."""
         start, patience = time.monotonic(), _PATIENCE
         while True:
             try:
@@ -246,14 +250,14 @@ class Store:
                 if waited >= patience:
                     patience = 2 * waited
                     _warn_or_print(
-                        f"{self._name} can't be used for {waited:.0f} s now: {error}; what has finished is kept, and "
-                        "written when that is over (Ctrl-C gives up)"
+                        f"results: {self._name} could not be written for {waited:.0f} s: {error}; finished runs are "
+                        "kept and written later (Ctrl-C gives up)"
                     )
             time.sleep(_PAUSE)
 
     @contextmanager
     def _transaction(self, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
-        """All statements or none, and no other process writes between them."""
+        """Execute all statements or none, with no other writes between them."""
         self._execute(begin)
         try:
             yield
@@ -265,7 +269,7 @@ class Store:
 
 
 def _warn_or_print(message: str) -> None:
-    """Warn, also where warnings are made errors: it must not end a sweep whose results wait to be written."""
+    """Warn, but never raise: an error would end a sweep whose results are not written yet."""
     try:
         warnings.warn(message, RuntimeWarning, stacklevel=2)
     except RuntimeWarning:
@@ -283,13 +287,13 @@ def _check_path(path: str | os.PathLike[str] | None, *, is_new: bool) -> None:
     if not os.fspath(path) or place.is_dir():
         raise ValueError(f"results must be a file, got {brief(os.fspath(path))}")
     if not place.parent.is_dir():
-        raise FileNotFoundError(f"results: there is no folder {str(place.parent)!r}")
+        raise FileNotFoundError(f"results must be in an existing folder, got {os.fspath(path)!r}")
     if not is_new and not place.exists():
-        raise FileNotFoundError(f"there is no results file {str(place)!r}")
+        raise FileNotFoundError(f"path must be an existing results file, got {str(place)!r}")
 
 
 def same_settings(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """Return rows by the canonical text of their settings, in the order in which the first of each stands."""
+    """Return rows grouped by the canonical text of their settings, in order."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(canonical(row.settings), []).append(row)

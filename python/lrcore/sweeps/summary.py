@@ -1,4 +1,4 @@
-"""Settings with what came of them over their seeds."""
+"""The results of each setting over its seeds."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SettingSummary:
-    """Settings, and the objective over their seeds.
+    """One setting, and the objective over its seeds.
 
     Attributes:
-        settings: The settings.
-        budget: The largest budget that they ran with; None without budgets.
-        mean: The mean of the objective over the seeds that finished; NaN if none did.
+        settings: The setting, by name.
+        budget: Its largest budget; None without budgets.
+        mean: The mean objective of the finished seeds; NaN without any.
         std: Its standard deviation (with n − 1); 0 for one seed.
-        least: The least objective.
-        largest: The largest one.
-        seeds: How many seeds finished.
-        statuses: How many runs there are of each status.
-        reasons: Why some did not finish, and which metrics are left out and why, each once.
-        seconds: The mean time of a run.
+        least: The smallest objective.
+        largest: The largest objective.
+        seeds: The number of finished seeds.
+        statuses: The number of runs by status.
+        reasons: Why runs did not finish, and which metrics were dropped, each once.
+        seconds: The mean duration of a run.
     """
 
     settings: dict[str, Any]
@@ -51,20 +51,20 @@ class SettingSummary:
 
     @property
     def status(self) -> str:
-        """``"finished"``, or how many runs have which status."""
+        """``"finished"``, or the number of runs by status."""
         if self.complete:
             return "finished"
         return ", ".join(f"{count} {status}" for status, count in sorted(self.statuses.items()))
 
     def __str__(self) -> str:
-        """Return the settings and the objective on a line."""
+        """Return the setting and its objective on one line."""
         where = " ".join(f"{name}={shown(value)}" for name, value in self.settings.items())
         at = "" if self.budget is None else f" budget={self.budget}"
         return f"{where}{at}: {self.mean:.4g} ± {self.std:.2g} over {counted(self.seeds, 'seed')}"
 
 
 def summaries(rows: Iterable[Row], *, minimize: bool) -> list[SettingSummary]:
-    """Return what became of each setting at its largest budget: those complete first, then by budget and mean."""
+    """Return the summary of each setting at its largest budget, sorted by budget, completeness and mean."""
     found = [_summary(group) for group in same_settings(rows).values()]
 
     def order(summary: SettingSummary) -> tuple[int, bool, float]:
