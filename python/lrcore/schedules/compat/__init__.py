@@ -1,13 +1,15 @@
-"""Schedules by the names and arguments that other libraries have for them, so that a configuration carries over.
+"""Schedules by the names and arguments of other libraries, so that a configuration carries over.
 
-Each module has the names of one library, and makes schedules of :mod:`lrcore.schedules` of them. None of those
-libraries is imported.
+Each module has the names of one library, as functions with that library's arguments that return a schedule of
+:mod:`lrcore.schedules`. None of those libraries is imported.
 """
 
 from __future__ import annotations
 
 import inspect
+from functools import wraps
 from importlib import import_module
+from inspect import Parameter
 from typing import TYPE_CHECKING, Any
 
 from lrcore._messages import brief
@@ -20,37 +22,38 @@ if TYPE_CHECKING:
     from lrcore.schedules import Schedule
 
     Maker = Callable[..., Schedule]
+    # The annotation of arguments that `get` converts to int, where a library also takes 1e4 for 10000.
+    Whole = int
 
 SOURCES = ("torch", "transformers", "timm", "optax", "keras", "fastai")
 
 
 def get(name: str, /, *, source: str, lr: float | None = None, **arguments: Any) -> Schedule:
-    """Make a schedule from the name and the arguments that another library has for it.
+    """Return the schedule for a name and arguments of another library.
 
-    The values are those of that library at every step, the first one and those past the end included; where they differ
-    on purpose docs/reference/schedules_compat.md says so. What is not given has that library's default.
+    The values are those of that library at every step, including the first one and those past the end; deliberate
+    differences are listed in docs/reference/schedules_compat.md. Missing arguments have that library's defaults.
 
-    A step is what the library counts: a call of ``scheduler.step()`` in ``"torch"`` and ``"transformers"``, where it
-    may be an epoch or an update; an epoch in ``"timm"``, or an update where its arguments say so; an update in
-    ``"optax"`` and ``"keras"``; a batch in ``"fastai"``. :func:`per_epoch <lrcore.schedules.per_epoch>` makes updates
-    of epochs.
+    A step is what the library counts: a call of ``scheduler.step()`` for ``"torch"`` and ``"transformers"``, which can
+    be an epoch or an update; an epoch for ``"timm"``, or an update if its arguments say so; an update for ``"optax"``
+    and ``"keras"``; a batch for ``"fastai"``. :func:`per_epoch <lrcore.schedules.per_epoch>` converts epochs to
+    updates.
 
     Args:
-        name: The name of a class or function of that library, or the short name that the library itself has for it.
+        name: The name of a class or function of that library, or its short name there.
         source: ``"torch"``, ``"transformers"``, ``"timm"``, ``"optax"``, ``"keras"`` or ``"fastai"``.
-        lr: The rate of the optimizer, for what scales it. Where the arguments hold the rate themselves, as in all of
-            ``"optax"``, it is left out, and an error to give.
-        **arguments: Those of that library by its names, without the optimizer. What changes no rate (``name``,
-            ``verbose``, a momentum) may be there and does nothing.
+        lr: The learning rate of the optimizer. An error if the arguments contain it, as for all of ``"optax"``.
+        **arguments: The arguments by that library's names, without the optimizer. Those without an effect on the
+            learning rate (``name``, ``verbose``, a momentum) are accepted and ignored.
 
     Returns:
-        The schedule. Those that look at a metric take it as a
-        :class:`ReduceOnPlateau <lrcore.schedules.ReduceOnPlateau>` does.
+        The schedule. One that depends on a metric contains a
+        :class:`ReduceOnPlateau <lrcore.schedules.ReduceOnPlateau>`.
 
     Raises:
-        ValueError: If there is no such source or name, if an argument is out of range, or if that library itself fails
-            or has no rate for these arguments, as where it divides by zero.
-        TypeError: If an argument is unknown, missing, or of a wrong type.
+        ValueError: If the source or name is unknown, an argument is out of range, or that library itself fails or has
+            no learning rate for these arguments, for example because it divides by zero.
+        TypeError: If an argument is unknown, missing, or has the wrong type.
 
     Examples:
         >>> from lrcore import schedules
@@ -73,7 +76,7 @@ def get(name: str, /, *, source: str, lr: float | None = None, **arguments: Any)
     if lr is not None:
         arguments["lr"] = lr
     _check_arguments(f"{source}'s {name}", makers[name], arguments)
-    return makers[name](**arguments)
+    return makers[name](**with_ints(makers[name], arguments))
 
 
 def _check_arguments(where: str, maker: Maker, given: Mapping[str, Any]) -> None:
@@ -90,26 +93,68 @@ def _check_arguments(where: str, maker: Maker, given: Mapping[str, Any]) -> None
         raise TypeError(f"{where} needs {', '.join(map(repr, missing))}; {takes}, got {', '.join(given) or 'none'}")
 
 
+def with_ints(maker: Maker, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments of a function with those annotated as Whole as ints."""
+    known = inspect.signature(maker).parameters
+    is_whole = {key for key, parameter in known.items() if str(parameter.annotation).startswith("Whole")}
+    return {key: whole(key, value) if key in is_whole and value is not None else value for key, value in given.items()}
+
+
 def whole(name: str, value: Any) -> int:
-    """Return a number of steps as an int, where a library also takes 1e4 for 10000."""
+    """Return an integer number as an int, or raise a TypeError."""
     number = as_number(value)
     if number is None or number % 1 != 0:
         raise TypeError(f"{name} must be a whole number, got {brief(value)}")
     return int(number)
 
 
-def check_first(name: str, value: Any, first: int) -> None:
-    """Raise if an argument tells a scheduler to go on from somewhere: a schedule has no place of its own."""
-    if value != first:
-        raise ValueError(
-            f"{name} must be {first}, got {brief(value)}: a schedule can be asked for any step, whatever it was"
-        )
+def check_positive(name: str, value: float) -> None:
+    """Raise if a number is not above 0."""
+    if not value > 0:
+        raise ValueError(f"{name} must be > 0, got {brief(value)}")
+
+
+# A schedule can be called with any step: it does not have to be told where to continue.
+_CONTINUES = "a schedule can be asked for any step, whatever it was"
+
+
+def accepting(
+    maker: Maker, *, fixed: Mapping[str, Any] | None = None, reason: str = _CONTINUES, **ignored: Any
+) -> Maker:
+    """Return a function that also accepts arguments without an effect.
+
+    Args:
+        maker: The function.
+        fixed: Arguments that must have their default.
+        reason: Why they must, for the message.
+        ignored: Arguments that can have any value, with their defaults.
+    """
+    fixed = fixed or {}
+    more = {**ignored, **fixed}
+
+    @wraps(maker)
+    def made(**given: Any) -> Schedule:
+        for name, value in fixed.items():
+            if given.get(name, value) != value:
+                raise ValueError(f"{name} must be {value!r}, got {brief(given[name])}: {reason}")
+        return maker(**{name: value for name, value in given.items() if name not in more})
+
+    signature = inspect.signature(maker)
+    added = [Parameter(name, Parameter.KEYWORD_ONLY, default=value) for name, value in more.items()]
+    made.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*signature.parameters.values(), *added]
+    )
+    return made
+
+
+def then_after(warmup: Schedule, steps: int, schedule: Schedule) -> Schedule:
+    """Return a schedule after a warm-up, if that has steps."""
+    return warmup.then(schedule, at=steps) if steps else schedule
 
 
 def wave(start: float, end: float, half_period: float) -> Schedule:
-    """Return the cosine that comes from one value to another, and back, for ever."""
+    """Return the cosine from one value to another and back, forever."""
     if start >= end:
         return CosineAnnealing(start, 2.0 * half_period, end)
-    return CosineAnnealing(end, 2.0 * half_period, start).shift(
-        -whole("half of a period that begins below", half_period)
-    )
+    half = whole("half of a period that begins below", half_period)
+    return CosineAnnealing(end, 2.0 * half_period, start).shift(-half)

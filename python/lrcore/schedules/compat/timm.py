@@ -1,15 +1,15 @@
 """The names of ``timm.scheduler``: its classes, and the short names of ``create_scheduler_v2``.
 
-A step is an epoch, or an update where ``t_in_epochs`` or ``step_on_epochs`` is false. A warm-up begins at a rate of its
-own; it counts in the length, unless ``warmup_prefix`` puts it before.
+A step is an epoch, or an update if ``t_in_epochs`` or ``step_on_epochs`` is false. A warm-up rises from a value of its
+own. The length includes it, unless ``warmup_prefix`` puts it before.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-from functools import partial, wraps
-from inspect import Parameter
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lrcore._messages import brief
@@ -26,424 +26,378 @@ from lrcore.schedules import (
     Table,
     Tanh,
 )
-from lrcore.schedules.compat import torch, whole
+from lrcore.schedules.compat import accepting, check_positive, torch, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from lrcore.schedules import Schedule
-    from lrcore.schedules.compat import Maker
-
+    from lrcore.schedules.compat import Maker, Whole
 
 _LONGEST_TABLE = 10**6
 
 
-def _without_noise(name: str, **silent: Any) -> Callable[[Maker], Maker]:
-    """Let a function take the arguments of noise too, of which the first must be None, and others that do nothing.
+@dataclass(frozen=True, kw_only=True)
+class Scheduler:
+    """The arguments of a class of timm that most have in common."""
 
-    Args:
-        name: The first.
-        silent: The others, with their defaults.
-    """
-    silent = {"noise_pct": 0.67, "noise_std": 1.0, "noise_seed": 42, **silent}
+    lr: float
+    warmup_t: Whole = 0
+    warmup_lr_init: float = 0.0
 
-    def taking(maker: Maker) -> Maker:
-        @wraps(maker)
-        def made(**given: Any) -> Schedule:
-            if (noise := given.pop(name, None)) is not None:
-                raise ValueError(f"noise must be None, got {brief(noise)}: it comes from a generator of torch")
-            return maker(**{key: value for key, value in given.items() if key not in silent})
+    def schedule(self) -> Schedule:
+        """Return the schedule."""
+        raise NotImplementedError
 
-        signature = inspect.signature(maker)
-        more = [Parameter(key, Parameter.KEYWORD_ONLY, default=value) for key, value in {name: None, **silent}.items()]
-        made.__signature__ = signature.replace(  # type: ignore[attr-defined]
-            parameters=[*signature.parameters.values(), *more]
+    def _after_warmup(self, schedule: Schedule, *, prefix: bool = True, target: float | None = None) -> Schedule:
+        """Return the schedule after the warm-up, which is included in it unless it is a prefix."""
+        if self.warmup_t:
+            rise = Linear(self.warmup_lr_init, self.lr if target is None else target, self.warmup_t)
+            return rise.then(schedule if prefix else schedule.shift(-self.warmup_t), at=self.warmup_t)
+        # After each step timm asks for the value of the next one, so the first step has the optimizer's.
+        return schedule if schedule(0) == self.lr else Constant(self.lr).then(schedule.shift(-1), at=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CyclicScheduler(Scheduler):
+    """Cycles of growing length and falling height, and ``lr_min`` after them."""
+
+    t_initial: float
+    lr_min: float = 0.0
+    cycle_mul: float = 1.0
+    cycle_decay: float = 1.0
+    cycle_limit: Whole = 1
+    warmup_prefix: bool = False
+
+    def _cycle(self, peak: float, steps: int) -> Schedule:
+        """Return one cycle, from its peak to ``lr_min``."""
+        raise NotImplementedError
+
+    def _within(self, peak: float, fraction: float) -> float:
+        """Return the value of a cycle at a fraction of its length."""
+        return self._cycle(peak, 1)._value(fraction)
+
+    def schedule(self) -> Schedule:
+        """Return the cycles, after the warm-up."""
+        return self._after_warmup(self._cycles(), prefix=self.warmup_prefix)
+
+    def _cycles(self) -> Schedule:
+        check_positive("t_initial", self.t_initial)
+        peaks = [self.lr * self.cycle_decay**i for i in range(self.cycle_limit)]
+        lengths = [self.t_initial * self.cycle_mul**i for i in range(self.cycle_limit)]
+        if any(length % 1 for length in lengths):
+            return self._table(peaks, lengths)
+        schedule: Schedule = Constant(self.lr_min)
+        begin = 0
+        for i, (peak, given) in enumerate(zip(peaks, lengths, strict=True)):
+            length = whole(f"t_initial * cycle_mul**{i}", given)
+            cycle = self._cycle(peak, length)
+            schedule = schedule.then(cycle, at=begin) if i else cycle
+            begin += length
+        return schedule
+
+    def _table(self, peaks: Sequence[float], lengths: Sequence[float]) -> Schedule:
+        """Return a table of cycles that begin at fractional steps."""
+        if sum(lengths) > _LONGEST_TABLE:
+            raise ValueError(f"cycles that begin between steps may have {_LONGEST_TABLE} steps, got {sum(lengths):g}")
+        table: list[float] = []
+        begin = 0.0
+        for peak, length in zip(peaks, lengths, strict=True):
+            steps = range(len(table), math.ceil(begin + length))
+            table += [self._within(peak, (t - begin) / length) for t in steps]
+            begin += length
+        return Table((*table, self.lr_min))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CosineLRScheduler(CyclicScheduler):
+    """A Cosine, or a Piecewise of several."""
+
+    k_decay: float = 1.0
+
+    def _cycle(self, peak: float, steps: int) -> Schedule:
+        return Cosine(peak, steps, self.lr_min, k=self.k_decay)
+
+    def _cycles(self) -> Schedule:
+        if self.k_decay != 1.0 or self.cycle_limit <= 1:
+            return super()._cycles()
+        check_positive("t_initial", self.t_initial)
+        points: list[tuple[float, float]] = []
+        begin: float = 0
+        for i in range(self.cycle_limit):
+            end = begin + self.t_initial * self.cycle_mul**i
+            points += [(begin, self.lr * self.cycle_decay**i), (end, self.lr_min)]
+            begin = end
+        return Piecewise(tuple(points), "cosine")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TanhLRScheduler(CyclicScheduler):
+    """A Tanh for each cycle."""
+
+    lb: float = -7.0
+    ub: float = 3.0
+
+    def _cycle(self, peak: float, steps: int) -> Schedule:
+        return Tanh(peak, steps, self.lr_min, self.lb, self.ub)
+
+    def schedule(self) -> Schedule:
+        """Return the cycles, after a warm-up that rises to their value, unlike that of the other classes."""
+        if not self.lb < self.ub:
+            raise ValueError(f"lb must be less than ub, got {brief(self.lb)} and {self.ub!r}")
+        cycles = self._cycles()
+        target = self.lr if self.warmup_prefix else cycles(self.warmup_t)
+        return self._after_warmup(cycles, prefix=self.warmup_prefix, target=target)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolyLRScheduler(CyclicScheduler):
+    """A Polynomial for each cycle; with ``k_decay`` a Table."""
+
+    power: float = 0.5
+    k_decay: float = 1.0
+
+    def _cycle(self, peak: float, steps: int) -> Schedule:
+        if self.power == 0.0:
+            return Constant(peak).then(self.lr_min, at=steps)
+        if self.k_decay == 1.0:
+            return Polynomial(peak, steps, self.lr_min, self.power)
+        return Table(tuple(self._within(peak, t / steps) for t in range(steps + 1)))
+
+    def _within(self, peak: float, fraction: float) -> float:
+        return float(self.lr_min + (peak - self.lr_min) * (1 - fraction**self.k_decay) ** self.power)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepLRScheduler(Scheduler):
+    """A Step, whose length can be fractional."""
+
+    decay_t: float
+    decay_rate: float = 1.0
+    warmup_prefix: bool = True
+
+    def schedule(self) -> Schedule:
+        """Return the schedule."""
+        check_positive("decay_t", self.decay_t)
+        is_whole = self.decay_t % 1 == 0
+        schedule = Step(self.lr, int(self.decay_t) if is_whole else 1, self.decay_rate)
+        return self._after_warmup(schedule if is_whole else schedule.stretch(self.decay_t), prefix=self.warmup_prefix)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiStepLRScheduler(Scheduler):
+    """A MultiStep whose milestones are one step earlier."""
+
+    decay_t: Sequence[float]
+    decay_rate: float = 1.0
+    warmup_prefix: bool = True
+
+    def schedule(self) -> Schedule:
+        """Return the schedule."""
+        if list(self.decay_t) != sorted(self.decay_t):
+            raise ValueError(f"decay_t must be sorted, got {list(self.decay_t)}: timm searches it by halves")
+        milestones = tuple(max(math.ceil(at) - 1, 0) for at in self.decay_t)
+        return self._after_warmup(MultiStep(self.lr, milestones, self.decay_rate), prefix=self.warmup_prefix)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlateauLRScheduler(Scheduler):
+    """Torch's, after a Linear. timm ignores the metric during the warm-up: report only after it."""
+
+    decay_rate: float = 0.1
+    patience_t: int = 10
+    threshold: float = 1e-4
+    cooldown_t: int = 0
+    lr_min: float = 0.0
+    mode: str = "max"
+
+    def schedule(self) -> Schedule:
+        """Return the schedule."""
+        plateau = torch.reduce_lr_on_plateau(
+            lr=self.lr,
+            mode=self.mode,
+            factor=self.decay_rate,
+            patience=self.patience_t,
+            threshold=self.threshold,
+            cooldown=self.cooldown_t,
+            min_lr=self.lr_min,
         )
-        return made
-
-    return taking
+        return self._after_warmup(plateau)
 
 
-@_without_noise("noise_range_t", t_in_epochs=True, initialize=True)
-def cosine_lr_scheduler(
-    *,
-    lr: float,
-    t_initial: int,
-    lr_min: float = 0.0,
-    cycle_mul: float = 1.0,
-    cycle_decay: float = 1.0,
-    cycle_limit: int = 1,
-    warmup_t: int = 0,
-    warmup_lr_init: float = 0.0,
-    warmup_prefix: bool = False,
-    k_decay: float = 1.0,
-) -> Schedule:
-    """Return a Cosine, or a Piecewise of them, and ``lr_min`` after them."""
-    if k_decay == 1.0 and cycle_limit > 1:
-        course = _cosines(lr, lr_min, t_initial, cycle_mul, cycle_decay, cycle_limit)
-    else:
-        shape = partial(_cosine, lr_min, k_decay)
-        course = _cycles(shape, lr, lr_min, t_initial, cycle_mul, cycle_decay, cycle_limit)
-    return _warmed_up(course, lr, warmup_t, warmup_lr_init, prefix=warmup_prefix)
+@dataclass(frozen=True, kw_only=True)
+class WSDLRScheduler(Scheduler):
+    """A Linear, a Constant or InverseSqrt, and a decay; a Table for shapes that have no class."""
 
+    t_initial: Whole
+    decay_t: Whole
+    lr_min: float = 0.0
+    stable_fn: str = "constant"
+    stable_timescale: float | None = None
+    stable_power: float = 0.5
+    decay_fn: str = "1-sqrt"
+    decay_power: float = 0.5
+    decay_ratio: float = 0.1
 
-@_without_noise("noise_range_t", t_in_epochs=True, initialize=True)
-def tanh_lr_scheduler(
-    *,
-    lr: float,
-    t_initial: int,
-    lb: float = -7.0,
-    ub: float = 3.0,
-    lr_min: float = 0.0,
-    cycle_mul: float = 1.0,
-    cycle_decay: float = 1.0,
-    cycle_limit: int = 1,
-    warmup_t: int = 0,
-    warmup_lr_init: float = 0.0,
-    warmup_prefix: bool = False,
-) -> Schedule:
-    """Return a Tanh for each cycle, and ``lr_min`` after them."""
-    if not lb < ub:
-        raise ValueError(f"lb must be less than ub, got {brief(lb)} and {ub!r}")
-    shape = partial(_tanh, lr_min, lb, ub)
-    course = _cycles(shape, lr, lr_min, t_initial, cycle_mul, cycle_decay, cycle_limit)
-    # Here, and in no other class, the warm-up rises to where the course then is.
-    target = lr if warmup_prefix else course(whole("warmup_t", warmup_t))
-    return _warmed_up(course, lr, warmup_t, warmup_lr_init, prefix=warmup_prefix, target=target)
-
-
-@_without_noise("noise_range_t", t_in_epochs=True, initialize=True)
-def poly_lr_scheduler(
-    *,
-    lr: float,
-    t_initial: int,
-    power: float = 0.5,
-    lr_min: float = 0.0,
-    cycle_mul: float = 1.0,
-    cycle_decay: float = 1.0,
-    cycle_limit: int = 1,
-    warmup_t: int = 0,
-    warmup_lr_init: float = 0.0,
-    warmup_prefix: bool = False,
-    k_decay: float = 1.0,
-) -> Schedule:
-    """Return a Polynomial for each cycle, and ``lr_min`` after them; with ``k_decay`` a Table."""
-    shape = partial(_poly, lr_min, power, k_decay)
-    at = partial(_poly_value, lr_min, power, k_decay)
-    course = _cycles(shape, lr, lr_min, t_initial, cycle_mul, cycle_decay, cycle_limit, at)
-    return _warmed_up(course, lr, warmup_t, warmup_lr_init, prefix=warmup_prefix)
-
-
-@_without_noise("noise_range_t", t_in_epochs=True, initialize=True)
-def step_lr_scheduler(
-    *,
-    lr: float,
-    decay_t: float,
-    decay_rate: float = 1.0,
-    warmup_t: int = 0,
-    warmup_lr_init: float = 0.0,
-    warmup_prefix: bool = True,
-) -> Schedule:
-    """Return a Step, whose length need not be whole."""
-    if not decay_t > 0:
-        raise ValueError(f"decay_t must be > 0, got {brief(decay_t)}")
-    is_whole = decay_t % 1 == 0
-    course = Step(lr, int(decay_t), decay_rate) if is_whole else Step(lr, 1, decay_rate).stretch(decay_t)
-    return _warmed_up(course, lr, warmup_t, warmup_lr_init, prefix=warmup_prefix)
-
-
-@_without_noise("noise_range_t", t_in_epochs=True, initialize=True)
-def multi_step_lr_scheduler(
-    *,
-    lr: float,
-    decay_t: Sequence[float],
-    decay_rate: float = 1.0,
-    warmup_t: int = 0,
-    warmup_lr_init: float = 0.0,
-    warmup_prefix: bool = True,
-) -> Schedule:
-    """Return a MultiStep, whose milestones are one step earlier."""
-    if list(decay_t) != sorted(decay_t):
-        raise ValueError(f"decay_t must be sorted, got {list(decay_t)}: timm searches it by halves")
-    course = MultiStep(lr, tuple(max(math.ceil(at) - 1, 0) for at in decay_t), decay_rate)
-    return _warmed_up(course, lr, warmup_t, warmup_lr_init, prefix=warmup_prefix)
-
-
-@_without_noise("noise_range_t", noise_type="normal", initialize=True)
-def plateau_lr_scheduler(
-    *,
-    lr: float,
-    decay_rate: float = 0.1,
-    patience_t: int = 10,
-    threshold: float = 1e-4,
-    cooldown_t: int = 0,
-    warmup_t: int = 0,
-    warmup_lr_init: float = 0.0,
-    lr_min: float = 0.0,
-    mode: str = "max",
-) -> Schedule:
-    """Return torch's, after a Linear. timm passes by what is reported in the warm-up: report after it."""
-    course = torch.reduce_lr_on_plateau(
-        lr=lr,
-        mode=mode,
-        factor=decay_rate,
-        patience=patience_t,
-        threshold=threshold,
-        cooldown=cooldown_t,
-        min_lr=lr_min,
-    )
-    return _warmed_up(course, lr, warmup_t, warmup_lr_init, prefix=True)
-
-
-@_without_noise("noise_range_t", t_in_epochs=True, initialize=True)
-def wsd_lr_scheduler(
-    *,
-    lr: float,
-    t_initial: int,
-    decay_t: int,
-    lr_min: float = 0.0,
-    stable_fn: str = "constant",
-    stable_timescale: float | None = None,
-    stable_power: float = 0.5,
-    decay_fn: str = "1-sqrt",
-    decay_power: float = 0.5,
-    decay_ratio: float = 0.1,
-    warmup_t: int = 0,
-    warmup_lr_init: float = 0.0,
-) -> Schedule:
-    """Return a Linear, a Constant or InverseSqrt, and a fall; a Table where a shape has no other name."""
-    steps, decay = whole("t_initial", t_initial), whole("decay_t", decay_t)
-    if not 0 < decay <= steps:
-        raise ValueError(f"decay_t must be in [1, {t_initial}], t_initial, got {brief(decay_t)}")
-    if not 0.0 < decay_ratio < 1.0 or not decay_power > 0.0:
-        raise ValueError(
-            f"decay_ratio must be in (0, 1) and decay_power > 0, got {brief(decay_ratio)} and {decay_power!r}"
-        )
-    fall = partial(_fall, decay, decay_fn, decay_power, decay_ratio)
-    if stable_fn == "constant":
-        top = max(lr, lr_min)
-        course = Constant(top).then(fall(top, lr_min), at=steps - decay)
-    else:
-        timescale = warmup_t if stable_timescale is None else stable_timescale
-        stable = _stable(stable_fn, lr, timescale, stable_power, steps)
+    def schedule(self) -> Schedule:
+        """Return the schedule."""
+        if not 0 < self.decay_t <= self.t_initial:
+            raise ValueError(f"decay_t must be in [1, {self.t_initial}], t_initial, got {brief(self.decay_t)}")
+        if not 0.0 < self.decay_ratio < 1.0 or not self.decay_power > 0.0:
+            raise ValueError(
+                f"decay_ratio must be in (0, 1) and decay_power > 0, got {brief(self.decay_ratio)} and "
+                f"{self.decay_power!r}"
+            )
+        begin, lr_min = self.t_initial - self.decay_t, self.lr_min
+        if self.stable_fn == "constant":
+            top = max(self.lr, lr_min)
+            return self._after_warmup(Constant(top).then(self._decay(top, lr_min), at=begin))
+        stable = self._stable()
         if lr_min:
             stable = stable.at_least(lr_min)
-        end = stable.shift(decay - steps) * fall(1.0, 0.0)
+        end = stable.shift(-begin) * self._decay(1.0, 0.0)
         if lr_min:
             # lr_min + (stable − lr_min) · f is stable · f + lr_min · (1 − f).
-            end = end + fall(0.0, 1.0) * lr_min
-        course = stable.then(end, at=steps - decay)
-    return _warmed_up(course, lr, warmup_t, warmup_lr_init, prefix=True)
+            end = end + self._decay(0.0, 1.0) * lr_min
+        return self._after_warmup(stable.then(end, at=begin))
+
+    def _stable(self) -> Schedule:
+        shape, power = self.stable_fn, self.stable_power
+        timescale = self.warmup_t if self.stable_timescale is None else self.stable_timescale
+        if shape not in ("rsqrt", "power"):
+            raise ValueError(f"stable_fn must be 'constant', 'rsqrt' or 'power', got {brief(shape)}")
+        if not timescale > 0:
+            raise ValueError(f"stable_timescale, or else warmup_t, must be > 0, got {brief(timescale)}")
+        if shape == "rsqrt" or power == 0.5:
+            return InverseSqrt(self.lr, timescale)
+        check_positive("stable_power", power)
+        return Table(tuple(self.lr * (1.0 + t / timescale) ** -power for t in range(self.t_initial + 1)))
+
+    def _decay(self, start: float, end: float) -> Schedule:
+        """Return the decay from one value to another."""
+        steps, shape, power, ratio = self.decay_t, self.decay_fn, self.decay_power, self.decay_ratio
+        if shape == "linear" or (shape == "power" and power == 1.0):
+            return Linear(start, end, steps)
+        if shape == "1-sqrt" or (shape == "power" and power == 0.5):
+            return Sqrt(start, steps, end)
+        if shape == "cosine":
+            return Cosine(start, steps, end)
+        if shape not in ("power", "exp"):
+            raise ValueError(f"decay_fn must be 'linear', '1-sqrt', 'cosine', 'power' or 'exp', got {brief(shape)}")
+        done = [t / steps for t in range(steps + 1)]
+        left = [1.0 - p**power if shape == "power" else (ratio**p - ratio) / (1.0 - ratio) for p in done]
+        return Table(tuple(end + (start - end) * share for share in left))
 
 
-@_without_noise("noise")
 def create_scheduler_v2(
     *,
     lr: float,
     sched: str = "cosine",
-    num_epochs: int = 300,
+    num_epochs: float = 300,
     decay_epochs: float | None = None,
     decay_milestones: Sequence[int] = (90, 180, 270),
-    cooldown_epochs: int = 0,
     patience_epochs: int = 10,
     decay_rate: float = 0.1,
     min_lr: float = 0.0,
     warmup_lr: float = 1e-5,
-    warmup_epochs: int = 0,
+    warmup_epochs: Whole = 0,
     warmup_prefix: bool = False,
     cycle_mul: float = 1.0,
     cycle_decay: float = 0.1,
-    cycle_limit: int = 1,
+    cycle_limit: Whole = 1,
     k_decay: float = 1.0,
     decay_fn: str | None = None,
     stable_timescale: float | None = None,
     plateau_mode: str = "max",
     step_on_epochs: bool = True,
-    updates_per_epoch: int = 0,
+    updates_per_epoch: Whole = 0,
 ) -> Schedule:
-    """Return what the class does that ``sched`` stands for, with the arguments that it has."""
-    del cooldown_epochs
+    """Return the schedule of the class that ``sched`` stands for, with the arguments that it has."""
     if not step_on_epochs and not updates_per_epoch > 0:
         raise ValueError(f"updates_per_epoch must be > 0 where step_on_epochs is false, got {brief(updates_per_epoch)}")
-    unit = 1 if step_on_epochs else whole("updates_per_epoch", updates_per_epoch)
+    unit = 1 if step_on_epochs else updates_per_epoch
     steps, warmup = num_epochs * unit, warmup_epochs * unit
-    after: dict[str, Any] = {"lr": lr, "warmup_t": warmup, "warmup_lr_init": warmup_lr}
-    prefixed = {**after, "warmup_prefix": warmup_prefix}
-    cycles: dict[str, Any] = {
-        "lr_min": min_lr,
-        "cycle_mul": cycle_mul,
-        "cycle_decay": cycle_decay,
-        "cycle_limit": cycle_limit,
-    }
+    common: dict[str, Any] = {"lr": lr, "warmup_t": warmup, "warmup_lr_init": warmup_lr}
+    prefixed = {**common, "warmup_prefix": warmup_prefix}
+    cycles = {"lr_min": min_lr, "cycle_mul": cycle_mul, "cycle_decay": cycle_decay, "cycle_limit": cycle_limit}
+    cyclic: dict[str, Any] = {"t_initial": steps, **cycles, **prefixed}
     if sched == "cosine":
-        return cosine_lr_scheduler(t_initial=steps, k_decay=k_decay, **cycles, **prefixed)
+        return CosineLRScheduler(k_decay=k_decay, **cyclic).schedule()
     if sched == "tanh":
-        return tanh_lr_scheduler(t_initial=steps, **cycles, **prefixed)
+        return TanhLRScheduler(**cyclic).schedule()
     if sched == "poly":
-        return poly_lr_scheduler(t_initial=steps, power=decay_rate, k_decay=k_decay, **cycles, **prefixed)
+        return PolyLRScheduler(power=decay_rate, k_decay=k_decay, **cyclic).schedule()
     if sched == "step":
         every = 90 if decay_epochs is None else decay_epochs
-        return step_lr_scheduler(decay_t=every * unit, decay_rate=decay_rate, **prefixed)
+        return StepLRScheduler(decay_t=every * unit, decay_rate=decay_rate, **prefixed).schedule()
     if sched == "multistep":
         milestones = [at * unit for at in decay_milestones]
-        return multi_step_lr_scheduler(decay_t=milestones, decay_rate=decay_rate, **prefixed)
+        return MultiStepLRScheduler(decay_t=milestones, decay_rate=decay_rate, **prefixed).schedule()
     if sched == "constant":
-        return step_lr_scheduler(decay_t=1, decay_rate=1.0, **prefixed)
+        return StepLRScheduler(decay_t=1, **prefixed).schedule()
     if sched == "plateau":
         if unit != 1:
             raise ValueError("plateau steps in epochs alone")
-        return plateau_lr_scheduler(
-            decay_rate=decay_rate, patience_t=patience_epochs, lr_min=min_lr, mode=plateau_mode, **after
-        )
+        plateau: dict[str, Any] = {
+            "decay_rate": decay_rate,
+            "patience_t": patience_epochs,
+            "lr_min": min_lr,
+            "mode": plateau_mode,
+        }
+        return PlateauLRScheduler(**plateau, **common).schedule()
     if sched in ("wsd", "rsqrt"):
         steps -= 0 if warmup_prefix else warmup
         length = 0.2 if decay_epochs is None else decay_epochs
-        return wsd_lr_scheduler(
-            t_initial=steps,
+        return WSDLRScheduler(
+            t_initial=whole("num_epochs", steps),
             decay_t=round(length * (steps if 0 < length < 1 else unit)),
             lr_min=min_lr,
             stable_fn="rsqrt" if sched == "rsqrt" else "constant",
             stable_timescale=None if stable_timescale is None else stable_timescale * unit,
             decay_fn=decay_fn or ("linear" if sched == "rsqrt" else "1-sqrt"),
-            **after,
-        )
+            **common,
+        ).schedule()
     if sched == "none":
         return Constant(lr)
     raise ValueError(f"there is no sched {sched!r}; there are {', '.join(_SHORT)}, none")
 
 
-def _warmed_up(
-    course: Schedule, lr: float, steps: int, init: float, *, prefix: bool, target: float | None = None
-) -> Schedule:
-    """Return the course after a warm-up, which counts in it unless it is a prefix."""
-    warmup = whole("warmup_t", steps)
-    if warmup:
-        rest = course if prefix else course.shift(-warmup)
-        return Linear(init, lr if target is None else target, warmup).then(rest, at=warmup)
-    # timm asks for the rate of the next step after each, so the first one has the optimizer's.
-    return course if course(0) == lr else Constant(lr).then(course.shift(-1), at=1)
-
-
-def _cycles(
-    shape: Callable[[float, int], Schedule],
-    lr: float,
-    lr_min: float,
-    t_initial: int,
-    cycle_mul: float,
-    cycle_decay: float,
-    cycle_limit: int,
-    at: Callable[[float, float], float] | None = None,
-) -> Schedule:
-    """Return cycles one after the other; the shape stays at ``lr_min`` at its end.
-
-    ``at`` is the value of a cycle by its peak and the share of it that is over, where the shape has none between steps.
-    """
-    if not t_initial > 0:
-        raise ValueError(f"t_initial must be > 0, got {brief(t_initial)}")
-    lengths = [t_initial * cycle_mul**i for i in range(whole("cycle_limit", cycle_limit))]
-    if any(length % 1 for length in lengths):
-        value = at or (lambda peak, share: shape(peak, 1)._value(share))
-        return _fractional_cycles(value, lr, lr_min, lengths, cycle_decay)
-    course: Schedule = Constant(lr_min)
-    begin = 0
-    for i, given in enumerate(lengths):
-        length = whole(f"t_initial * cycle_mul**{i}", given)
-        cycle = shape(lr * cycle_decay**i, length)
-        course = course.then(cycle, at=begin) if i else cycle
-        begin += length
-    return course
-
-
-def _fractional_cycles(
-    value: Callable[[float, float], float], lr: float, lr_min: float, lengths: Sequence[float], cycle_decay: float
-) -> Schedule:
-    """Return a table of cycles that begin between steps, and ``lr_min`` after them."""
-    if sum(lengths) > _LONGEST_TABLE:
-        raise ValueError(f"cycles that begin between steps may have {_LONGEST_TABLE} steps, got {sum(lengths):g}")
-    table: list[float] = []
-    begin = 0.0
-    for i, length in enumerate(lengths):
-        peak = lr * cycle_decay**i
-        table += [value(peak, (t - begin) / length) for t in range(len(table), math.ceil(begin + length))]
-        begin += length
-    return Table((*table, lr_min))
-
-
-def _cosines(
-    lr: float, lr_min: float, t_initial: float, cycle_mul: float, cycle_decay: float, cycle_limit: int
-) -> Schedule:
-    """Return cosines one after the other, each from its peak; their lengths need not be whole."""
-    if not t_initial > 0:
-        raise ValueError(f"t_initial must be > 0, got {brief(t_initial)}")
-    points: list[tuple[float, float]] = []
-    begin: float = 0
-    for i in range(whole("cycle_limit", cycle_limit)):
-        end = begin + t_initial * cycle_mul**i
-        points += [(begin, lr * cycle_decay**i), (end, lr_min)]
-        begin = end
-    return Piecewise(tuple(points), "cosine")
-
-
-def _cosine(lr_min: float, k_decay: float, peak: float, steps: int) -> Schedule:
-    return Cosine(peak, steps, lr_min, k=k_decay)
-
-
-def _tanh(lr_min: float, lb: float, ub: float, peak: float, steps: int) -> Schedule:
-    return Tanh(peak, steps, lr_min, lb, ub)
-
-
-def _poly(lr_min: float, power: float, k_decay: float, peak: float, steps: int) -> Schedule:
-    if power == 0.0:
-        return Constant(peak).then(lr_min, at=steps)
-    if k_decay == 1.0:
-        return Polynomial(peak, steps, lr_min, power)
-    return Table(tuple(_poly_value(lr_min, power, k_decay, peak, t / steps) for t in range(steps + 1)))
-
-
-def _poly_value(lr_min: float, power: float, k_decay: float, peak: float, share: float) -> float:
-    return float(lr_min + (peak - lr_min) * (1 - share**k_decay) ** power)
-
-
-def _stable(shape: str, lr: float, timescale: float, power: float, steps: int) -> Schedule:
-    if shape not in ("rsqrt", "power"):
-        raise ValueError(f"stable_fn must be 'constant', 'rsqrt' or 'power', got {brief(shape)}")
-    if not timescale > 0:
-        raise ValueError(f"stable_timescale, or else warmup_t, must be > 0, got {brief(timescale)}")
-    if shape == "rsqrt" or power == 0.5:
-        return InverseSqrt(lr, timescale)
-    if not power > 0.0:
-        raise ValueError(f"stable_power must be > 0, got {brief(power)}")
-    return Table(tuple(lr * (1.0 + t / timescale) ** -power for t in range(steps + 1)))
-
-
-def _fall(steps: int, shape: str, power: float, ratio: float, start: float, end: float) -> Schedule:
-    """Return the decay from one value to another."""
-    if shape == "linear" or (shape == "power" and power == 1.0):
-        return Linear(start, end, steps)
-    if shape == "1-sqrt" or (shape == "power" and power == 0.5):
-        return Sqrt(start, steps, end)
-    if shape == "cosine":
-        return Cosine(start, steps, end)
-    if shape not in ("power", "exp"):
-        raise ValueError(f"decay_fn must be 'linear', '1-sqrt', 'cosine', 'power' or 'exp', got {brief(shape)}")
-    done = [t / steps for t in range(steps + 1)]
-    left = [1.0 - p**power if shape == "power" else (ratio**p - ratio) / (1.0 - ratio) for p in done]
-    return Table(tuple(end + (start - end) * share for share in left))
-
-
 _SHORT = ("cosine", "tanh", "step", "multistep", "poly", "plateau", "wsd", "rsqrt", "constant")
+
+_CLASSES: tuple[type[Scheduler], ...] = (
+    CosineLRScheduler,
+    TanhLRScheduler,
+    StepLRScheduler,
+    MultiStepLRScheduler,
+    PolyLRScheduler,
+    PlateauLRScheduler,
+    WSDLRScheduler,
+)
+
+
+def _without_noise(maker: Maker, name: str, **ignored: Any) -> Maker:
+    """Return a function that also accepts the arguments of noise, of which the first must be None."""
+    reason = "noise comes from a generator of torch"
+    noise = {"noise_pct": 0.67, "noise_std": 1.0, "noise_seed": 42}
+    return accepting(maker, fixed={name: None}, reason=reason, **noise, **ignored)
+
+
+def _maker(kind: type[Scheduler]) -> Maker:
+    """Return a function from the arguments of a class to its schedule."""
+
+    def made(**given: Any) -> Schedule:
+        return kind(**given).schedule()
+
+    made.__signature__ = inspect.signature(kind)  # type: ignore[attr-defined]
+    other = {"noise_type": "normal"} if kind is PlateauLRScheduler else {"t_in_epochs": True}
+    return _without_noise(made, "noise_range_t", **other, initialize=True)
+
 
 REFUSED: dict[str, str] = {}
 
-NAMES: dict[str, Callable[..., Schedule]] = {
-    "CosineLRScheduler": cosine_lr_scheduler,
-    "TanhLRScheduler": tanh_lr_scheduler,
-    "StepLRScheduler": step_lr_scheduler,
-    "MultiStepLRScheduler": multi_step_lr_scheduler,
-    "PolyLRScheduler": poly_lr_scheduler,
-    "PlateauLRScheduler": plateau_lr_scheduler,
-    "WSDLRScheduler": wsd_lr_scheduler,
-    "create_scheduler_v2": create_scheduler_v2,
+NAMES: dict[str, Maker] = {
+    **{kind.__name__: _maker(kind) for kind in _CLASSES},
+    "create_scheduler_v2": _without_noise(create_scheduler_v2, "noise", cooldown_epochs=0),
     # The short names have the arguments of `create_scheduler_v2`.
-    **{name: partial(create_scheduler_v2, sched=name) for name in _SHORT},
+    **{name: _without_noise(partial(create_scheduler_v2, sched=name), "noise", cooldown_epochs=0) for name in _SHORT},
 }

@@ -23,112 +23,83 @@ from lrcore.schedules import (
     ReduceOnPlateau,
     Step,
 )
-from lrcore.schedules.compat import check_first, wave, whole
+from lrcore.schedules.compat import accepting, check_positive, wave
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from lrcore.schedules import Schedule
+    from lrcore.schedules.compat import Maker, Whole
 
 
-def lambda_lr(*, lr: float, lr_lambda: Callable[[int], float], last_epoch: int = -1) -> Schedule:
-    """Return the rate times a function of the step."""
-    check_first("last_epoch", last_epoch, -1)
+def lambda_lr(*, lr: float, lr_lambda: Callable[[int], float]) -> Schedule:
+    """Return the learning rate times a Lambda."""
     return Lambda(lr_lambda) * lr
 
 
-def multiplicative_lr(*, lr: float, lr_lambda: Callable[[int], float], last_epoch: int = -1) -> Schedule:
-    """Return the rate times a function of every step up to now but step 0, all multiplied."""
-    check_first("last_epoch", last_epoch, -1)
+def multiplicative_lr(*, lr: float, lr_lambda: Callable[[int], float]) -> Schedule:
+    """Return the learning rate times the product of a function's values from step 1 on."""
     return Lambda(_Products(lr_lambda)) * lr
 
 
-def step_lr(*, lr: float, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> Schedule:
+def step_lr(*, lr: float, step_size: Whole, gamma: float = 0.1) -> Schedule:
     """Return a Step."""
-    check_first("last_epoch", last_epoch, -1)
-    return Step(lr, whole("step_size", step_size), gamma)
+    return Step(lr, step_size, gamma)
 
 
-def multi_step_lr(*, lr: float, milestones: Iterable[int], gamma: float = 0.1, last_epoch: int = -1) -> Schedule:
-    """Return a MultiStep. Torch passes by milestones that are no step."""
-    check_first("last_epoch", last_epoch, -1)
+def multi_step_lr(*, lr: float, milestones: Iterable[int], gamma: float = 0.1) -> Schedule:
+    """Return a MultiStep. Torch never reaches fractional or negative milestones."""
     return MultiStep(lr, tuple(sorted(int(at) for at in milestones if at >= 0 and at % 1 == 0)), gamma)
 
 
-def constant_lr(*, lr: float, factor: float = 1.0 / 3, total_iters: int = 5, last_epoch: int = -1) -> Schedule:
-    """Return the rate times a factor, and from a step on without it; with no such step torch keeps the factor."""
-    check_first("last_epoch", last_epoch, -1)
+def constant_lr(*, lr: float, factor: float = 1.0 / 3, total_iters: Whole = 5) -> Schedule:
+    """Return two Constant: the scaled, then the full learning rate. With 0 steps torch keeps the scaled one."""
     if not 0.0 < factor <= 1.0:
         raise ValueError(f"factor must be in (0, 1], got {brief(factor)}: torch divides by it to undo it")
-    steps = whole("total_iters", total_iters)
-    return Constant(lr * factor).then(lr, at=steps) if steps > 0 else Constant(lr * factor)
+    return Constant(lr * factor).then(lr, at=total_iters) if total_iters > 0 else Constant(lr * factor)
 
 
-def linear_lr(
-    *,
-    lr: float,
-    start_factor: float = 1.0 / 3,
-    end_factor: float = 1.0,
-    total_iters: int = 5,
-    last_epoch: int = -1,
-) -> Schedule:
-    """Return a Linear between two shares of the rate; with no steps torch keeps the first one."""
-    check_first("last_epoch", last_epoch, -1)
+def linear_lr(*, lr: float, start_factor: float = 1.0 / 3, end_factor: float = 1.0, total_iters: Whole = 5) -> Schedule:
+    """Return a Linear between two fractions of the learning rate. With 0 steps torch keeps the first one."""
     if not 0.0 < start_factor <= 1.0 or not 0.0 <= end_factor <= 1.0:
         raise ValueError(f"start_factor must be in (0, 1] and end_factor in [0, 1], got {start_factor}, {end_factor}")
-    steps = whole("total_iters", total_iters)
-    return Linear(lr * start_factor, lr * end_factor, steps) if steps > 0 else Constant(lr * start_factor)
+    return Linear(lr * start_factor, lr * end_factor, total_iters) if total_iters > 0 else Constant(lr * start_factor)
 
 
-def exponential_lr(*, lr: float, gamma: float, last_epoch: int = -1) -> Schedule:
+def exponential_lr(*, lr: float, gamma: float) -> Schedule:
     """Return an Exponential."""
-    check_first("last_epoch", last_epoch, -1)
     return Exponential(lr, gamma)
 
 
-def polynomial_lr(*, lr: float, total_iters: int = 5, power: float = 1.0, last_epoch: int = -1) -> Schedule:
-    """Return a Polynomial to 0; with no steps or the power 0 torch keeps the rate."""
-    check_first("last_epoch", last_epoch, -1)
-    steps = whole("total_iters", total_iters)
-    return Polynomial(lr, steps, power=power) if steps > 0 and power != 0.0 else Constant(lr)
+def polynomial_lr(*, lr: float, total_iters: Whole = 5, power: float = 1.0) -> Schedule:
+    """Return a Polynomial to 0. With 0 steps or power 0 torch keeps the learning rate."""
+    return Polynomial(lr, total_iters, power=power) if total_iters > 0 and power != 0.0 else Constant(lr)
 
 
-def cosine_annealing_lr(*, lr: float, T_max: float, eta_min: float = 0.0, last_epoch: int = -1) -> Schedule:
+def cosine_annealing_lr(*, lr: float, T_max: float, eta_min: float = 0.0) -> Schedule:
     """Return a CosineAnnealing, which rises again after ``T_max``."""
-    check_first("last_epoch", last_epoch, -1)
-    if T_max <= 0:
-        raise ValueError(f"T_max must be > 0, got {brief(T_max)}: torch divides by it")
+    check_positive("T_max", T_max)
     return wave(lr, eta_min, T_max)
 
 
-def cosine_annealing_warm_restarts(
-    *, lr: float, T_0: int, T_mult: int = 1, eta_min: float = 0.0, last_epoch: int = -1
-) -> Schedule:
+def cosine_annealing_warm_restarts(*, lr: float, T_0: Whole, T_mult: Whole = 1, eta_min: float = 0.0) -> Schedule:
     """Return CosineRestarts."""
-    check_first("last_epoch", last_epoch, -1)
-    return CosineRestarts(lr, whole("T_0", T_0), eta_min, factor=whole("T_mult", T_mult))
+    return CosineRestarts(lr, T_0, eta_min, factor=T_mult)
 
 
 def cyclic_lr(
     *,
     base_lr: float,
     max_lr: float,
-    step_size_up: int = 2000,
-    step_size_down: int | None = None,
+    step_size_up: Whole = 2000,
+    step_size_down: Whole | None = None,
     mode: str = "triangular",
     gamma: float = 1.0,
     scale_fn: Callable[[float], float] | None = None,
     scale_mode: str = "cycle",
-    cycle_momentum: bool = True,
-    base_momentum: float = 0.8,
-    max_momentum: float = 0.9,
-    last_epoch: int = -1,
 ) -> Schedule:
-    """Return a Cyclic. Torch overwrites the optimizer's rate with ``base_lr``."""
-    del cycle_momentum, base_momentum, max_momentum
-    check_first("last_epoch", last_epoch, -1)
-    up = whole("step_size_up", step_size_up)
-    down = up if step_size_down is None else whole("step_size_down", step_size_down)
+    """Return a Cyclic. Torch overwrites the optimizer's learning rate with ``base_lr``."""
+    up, down = step_size_up, step_size_up if step_size_down is None else step_size_down
     if scale_fn is None:
         return Cyclic(base_lr, max_lr, up, down, mode, gamma if mode == "exp_range" else 1.0)
     scale = partial(_of_cycle, scale_fn, up + down) if scale_mode == "cycle" else scale_fn
@@ -138,26 +109,20 @@ def cyclic_lr(
 def one_cycle_lr(
     *,
     max_lr: float,
-    total_steps: int | None = None,
-    epochs: int | None = None,
-    steps_per_epoch: int | None = None,
+    total_steps: Whole | None = None,
+    epochs: Whole | None = None,
+    steps_per_epoch: Whole | None = None,
     pct_start: float = 0.3,
     anneal_strategy: str = "cos",
-    cycle_momentum: bool = True,
-    base_momentum: float = 0.85,
-    max_momentum: float = 0.95,
     div_factor: float = 25.0,
     final_div_factor: float = 1e4,
     three_phase: bool = False,
-    last_epoch: int = -1,
 ) -> Schedule:
-    """Return a OneCycle. Torch overwrites the optimizer's rate with the first one."""
-    del cycle_momentum, base_momentum, max_momentum
-    check_first("last_epoch", last_epoch, -1)
+    """Return a OneCycle. Torch overwrites the optimizer's learning rate with the first value."""
     if total_steps is None:
         if epochs is None or steps_per_epoch is None:
             raise ValueError("total_steps, or both epochs and steps_per_epoch, must be given")
-        total_steps = whole("epochs", epochs) * whole("steps_per_epoch", steps_per_epoch)
+        total_steps = epochs * steps_per_epoch
     if anneal_strategy not in ("cos", "linear"):
         raise ValueError(f"anneal_strategy must be 'cos' or 'linear', got {brief(anneal_strategy)}")
     if pct_start * total_steps == 1.0:
@@ -165,10 +130,9 @@ def one_cycle_lr(
             f"pct_start * total_steps must not be 1, got {brief(pct_start)} and {total_steps}: torch divides by 0"
         )
     shape = "cosine" if anneal_strategy == "cos" else "linear"
-    steps = whole("total_steps", total_steps)
     if pct_start == 1.0 and not three_phase:
-        return Piecewise(((0, max_lr / div_factor), (steps - 1, max_lr)), shape)
-    return OneCycle(max_lr, steps, pct_start, shape, div_factor, final_div_factor, three_phase=three_phase)
+        return Piecewise(((0, max_lr / div_factor), (total_steps - 1, max_lr)), shape)
+    return OneCycle(max_lr, total_steps, pct_start, shape, div_factor, final_div_factor, three_phase)
 
 
 def reduce_lr_on_plateau(
@@ -183,7 +147,7 @@ def reduce_lr_on_plateau(
     min_lr: float = 0.0,
     eps: float = 1e-8,
 ) -> Schedule:
-    """Return the rate times a ReduceOnPlateau, and where torch stops reducing it as the least."""
+    """Return the learning rate times a ReduceOnPlateau, at least the value at which torch stops reducing."""
     if not factor < 1.0:
         raise ValueError(f"factor must be < 1, got {brief(factor)}")
     if threshold_mode not in ("rel", "abs"):
@@ -191,11 +155,11 @@ def reduce_lr_on_plateau(
     plateau = ReduceOnPlateau(
         factor, patience, mode, threshold=threshold, relative=threshold_mode == "rel", cooldown=cooldown
     )
-    return (Constant(lr) * plateau).at_least(_last_rate(lr, factor, min_lr, eps))
+    return (Constant(lr) * plateau).at_least(_smallest_lr(lr, factor, min_lr, eps))
 
 
-def _last_rate(lr: float, factor: float, min_lr: float, eps: float) -> float:
-    """Return the rate after which a reduction would be less than ``eps``, which torch leaves out."""
+def _smallest_lr(lr: float, factor: float, min_lr: float, eps: float) -> float:
+    """Return the learning rate after which a reduction would be less than ``eps``, which torch skips."""
     if eps <= 0.0:
         return min(lr, min_lr)
     while lr - max(lr * factor, min_lr) > eps:
@@ -204,12 +168,12 @@ def _last_rate(lr: float, factor: float, min_lr: float, eps: float) -> float:
 
 
 def _of_cycle(function: Callable[[float], float], period: int, step: int) -> float:
-    """Return the function of the cycle, from 1, that a step is in."""
+    """Return the function of the cycle of a step, counted from 1."""
     return function(1 + step // period)
 
 
 class _Products:
-    """The products of a function's values, from step 1 on."""
+    """The cumulative product of a function's values, from step 1 on."""
 
     def __init__(self, function: Callable[[int], float]) -> None:
         if not callable(function):
@@ -233,7 +197,7 @@ _LIVE = "it is made of schedulers, not of numbers; combine schedules with then()
 
 REFUSED = {"SequentialLR": _LIVE, "ChainedScheduler": _LIVE}
 
-NAMES: dict[str, Callable[..., Schedule]] = {
+_RESUMABLE: dict[str, Maker] = {
     "LambdaLR": lambda_lr,
     "MultiplicativeLR": multiplicative_lr,
     "StepLR": step_lr,
@@ -244,7 +208,11 @@ NAMES: dict[str, Callable[..., Schedule]] = {
     "PolynomialLR": polynomial_lr,
     "CosineAnnealingLR": cosine_annealing_lr,
     "CosineAnnealingWarmRestarts": cosine_annealing_warm_restarts,
-    "CyclicLR": cyclic_lr,
-    "OneCycleLR": one_cycle_lr,
+    "CyclicLR": accepting(cyclic_lr, cycle_momentum=True, base_momentum=0.8, max_momentum=0.9),
+    "OneCycleLR": accepting(one_cycle_lr, cycle_momentum=True, base_momentum=0.85, max_momentum=0.95),
+}
+
+NAMES: dict[str, Maker] = {
+    **{name: accepting(maker, fixed={"last_epoch": -1}) for name, maker in _RESUMABLE.items()},
     "ReduceLROnPlateau": reduce_lr_on_plateau,
 }
