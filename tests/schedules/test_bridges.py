@@ -322,7 +322,7 @@ def refused_from_torch(torch):
     yield 3, TypeError, known
     yield opt, TypeError, known
     chain = m.ChainedScheduler([m.StepLR(opt, 3), m.LambdaLR(opt, lambda _: 1.0)])
-    yield chain, ValueError, "from_torch: a ChainedScheduler with a LambdaLR, which overwrites rates, has no"
+    yield chain, ValueError, "from_torch: a ChainedScheduler with a LambdaLR, which overwrites learning"
     chain = m.ChainedScheduler([m.StepLR(opt, 3), m.CosineAnnealingLR(opt, 9)])
     yield chain, ValueError, "from_torch: a ChainedScheduler with a CosineAnnealingLR and a StepLR that is not back"
     chain = m.ChainedScheduler([m.LinearLR(opt, total_iters=10), m.CosineAnnealingLR(opt, 9)])
@@ -332,7 +332,7 @@ def refused_from_torch(torch):
     chain = m.ChainedScheduler([m.LinearLR(opt), m.CosineAnnealingLR(opt, 9, eta_min=0.1)])
     yield chain, ValueError, "from_torch: a ChainedScheduler with a CosineAnnealingLR that has an eta_min"
     chain = m.ChainedScheduler([warmed_up(m, other), m.LinearLR(other)])
-    yield chain, ValueError, "from_torch: a ChainedScheduler with a SequentialLR, which overwrites rates, has no"
+    yield chain, ValueError, "from_torch: a ChainedScheduler with a SequentialLR, which overwrites learning"
     for part in (warmed_up(m, other), m.ChainedScheduler([m.LinearLR(other)])):
         outer = m.SequentialLR(other, [m.StepLR(other, 3), part], [2])
         message = f"from_torch: a {type(part).__name__} within a SequentialLR must be its first part; PyTorch raises"
@@ -343,7 +343,7 @@ def refused_from_torch(torch):
     parts = [m.StepLR(third, 3), m.ConstantLR(third), m.LinearLR(third)]
     yield m.SequentialLR(third, parts, [9, 4]), ValueError, "from_torch: milestones of a SequentialLR must not fall"
     scheduler = to_torch(Constant(0.9), fourth, name="momentum")
-    yield scheduler, ValueError, "from_torch: the scheduler sets 'momentum', not the rate"
+    yield scheduler, ValueError, "from_torch: the scheduler sets 'momentum', not the learning rate"
     scheduler = m.CyclicLR(sgd(torch), 0.5, 0.1, 5, cycle_momentum=False)
     yield scheduler, ValueError, "Cyclic: low must be in [0, 0.1], the high value, got 0.5"
 
@@ -553,8 +553,8 @@ def refused_to_torch(torch):
     yield lambda: to_torch(0.1, adam, name=("betas", 2)), ValueError, "to_torch: group 0: 'betas' has no place 2"
     yield lambda: to_torch(0.1, adam, name=("lr", 0)), ValueError, "to_torch: group 0: 'lr' has no place 0"
     momentum = {"name": "momentum", "keep_ratios": True}
-    yield lambda: to_torch(0.1, opt, **momentum), ValueError, "to_torch: keep_ratios is for rates alone"
-    yield lambda: to_torch(0.1, flat, keep_ratios=True), ValueError, "to_torch: the first group has the rate 0"
+    yield lambda: to_torch(0.1, opt, **momentum), ValueError, "to_torch: keep_ratios is for learning rates only"
+    yield lambda: to_torch(0.1, flat, keep_ratios=True), ValueError, "to_torch: the first group has the learning rate 0"
     scheduler = to_torch(0.1, sgd(torch))
     yield lambda: scheduler.load_state_dict({"last_epoch": 1}), ValueError, "the state of a ScheduleLR has last_epoch, "
     state = {**scheduler.state_dict(), "last_epoch": "7"}

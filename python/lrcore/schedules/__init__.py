@@ -1,7 +1,7 @@
 """Schedules: hyperparameters as pure functions of the step.
 
-Every hyperparameter of every optimizer takes a number or a schedule. A schedule is a frozen value, ``schedule(step) ->
-float`` with steps from 0, that stays at its last value past its end.
+Every hyperparameter of every optimizer takes a number or a schedule. A schedule is an immutable function,
+``schedule(step) -> float``, with steps from 0. It keeps its last value past its end.
 """
 
 import sys as _sys
@@ -25,7 +25,7 @@ if _typing.TYPE_CHECKING:
     from lrcore.schedules.unbounded import Constant, CosineAnnealing, Exponential, InverseSqrt, InverseTime, Noam
     from lrcore.schedules.warmup import Warmup, WithWarmup, untuned
 
-# Dataclasses take their time to be made, so each module is imported when a name of it is first asked for.
+# Creating dataclasses takes time, so a module is imported when one of its names is first used.
 _CLASSES = {
     "arithmetic": ("AtLeast", "AtMost", "Difference", "Product", "Scaled", "Sum"),
     "time_transforms": ("Staircase", "Repeated", "Shifted", "Stretched"),
@@ -52,62 +52,18 @@ _MODULES = {name: module for table in (_CLASSES, _FUNCTIONS) for module, names i
 CLASSES = tuple(sorted(name for names in _CLASSES.values() for name in names))
 
 __all__ = [
-    "REX",
-    "WSD",
-    "AdaScale",
-    "AtLeast",
-    "AtMost",
-    "Chebyshev",
-    "Constant",
-    "Cosine",
-    "CosineAnnealing",
-    "CosineRestarts",
-    "Cyclic",
-    "Difference",
-    "Exponential",
-    "InverseSqrt",
-    "InverseTime",
-    "Lambda",
-    "Linear",
-    "LogLinear",
-    "MultiStep",
-    "Noam",
-    "OneCycle",
-    "Piecewise",
-    "Polynomial",
-    "Product",
-    "ReduceOnPlateau",
-    "Repeated",
-    "Scaled",
-    "Schedule",
-    "Sequential",
-    "Shifted",
-    "Sqrt",
-    "Staircase",
-    "Step",
-    "Stretched",
-    "Sum",
-    "Table",
-    "Tanh",
-    "Warmup",
-    "WithCooldown",
-    "WithWarmup",
-    "concat",
-    "from_torch",
-    "get",
-    "per_epoch",
-    "plot",
-    "steps_in",
-    "to_keras",
-    "to_optax",
-    "to_torch",
-    "untuned",
-]
+    "REX", "WSD", "AdaScale", "AtLeast", "AtMost", "Chebyshev", "Constant", "Cosine", "CosineAnnealing",
+    "CosineRestarts", "Cyclic", "Difference", "Exponential", "InverseSqrt", "InverseTime", "Lambda", "Linear",
+    "LogLinear", "MultiStep", "Noam", "OneCycle", "Piecewise", "Polynomial", "Product", "ReduceOnPlateau", "Repeated",
+    "Scaled", "Schedule", "Sequential", "Shifted", "Sqrt", "Staircase", "Step", "Stretched", "Sum", "Table", "Tanh",
+    "Warmup", "WithCooldown", "WithWarmup", "concat", "from_torch", "get", "per_epoch", "plot", "steps_in",
+    "to_keras", "to_optax", "to_torch", "untuned",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> _typing.Any:
     if name not in _MODULES:
-        # With these Python says what was meant.
+        # Python suggests similar names for an error with these arguments.
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=_sys.modules[__name__])
     value = getattr(_import_module(f"{__name__}.{_MODULES[name]}"), name)
     globals()[name] = value

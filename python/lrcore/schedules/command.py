@@ -1,4 +1,4 @@
-"""``python -m lrcore schedule``: what a schedule does, from the text that makes it."""
+"""``python -m lrcore schedule``: values, plots and CSV files of a schedule given as text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from lrcore.schedules.schedule import Schedule
 
-# How many steps are shown at most.
+# The most steps that are shown, and the most rows of the table.
 _MOST_STEPS = 10**7
 _MOST_ROWS = 24
 
@@ -85,19 +85,19 @@ def _write(schedule: Schedule, steps: int, path: str) -> None:
 
 
 def _lines(schedule: Schedule, steps: int) -> Iterator[str]:
-    """Yield what is printed of a schedule."""
+    """Yield the printed lines of a schedule."""
     yield repr(schedule)
     yield "no length" if schedule.length is None else f"length {schedule.length}"
     yield preview(schedule, steps)
-    rows = _telling(schedule, steps)
+    rows = _rows(schedule, steps)
     width = max(map(len, ["step", *map(str, rows)]))
     yield f"{'step':>{width}}  value"
     for step, note in rows.items():
         yield f"{step:>{width}}  {f'{schedule(step):.6g}':<12}  {note}".rstrip()
 
 
-def _telling(schedule: Schedule, steps: int) -> dict[int, str]:
-    """Return steps at which to look at a schedule, with what is there: where phases begin and end, and the last."""
+def _rows(schedule: Schedule, steps: int) -> dict[int, str]:
+    """Return the steps of the table, with notes: where phases begin and end, and the last step."""
     begins = phases(schedule, steps)
     rows = {}
     if len(begins) < 2:

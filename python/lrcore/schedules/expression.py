@@ -1,7 +1,7 @@
-"""Schedules from text, as one types it: ``Cosine(0.1, steps=100).warmup(10)``. Nothing of the text is executed.
+"""Schedules from Python expressions such as ``Cosine(0.1, steps=100).warmup(10)``. Nothing in the text is executed.
 
-The text is parsed, and what it may hold is what is named here: the classes of schedules and a few functions, the
-methods that combine schedules, and numbers, strings, lists, tuples and dicts as arguments.
+The text is parsed, and only the syntax tree's nodes that are named here are evaluated: the classes of schedules and a
+few functions, the methods that combine schedules, and numbers, strings, lists, tuples and dicts as arguments.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ METHODS = (
     *("repeat", "scale", "shift", "stretch", "then", "warmup"),
 )
 
-# A text within these limits is done with at once, whatever it says.
+# Within these limits any text is evaluated quickly.
 _LONGEST = 50_000
 _DEEPEST = 60
 _MOST_WARMUPS = 8
 _LARGEST = 2**63
 _LARGEST_POWER = 64
-_LARGEST_ELSEWHERE = 10**6
+_LARGEST_COMPAT = 10**6
 
 _OPERATORS: dict[type[ast.operator], tuple[str, Callable[[Any, Any], Any]]] = {
     ast.Add: ("+", operator.add),
@@ -61,15 +61,15 @@ _REFUSED: dict[type[ast.AST], str] = {
 
 
 def evaluate(text: str) -> Schedule:
-    """Return the schedule that an expression, or the JSON of a schedule, stands for.
+    """Return the schedule of an expression, or of JSON.
 
     Args:
-        text: JSON if it begins with ``{``; else a class of :mod:`lrcore.schedules` with its arguments, methods after
-            it, sums, differences and products. A number may be worked out (``2 * 500``).
+        text: JSON if it begins with ``{``; else classes of :mod:`lrcore.schedules` with arguments, their methods,
+            sums, differences and products. Numbers can be computed (``2 * 500``).
 
     Raises:
-        TypeError: If an argument of a schedule is of a wrong type, unknown or missing.
-        ValueError: If the text holds anything else, is too long or too deep, or an argument is out of range.
+        TypeError: If an argument of a schedule has the wrong type, is unknown or missing.
+        ValueError: If the text contains anything else, is too long or too deep, or an argument is out of range.
 
     Examples:
         >>> from lrcore.schedules.expression import evaluate
@@ -81,7 +81,7 @@ def evaluate(text: str) -> Schedule:
     """
     if len(text) > _LONGEST:
         raise ValueError(f"an expression has at most {_LONGEST} characters, got {len(text)}")
-    # Each is fitted into the steps that all the others leave.
+    # Each warm-up compresses the schedule again.
     if len(re.findall(r"\bwarmup\b *\(|\bWithWarmup\b", text)) > _MOST_WARMUPS:
         raise ValueError(f"an expression has at most {_MOST_WARMUPS} warm-ups")
     try:
@@ -138,7 +138,7 @@ def _signed(sign: ast.unaryop, value: Any) -> Any:
 
 
 def _joined(left: Any, sign: str, function: Callable[[Any, Any], Any], right: Any) -> Any:
-    """Return what an operator makes of two numbers, or of a schedule and a schedule or number."""
+    """Return the result of an operator for two numbers, or for a schedule and a schedule or number."""
     if not all(is_number(part) or isinstance(part, Schedule) for part in (left, right)):
         raise ValueError(f"{sign} is allowed between schedules and numbers alone")
     if isinstance(left, Schedule) or isinstance(right, Schedule):
@@ -162,15 +162,15 @@ def _called(node: ast.Call, depth: int) -> Any:
         raise ValueError("an argument with two stars is not allowed")
     positional = [_value(argument, depth + 1) for argument in node.args]
     named = {str(keyword.arg): _value(keyword.value, depth + 1) for keyword in node.keywords}
-    # Some schedules of other libraries become a table of every step.
+    # Some schedules of other libraries become a table with every step.
     largest = max((abs(value) for value in (*positional, *named.values()) if is_number(value)), default=0)
-    if function is schedules.get and largest > _LARGEST_ELSEWHERE:
-        raise ValueError(f"get: a number must be at most {_LARGEST_ELSEWHERE} here, got {largest}")
+    if function is schedules.get and largest > _LARGEST_COMPAT:
+        raise ValueError(f"get: a number must be at most {_LARGEST_COMPAT} here, got {largest}")
     return function(*positional, **named)
 
 
 def _function(node: ast.expr, depth: int) -> Callable[..., Any]:
-    """Return what is called: a class or function of schedules, or a method of what is before the point."""
+    """Return the called function: a class or function of `schedules`, or a method of the expression before it."""
     match node:
         case ast.Name(id=name) | ast.Attribute(value=ast.Name(id="schedules"), attr=name):
             if name not in CLASSES and name not in FUNCTIONS:

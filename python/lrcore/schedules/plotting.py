@@ -1,4 +1,4 @@
-"""Schedules to look at: as curves, as a line of characters, as a table of all values."""
+"""Plots and previews of schedules, and their values as CSV."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 
@@ -25,30 +25,27 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
+    from lrcore._text import TextStream
     from lrcore.schedules.schedule import Floats
 
     Steps = np.ndarray[Any, np.dtype[np.int64]]
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 
-# How many steps are shown where no schedule has a length.
+# The number of steps that are shown if no schedule has a length.
 STEPS = 1000
-# The most steps that are looked at, and the parts that a curve of more points is drawn in.
-_LOOKED_AT = 2**16
-_DRAWN = 1000
-# The most phases of a kind that are marked, and the most that are asked for: a repeat has no end of them.
-_MARKED = 12
-_ASKED_FOR = 256
-# The longest label that is made of a schedule's own text.
-_LABEL = 60
-# The labels of phases, in points: the size of the letters, the width of one, the height of a row; and the most rows.
+# The most steps that are evaluated, and the number of segments of a curve with more points.
+_MOST_EVALUATED = 2**16
+_SEGMENTS = 1000
+# The most phases with one name that are marked, and the most that are read: `repeat` has infinitely many.
+_MOST_MARKED = 12
+_MOST_PHASES = 256
+# The longest label made of a repr.
+_LONGEST_LABEL = 60
+# The labels of phases, in points: the font size, the width of a letter, the height of a row; and the number of rows.
 _SIZE, _LETTER, _ROW, _ROWS = 7.0, 4.0, 9.0, 3
 _WIDEST = 1000
 _TILE = 2**14
-
-
-class _Stream(Protocol):
-    def write(self, text: str, /) -> object: ...
 
 
 def plot(
@@ -58,35 +55,35 @@ def plot(
     labels: Sequence[str] | None = None,
     log: bool = False,
 ) -> Axes:
-    """Draw the course of schedules with matplotlib.
+    """Plot schedules with matplotlib.
 
-    Of one schedule the phases are marked, as those of a warm-up, a cool-down and of parts that follow each other; of
-    several there is a legend. A long course is drawn with a few thousand points, and none of its jumps is lost.
+    For one schedule the phases are marked, such as warm-up and cool-down; for several there is a legend. A long
+    schedule is drawn with a few thousand points that include all jumps.
 
     Args:
         *schedules: Schedules, or mappings of names to schedules.
-        steps: How many steps are drawn; None is a tenth more than the largest length among them, or 1000.
+        steps: The number of steps; None is the largest length plus a tenth, or 1000 without a length.
         ax: The axes to draw on; None makes a figure with ``matplotlib.pyplot``.
-        labels: A name for each schedule; None is its name in a mapping, or else what it is printed as.
-        log: Whether values have a logarithmic axis, on which there is no 0.
+        labels: A name for each schedule; None is its name in a mapping, or else its repr.
+        log: Whether the axis of values is logarithmic, which leaves out zeros.
 
     Returns:
         The axes.
 
     Raises:
         ImportError: If matplotlib is not installed.
-        TypeError: If an argument is of a wrong type.
-        ValueError: If there is no schedule, or the labels are not as many.
+        TypeError: If an argument has the wrong type.
+        ValueError: If there is no schedule, or the number of labels differs.
 
     Examples:
         >>> from matplotlib.figure import Figure
         >>> from lrcore import schedules
-        >>> rate = schedules.Cosine(0.1, steps=100)
-        >>> ax = schedules.plot({"plain": rate, "warm": rate.warmup(10)}, ax=Figure().subplots())
+        >>> lr = schedules.Cosine(0.1, steps=100)
+        >>> ax = schedules.plot({"plain": lr, "warm": lr.warmup(10)}, ax=Figure().subplots())
         >>> ax.get_xlabel(), [line.get_label() for line in ax.get_lines()]
         ('step', ['plain', 'warm'])
 
-        Without ``ax`` there is a figure to show or to save: ``rate.plot().figure.savefig("rate.png")``.
+        Without ``ax`` there is a new figure: ``lr.plot().figure.savefig("lr.png")``.
     """
     named = list(_named(schedules))
     if not named:
@@ -101,7 +98,7 @@ def plot(
     if log:
         ax.set_yscale("log", nonpositive="mask")
     for label, schedule in named:
-        at, values = _thinned(*_looked_at(schedule, count))
+        at, values = _thinned(*_sampled(schedule, count))
         ax.plot(at, values, label=label or _cut(repr(schedule)))
     ax.set_xlabel(ax.get_xlabel() or "step")
     ax.set_ylabel(ax.get_ylabel() or "value")
@@ -113,19 +110,19 @@ def plot(
 
 
 def preview(schedule: Schedule, steps: SupportsIndex | None = None, width: SupportsIndex = 60) -> str:
-    """Return the course as a line of characters for a terminal, with its first, last and largest value.
+    """Return a one-line plot for a terminal, with the first, the last and the largest value.
 
-    Each character is as high as the largest value of its steps. They rise from 0, but where all values are more than
-    half of the largest, or one is below 0, they rise from the least, and the line says so.
+    The height of a character is the largest value of its steps. Heights start at 0, or at the smallest value if it is
+    negative or above half of the largest one; the line then says so.
 
     Args:
         schedule: The schedule.
-        steps: How many steps it shows; None is the schedule's length and a tenth more, or 1000.
-        width: The number of characters, at most 1000; there are no more than steps.
+        steps: The number of steps; None is the schedule's length plus a tenth, or 1000 without a length.
+        width: The number of characters, at most 1000 and at most the number of steps.
 
     Raises:
-        TypeError: If a number is not whole.
-        ValueError: If it is less than 1.
+        TypeError: If a number is not an integer.
+        ValueError: If it is out of range.
 
     Examples:
         >>> from lrcore import schedules
@@ -134,12 +131,12 @@ def preview(schedule: Schedule, steps: SupportsIndex | None = None, width: Suppo
     """
     width = check_count("preview: width", width, least=1, most=_WIDEST)
     count = span("preview", [schedule], steps)
-    at, values = _looked_at(schedule, count)
+    at, values = _sampled(schedule, count)
     values = np.nan_to_num(values, posinf=sys.float_info.max)
     heights = np.full(min(width, count), -np.inf)
     np.maximum.at(heights, at * len(heights) // count, values)
     least, largest = float(values.min()), float(values.max())
-    # What differs by less can't be told apart in the numbers beside the line.
+    # Smaller differences are not visible in the numbers next to the line.
     base = least if least < 0.0 or largest / 2.0 < least < 0.999 * largest else 0.0
     shares = (heights - base) / ((largest - base) or 1.0)
     line = "".join(BLOCKS[min(int(share * len(BLOCKS)), len(BLOCKS) - 1)] for share in shares.tolist())
@@ -148,26 +145,26 @@ def preview(schedule: Schedule, steps: SupportsIndex | None = None, width: Suppo
 
 
 def to_html(schedule: Schedule) -> str:
-    """Return a schedule's text, its curve, and its first and last value, for notebooks."""
+    """Return a schedule's repr, curve, and first and last value, for notebooks."""
     count = span("preview", [schedule], None)
-    at, values = _looked_at(schedule, count)
-    heights = np.interp(np.linspace(0, count - 1, _DRAWN), at, np.nan_to_num(values, posinf=sys.float_info.max))
+    at, values = _sampled(schedule, count)
+    heights = np.interp(np.linspace(0, count - 1, _SEGMENTS), at, np.nan_to_num(values, posinf=sys.float_info.max))
     ends = f"0 … {count - 1}: {values[0]:.4g} → {values[-1]:.4g}, largest {values.max():.4g}"
     picture = html_curve(([0.0] * 2, "none"), (heights.tolist(), "#1f77b4"))
     return f"{html_text(_cut(repr(schedule)))}<div>{picture}</div>{html_text(ends)}"
 
 
-def to_csv(schedule: Schedule, path_or_stream: str | os.PathLike[str] | _Stream, steps: SupportsIndex) -> None:
-    """Write the values of the first steps as CSV, with digits enough to read the same numbers back.
+def to_csv(schedule: Schedule, path_or_stream: str | os.PathLike[str] | TextStream, steps: SupportsIndex) -> None:
+    """Write the values of the first steps as CSV, with enough digits to read back the same numbers.
 
     Args:
         schedule: The schedule.
-        path_or_stream: A file's path, or what has a ``write`` for text.
-        steps: How many steps.
+        path_or_stream: The path of a file, or a text stream.
+        steps: The number of steps.
 
     Raises:
         OSError: If the file can't be written.
-        TypeError: If ``steps`` is not a whole number.
+        TypeError: If ``steps`` is not an integer.
         ValueError: If it is negative.
 
     Examples:
@@ -191,11 +188,11 @@ def to_csv(schedule: Schedule, path_or_stream: str | os.PathLike[str] | _Stream,
 
 
 def phases(schedule: Schedule, steps: int) -> list[tuple[str, int]]:
-    """Return the phases that begin before a step, in order; none where there are too many of a kind to tell apart."""
-    begun = [(name, max(math.ceil(at), 0)) for name, at in islice(schedule._phases(), _ASKED_FOR)]
+    """Return the phases that begin before a step, in order, without those of which there are too many."""
+    begun = [(name, max(math.ceil(at), 0)) for name, at in islice(schedule._phases(), _MOST_PHASES)]
     first = {at: name for name, at in reversed(begun) if at < steps}
     kinds = Counter(name.rstrip(" 0123456789") for name in first.values())
-    return [(first[at], at) for at in sorted(first) if kinds[first[at].rstrip(" 0123456789")] <= _MARKED]
+    return [(first[at], at) for at in sorted(first) if kinds[first[at].rstrip(" 0123456789")] <= _MOST_MARKED]
 
 
 def _named(given: Iterable[Any]) -> Iterator[tuple[str, Schedule]]:
@@ -207,27 +204,27 @@ def _named(given: Iterable[Any]) -> Iterator[tuple[str, Schedule]]:
 
 
 def span(where: str, schedules: Sequence[Schedule], steps: SupportsIndex | None) -> int:
-    """Return how many steps are shown."""
+    """Return the number of steps that are shown."""
     if steps is not None:
         return check_count(f"{where}: steps", steps, least=1, most=EXACT)
     length = max(schedule.length or 0 for schedule in schedules)
     return min(length + -(-length // 10), EXACT) or STEPS
 
 
-def _looked_at(schedule: Schedule, steps: int) -> tuple[Steps, Floats]:
-    """Return steps among the first, all of them if they are not too many, and the values there."""
-    if steps <= _LOOKED_AT:
+def _sampled(schedule: Schedule, steps: int) -> tuple[Steps, Floats]:
+    """Return the first steps, or a sample if there are many, and the values there."""
+    if steps <= _MOST_EVALUATED:
         at = np.arange(steps)
     else:
         begins = np.array([begin for _, begin in phases(schedule, steps)], np.int64)
-        even = np.linspace(0, steps - 1, _LOOKED_AT).astype(np.int64)
+        even = np.linspace(0, steps - 1, _MOST_EVALUATED).astype(np.int64)
         at = np.unique(np.concatenate([even, begins, np.maximum(begins - 1, 0)]))
     return at, schedule.values(at)
 
 
 def _thinned(at: Steps, values: Floats) -> tuple[Steps, Floats]:
-    """Return enough of the points for the same picture: of each small part the ends, the least and the largest."""
-    size = -(-len(at) // _DRAWN)
+    """Return the points of a curve that looks the same: each segment's ends, minimum and maximum."""
+    size = -(-len(at) // _SEGMENTS)
     if size <= 4:
         return at, values
     kept: list[int] = []
@@ -239,7 +236,7 @@ def _thinned(at: Steps, values: Floats) -> tuple[Steps, Floats]:
 
 
 def _mark(ax: Axes, begins: Sequence[tuple[str, int]], steps: int) -> None:
-    """Draw a line where each phase begins, with its name beside it at the top, in a row that has room."""
+    """Draw a line where each phase begins, with its name at the top, in a row that has room."""
     if len(begins) < 2:
         return
     points = 72.0 / ax.figure.dpi
@@ -280,4 +277,4 @@ def _lines(schedule: Schedule, steps: int) -> Iterator[str]:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _LABEL else f"{text[: _LABEL - 1]}…"
+    return text if len(text) <= _LONGEST_LABEL else f"{text[: _LONGEST_LABEL - 1]}…"

@@ -1,4 +1,4 @@
-"""Schedules as plain values for JSON, and back. Nothing of a file is ever executed."""
+"""Schedules to and from JSON. Nothing in a file is ever executed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,7 @@ VERSION = 1
 
 
 def encode(schedule: Schedule) -> dict[str, Any]:
-    """Return the schedule as nested dicts of numbers.
-
-    Raises:
-        TypeError: If there is a function in it, or a class that is not of :mod:`lrcore.schedules`.
-    """
+    """Return the schedule as nested dicts, or raise a TypeError if it contains a function or another class."""
     name = type(schedule).__name__
     if getattr(schedules, name, None) is not type(schedule) or not is_dataclass(schedule):
         raise TypeError(f"{brief(schedule)} can't be saved: {name} is no class of lrcore.schedules")
@@ -31,11 +27,11 @@ def encode(schedule: Schedule) -> dict[str, Any]:
 
 
 def decode(given: Any) -> Schedule:
-    """Return the schedule that :func:`encode` made a dict of.
+    """Return the schedule of the dict that :func:`encode` returned.
 
     Raises:
-        TypeError: If an argument is of a wrong type.
-        ValueError: If it is of another version, has an unknown name or argument, or one is missing or out of range.
+        TypeError: If an argument has the wrong type.
+        ValueError: If the version, a name or an argument is unknown, or an argument is missing or out of range.
     """
     if not isinstance(given, dict) or given.keys() != {"schedule", "version", "arguments"}:
         raise ValueError(f"a schedule must be a dict of schedule, version and arguments, got {brief(given)}")

@@ -1,4 +1,4 @@
-"""Epochs, samples and tokens as steps."""
+"""Conversion of epochs, samples and tokens to steps."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ def steps_in(
     sequence: int | None = None,
     drop_last: bool = False,
 ) -> int:
-    """Return how many steps it takes to train on that much.
+    """Return the number of steps for a number of epochs, samples or tokens.
 
     Args:
-        epochs: Passes over the dataset, of ``dataset`` samples; need not be whole. Or
-        samples: How many samples. Or
-        tokens: How many tokens, in samples of ``sequence`` tokens each.
-        dataset: The samples of the dataset.
-        batch: The samples of a step, at least 1.
-        sequence: The tokens of a sample.
-        drop_last: Whether the last batch of an epoch is left out where it is smaller; otherwise it counts as a step.
+        epochs: The number of passes over ``dataset`` samples; can be fractional. Or
+        samples: The number of samples. Or
+        tokens: The number of tokens, in samples of ``sequence`` tokens each.
+        dataset: The number of samples in the dataset.
+        batch: The samples per step, at least 1.
+        sequence: The tokens per sample.
+        drop_last: Whether a smaller last batch of an epoch is skipped; otherwise it counts as a step.
 
     Raises:
-        TypeError: If not exactly one of epochs, samples and tokens is given, or what it needs is missing.
+        TypeError: If not exactly one of epochs, samples and tokens is given, or a number that it needs is missing.
         ValueError: If a number is out of range.
 
     Examples:
@@ -38,7 +38,7 @@ def steps_in(
         4690
         >>> schedules.steps_in(tokens=300_000_000, sequence=1024, batch=512)
         573
-        >>> rate = schedules.Cosine(0.1, steps=schedules.steps_in(epochs=3, dataset=1000, batch=10))
+        >>> lr = schedules.Cosine(0.1, steps=schedules.steps_in(epochs=3, dataset=1000, batch=10))
     """
     batch = check_count("steps_in: batch", batch, least=1)
     if sum(given is not None for given in (epochs, samples, tokens)) != 1:
@@ -49,7 +49,7 @@ def steps_in(
         passes = NON_NEGATIVE.check("steps_in: epochs", epochs)
         size = check_count("steps_in: dataset", dataset, least=1)
         per_epoch = size // batch if drop_last else -(-size // batch)
-        # A product such as 1.1 · 10 is a little more than 11.
+        # Products such as 1.1 · 10 exceed the exact result by rounding.
         steps = passes * per_epoch
         return math.ceil(steps - 1e-9 * max(steps, 1.0))
     per_step = batch

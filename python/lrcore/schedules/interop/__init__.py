@@ -1,4 +1,4 @@
-"""Schedules of lrcore in the training loops of other frameworks, and torch's schedulers as schedules.
+"""Conversions between schedules of lrcore and those of PyTorch, optax and Keras.
 
 A framework is imported by the first call that needs it.
 """
@@ -21,43 +21,42 @@ if TYPE_CHECKING:
 
 __all__ = ["from_torch", "to_keras", "to_optax", "to_torch"]
 
-# A longer table is made only of a schedule whose user gave the number of its steps.
+# A longer table needs an explicit number of steps.
 _LONGEST = 10_000_000
-# The most steps that a count of 32 bits, as optax and Keras have it, comes to.
+# The largest step of optax and Keras, which count in 32 bits.
 _MOST = 2**31 - 1
 
 
 def from_torch(scheduler: Any) -> Schedule | tuple[Schedule, ...]:
-    """Return the schedule that a live scheduler of ``torch.optim.lr_scheduler`` follows, from its beginning.
+    """Return the schedule of a live ``torch.optim.lr_scheduler`` object, from its first step.
 
-    ``schedule(k)`` is the rate after ``k`` calls of ``scheduler.step()``, however often it has been called. To go on
-    from where it is, begin later: ``schedule.shift(-scheduler.last_epoch)``. What is read are the scheduler's
-    arguments and its ``base_lrs``; the rates in the groups, which anyone may have changed, are not.
+    ``schedule(k)`` is the learning rate after ``k`` calls of ``scheduler.step()``, no matter how often it has been
+    called so far. To continue from its present step, use ``schedule.shift(-scheduler.last_epoch)``. The scheduler's
+    arguments and ``base_lrs`` are read; the learning rates in the groups, which may have been edited, are not.
 
-    Known are the classes of ``torch.optim.lr_scheduler``, subclasses of them that leave the rate alone, and what
-    :func:`to_torch` returns. A few have more to say:
+    Supported are the classes of ``torch.optim.lr_scheduler``, subclasses that compute the same learning rates, and the
+    result of :func:`to_torch`. Special cases:
 
-    * ``ReduceLROnPlateau`` becomes ``(Constant(rate) * ReduceOnPlateau(…)).at_least(min_lr)``, and begins anew at the
-      present rate of the group: torch keeps neither the first one nor, in a schedule, what was reported.
-    * ``ChainedScheduler`` becomes a product. One with a scheduler that overwrites the rate (``LambdaLR``, ``CyclicLR``,
-      ``OneCycleLR``, ``CosineAnnealingWarmRestarts``) or bends it (``CosineAnnealingLR`` with ``eta_min``, or with a
-      scheduler that is not back at 1 by ``T_max``) is no product, and refused.
-    * ``SequentialLR`` becomes :meth:`then <lrcore.schedules.Schedule.then>`. Its first part may itself be a sequence or
-      a chain, at any depth: the schedule has PyTorch's values, whose milestones in a sequence within another come one
-      step early for each level. As a later part either is refused, since PyTorch raises a ``NotImplementedError``
-      where it begins.
-    * ``CyclicLR`` and ``OneCycleLR`` may also cycle the momentum; the schedule is that of the rate alone, and
-      :meth:`OneCycle.momentum <lrcore.schedules.OneCycle.momentum>` is its partner.
+    * ``ReduceLROnPlateau`` becomes ``(Constant(lr) * ReduceOnPlateau(…)).at_least(min_lr)`` and restarts from the
+      group's present learning rate: torch does not keep the first one, and a schedule does not keep metrics.
+    * ``ChainedScheduler`` becomes a product. An error if one of its schedulers overwrites the learning rate
+      (``LambdaLR``, ``CyclicLR``, ``OneCycleLR``, ``CosineAnnealingWarmRestarts``) or is no factor
+      (``CosineAnnealingLR`` with ``eta_min``, or with a scheduler that is not back at 1 by ``T_max``).
+    * ``SequentialLR`` becomes :meth:`then <lrcore.schedules.Schedule.then>`. Its first part can be a sequence or chain,
+      at any depth; the schedule has PyTorch's values, whose milestones in a nested sequence come one step early for
+      each level. An error if a later part is one, for which PyTorch raises a ``NotImplementedError`` where it begins.
+    * ``CyclicLR`` and ``OneCycleLR`` can also cycle the momentum. The schedule is that of the learning rate;
+      :meth:`OneCycle.momentum <lrcore.schedules.OneCycle.momentum>` is that of the momentum.
 
     Args:
         scheduler: The scheduler.
 
     Returns:
-        One schedule if all groups of the optimizer have the same, otherwise a tuple of one for each group.
+        One schedule if it is the same for all groups of the optimizer, else a tuple with one for each group.
 
     Raises:
-        TypeError: If it is no scheduler of a known class, or of a subclass that computes rates by itself.
-        ValueError: If no schedule has its rates: negative ones, or one of the cases above.
+        TypeError: If it is not of a supported class.
+        ValueError: If no schedule has its learning rates: negative ones, or one of the cases above.
         ImportError: If PyTorch is not installed.
 
     Examples:
@@ -69,8 +68,8 @@ def from_torch(scheduler: Any) -> Schedule | tuple[Schedule, ...]:
         Step(start=0.1, step_size=30)
 
     Note:
-        Torch computes most rates from the ones before, and so collects rounding errors; the schedule has the closed
-        form. A schedule of ``MultiplicativeLR`` or ``LambdaLR`` holds its function, and has no JSON.
+        Torch computes most learning rates from the previous ones and accumulates rounding errors; the schedule has the
+        closed form. A schedule of ``MultiplicativeLR`` or ``LambdaLR`` contains its function, and has no JSON.
     """
     imported("torch", "from_torch", "torch")
     from lrcore.schedules.interop.schedulers import schedule_of
@@ -86,35 +85,34 @@ def to_torch(
     keep_ratios: bool = False,
     last_epoch: int = -1,
 ) -> Any:
-    """Return a scheduler of PyTorch that gives an optimizer of PyTorch the values of a schedule.
+    """Return a PyTorch scheduler that sets a hyperparameter of a PyTorch optimizer to a schedule's values.
 
-    After ``k`` calls of ``scheduler.step()`` the groups have ``schedule(k)``; step 0 is set at once. It is a real
-    ``LRScheduler``: it can be pickled, copied, saved by ``state_dict`` (which also loads with ``weights_only=True``),
-    and be a part of ``SequentialLR`` or ``ChainedScheduler``.
+    After ``k`` calls of ``scheduler.step()`` the groups have ``schedule(k)``; step 0 is set at once. It is an
+    ``LRScheduler``: it can be pickled, copied, saved by ``state_dict`` (also for ``weights_only=True``), and be a part
+    of ``SequentialLR`` or ``ChainedScheduler``.
 
-    Since values are pure functions of the step, ``load_state_dict`` sets the right ones at once, whether or not the
-    optimizer was loaded, before or after. Only where the scheduler is a part of a ``SequentialLR`` they come from the
-    optimizer, which is then to be loaded too, as torch's own are. The state is a place in the course, not the course:
-    the schedule is made anew by the program, and may have changed.
+    ``load_state_dict`` sets the values of the loaded step at once, whether the optimizer is loaded before, after or not
+    at all. Only within a ``SequentialLR`` the optimizer has to be loaded too, as for torch's own schedulers. The state
+    is the step, not the schedule, which the program makes again and can have changed.
 
     Args:
-        schedule: The schedule, or a number, for all groups, also those that are added later; or a sequence of one for
-            each group.
-        optimizer: An optimizer of PyTorch.
-        name: The hyperparameter in the groups: ``"lr"``, ``"momentum"``, ``"weight_decay"`` and the like, or the name
-            and the place in a pair, as ``("betas", 0)``. ``get_last_lr()`` returns the rates all the same.
-        keep_ratios: Whether each group gets the values times its ``initial_lr`` over that of the first group, so that
-            groups keep the ratios of the rates that they were made with. Otherwise all get the same.
-        last_epoch: The step at which a training stopped that goes on; −1 begins. Torch then wants ``initial_lr`` in
-            the groups. ``load_state_dict`` is simpler.
+        schedule: A schedule or number for all groups, including those added later; or a sequence with one for each.
+        optimizer: A PyTorch optimizer.
+        name: The hyperparameter in the groups: ``"lr"``, ``"momentum"``, ``"weight_decay"``, …, or a name and an index,
+            such as ``("betas", 0)``. ``get_last_lr()`` always returns the learning rates.
+        keep_ratios: Whether to multiply each group's values by its ``initial_lr`` over that of the first group, so that
+            the groups keep the ratios of their learning rates.
+        last_epoch: The last step of the run to continue; −1 starts. Torch then needs ``initial_lr`` in the groups;
+            ``load_state_dict`` is simpler.
 
     Returns:
         The scheduler, of the class ``lrcore.schedules.interop.torch.ScheduleLR``.
 
     Raises:
-        TypeError: If an argument is of a wrong type.
-        ValueError: If the schedule follows reports, or is a factor alone as ``"lr"``, groups and schedules differ in
-            number, a group has no such hyperparameter, or ratios are to be kept of anything but rates above 0.
+        TypeError: If an argument has the wrong type.
+        ValueError: If the schedule depends on a metric, or is only a factor for ``"lr"``; if the numbers of groups and
+            schedules differ, a group has no such hyperparameter, or ``keep_ratios`` is set for anything but positive
+            learning rates.
         ImportError: If PyTorch is not installed.
 
     Examples:
@@ -128,8 +126,8 @@ def to_torch(
         0.45
 
     Note:
-        Torch's schedulers multiply the rate that was there. This one overwrites it: in a ``ChainedScheduler`` it comes
-        first; a product of schedules is better. The order of ``optimizer.step()`` and ``scheduler.step()`` is torch's.
+        Torch's schedulers multiply the present learning rate; this one overwrites it, so in a ``ChainedScheduler`` it
+        has to be the first. A product of schedules is better. Call ``optimizer.step()`` before ``scheduler.step()``.
     """
     imported("torch", "to_torch", "torch")
     from lrcore.schedules.interop.torch import scheduler_of
@@ -138,38 +136,36 @@ def to_torch(
 
 
 def to_optax(schedule: Schedule | float, *, steps: SupportsIndex | None = None) -> Callable[[Any], Any]:
-    """Return a schedule of optax: a function of JAX from the count of steps to the value.
+    """Return an optax schedule: a JAX function from the step count to the value.
 
-    It works under ``jit``, ``vmap`` and ``lax.scan``, with a count that is traced. Values are those of ``schedule``, in
-    float64 if JAX has ``jax_enable_x64`` set, otherwise rounded to float32.
+    It works under ``jit``, ``vmap`` and ``lax.scan`` with a traced count. Values are those of ``schedule``, in float64
+    if ``jax_enable_x64`` is set, otherwise rounded to float32.
 
-    It is a table, made once: 4 or 8 bytes for each step on the device, where it is a constant of what is compiled, so
-    400 kB for 100,000 steps, and 8 bytes on the host. JAX can't run the formulas themselves, which are written for
-    Python and NumPy, and writing each again would let them part. To call back into Python with every step
-    (``jax.pure_callback``) would need no table, but it holds up the device, and keeps a program from being exported or
-    cached.
+    The function looks up a table that is computed once: 4 or 8 bytes per step on the device, where it is a constant of
+    the compiled program (400 kB for 100,000 steps), and 8 bytes on the host. JAX cannot run the formulas, which are
+    Python and NumPy; a second implementation could differ. ``jax.pure_callback`` would need no table, but it blocks the
+    device in every step, and prevents exporting and caching the program.
 
     Args:
         schedule: The schedule, or a number.
-        steps: How many steps the table has, if not those of the schedule's length: all that a training will take. From
-            there on the value of the last one stays. A schedule without a length needs it, but a constant, and one
-            longer than 10 million steps.
+        steps: The number of steps in the table: all that the run will take. The last value stays. None is the
+            schedule's length. Required for a schedule without a length, unless it is constant, and above 10 million
+            steps.
 
     Returns:
-        The function. It takes a whole number, or an array of them.
+        The function. It takes an integer or an array of integers.
 
     Raises:
-        TypeError: If an argument is of a wrong type.
-        ValueError: If the schedule follows reports, has no length or a very long one and ``steps`` is left out, or
-            ``steps`` is out of range.
+        TypeError: If an argument has the wrong type.
+        ValueError: If the schedule depends on a metric, ``steps`` is required but None, or ``steps`` is out of range.
         ImportError: If JAX is not installed.
 
     Examples:
         >>> import jax, optax  # doctest: +SKIP
         >>> from lrcore import schedules
-        >>> rate = schedules.to_optax(schedules.Linear(0.5, 0.0, steps=4))  # doctest: +SKIP
-        >>> tx = optax.sgd(learning_rate=rate)  # doctest: +SKIP
-        >>> print(jax.jit(rate)(1))  # doctest: +SKIP
+        >>> lr = schedules.to_optax(schedules.Linear(0.5, 0.0, steps=4))  # doctest: +SKIP
+        >>> tx = optax.sgd(learning_rate=lr)  # doctest: +SKIP
+        >>> print(jax.jit(lr)(1))  # doctest: +SKIP
         0.375
     """
     imported("jax", "to_optax", "jax optax")
@@ -179,40 +175,38 @@ def to_optax(schedule: Schedule | float, *, steps: SupportsIndex | None = None) 
 
 
 def to_keras(schedule: Schedule | float, *, steps: SupportsIndex | None = None) -> Any:
-    """Return a schedule of Keras, for the ``learning_rate`` of its optimizers, on every backend.
+    """Return a Keras schedule for the ``learning_rate`` of Keras optimizers, on every backend.
 
-    Like :func:`to_optax` it is a table, made once, since a compiled training step has no number to ask Python with: 4
-    bytes for each step, or 8 if Keras' ``floatx`` is float64.
+    Like :func:`to_optax` it looks up a table, since a compiled training step cannot call Python: 4 bytes per step, or 8
+    if Keras' ``floatx`` is float64.
 
-    It is saved with a model as the JSON of the schedule. The class is registered by the first call of this function; a
-    program that only loads a model imports it first: ``from lrcore.schedules.interop.keras import KerasSchedule``.
+    A saved model contains the JSON of the schedule. The first call of this function registers the class; a program that
+    only loads a model has to import it first: ``from lrcore.schedules.interop.keras import KerasSchedule``.
 
     Args:
         schedule: The schedule, or a number.
-        steps: How many steps the table has, if not those of the schedule's length: all that a training will take. From
-            there on the value of the last one stays. A schedule without a length needs it, but a constant, and one
-            longer than 10 million steps.
+        steps: The number of steps in the table, as for :func:`to_optax`.
 
     Returns:
-        The schedule, of the class ``lrcore.schedules.interop.keras.KerasSchedule``, which is a
+        The schedule, of the class ``lrcore.schedules.interop.keras.KerasSchedule``, a subclass of
         ``keras.optimizers.schedules.LearningRateSchedule``.
 
     Raises:
-        TypeError: If an argument is of a wrong type.
-        ValueError: If the schedule follows reports or is a factor alone, has no length or a very long one and ``steps``
-            is left out, or ``steps`` is out of range.
+        TypeError: If an argument has the wrong type.
+        ValueError: If the schedule depends on a metric or is only a factor, ``steps`` is required but None, or
+            ``steps`` is out of range.
         ImportError: If Keras is not installed.
 
     Examples:
         >>> import keras  # doctest: +SKIP
         >>> from lrcore import schedules
-        >>> rate = schedules.to_keras(schedules.Linear(0.5, 0.0, steps=4))  # doctest: +SKIP
-        >>> opt = keras.optimizers.SGD(learning_rate=rate)  # doctest: +SKIP
+        >>> lr = schedules.to_keras(schedules.Linear(0.5, 0.0, steps=4))  # doctest: +SKIP
+        >>> opt = keras.optimizers.SGD(learning_rate=lr)  # doctest: +SKIP
         >>> float(opt.learning_rate)  # doctest: +SKIP
         0.5
 
     Note:
-        A schedule with a function in it trains, but can't be saved: files hold no code.
+        A model whose schedule contains a function can be trained, but not saved: files contain no code.
     """
     imported("keras", "to_keras", "keras")
     from lrcore.schedules.interop.keras import schedule_class
@@ -221,14 +215,14 @@ def to_keras(schedule: Schedule | float, *, steps: SupportsIndex | None = None) 
 
 
 def imported(module: str, needed_by: str, packages: str) -> Any:
-    """Return a module of a framework, or say how to install it."""
+    """Return a module of a framework, or raise an ImportError that says how to install it."""
     install = _optional.INSTALL_TORCH if packages == "torch" else f"python -m pip install {packages}"
     message = f"{needed_by} needs {module}, which is not installed: {install}"
     return _optional.imported(module, message)
 
 
 def bridged(where: str, schedule: Any) -> Schedule:
-    """Return the schedule, or a number as one, if it is a function of the step alone."""
+    """Return the schedule, or a number as a Constant, or raise if it depends on a metric."""
     made = as_schedule(where, schedule)
     for part in metric_factors(made):
         raise ValueError(
@@ -238,7 +232,7 @@ def bridged(where: str, schedule: Any) -> Schedule:
 
 
 def table_of(where: str, schedule: Schedule, steps: SupportsIndex | None) -> Floats:
-    """Return the values up to the one that stays, or raise if one is below 0."""
+    """Return the values up to the constant one, or raise if one is negative."""
     values = _values_of(where, schedule, steps)
     if len(values) and (least := values.min()) < 0.0:
         at = int(values.argmin())
@@ -254,9 +248,9 @@ def _values_of(where: str, schedule: Schedule, steps: SupportsIndex | None) -> F
         count = check_count(f"{where}: steps", steps, least=1, most=_MOST)
         return schedule.values(count if last is None else min(count, last + 1))
     if last is None:
-        raise ValueError(f"{where}: {brief(schedule)} has no length; give steps, all that a training will take")
+        raise ValueError(f"{where}: {brief(schedule)} has no length; give steps, all that a run will take")
     if last > _LONGEST:
         raise ValueError(
-            f"{where}: {brief(schedule)} has {counted(last, 'step')}; give steps, all that a training will take"
+            f"{where}: {brief(schedule)} has {counted(last, 'step')}; give steps, all that a run will take"
         )
     return schedule.values(last + 1)

@@ -1,4 +1,4 @@
-"""Schedules of lrcore as those of Keras."""
+"""Schedules as schedules of Keras."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-class Tabled:
-    """A schedule of lrcore as a schedule of Keras; made by :func:`to_keras <lrcore.schedules.to_keras>`.
+class TableSchedule:
+    """A schedule of Keras that looks up a table; made by :func:`to_keras <lrcore.schedules.to_keras>`.
 
     Attributes:
-        schedule: The schedule that the values are from.
-        steps: The number of steps of its table, if it was given.
+        schedule: The schedule of the values.
+        steps: The number of steps in the table, if it was given.
     """
 
-    # This is all of KerasSchedule but its base class, without which the module can be imported.
+    # KerasSchedule without its base class, so that the module can be imported without Keras.
 
     def __init__(self, schedule: Schedule | float, steps: SupportsIndex | None = None) -> None:
         keras = imported("keras", "to_keras", "keras")
@@ -41,11 +41,7 @@ class Tabled:
         return ops.take(self._table, ops.clip(step, 0, self._last))
 
     def get_config(self) -> dict[str, Any]:
-        """Return the schedule as JSON, and the steps.
-
-        Raises:
-            TypeError: If there is a function in it.
-        """
+        """Return the schedule as JSON and the number of steps, or raise a TypeError if it contains a function."""
         return {"schedule": self.schedule.to_json(), "steps": self.steps}
 
     @classmethod
@@ -60,10 +56,10 @@ class Tabled:
 
 @cache
 def schedule_class() -> Any:
-    """Return the class KerasSchedule, known to Keras by its name in files."""
+    """Return the class KerasSchedule, registered for saved models."""
     keras = imported("keras", "to_keras", "keras")
-    bases = (Tabled, keras.optimizers.schedules.LearningRateSchedule)
-    made = type("KerasSchedule", bases, {"__module__": __name__, "__doc__": Tabled.__doc__})
+    bases = (TableSchedule, keras.optimizers.schedules.LearningRateSchedule)
+    made = type("KerasSchedule", bases, {"__module__": __name__, "__doc__": TableSchedule.__doc__})
     return keras.saving.register_keras_serializable(package="lrcore")(made)
 
 

@@ -1,4 +1,4 @@
-"""Schedules of lrcore as those of optax."""
+"""Schedules as schedules of optax."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 class OptaxSchedule:
-    """A function from the count of steps to the value, for JAX; made by :func:`to_optax <lrcore.schedules.to_optax>`.
+    """A JAX function from the step count to the value; made by :func:`to_optax <lrcore.schedules.to_optax>`.
 
     Attributes:
-        schedule: The schedule that the values are from.
-        steps: The number of steps of its table, if it was given.
+        schedule: The schedule of the values.
+        steps: The number of steps in the table, if it was given.
     """
 
     def __init__(self, schedule: Schedule | float, steps: SupportsIndex | None = None) -> None:
@@ -28,11 +28,7 @@ class OptaxSchedule:
         self._tables: dict[np.dtype[Any], Any] = {}
 
     def __call__(self, count: Any) -> Any:
-        """Return the values at a count, or at an array of them.
-
-        Raises:
-            TypeError: If they are not whole numbers.
-        """
+        """Return the values at a count or an array of counts, or raise a TypeError if they are not integers."""
         jnp = imported("jax.numpy", "to_optax", "jax optax")
         if isinstance(count, int):
             count = min(count, len(self._values) - 1)
@@ -42,11 +38,11 @@ class OptaxSchedule:
         return jnp.take(self._table(), count, mode="clip")
 
     def _table(self) -> Any:
-        """Return the values on the device, in the dtype that JAX has at present."""
+        """Return the values on the device, in JAX's present dtype for float64."""
         jax = imported("jax", "to_optax", "jax optax")
         dtype = jax.dtypes.canonicalize_dtype(np.float64)
         if dtype not in self._tables:
-            # While a function is traced an array would otherwise be a part of that trace, and not be there in the next.
+            # Otherwise an array made while a function is traced would belong to that trace and be invalid in the next.
             with jax.ensure_compile_time_eval():
                 self._tables[dtype] = jax.numpy.asarray(self._values.astype(dtype))
         return self._tables[dtype]

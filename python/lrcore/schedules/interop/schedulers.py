@@ -1,4 +1,4 @@
-"""Schedulers of PyTorch as schedules."""
+"""Learning-rate schedulers of PyTorch as schedules."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from lrcore.schedules.schedule import Schedule
 
-# The arguments of torch's classes that they keep by their names, for all groups.
+# The arguments that torch's classes keep as attributes of the same names, for all groups.
 _ARGUMENTS: dict[str, tuple[str, ...]] = {
     "LambdaLR": (),
     "MultiplicativeLR": (),
@@ -36,7 +36,7 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
 }
 _COMPOSITES = ("ChainedScheduler", "SequentialLR")
 _KNOWN = (*_ARGUMENTS, *_COMPOSITES)
-# Those that multiply the rate that is there, by a factor that does not depend on it.
+# Classes that multiply the present learning rate by a factor that does not depend on it.
 _FACTORS = (
     "MultiplicativeLR",
     "StepLR",
@@ -46,44 +46,44 @@ _FACTORS = (
     "ExponentialLR",
     "PolynomialLR",
 )
-# Those that follow the rate that is there.
+# Classes that compute from the present learning rate.
 _RELATIVE = (*_FACTORS, "CosineAnnealingLR")
-# A subclass that has one of its own is another schedule.
-_COURSE = {"get_lr", "step", "_get_closed_form_lr", "_update_lr", "_initial_step", "scale_fn", "_reduce_lr"}
+# A subclass that overrides one of these has other learning rates.
+_OVERRIDES = {"get_lr", "step", "_get_closed_form_lr", "_update_lr", "_initial_step", "scale_fn", "_reduce_lr"}
 
 
 def schedule_of(scheduler: Any) -> Schedule | tuple[Schedule, ...]:
-    """Return the schedule of a scheduler, or one for each group where they differ."""
+    """Return the schedule of a scheduler, or a tuple with one for each group if they differ."""
     kind = _kind(scheduler)
     groups = range(len(scheduler.optimizer.param_groups))
-    courses = tuple(_course(scheduler, kind, group) for group in groups)
-    return courses[0] if all(course == courses[0] for course in courses) else courses
+    made = tuple(_schedule(scheduler, kind, group) for group in groups)
+    return made[0] if all(schedule == made[0] for schedule in made) else made
 
 
 def _kind(scheduler: Any) -> str:
-    """Return the name of the known class whose rates a scheduler has."""
+    """Return the name of the supported class whose learning rates a scheduler has."""
     module = imported("torch.optim.lr_scheduler", "from_torch", "torch")
     for kind in type(scheduler).__mro__:
         name: str = kind.__name__
         if kind is scheduler_class() or (name in _KNOWN and kind is getattr(module, name, None)):
             return name
-        if _COURSE & vars(kind).keys():
+        if _OVERRIDES & vars(kind).keys():
             break
     raise TypeError(
-        f"from_torch: the scheduler must be one of {', '.join(_KNOWN)}, or of a subclass with the same rates, "
+        f"from_torch: the scheduler must be one of {', '.join(_KNOWN)}, or of a subclass with the same learning rates, "
         f"got {type(scheduler).__qualname__}"
     )
 
 
-def _course(scheduler: Any, kind: str, group: int, lr: float | None = None, taken: int = 0) -> Schedule:
+def _schedule(scheduler: Any, kind: str, group: int, lr: float | None = None, taken: int = 0) -> Schedule:
     """Return the schedule of a group.
 
     Args:
         scheduler: The scheduler.
         kind: The name of its class.
         group: The index of the group.
-        lr: The learning rate at which a scheduler that multiplies the present one begins; None is that of the group.
-        taken: How often ``step()`` had been called on it before step 0, by the sequences that it is the first part of.
+        lr: The initial learning rate of a scheduler that multiplies the present one; None is the group's.
+        taken: The number of ``step()`` calls before step 0, by the sequences of which it is the first part.
     """
     if kind == "ScheduleLR":
         return _own(scheduler, group)
@@ -111,9 +111,9 @@ def _course(scheduler: Any, kind: str, group: int, lr: float | None = None, take
 
 
 def _own(scheduler: Any, group: int) -> Schedule:
-    """Return what a ScheduleLR was made of."""
+    """Return the schedule of a ScheduleLR."""
     if scheduler.name != "lr":
-        raise ValueError(f"from_torch: the scheduler sets {scheduler.name!r}, not the rate")
+        raise ValueError(f"from_torch: the scheduler sets {scheduler.name!r}, not the learning rate")
     schedule = scheduler.schedule[group] if isinstance(scheduler.schedule, tuple) else scheduler.schedule
     return cast("Schedule", schedule * scheduler._ratios()[group] if scheduler.keep_ratios else schedule)
 
@@ -131,10 +131,10 @@ def _cyclic(scheduler: Any, group: int) -> dict[str, Any]:
 
 
 def _one_cycle(scheduler: Any, group: int) -> dict[str, Any]:
-    rates = scheduler.optimizer.param_groups[group]
-    first, top, last = (float(rates[name]) for name in ("initial_lr", "max_lr", "min_lr"))
+    values = scheduler.optimizer.param_groups[group]
+    first, top, last = (float(values[name]) for name in ("initial_lr", "max_lr", "min_lr"))
     if not top > 0.0 or not last > 0.0:
-        raise ValueError(f"from_torch: OneCycleLR must have rates > 0, got max_lr {top} and at the end {last}")
+        raise ValueError(f"from_torch: OneCycleLR must have learning rates > 0, got max_lr {top} and at the end {last}")
     phases = scheduler._schedule_phases
     return {
         "max_lr": top,
@@ -147,14 +147,14 @@ def _one_cycle(scheduler: Any, group: int) -> dict[str, Any]:
 
 
 def _stepped(scheduler: Any, kind: str, group: int, lr: float | None) -> Schedule:
-    """Return the schedule of a scheduler whose step 0 was a call of ``step()``, which some multiply the rate at."""
+    """Return the schedule of a scheduler whose step 0 is a call of ``step()``, which multiplies some learning rates."""
     if kind == "CosineAnnealingLR":
         start, end, half = float(scheduler.base_lrs[group]) if lr is None else lr, scheduler.eta_min, scheduler.T_max
         rise = 2.0 / (1.0 + math.cos(math.pi / half)) if half > 1 else 2.0
-        raised = _course(scheduler, kind, group, end + (start - end) * rise)
-        # From the turn on, torch computes with the base rate again.
-        return raised.then(_course(scheduler, kind, group, lr).shift(-half), at=half)
-    course = _course(scheduler, kind, group, lr)
+        raised = _schedule(scheduler, kind, group, end + (start - end) * rise)
+        # After the minimum, torch computes from the base learning rate again.
+        return raised.then(_schedule(scheduler, kind, group, lr).shift(-half), at=half)
+    schedule = _schedule(scheduler, kind, group, lr)
     if kind == "ExponentialLR":
         factor = scheduler.gamma
     elif kind == "MultiplicativeLR":
@@ -162,15 +162,15 @@ def _stepped(scheduler: Any, kind: str, group: int, lr: float | None) -> Schedul
     elif kind == "PolynomialLR":
         factor = (scheduler.total_iters / (scheduler.total_iters + 1)) ** scheduler.power
     else:
-        return course
-    return course.scale(factor)
+        return schedule
+    return schedule.scale(factor)
 
 
 def _sequence(scheduler: Any, group: int, taken: int) -> Schedule:
-    """Return the schedules of a SequentialLR, one after the other.
+    """Return the schedule of a SequentialLR.
 
-    Each sequence around it calls its ``step()`` once as it is made, and does not take that back: its milestones come
-    as many steps earlier.
+    Each enclosing sequence calls its ``step()`` once on construction without undoing it: its milestones come as many
+    steps earlier.
     """
     milestones = [check_count("from_torch: a milestone", at) for at in scheduler._milestones]
     if milestones != sorted(milestones):
@@ -182,26 +182,26 @@ def _sequence(scheduler: Any, group: int, taken: int) -> Schedule:
                 f"from_torch: a {kind} within a SequentialLR must be its first part; PyTorch raises a "
                 f"NotImplementedError where a later one begins"
             )
-    # Torch begins with the last one whose milestone is 0, and with the rate that the group has for its first.
+    # Torch begins with the last part whose milestone is 0, and with the group's initial learning rate.
     first = bisect_right(milestones, taken)
-    rate = float(scheduler.optimizer.param_groups[group]["initial_lr"])
+    lr = float(scheduler.optimizer.param_groups[group]["initial_lr"])
     part, kind = parts[first]
     if 0 < taken == (milestones[first - 1] if first else 0):
-        course = _begun(part, kind, group, rate)
+        schedule = _begun(part, kind, group, lr)
     else:
-        course = _course(part, kind, group, rate, taken + (kind in _COMPOSITES))
+        schedule = _schedule(part, kind, group, lr, taken + (kind in _COMPOSITES))
     for at, (part, kind) in list(zip(milestones, parts[1:], strict=True))[first:]:
-        course = course.then(_begun(part, kind, group, course(at - taken - 1)), at=at - taken)
-    return course
+        schedule = schedule.then(_begun(part, kind, group, schedule(at - taken - 1)), at=at - taken)
+    return schedule
 
 
-def _begun(part: Any, kind: str, group: int, rate: float) -> Schedule:
-    """Return the schedule of a part that begins at its milestone: a MultiplicativeLR at the rate that is there."""
+def _begun(part: Any, kind: str, group: int, present: float) -> Schedule:
+    """Return the schedule of a part from its milestone on; a MultiplicativeLR begins at the present learning rate."""
     if kind == "ConstantLR" and part.total_iters == 0:
-        # It has no factor where it begins, and takes none later.
+        # Its factor is neither applied nor removed.
         return Constant(float(part.base_lrs[group]))
-    lr = rate * part.lr_lambdas[group](0) if kind == "MultiplicativeLR" else None
-    return _course(part, kind, group, lr)
+    lr = present * part.lr_lambdas[group](0) if kind == "MultiplicativeLR" else None
+    return _schedule(part, kind, group, lr)
 
 
 def _chain(scheduler: Any, group: int, lr: float | None, taken: int) -> Schedule:
@@ -209,25 +209,25 @@ def _chain(scheduler: Any, group: int, lr: float | None, taken: int) -> Schedule
     parts = _links(scheduler)
     if len(parts) > 1:
         _check_product(parts, group, taken)
-    course = _course(*parts[0], group, lr, taken)
+    schedule = _schedule(*parts[0], group, lr, taken)
     for part, kind in parts[1:]:
-        course = course * _course(part, kind, group, lr=1.0, taken=taken)
-    return course
+        schedule = schedule * _schedule(part, kind, group, lr=1.0, taken=taken)
+    return schedule
 
 
 def _links(scheduler: Any) -> list[tuple[Any, str]]:
-    """Return the parts of a ChainedScheduler with their kinds, those of one within it in its place."""
+    """Return the parts of a ChainedScheduler with their kinds, those of nested ones included."""
     parts = [(part, _kind(part)) for part in scheduler._schedulers]
     return [link for part, kind in parts for link in (_links(part) if kind == "ChainedScheduler" else [(part, kind)])]
 
 
 def _check_product(parts: Sequence[tuple[Any, str]], group: int, taken: int) -> None:
-    """Raise if torch's rates are not the product of those of the parts."""
+    """Raise if torch's learning rates are not the product of those of the parts."""
     cosines = [part for part, kind in parts if kind == "CosineAnnealingLR"]
     for part, kind in parts:
         if kind not in _RELATIVE:
             raise ValueError(
-                f"from_torch: a ChainedScheduler with a {kind}, which overwrites rates, has no closed form"
+                f"from_torch: a ChainedScheduler with a {kind}, which overwrites learning rates, has no closed form"
             )
         if kind == "CosineAnnealingLR" and (len(cosines) > 1 or part.eta_min != 0.0 or (taken and part.T_max == 1)):
             raise ValueError(
@@ -236,10 +236,10 @@ def _check_product(parts: Sequence[tuple[Any, str]], group: int, taken: int) -> 
             )
     if not cosines:
         return
-    # Where the cosine turns, torch begins anew at 0, and forgets what the others have done.
+    # At its minimum the cosine restarts from 0, which discards the factors of the others.
     for part, kind in parts:
         if kind in _FACTORS:
-            factor = _course(part, kind, group, lr=1.0)
+            factor = _schedule(part, kind, group, lr=1.0)
             end = constant_from(factor)
             if end is None or end > cosines[0].T_max or factor(end) != 1.0:
                 raise ValueError(

@@ -1,4 +1,4 @@
-"""Schedules as schedulers of PyTorch."""
+"""Schedules as learning-rate schedulers of PyTorch."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from lrcore.schedules.schedule import Schedule
 
 
-class Scheduled:
-    """A scheduler of PyTorch that sets what a schedule says; made by :func:`to_torch <lrcore.schedules.to_torch>`.
+class SchedulerMixin:
+    """A scheduler of PyTorch that sets a schedule's values; made by :func:`to_torch <lrcore.schedules.to_torch>`.
 
     Attributes:
-        schedule: The schedule, or a tuple of one for each group.
-        name: The hyperparameter, or its name and the place in a pair.
-        keep_ratios: Whether groups keep the ratios of their first rates.
+        schedule: The schedule, or a tuple with one for each group.
+        name: The hyperparameter, or its name and an index.
+        keep_ratios: Whether groups keep the ratios of their initial learning rates.
     """
 
-    # This is all of ScheduleLR but its base class, without which the module can be imported.
+    # ScheduleLR without its base class, so that the module can be imported without PyTorch.
 
     if TYPE_CHECKING:
         optimizer: Any
@@ -47,7 +47,7 @@ class Scheduled:
         super().__init__(optimizer, last_epoch)  # type: ignore[call-arg]
 
     def get_lr(self) -> list[Any]:
-        """Return the rates that torch is to set. Another hyperparameter is set here, as by torch's CyclicLR."""
+        """Return the learning rates for torch to set. Another hyperparameter is set here, as in torch's CyclicLR."""
         groups = self.optimizer.param_groups
         if self.name == "lr":
             return self._values()
@@ -55,7 +55,7 @@ class Scheduled:
             _set(group, self.name, value)
         return [_copied(group["lr"]) for group in groups]
 
-    # What torch asks where a SequentialLR begins its next part.
+    # Torch calls it when a SequentialLR begins its next part.
     _get_closed_form_lr = get_lr
 
     def _values(self) -> list[float]:
@@ -69,28 +69,28 @@ class Scheduled:
         groups = self.optimizer.param_groups
         if not self.keep_ratios:
             return [1.0] * len(groups)
-        rates = [float(group.setdefault("initial_lr", _copied(group["lr"]))) for group in groups]
-        return [rate / rates[0] for rate in rates]
+        initial = [float(group.setdefault("initial_lr", _copied(group["lr"]))) for group in groups]
+        return [lr / initial[0] for lr in initial]
 
     def _initial_step(self) -> None:
-        # A SequentialLR begins its first part for a second time.
+        # A SequentialLR begins its first part twice.
         self._is_begun_again = hasattr(self, "_step_count")
         super()._initial_step()  # type: ignore[misc]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the place in the course, as plain numbers."""
+        """Return the step as plain numbers."""
         return {name: getattr(self, name) for name in ("last_epoch", "_step_count", "_last_lr")}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from a place that :meth:`state_dict` returned, with the values that the schedule has there.
+        """Set the step that :meth:`state_dict` returned, and the schedule's values there.
 
         Raises:
-            TypeError: If a number is none.
-            ValueError: If it is no such state.
+            TypeError: If an entry is not a number.
+            ValueError: If it is not such a state.
         """
         if not isinstance(state_dict, Mapping) or state_dict.keys() != self.state_dict().keys():
             raise ValueError(f"the state of a ScheduleLR has {', '.join(self.state_dict())}, got {brief(state_dict)}")
-        # A SequentialLR takes one step back from each of its parts that it has not begun.
+        # A SequentialLR undoes one step of each part that has not begun.
         is_part = self._is_begun_again or self.last_epoch < 0
         self.last_epoch = check_count("last_epoch", state_dict["last_epoch"], least=-1)
         self._step_count = check_count("_step_count", state_dict["_step_count"])
@@ -98,8 +98,8 @@ class Scheduled:
         if is_part:
             return
         groups = self.optimizer.param_groups
-        for group, rate in zip(groups, self.get_lr(), strict=True):
-            _set(group, "lr", rate)
+        for group, lr in zip(groups, self.get_lr(), strict=True):
+            _set(group, "lr", lr)
         self._last_lr = [_copied(group["lr"]) for group in groups]
 
 
@@ -107,7 +107,7 @@ class Scheduled:
 def scheduler_class() -> Any:
     """Return the class ScheduleLR."""
     base = imported("torch.optim.lr_scheduler", "to_torch", "torch").LRScheduler
-    return type("ScheduleLR", (Scheduled, base), {"__module__": __name__, "__doc__": Scheduled.__doc__})
+    return type("ScheduleLR", (SchedulerMixin, base), {"__module__": __name__, "__doc__": SchedulerMixin.__doc__})
 
 
 def __getattr__(name: str) -> Any:
@@ -123,7 +123,7 @@ def __dir__() -> list[str]:
 def scheduler_of(
     schedule: Any, optimizer: Any, *, name: str | tuple[str, int], keep_ratios: bool, last_epoch: int
 ) -> Any:
-    """Return the scheduler that has been asked for."""
+    """Return the scheduler of :func:`to_torch <lrcore.schedules.to_torch>`."""
     if not isinstance(optimizer, imported("torch.optim", "to_torch", "torch").Optimizer):
         raise TypeError(f"to_torch: optimizer must be one of PyTorch, got {brief(optimizer)}")
     groups = optimizer.param_groups
@@ -146,7 +146,7 @@ def scheduler_of(
 
 
 def _check_name(where: str, group: Mapping[str, Any], name: Any) -> None:
-    """Raise if a group has no number by that name."""
+    """Raise if a group has no number with that name."""
     key, place = name if isinstance(name, tuple) and len(name) == 2 else (name, None)
     if not isinstance(key, str) or not (place is None or type(place) is int):
         raise TypeError(f"to_torch: name must be a string, or a string and a place in a pair, got {brief(name)}")
@@ -161,15 +161,15 @@ def _check_name(where: str, group: Mapping[str, Any], name: Any) -> None:
 
 
 def _check_ratios(groups: Sequence[Mapping[str, Any]], name: Any) -> None:
-    """Raise if groups have no ratios of rates."""
+    """Raise if the groups' values have no ratios."""
     if name != "lr":
-        raise ValueError(f"to_torch: keep_ratios is for rates alone, got the name {name!r}")
+        raise ValueError(f"to_torch: keep_ratios is for learning rates only, got the name {name!r}")
     if not float(groups[0].get("initial_lr", groups[0]["lr"])) > 0.0:
-        raise ValueError("to_torch: the first group has the rate 0, and others no ratio to it")
+        raise ValueError("to_torch: the first group has the learning rate 0, and others no ratio to it")
 
 
 def _set(group: dict[str, Any], name: str | tuple[str, int], value: Any) -> None:
-    """Set a hyperparameter of a group; a tensor stays the same tensor."""
+    """Set a hyperparameter of a group, a tensor in place."""
     if isinstance(name, str):
         group[name] = _filled(group[name], value)
         return
