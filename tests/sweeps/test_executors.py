@@ -146,7 +146,7 @@ class Breaks(Executor):
 
 def test_a_broken_executor_ends_the_sweep_and_finished_runs_are_kept(tmp_path):
     file = tmp_path / "sweep.sqlite"
-    with pytest.raises(RuntimeError, match="the executor takes no more runs: BrokenProcessPool"):
+    with pytest.raises(RuntimeError, match="the executor accepts no more runs: BrokenProcessPool"):
         sweeps.sweep(objectives.bowl, SPACE, executor=Breaks(5), results=file, workers=3, progress=False)
     assert sweeps.load(file).statuses == {"finished": 3, "pending": 21}
     assert sweeps.sweep(objectives.bowl, SPACE, results=file, workers=0, progress=False).statuses == {"finished": 24}
@@ -194,8 +194,8 @@ def test_a_script_without_a_main_guard_gets_an_error_that_says_so(tmp_path):
     done = run(MAIN.replace('__name__ == "__main__"', "True").replace("workers=2", "workers=2, results='s'"), tmp_path)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(
-        "lrcore.sweeps.process_executor.WorkerStartError: a process for runs could not begin: its process ended with "
-        "exit code 1; is the script's own work, with the call of sweep, under `if __name__ == '__main__':`?"
+        "lrcore.sweeps.process_executor.WorkerStartError: a worker process could not start: its process ended with "
+        "exit code 1; is the script's call of sweep under `if __name__ == '__main__':`?"
     )
     assert sweeps.load(tmp_path / "s").statuses == {"pending": 6}
 
@@ -287,7 +287,7 @@ def test_without_workers_an_unpicklable_function_runs_in_this_process(tmp_path):
     text = SWEEP.format(train=LOCKED, first="import warnings; warnings.simplefilter('always')", name="train")
     done = run_from(["-c"], tmp_path, text.replace(*WITHOUT).replace("workers=2, ", ""))
     assert (done.returncode, done.stdout) == (0, "0.2 {'finished': 2}\n")
-    assert "RuntimeWarning: runs are done in this process, one after the other: train can't be sent" in done.stderr
+    assert "RuntimeWarning: runs execute in this process, one after the other: train can't be sent" in done.stderr
 
 
 @pytest.mark.slow

@@ -134,7 +134,7 @@ def test_a_trial_of_a_dead_process_holds_no_claim(optuna):
         trial.suggest_categorical("lr", [1.0])
     assert optuna_claims.claim(study, gone) is None
     dead = json.loads(lease.current()) | {"started": 1}
-    study._storage.set_trial_system_attr(gone._trial_id, optuna_claims._OWNER, json.dumps(dead))
+    study._storage.set_trial_system_attr(gone._trial_id, optuna_claims._HOLDER, json.dumps(dead))
     assert optuna_claims.claim(study, mine) is None
     assert optuna_claims.left(study, 2) == 1
 
@@ -240,7 +240,7 @@ def test_a_trial_is_the_mean_of_its_seeds(optuna):
         (train, SPACE, {"trials": 0}, ValueError, "trials must be >= 1, got 0"),
         (train, SPACE, {"seeds": 0}, ValueError, "seeds must be >= 1, got 0"),
         (train, SPACE, {"budget": 1}, TypeError, r"takes no \['budget'\]"),
-        (train, SPACE, {"storage": "."}, ValueError, "storage must be a file, a URL or a storage of Optuna, got '.'"),
+        (train, SPACE, {"storage": "."}, ValueError, "storage must be a file, a URL or an Optuna storage, got '.'"),
     ],
 )
 def test_a_bad_argument_is_named(optuna, function, space, options, error, message):

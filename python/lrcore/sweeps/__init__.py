@@ -1,4 +1,4 @@
-"""Sweeps: one training over a grid of settings and several seeds, on all cores or several machines, and resumable.
+"""Sweeps: run a function over a grid of settings and several seeds, on all cores or several machines; resumable.
 
 Examples:
     >>> import lrcore

@@ -1,4 +1,4 @@
-"""The loop of a sweep: claim runs, hand them to an executor, write what comes back."""
+"""The loop of a sweep: claim runs, submit them to an executor, write their outcomes."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ if TYPE_CHECKING:
     from lrcore.sweeps.progress import SweepProgress
     from lrcore.sweeps.store import Store
 
-# Seconds between looks at what other processes do with the same file.
-_LOOK = 0.25
-# Runs that are handed to an executor that does not say how many it takes.
+# Seconds between checks of the runs of other processes.
+_POLL = 0.25
+# The number of runs submitted at once to an executor of unknown size.
 _MANY = 64
 
 
 class SerialExecutor(Executor):
-    """An executor that runs everything at once where it is called, for debuggers."""
+    """An executor that calls functions at once in this process."""
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> Future[Any]:
-        """Call the function, and return a future that is done."""
+        """Call the function and return a completed future."""
         future: Future[Any] = Future()
         future.set_result(function(*arguments, **keywords))
         return future
 
 
 def as_executor(given: Any) -> Executor:
-    """Return an executor, that of a client of Dask too, whose own futures are of another kind.
+    """Return an executor; a Dask client is replaced by its executor, since its own futures are of another kind.
 
     Raises:
         TypeError: If it is neither.
     """
     if isinstance(given, type) or not callable(getattr(given, "submit", None)):
         raise TypeError(
-            "executor must be an executor, with submit as concurrent.futures.ThreadPoolExecutor(4) has it, or a client "
-            f"of Dask, got {brief(given)}"
+            "executor must be an executor such as concurrent.futures.ThreadPoolExecutor(4), or a Dask client, got "
+            f"{brief(given)}"
         )
     executor: Executor = given.get_executor() if callable(getattr(given, "get_executor", None)) else given
     return executor
 
 
 def capacity(executor: Executor) -> int:
-    """Return how many runs an executor should have at once: two for each of its workers, if it tells of them."""
-    if client := getattr(executor, "_client", None):  # Dask's
+    """Return how many runs to submit at once: two per worker, if the number of workers is known."""
+    if client := getattr(executor, "_client", None):  # Dask
         return 2 * sum(client.nthreads().values()) or _MANY
     workers = getattr(executor, "_max_workers", None) or getattr(executor, "num_workers", None)
     return 2 * workers if isinstance(workers, int) else _MANY
@@ -60,16 +60,16 @@ def capacity(executor: Executor) -> int:
 
 @dataclass
 class Coordinator:
-    """Runs runs through an executor, and shares them with other processes that use the same file.
+    """Executes runs, and shares them with other processes that use the same results file.
 
     Attributes:
         train: The function.
-        takes_report: Whether it takes a ``report``.
-        store: Where the runs are written.
-        executor: Where they are run.
-        most: How many are handed to it at once.
-        progress: Who is told how far it is.
-        waiting: The runs that are at the executor now.
+        takes_report: Whether it takes ``report``.
+        store: The results file.
+        executor: The executor.
+        most: The most runs submitted at once.
+        progress: The progress bar.
+        waiting: The submitted runs.
     """
 
     train: Train
@@ -81,7 +81,7 @@ class Coordinator:
     waiting: dict[Future[Outcome], tuple[int, Run]] = field(default_factory=dict)
 
     def run(self, runs: Sequence[Run], *, retry: bool = False) -> None:
-        """Have all of the runs run, by whomever, and return when each has ended.
+        """Execute runs, here or in other processes, and return when all have ended.
 
         Raises:
             RuntimeError: If the executor is broken.
@@ -89,7 +89,7 @@ class Coordinator:
         self.store.want(runs, retry=retry)
         self.store.reclaim()
         self.progress.begin(self.store.rows(wanted=True))
-        beaten = looked = time.monotonic()
+        beaten = polled = time.monotonic()
         while True:
             self._fill()
             if not self.waiting and self.store.settled() == len(runs):
@@ -97,22 +97,22 @@ class Coordinator:
             if self.waiting:
                 self._record(wait(self.waiting, timeout=1.0, return_when=FIRST_COMPLETED).done)
             else:
-                time.sleep(_LOOK)  # the rest is at other processes
+                time.sleep(_POLL)  # other processes have the rest
             now = time.monotonic()
             if now - beaten >= HEARTBEAT:
                 self.store.heartbeat()
                 beaten = now
-            if len(self.waiting) < self.most and now - looked >= _LOOK:
+            if len(self.waiting) < self.most and now - polled >= _POLL:
                 self.store.reclaim()
                 self.progress.show(self.store.settled())
-                looked = now
+                polled = now
         self.progress.show(len(runs))
 
     def end(self) -> None:
-        """Write what has ended, and give back what has not."""
+        """Write ended runs and give up the leases of the others."""
         for future in list(self.waiting):
             if not future.cancel() and future.done():
-                with suppress(RuntimeError):  # what made the sweep end is no outcome of a run
+                with suppress(RuntimeError):  # a broken executor is not the outcome of a run
                     self._record([future])
         self.store.release()
 
@@ -131,14 +131,14 @@ class Coordinator:
 
     def _record(self, futures: Iterable[Future[Outcome]]) -> None:
         for future in futures:
-            identity, run = self.waiting[future]
+            row_id, run = self.waiting[future]
             outcome = self._outcome(future)
-            if self.store.finish(identity, outcome):
+            if self.store.finish(row_id, outcome):
                 self.progress.note(run, outcome)
             del self.waiting[future]
 
     def _outcome(self, future: Future[Outcome]) -> Outcome:
-        """Return what a future holds; that a process died is an outcome like others."""
+        """Return the outcome of a run; the death of its process is a failure."""
         try:
             return future.result()
         except WorkerStartError:
@@ -146,7 +146,7 @@ class Coordinator:
         except WorkerDiedError as error:
             return Outcome("failed", reason=str(error))
         except BrokenExecutor as error:
-            if len(self.waiting) > 1:  # whose run it was can't be known
+            if len(self.waiting) > 1:  # any of them may have broken it
                 raise _broken(error) from error
             return Outcome("failed", reason=f"{type(error).__name__}: {error}")
         except (Exception, CancelledError) as error:
@@ -155,6 +155,6 @@ class Coordinator:
 
 def _broken(error: BaseException) -> RuntimeError:
     return RuntimeError(
-        f"the executor takes no more runs: {type(error).__name__}: {error}. What has finished is kept; start again "
-        "with another executor, or without one"
+        f"the executor accepts no more runs: {type(error).__name__}: {error}. Finished runs are kept; resume with "
+        "another executor, or without one"
     )

@@ -1,18 +1,18 @@
-"""A small process that ends the workers of a sweep, and whatever they started, once the sweep's process is gone.
+"""The guardian: a process that kills the workers of a sweep, and their children, once the sweep's process is dead.
 
-A process that was killed cannot end its children, a worker inside a long C call does not look whether its parent lives,
-and what a worker started (data loaders, shells) belongs to nobody once the worker is dead. So a sweep starts this file
-as a process of its own, in a session of its own, that waits for one pipe::
+A killed process cannot end its children, a worker in a long C call does not notice that its parent died, and children
+of workers (data loaders, shells) are orphans once the worker is dead. A sweep therefore runs this file as a process in
+its own session, which waits on one pipe::
 
-    while a line can be read from standard input:       # "+PID", "-PID": a worker began, a worker ended
-        note it
-    (end of file: the sweep's process is gone)
+    while a line can be read from standard input:       # "+PID", "-PID": a worker started or ended
+        update the set of workers
+    (end of file: the sweep's process is dead)
     kill every process whose environment has LRCORE_SWEEP=MARK
 
-The environment is inherited, also by processes that moved to another session or whose parent is dead, and Linux shows
-it in ``/proc/PID/environ``. Elsewhere each worker leads a process group (:func:`begin_group`), and the group is killed.
+The environment is inherited, also by processes in other sessions and by orphans, and Linux shows it in
+``/proc/PID/environ``. On other systems each worker leads a process group (:func:`begin_group`), which is killed.
 
-It is run by its path, isolated, so it imports nothing but the standard library.
+The file is run by path and isolated, so it imports only the standard library.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 VARIABLE = "LRCORE_SWEEP"
-"""Environment variable by which the processes of a worker are recognised: ``SWEEP-WORKER``."""
+"""The environment variable that marks the processes of a worker; its value is ``SWEEP-WORKER``."""
 
 PROC = Path("/proc")
-# Seconds between looks whether the parent lives: a copy of the pipe in a forked process can hold it open.
-_LOOK = 1.0
-# Seconds for which processes that were just being started are looked for, and for which others may take to die.
-_LATE, _LONGEST = 1.0, 60.0
+# Seconds between checks of the parent: a copy of the pipe in a forked process can keep it open.
+_POLL = 1.0
+# Seconds in which processes that are just starting are looked for, and in which others have to die.
+_STARTING, _DYING = 1.0, 60.0
 
 
 def has_environments() -> bool:
-    """Return whether the environment of other processes can be read here."""
+    """Return whether the environment of other processes can be read."""
     return (PROC / "self" / "environ").exists()
 
 
 def begin_group() -> None:
-    """Make this process the leader of a process group where processes cannot be found by their environment."""
+    """Make this process a group leader if processes cannot be found by their environment."""
     if os.name == "posix" and not has_environments():
         os.setpgid(0, 0)
 
@@ -54,8 +54,8 @@ def kill(mark: str, workers: Iterable[int]) -> bool:
     """Kill all processes of workers; return whether there were any.
 
     Args:
-        mark: How the values of their :data:`VARIABLE` begin.
-        workers: Their process numbers, which are those of their groups too.
+        mark: The prefix of their :data:`VARIABLE`.
+        workers: Their process ids, which are also their process group ids.
     """
     if os.name != "posix":
         return False
@@ -65,7 +65,7 @@ def kill(mark: str, workers: Iterable[int]) -> bool:
 
 
 def _marked(mark: str) -> list[int]:
-    """Return the numbers of processes whose environment has the mark, without this one."""
+    """Return the ids of other processes whose environment has the mark."""
     entry = f"{VARIABLE}={mark}".encode()
     found = []
     for folder in PROC.iterdir():
@@ -85,12 +85,12 @@ def _kill(send: Callable[[int, int], None], number: int) -> bool:
 
 
 def main(mark: str) -> None:
-    """Wait until the parent is gone, then kill what is marked."""
+    """Wait until the parent is dead, then kill the marked processes."""
     parent = os.getppid()
     workers: set[int] = set()
     text = b""
     while os.getppid() == parent:
-        if not select.select([0], [], [], _LOOK)[0]:
+        if not select.select([0], [], [], _POLL)[0]:
             continue
         read = os.read(0, 4096)
         if not read:
@@ -99,7 +99,7 @@ def main(mark: str) -> None:
         for line in lines:
             (workers.add if line.startswith(b"+") else workers.discard)(int(line[1:]))
     start = time.monotonic()
-    while time.monotonic() - start < (_LONGEST if kill(mark, workers) else _LATE):
+    while time.monotonic() - start < (_DYING if kill(mark, workers) else _STARTING):
         time.sleep(0.05)
 
 

@@ -1,18 +1,20 @@
-"""Trials of an Optuna study that several processes run: each settings once, and no more trials than were asked for.
+"""Claims of settings in an Optuna study that several processes run: each setting runs once.
 
-Optuna gives each trial a number and lets any process read all trials, but nothing in its storages can be claimed by the
-settings that a trial has drawn. So trials claim them by attributes, as in Lamport's bakery::
+Optuna numbers trials and lets any process read all of them, but its storages have no locks for settings. Trials
+therefore claim their settings by attributes, with Lamport's bakery algorithm::
 
     mark this trial as ASKING
     repeat:
-        another trial with these settings has ended            -> take its result
-        another one RUNS them, or asks and has a lower number  -> mark this one as WAITING, look again later
-        another one asks and has a higher number               -> look again at once: it decides soon
-        else                                                   -> mark this one as RUNNING; run
+        a trial with these settings has ended                      -> take its result
+        another one RUNS them, or ASKS and has a lower number      -> mark this one as WAITING; poll again later
+        another one ASKS and has a higher number                   -> poll again at once: it decides soon
+        otherwise                                                  -> mark this one as RUNNING; run
 
-Of two that ask at the same time the one that looks last sees the other, so never both run. Trials take turns in drawing
-their settings in the same way, so that each sees what the others have drawn. Marks of processes that are gone do not
-count.
+Of two trials that ask at the same time, the one that reads last sees the other, so they never both run. The same
+algorithm lets one trial at a time draw its settings, so that each sees the settings drawn before. Marks of dead
+processes do not count.
+
+https://lamport.azurewebsites.net/pubs/bakery.pdf
 """
 
 from __future__ import annotations
@@ -27,50 +29,47 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 INTERRUPTED = "lrcore:interrupted"
-"""User attribute of a trial that was not run to its end, and is none of those that were asked for."""
+"""The user attribute of trials that did not run to their end, which don't count."""
 
-_OWNER = "lrcore:owner"
+_HOLDER = "lrcore:owner"
 _CLAIM = "lrcore:claim"
 _DRAWS = "lrcore:draws"
 _ASKS, _WAITS, _RUNS = "asks", "waits", "runs"
-# Seconds between looks at other trials, and until one that has not said who runs it counts as gone.
+# Seconds between polls, and until a trial without a holder counts as dead.
 _SOON, _LATER = 0.02, 0.1
 _SILENT = 10.0
 
 
 def begin(study: Any, trial: Any, trials: int) -> bool:
-    """Take note of who runs a trial; return whether others have begun as many as were asked for."""
-    _mark(study, trial, _OWNER, lease.current())
+    """Mark this process as the holder of a trial; return whether ``trials`` earlier ones exist already."""
+    _mark(study, trial, _HOLDER, lease.current())
     before = [other for other in _counted(study) if other.number < trial.number]
     return len(before) >= trials
 
 
 def left(study: Any, trials: int) -> int:
-    """Return how many trials have to be begun."""
+    """Return how many trials remain to be started."""
     return trials - sum(1 for _ in _counted(study))
 
 
 def tried(study: Any) -> list[dict[str, Any]]:
-    """Return the settings of all trials that have ended or are being run, as Optuna keeps them."""
+    """Return the settings of all ended and running trials, as Optuna stores them."""
     return [trial.params for trial in _counted(study)]
 
 
 def begin_drawing(study: Any, trial: Any) -> None:
-    """Wait until no other process draws settings, so that each sees what the others have drawn."""
-    _mark(study, trial, _OWNER, lease.current())
+    """Wait until no other process is drawing settings."""
+    _mark(study, trial, _HOLDER, lease.current())
     _enter(study, trial, _DRAWS, lambda: [one for one in _counted(study) if one.number != trial.number])
 
 
 def end_drawing(study: Any, trial: Any) -> None:
-    """Let others draw."""
+    """Let other processes draw."""
     _mark(study, trial, _DRAWS, "")
 
 
 def claim(study: Any, trial: Any) -> Any:
-    """Return a trial with the same settings that has ended, or None if this one is to be run.
-
-    Waits while another process is at these settings.
-    """
+    """Wait while another process runs the same settings; return its ended trial, or None if this trial has to run."""
 
     def rivals() -> list[Any]:
         return [one for one in _counted(study) if one.number != trial.number and one.params == trial.params]
@@ -79,7 +78,7 @@ def claim(study: Any, trial: Any) -> Any:
 
 
 def _enter(study: Any, trial: Any, key: str, rivals: Callable[[], list[Any]], ended: Sequence[str] = ()) -> Any:
-    """Mark a trial as the one that RUNS as soon as none of its rivals does; or return one that has ended meanwhile."""
+    """Mark a trial as RUNNING once none of its rivals is, or return a rival that has ended."""
     mine = ""
 
     def become(mark: str) -> None:
@@ -108,7 +107,7 @@ def _enter(study: Any, trial: Any, key: str, rivals: Callable[[], list[Any]], en
 
 
 def _counted(study: Any) -> Iterator[Any]:
-    """Yield the trials that have ended or are being run."""
+    """Yield ended and running trials."""
     for trial in study.get_trials(deepcopy=False):
         if INTERRUPTED in trial.user_attrs:
             continue
@@ -117,15 +116,15 @@ def _counted(study: Any) -> Iterator[Any]:
 
 
 def _is_alive(trial: Any) -> bool:
-    """Return whether a trial's process is alive; one on another machine counts as alive."""
+    """Return whether the process of a trial is alive; on another machine it counts as alive."""
     now = time.time()
-    who = trial.system_attrs.get(_OWNER)
+    who = trial.system_attrs.get(_HOLDER)
     if who is not None:
         return not lease.is_gone(who, now)
-    begun: datetime | None = trial.datetime_start
-    return begun is not None and now - begun.timestamp() < _SILENT
+    started: datetime | None = trial.datetime_start
+    return started is not None and now - started.timestamp() < _SILENT
 
 
 def _mark(study: Any, trial: Any, key: str, value: str) -> None:
-    """Set an attribute that is no result of the trial."""
+    """Set a system attribute, which is not a result of the trial."""
     study._storage.set_trial_system_attr(trial._trial_id, key, value)

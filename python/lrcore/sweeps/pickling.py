@@ -1,13 +1,13 @@
-"""Pickles functions together with their code, for processes that cannot import them.
+"""Pickles functions by value, for processes that cannot import them.
 
-A function of a notebook's cell, of ``python -c`` or of an interactive session has no file, and pickle stores functions
-by module and name alone. Here a function is stored as what it is made of::
+pickle stores functions by module and name, but a function of a notebook, of ``python -c`` or of an interactive session
+has no file to import. Here such a function is stored as its parts::
 
-    its code object (marshal), name, defaults, the contents of its closure,
-    and those globals that its code, and the code within it, loads by name
+    code object (marshal), name, defaults, closure,
+    and the globals that its code, and the code within it, loads by name
 
-and so are, in turn, the functions and classes among these that another process could not import either. All else is
-left to pickle. cloudpickle does the same for more kinds of objects, and is preferred where it is installed.
+and so, recursively, are functions and classes among these that cannot be imported either. Everything else is left to
+pickle. cloudpickle supports more kinds of objects and is preferred if it is installed.
 """
 
 from __future__ import annotations
@@ -47,20 +47,20 @@ if TYPE_CHECKING:
     from lrcore.sweeps.objective import Train
 
 _GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL")
-# Attributes of a class that Python makes itself.
-_MADE = ("__dict__", "__weakref__", "__module__", "__doc__", "__slots__", "__orig_bases__", "_abc_impl")
+# Attributes of a class that Python creates.
+_AUTOMATIC = ("__dict__", "__weakref__", "__module__", "__doc__", "__slots__", "__orig_bases__", "_abc_impl")
 _EMPTY = "lrcore: an empty cell"
 
 
 def dumps(value: Any, module: str | None = None) -> bytes:
-    """Return a function as bytes that ``pickle.loads`` reads in a process that cannot import it.
+    """Return bytes that ``pickle.loads`` can read in a process that cannot import the function.
 
     Args:
-        value: The function, or an object with functions in it.
-        module: The module of which nothing is stored by name.
+        value: The function, or an object that contains functions.
+        module: A module whose functions and classes are never stored by name.
 
     Raises:
-        pickle.PicklingError, TypeError, AttributeError: If something that it needs cannot be pickled.
+        pickle.PicklingError, TypeError, AttributeError: If an object that it needs cannot be pickled.
     """
     file = io.BytesIO()
     _Pickler(file, module).dump(value)
@@ -71,11 +71,11 @@ class _Pickler(pickle.Pickler):
     def __init__(self, file: io.BytesIO, module: str | None) -> None:
         super().__init__(file, pickle.HIGHEST_PROTOCOL)
         self._module = module
-        # Globals by module: empty while they are pickled, and one dictionary for all functions of a module.
+        # One dictionary of globals per module, shared by its functions; it is filled when they are unpickled.
         self._namespaces: dict[str, dict[str, Any]] = {}
 
     def reducer_override(self, value: Any) -> Any:
-        """Return how an object is made again; NotImplemented leaves it to pickle."""
+        """Return how to reconstruct an object; NotImplemented leaves it to pickle."""
         if isinstance(value, FunctionType):
             return NotImplemented if self._is_importable(value) else self._function(value)
         if isinstance(value, type):
@@ -88,7 +88,7 @@ class _Pickler(pickle.Pickler):
             cached = value.__wrapped__, value.cache_parameters()
             return NotImplemented if self._is_importable(value) else (_make_cached, cached)
         if isinstance(value, typing.TypeVar):
-            return _make_variable, (value.__name__, value.__constraints__, value.__bound__)
+            return _make_type_variable, (value.__name__, value.__constraints__, value.__bound__)
         if isinstance(value, property):
             return property, (value.fget, value.fset, value.fdel, value.__doc__)
         if isinstance(value, MappingProxyType):
@@ -100,11 +100,11 @@ class _Pickler(pickle.Pickler):
         return NotImplemented
 
     def _is_importable(self, value: Any) -> bool:
-        """Return whether pickle finds a function or class by its module and name, and may look there."""
+        """Return whether pickle finds a function or class by module and name, in a module that may be imported."""
         name = getattr(value, "__module__", None)
         if name in (None, self._module, "__main__"):
             return False
-        if name == "builtins":  # which does not have all types of that module, and none that can be made again
+        if name == "builtins":  # which lacks some of its types, none of which can be reconstructed
             return True
         found: Any = sys.modules.get(name)
         for part in value.__qualname__.split("."):
@@ -134,14 +134,14 @@ def _class(made: type) -> tuple[Any, ...]:
     early = {name: vars(made)[name] for name in ("__slots__", "__orig_bases__") if name in vars(made)}
     described = (GetSetDescriptorType, MemberDescriptorType)
     attributes = {
-        name: value for name, value in vars(made).items() if name not in _MADE and not isinstance(value, described)
+        name: value for name, value in vars(made).items() if name not in _AUTOMATIC and not isinstance(value, described)
     }
     basis = {"__module__": made.__module__, "__qualname__": made.__qualname__, "__doc__": made.__doc__, **early}
     return type(made), (made.__name__, made.__bases__, basis), attributes, None, None, _fill_class
 
 
 def _enum(made: enum.EnumMeta) -> tuple[Any, ...]:
-    """Return how an enumeration is made again: with its members, and what else its body defines."""
+    """Return how to reconstruct an enumeration: its members, and the other definitions of its body."""
     basis = {"__module__": made.__module__, "__qualname__": made.__qualname__, "__doc__": made.__doc__}
     members: dict[str, Any] = {name: member.value for name, member in made.__members__.items()}  # type: ignore[var-annotated]
     own = {
@@ -155,7 +155,7 @@ def _enum(made: enum.EnumMeta) -> tuple[Any, ...]:
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:
-    """Yield a code object, and those of the functions and comprehensions within it."""
+    """Yield a code object and those of functions and comprehensions within it."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
@@ -173,7 +173,7 @@ def _attribute_names(code: CodeType) -> Iterator[str]:
 
 
 def _submodules(values: Any, names: set[str]) -> list[str]:
-    """Return the modules within packages that code may use as their attributes: ``import a.b`` binds ``a`` alone."""
+    """Return submodules that code may use as attributes of packages, since ``import a.b`` binds only ``a``."""
     packages = [value.__name__ + "." for value in values if isinstance(value, ModuleType)]
     return [
         name
@@ -193,7 +193,7 @@ def _proxy(mapping: dict[Any, Any]) -> MappingProxyType[Any, Any]:
     return MappingProxyType(mapping)
 
 
-def _make_variable(name: str, constraints: tuple[Any, ...], bound: Any) -> Any:
+def _make_type_variable(name: str, constraints: tuple[Any, ...], bound: Any) -> Any:
     return typing.TypeVar(name, *constraints, bound=bound)
 
 
@@ -203,7 +203,7 @@ def _make_cached(function: FunctionType, parameters: dict[str, Any]) -> Any:
 
 def _make_function(code: bytes, namespace: dict[str, Any], name: str) -> FunctionType:
     namespace["__builtins__"] = builtins
-    loaded = marshal.loads(code)  # noqa: S302  # from this process's parent
+    loaded = marshal.loads(code)  # noqa: S302  # from the parent process
     return FunctionType(loaded, namespace, name, None, tuple(CellType() for _ in loaded.co_freevars))
 
 
@@ -233,53 +233,53 @@ def _fill_class(made: type, attributes: dict[str, Any]) -> None:
 
 
 class PickledFunction:
-    """A training as it is sent to processes: by its module and name, or with all that it needs.
+    """A function pickled for worker processes: by name if possible, otherwise by value.
 
-    The latter takes its globals along, which may be a whole data set: that is for a function that has no such name, or
-    that a process has not found by it.
+    By value it includes its globals, possibly a whole data set, so that is only for functions that a worker can't
+    import.
 
     Args:
-        train: The training.
+        train: The function.
 
     Attributes:
-        message: What is sent.
+        message: The pickled function.
 
     Raises:
-        TypeError: If it can't be sent.
+        TypeError: If it can't be pickled.
     """
 
     def __init__(self, train: Train) -> None:
         self._train = train
-        self._is_whole = False
+        self._is_by_value = False
         self._lock = threading.Lock()
         if _is_redefined(train):
-            self.whole("it is not the one of the script's file")
+            self.by_value("it is not the function in the script's file")
             return
         try:
             self.message = pickle.dumps(train)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
-            self.message = _by_value(train, described_error(error))
+            self.message = _dump_by_value(train, described_error(error))
 
-    def whole(self, why: str) -> bytes:
-        """Return the training with all that it needs of its module, which is the message from now on.
+    def by_value(self, why: str) -> bytes:
+        """Pickle the function with everything it needs of its module; the message stays this.
 
         Args:
-            why: Why that is needed, for the error.
+            why: Why the function can't be pickled by name, for the error.
 
         Raises:
-            TypeError: If it can't be sent so.
+            TypeError: If it can't be pickled by value either.
         """
         with self._lock:
-            if not self._is_whole:
-                self.message = _by_value(self._train, why, whole=True)
-                self._is_whole = True
+            if not self._is_by_value:
+                self.message = _dump_by_value(self._train, why, whole=True)
+                self._is_by_value = True
             return self.message
 
 
 def _is_redefined(train: Train) -> bool:
-    """Return whether a function of the script was defined elsewhere, as in an interactive session after the script.
+    """Return whether a function of ``__main__`` was defined interactively after the script.
 
-    Another process would import the script's own function of that name.
+    A worker would import the script's own function of that name.
     """
     function = inspect.unwrap(unwrapped(train))
     main, code = sys.modules["__main__"], getattr(function, "__code__", None)
@@ -289,18 +289,16 @@ def _is_redefined(train: Train) -> bool:
     return not Path(code.co_filename).exists() and Path(file).exists()
 
 
-def _by_value(train: Train, why: str, *, whole: bool = False) -> bytes:
-    """Return a training as bytes where pickle can't, or where what it made serves no process.
-
-    cloudpickle knows more kinds of objects than :mod:`lrcore.sweeps.by_value`, which needs nothing to be installed.
+def _dump_by_value(train: Train, why: str, *, whole: bool = False) -> bytes:
+    """Pickle a function by value, with cloudpickle if it is installed.
 
     Args:
-        train: The training.
-        why: Why that is, for the error.
-        whole: Whether what it needs of its own module is sent as well.
+        train: The function.
+        why: Why it can't be pickled by name, for the error.
+        whole: Whether objects of its own module are pickled by value too.
 
     Raises:
-        TypeError: If it can't be sent so either.
+        TypeError: If it can't be pickled by value either.
     """
     module = getattr(unwrapped(train), "__module__", None) if whole else None
     if find_spec("cloudpickle") is None:
@@ -321,7 +319,7 @@ def _by_value(train: Train, why: str, *, whole: bool = False) -> bytes:
 
 
 def refusal(why: str, other: str, *, install: bool = False) -> str:
-    """Return what to say of a training that no process can load, neither by name nor by value."""
+    """Return the error of a function that can be sent neither by name nor by value."""
     more = ", or install cloudpickle, which can send more" if install else ""
     return (
         f"train can't be sent to other processes ({why}), nor {other}: define it at the top level of a module, or of "

@@ -1,8 +1,12 @@
-"""The executor of sweeps by default: processes, each with its share of the cores, that may be killed one by one.
+"""The default executor of sweeps: processes, each with its share of the cores, that may die one by one.
 
-It is not ``concurrent.futures.ProcessPoolExecutor``, since that ends all its processes when one is killed, and does not
-tell whose run it was. Here each process has one run at a time, so there is one to blame, and the others go on. Before
-its first run a process is sent the training, and says whether it can load it.
+``concurrent.futures.ProcessPoolExecutor`` breaks when one of its processes is killed, and does not tell whose run it
+was. Here each process has one run at a time, so a death fails that run, and the other processes continue::
+
+    one thread per worker:
+        take a call from the queue
+        start a process if there is none; send it the function, by value if it can't import it by name
+        send the call; wait for the answer or for the death of the process
 """
 
 from __future__ import annotations
@@ -38,41 +42,41 @@ if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
 
 
-# What libraries read when they are first imported, to know how many threads to use.
+# The variables from which libraries take their number of threads when they are imported.
 THREADS = (
     "LRCORE_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS",
 )  # fmt: skip
 
-# A function, and what it is called with after the training.
+# A function, and its arguments after the function of the sweep.
 _Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
-# Processes are begun one after the other, since the environment that they inherit is that of all threads.
-_ENVIRONMENT = threading.Lock()
-# Seconds between looks at a process that says nothing.
-_LOOK = 1.0
-_PR_SET_PDEATHSIG = 1  # of Linux's prctl
+# Processes start one after the other, since all threads share the environment that they inherit.
+_ENVIRONMENT_LOCK = threading.Lock()
+# Seconds between checks of a silent process.
+_POLL = 1.0
+_PR_SET_PDEATHSIG = 1  # an option of Linux's prctl
 
 
 class WorkerDiedError(RuntimeError):
-    """The process of a run ended without a result."""
+    """The process of a run died without a result."""
 
 
 class WorkerStartError(RuntimeError):
-    """A process ended before it could take a run, or can't load the training, and so would any other one.
+    """A process died before its first run or can't load the function, as would any other.
 
     Attributes:
-        is_unsendable: Whether it is the training that can't be sent to other processes.
+        is_unsendable: Whether the function can't be sent to other processes.
     """
 
     is_unsendable = False
 
 
 class Guardian:
-    """The process that ends workers, and what they started, when this one is gone: see :mod:`lrcore.sweeps.guardian`.
+    """The handle of the guardian process: see :mod:`lrcore.sweeps.guardian`.
 
     Attributes:
-        mark: What the processes of all workers are recognised by.
+        mark: The mark of all workers' processes.
     """
 
     def __init__(self) -> None:
@@ -80,7 +84,7 @@ class Guardian:
         self._workers: set[int] = set()
         self._process: subprocess.Popen[bytes] | None = None
         if os.name == "posix":
-            # A sweep in a run of another sweep ends with it, but not before its own workers have.
+            # A sweep within a run of another sweep ends after its own workers.
             environment = {name: value for name, value in os.environ.items() if name != guardian.VARIABLE}
             command = [spawn.get_executable(), "-I", "-S", guardian.__file__, self.mark]
             self._process = subprocess.Popen(  # noqa: S603
@@ -88,10 +92,10 @@ class Guardian:
             )
 
     def note(self, worker: int, *, begins: bool) -> None:
-        """Take note that a worker begins or has ended."""
+        """Report that a worker starts or has ended."""
         (self._workers.add if begins else self._workers.discard)(worker)
         if self._process is not None and self._process.stdin is not None:
-            with suppress(BrokenPipeError):  # it was killed
+            with suppress(BrokenPipeError):  # the guardian was killed
                 self._process.stdin.write(b"%c%d\n" % (b"+" if begins else b"-", worker))
 
     def kill(self, mark: str, worker: int | None = None) -> None:
@@ -99,19 +103,19 @@ class Guardian:
         guardian.kill(mark, list(self._workers) if worker is None else [worker])
 
     def end(self) -> None:
-        """End it and nothing else."""
+        """End the guardian, and no worker."""
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
 
 
 class ProcessExecutor(Executor):
-    """Processes that take runs as they become free. One that dies fails its run and is replaced.
+    """Runs calls in processes. One that dies fails its run and is replaced.
 
     Args:
-        pickled: The training, the first argument of all that is submitted.
-        workers: How many.
-        threads: How many threads the libraries in each of them use.
+        pickled: The function of the sweep, the first argument of every submitted call.
+        workers: The number of processes.
+        threads: The number of threads for the libraries in each.
     """
 
     def __init__(self, pickled: PickledFunction, workers: int, threads: int) -> None:
@@ -122,20 +126,20 @@ class ProcessExecutor(Executor):
         self._killing = threading.Event()
         self._guardian = Guardian()
         if os.name == "posix":
-            # Begun from here, since to begin it unblocks the signal that is blocked below.
+            # Started here, since its start unblocks the signal that _slot blocks.
             resource_tracker.ensure_running()
         self._slots = [threading.Thread(target=self._slot, name=f"sweep-{i}", daemon=True) for i in range(workers)]
         for slot in self._slots:
             slot.start()
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> Future[Any]:
-        """Have a function called in a process; the future fails with WorkerDiedError if that process does."""
+        """Call a function in a process; the future fails with WorkerDiedError if the process dies."""
         future: Future[Any] = Future()
-        self._tasks.put((future, (function, arguments[1:], keywords)))  # the first is the training, which they have
+        self._tasks.put((future, (function, arguments[1:], keywords)))  # workers already have the first argument
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002  # as Executor
-        """End the processes; those that are at work first do it, unless futures are cancelled."""
+        """End the processes, after their current calls unless futures are cancelled."""
         for _ in self._slots:
             self._tasks.put(None)
         if cancel_futures:
@@ -149,9 +153,9 @@ class ProcessExecutor(Executor):
             self._guardian.end()
 
     def _slot(self) -> None:
-        """Pass runs to one process at a time, from a thread."""
+        """Pass calls to one process, from a thread."""
         if hasattr(signal, "pthread_sigmask"):
-            # Ctrl-C is for the sweep, which then ends its processes: they inherit this from the thread.
+            # Workers inherit this from the thread: Ctrl-C is for the sweep, which then ends them.
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         worker: _Worker | None = None
         while (task := self._tasks.get()) is not None:
@@ -175,7 +179,7 @@ class ProcessExecutor(Executor):
 
 
 class _Worker:
-    """A process that has the training, and the pipe to it."""
+    """A process with the function of the sweep, and the pipe to it."""
 
     _numbers = itertools.count()
 
@@ -190,10 +194,10 @@ class _Worker:
         self._process = context.Process(target=_work, args=(theirs, threads), name="lrcore sweep")
         self._live = live
         try:
-            with _environment(threads, self._mark), _main_that_is_there():
+            with _environment(threads, self._mark), _main_is_a_file():
                 self._process.start()
         except Exception as error:
-            raise WorkerStartError(f"a process for runs could not begin: {type(error).__name__}: {error}") from error
+            raise WorkerStartError(f"a worker process could not start: {type(error).__name__}: {error}") from error
         theirs.close()
         live.add(self._process)
         guard.note(self._pid, begins=True)
@@ -203,8 +207,8 @@ class _Worker:
             self._receive(0)
         except WorkerDiedError as error:
             raise WorkerStartError(
-                f"a process for runs could not begin: {error}; is the script's own work, with the call of sweep, "
-                "under `if __name__ == '__main__':`?"
+                f"a worker process could not start: {error}; is the script's call of sweep under "
+                "`if __name__ == '__main__':`?"
             ) from None
         self._load(pickled)
 
@@ -213,14 +217,14 @@ class _Worker:
         return self._process.pid or 0
 
     def _load(self, pickled: PickledFunction) -> None:
-        """Have the process load the training, or end it."""
+        """Send the function, by value if the process can't load it by name; end the process if that fails too."""
         try:
             if trouble := self.ask(pickled.message):
-                message = pickled.whole(trouble)
+                message = pickled.by_value(trouble)
                 if other := self.ask(message):
                     raise TypeError(refusal(trouble, f"by value ({other})"))
         except WorkerDiedError as error:
-            raise WorkerStartError(f"a process for runs could not load train: {error}") from None
+            raise WorkerStartError(f"a worker process could not load train: {error}") from None
         except TypeError as error:
             self.stop()
             failed = WorkerStartError(str(error))
@@ -228,19 +232,19 @@ class _Worker:
             raise failed from None
 
     def ask(self, message: bytes | _Call) -> Any:
-        """Send the training and return what is wrong with it, or have a call done: see :func:`_called`."""
+        """Send the function and return why it can't be loaded, or send a call: see :func:`_called`."""
         number = next(self._requests)
         try:
             self._pipe.send((number, message))
-        except (BrokenPipeError, ConnectionResetError):  # it died while it had nothing to do
+        except (BrokenPipeError, ConnectionResetError):  # it died while idle
             raise self._died() from None
         return self._receive(number)
 
     def _receive(self, number: int) -> Any:
-        """Return the answer to a request, whatever else is in the pipe."""
+        """Return the answer to a request; ignore other answers in the pipe."""
         while True:
-            while not connection.wait([self._pipe, self._process.sentinel], _LOOK):
-                # What a run has started may hold the pipes open when its process is gone.
+            while not connection.wait([self._pipe, self._process.sentinel], _POLL):
+                # Children of a run may keep the pipes open after its process died.
                 if self._process.exitcode is not None:
                     break
             try:
@@ -254,7 +258,7 @@ class _Worker:
 
     def _died(self) -> WorkerDiedError:
         self._process.join()
-        self._guardian.kill(self._mark, self._pid)  # what the run had started
+        self._guardian.kill(self._mark, self._pid)  # children of the run
         code = self._process.exitcode or 0
         self.stop()
         if code < 0:
@@ -263,7 +267,7 @@ class _Worker:
         return WorkerDiedError(f"its process ended with exit code {code}")
 
     def stop(self) -> None:
-        """Close the pipe, at which an idle process ends, and wait for that."""
+        """Close the pipe, which ends an idle process, and wait for it."""
         self._pipe.close()
         self._process.join()
         self._guardian.note(self._pid, begins=False)
@@ -272,12 +276,12 @@ class _Worker:
 
 
 def _kill(process: SpawnProcess) -> None:
-    with suppress(ValueError):  # it has ended, and its thread has closed it
+    with suppress(ValueError):  # it has ended, and its thread closed it
         process.kill()
 
 
 def _work(pipe: Connection, threads: int) -> None:
-    """Take the training, and calls with it until there are no more: what a process does."""
+    """Run a worker process: take the function, and calls of it until the pipe is closed."""
     _end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
@@ -302,18 +306,18 @@ def _work(pipe: Connection, threads: int) -> None:
 
 
 def _trouble(train: bytes) -> str:
-    """Return why a training can't be loaded here, or nothing."""
+    """Return why the function can't be loaded here, or an empty string."""
     try:
-        pickle.loads(train)  # noqa: S301  # from the parent, that is from itself
+        pickle.loads(train)  # noqa: S301  # from the parent process
     except BaseException as error:
         return described_error(error)
     return ""
 
 
 def _called(train: bytes, function: Callable[..., Any], arguments: Any, keywords: Any) -> tuple[bool, Any]:
-    """Return whether a call worked, and its result or what went wrong.
+    """Return whether a call succeeded, and its result or the error.
 
-    The training is loaded for each, so that what one run does to what was sent with it is nothing to the next one.
+    The function is unpickled for each call, so that runs don't see each other's changes to objects within it.
     """
     try:
         return True, function(pickle.loads(train), *arguments, **keywords)  # noqa: S301  # as above
@@ -322,10 +326,10 @@ def _called(train: bytes, function: Callable[..., Any], arguments: Any, keywords
 
 
 def _end_with_parent() -> None:
-    """Have this process end when its parent is gone: what it would have done with a result, nobody does.
+    """Make this process end when its parent dies.
 
-    On Linux the kernel does it. Elsewhere a thread waits, which can't end the process while a run holds the
-    interpreter; the guardian, in the parent's place, can.
+    On Linux the kernel kills it. Elsewhere a thread ends it, unless a run holds the interpreter lock; then the guardian
+    does.
     """
     parent = multiprocessing.parent_process()
     guardian.begin_group()
@@ -333,7 +337,7 @@ def _end_with_parent() -> None:
         return
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent.pid:  # it was gone before that
+        if os.getppid() != parent.pid:  # it died before the call
             os._exit(1)
     threading.Thread(target=_wait_for, args=(parent.sentinel,), daemon=True).start()
 
@@ -345,11 +349,8 @@ def _wait_for(sentinel: int) -> None:
 
 @contextmanager
 def _environment(threads: int, mark: str) -> Iterator[None]:
-    """Have libraries in a new process use that many threads, or as many as the environment says if that is less.
-
-    And mark it, and all that it starts, as a worker.
-    """
-    with _ENVIRONMENT:
+    """Set the worker's mark, and the number of threads unless it is already lower, for a new process."""
+    with _ENVIRONMENT_LOCK:
         before = {name: os.environ.get(name) for name in (*THREADS, guardian.VARIABLE)}
         for name in THREADS:
             value = before[name]
@@ -367,8 +368,8 @@ def _environment(threads: int, mark: str) -> Iterator[None]:
 
 
 @contextmanager
-def _main_that_is_there() -> Iterator[None]:
-    """Have a new process import the script only if that is a file: standard input is none, and has the name of one."""
+def _main_is_a_file() -> Iterator[None]:
+    """Keep a new process from importing a script that is not a file, such as standard input."""
     main = sys.modules["__main__"]
     file = getattr(main, "__file__", None)
     if file is None or Path(file).is_file():

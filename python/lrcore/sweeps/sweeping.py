@@ -1,4 +1,4 @@
-"""``lrcore.sweep``: every setting with every seed, or those that are worth it."""
+"""``lrcore.sweep``: a grid, random search or successive halving, with several seeds."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C ended a sweep.
 
     Attributes:
-        results: What had finished until then.
+        results: The results until then.
     """
 
     def __init__(self, results: Results) -> None:
@@ -44,7 +44,7 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be run: settings, seeds, and a round for each budget, from which the best go on to the next."""
+    """The runs of a sweep: settings, seeds, and a round for each budget, after which the best share continues."""
 
     settings: list[Settings]
     seeds: int
@@ -53,20 +53,20 @@ class Plan:
     minimize: bool
 
     def total(self) -> int:
-        """Return how many runs there are, if none fails."""
+        """Return the number of runs if none fails."""
         counts = [len(self.settings)]
         for _ in self.budgets[1:]:
             counts.append(self._survivors(counts[-1]))
         return sum(counts) * self.seeds
 
     def runs(self, settings: Sequence[Settings], budget: int | None) -> list[Run]:
-        """Return the runs of a round. First all settings with one seed: a sweep that is cut short has seen them all."""
+        """Return the runs of a round, seed by seed, so that an interrupted sweep has tried all settings."""
         return [
             Run(chosen, index, seed_of(chosen, index), budget) for index in range(self.seeds) for chosen in settings
         ]
 
     def best(self, rows: list[Row]) -> list[Settings]:
-        """Return the settings of a round that go on: the best of those whose seeds have all finished."""
+        """Return the settings that continue: the best of those whose seeds all finished."""
         ranked = [summary.settings for summary in summaries(rows, minimize=self.minimize) if summary.complete]
         count = len({str(row.settings) for row in rows})
         return ranked[: self._survivors(count)]
@@ -92,51 +92,51 @@ def sweep(
     seed: SupportsIndex = 0,
     progress: bool = True,
 ) -> Results:
-    """Run a training with settings from a space, each with several seeds, and return what became of the runs.
+    """Run a function with settings from a space, each with several seeds, and return the results.
 
-    Runs go through processes of this machine, which share its cores, or through any executor. One that raises, whose
-    process is killed, or whose objective is not finite is recorded as such, and the others go on.
+    Runs execute in processes that share the cores of this machine, or in any executor. A run that raises, whose process
+    is killed, or whose objective is not finite is recorded as such, and the other runs continue.
 
-    A script must call it under ``if __name__ == "__main__":``, since the processes import the script.
+    Scripts must call it under ``if __name__ == "__main__":``, since worker processes import the script.
 
     Args:
         train: Called as ``train(**settings, seed=…)``, and with ``budget=…`` if there is one. Returns the objective, a
-            number, or a mapping with it as ``"objective"`` and other numbers, strings, bools or Nones; what is none of
-            these is left out, and the run's reason says so. If it has an argument ``report``, that is a function of a
-            value and a step, or of a value alone, which counts steps from 0. It ends the run as diverged where the
-            value is not finite; with :func:`lrcore.tune` it ends what is not worth its time.
-        space: Values for each argument: a sequence, or for a random search ``sweeps.loguniform(a, b)`` and
-            ``sweeps.uniform(a, b)``. A list or tuple among the values reaches ``train`` as a tuple. None is refused.
-        seeds: How many seeds each setting is run with. The seed of a run, in [0, 2**32), depends on its settings and
-            the number of the seed alone, so it stays the same when the space grows or the order changes.
-        method: ``"grid"``, all combinations; ``"random"``, ``trials`` of them drawn; ``"halving"``, those of the grid,
-            or ``trials`` drawn ones, at a small budget, then the best of them at larger ones. By default the grid, or
-            with ``trials`` the random search.
-        trials: How many settings are drawn.
-        budget: How long a run is, in whatever ``train`` counts, such as epochs: a whole number, for successive halving
-            the least and the largest. A run at a larger budget begins anew.
-        factor: How many times larger the next budget is, and which share of the settings goes on to it, in (1, inf).
-        results: A file in which each run is recorded as it ends, and from which the sweep goes on if it was stopped.
-            None keeps them in memory. Several processes may use it at once, and share the runs.
-        executor: Where runs are done: anything with ``submit`` as ``concurrent.futures.Executor`` has it, such as
-            mpi4py's ``MPIPoolExecutor()``; or Dask's ``Client``. None makes processes.
-        workers: How many processes, or runs at an executor at once. None is one for each core that
-            this process may use, by its affinity and its control group's quota; 0 runs everything in this process, one
-            after the other, and so does None, with a warning, where ``train`` can't be sent to processes.
-        minimize: Whether less is better.
-        retry_failed: Whether runs are done again that failed in an earlier call.
-        seed: What the random search draws by, in [0, inf).
-        progress: Whether to show how far it is, on a terminal.
+            number, or a mapping with it as ``"objective"`` and other numbers, strings, bools or Nones; other values are
+            dropped, and the run's reason says so. If it has an argument ``report``, that is a function
+            ``report(value, step=None)`` for intermediate values, which numbers steps from 0. It ends the run as
+            diverged if the value is not finite; with :func:`lrcore.tune` it prunes.
+        space: Values for each argument: a sequence, or for random search ``sweeps.loguniform(a, b)`` and
+            ``sweeps.uniform(a, b)``. ``train`` receives lists as tuples.
+        seeds: The number of seeds for each setting. The seed of a run, in [0, 2**32), depends only on its settings and
+            the index of the seed, so it stays the same when the space grows or the order changes.
+        method: ``"grid"``, all combinations; ``"random"``, ``trials`` random ones; ``"halving"``, the grid, or
+            ``trials`` random ones, at a small budget, then the best of them at larger budgets. The default is the grid,
+            or with ``trials`` random search.
+        trials: The number of random settings.
+        budget: The length of a run, in any unit such as epochs: a whole number; for successive halving the smallest and
+            the largest. A run at a larger budget starts from the beginning.
+        factor: The ratio between budgets, and the share of the settings that continues, in (1, inf).
+        results: A file that records each run when it ends, and from which an interrupted sweep resumes. None keeps the
+            results in memory. Several processes may use it at once and share the runs.
+        executor: Anything with ``submit`` like ``concurrent.futures.Executor``, such as mpi4py's ``MPIPoolExecutor()``,
+            or a Dask ``Client``. None creates processes.
+        workers: The number of processes, or of runs at an executor at once. None is one per core that this process may
+            use, by its affinity and cgroup quota; 0 runs everything in this process, and so does None, with a warning,
+            if ``train`` can't be sent to processes.
+        minimize: Whether a smaller objective is better.
+        retry_failed: Whether to repeat runs that failed in an earlier call.
+        seed: The seed of random search, in [0, inf).
+        progress: Whether to show progress on a terminal.
 
     Returns:
-        The runs of the space, to be printed, sorted and drawn.
+        The runs of the space, which can be printed, sorted and drawn.
 
     Raises:
         TypeError: If an argument is of a wrong type, or ``train`` does not take the settings; before any run.
-        ValueError: If one is out of range, or the file is no results file of this function; before any run.
+        ValueError: If one is out of range, or the file is not a results file of this function; before any run.
         OSError: If the file can't be opened.
-        RuntimeError: If no process could begin or load ``train``, or the executor is broken; runs that had not ended
-            are pending.
+        RuntimeError: If no process could start or load ``train``, or the executor is broken; the remaining runs are
+            pending.
         lrcore.sweeps.Interrupted: After Ctrl-C, with the results until then; a ``KeyboardInterrupt``.
 
     Examples:
@@ -155,7 +155,7 @@ def sweep(
         within 5 of the best from 0.001 to 0.01
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise RuntimeError("sweep was called while a process imports the script: put it under `if __name__ == …`")
+        raise RuntimeError("sweep was called while a worker imports the script; put the call under `if __name__ == …`")
     plan = _plan(space, seeds, method, trials, budget, factor, minimize=minimize, seed=seed)
     takes_report = check_train(train, plan.settings[0], budget=plan.budgets[0] is not None)
     executor = None if executor is None else as_executor(executor)
@@ -187,7 +187,7 @@ def sweep(
 
 
 def _pickled(train: Train, workers: int | None) -> PickledFunction | None:
-    """Return a training to be sent to processes; None if it can't be, and nobody has asked for processes."""
+    """Pickle the function for processes; return None if that fails and no number of workers was requested."""
     try:
         return PickledFunction(train)
     except TypeError as error:
@@ -198,20 +198,20 @@ def _pickled(train: Train, workers: int | None) -> PickledFunction | None:
 
 
 def _warn(error: Exception) -> None:
-    warnings.warn(f"runs are done in this process, one after the other: {error}", RuntimeWarning, stacklevel=4)
+    warnings.warn(f"runs execute in this process, one after the other: {error}", RuntimeWarning, stacklevel=4)
 
 
 def _run(plan: Plan, coordinator: Coordinator, *, retry: bool, owned: bool) -> Results:
-    """Run all rounds; whatever happens, leave no process and no claim behind."""
+    """Run all rounds; whatever happens, leave no process and no lease behind."""
     rows: dict[tuple[int | None, str, int], Row] = {}
-    going_on, ended = plan.settings, False
+    remaining, ended = plan.settings, False
     try:
         for budget in plan.budgets:
-            coordinator.run(plan.runs(going_on, budget), retry=retry)
+            coordinator.run(plan.runs(remaining, budget), retry=retry)
             found = _by_run(coordinator.store)
             rows |= found
-            going_on = plan.best(list(found.values()))
-            if not going_on:
+            remaining = plan.best(list(found.values()))
+            if not remaining:
                 break
         ended = True
     except KeyboardInterrupt:
@@ -236,7 +236,7 @@ def _by_run(store: Store) -> dict[tuple[int | None, str, int], Row]:
 def _plan(
     space: Any, seeds: Any, method: Any, trials: Any, budget: Any, factor: Any, *, minimize: bool, seed: Any
 ) -> Plan:
-    """Return what is to be run, with everything checked."""
+    """Check the arguments and return the plan."""
     checked = check_space(space)
     seeds = check_count("seeds", seeds, least=1)
     if method is None:
@@ -254,28 +254,28 @@ def _plan(
 def _settings(space: Mapping[str, Sequence[Any] | Distribution], method: str, trials: Any, seed: int) -> list[Settings]:
     if trials is not None:
         if method == "grid":
-            raise ValueError(f"a grid has no trials, got trials={trials!r}; method='random' draws that many")
+            raise ValueError(f"trials must be None for a grid, got {trials!r}; method='random' draws that many")
         return draws(space, check_count("trials", trials, least=1), seed)
     if method == "random":
-        raise ValueError("method='random' needs trials, how many settings it draws")
+        raise ValueError("method='random' needs trials, the number of settings, got None")
     return grid(space)
 
 
 def _fixed_budget(budget: Any) -> int | None:
     if isinstance(budget, Sequence):
-        raise ValueError(f"budget must be one number, got {brief(budget)}; from one to another goes method='halving'")
+        raise ValueError(f"budget must be one number, got {brief(budget)}; only method='halving' takes two")
     return None if budget is None else check_count("budget", budget, least=1)
 
 
 def _halving_budgets(budget: Any, factor: float) -> list[int | None]:
-    """Return the budgets of the rounds: from the largest down in steps of the factor, to the least at the start."""
+    """Return the budgets of the rounds: from the smallest up by the factor, and the largest."""
     if not isinstance(budget, Sequence) or len(budget) != 2:
         raise ValueError(f"method='halving' needs budget=(least, largest), such as (3, 81), got {brief(budget)}")
     least = check_count("budget[0]", budget[0], least=1)
     largest = check_count("budget[1]", budget[1], least=least)
     budgets: list[int | None] = []
     current = float(least)
-    # The last step may be a longer one, but not much shorter than the others.
+    # The last ratio may be larger than the factor, but not smaller than its square root.
     while current == least < largest or current * factor**0.5 <= largest:
         if round(current) not in budgets:
             budgets.append(round(current))

@@ -1,4 +1,4 @@
-"""``lrcore.tune``: the function of a sweep, through Optuna."""
+"""``lrcore.tune``: the function of a sweep, optimized with Optuna."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
     from lrcore.sweeps.space import Distribution
 
-# Seconds to wait for another process that writes to the file of a study.
+# Seconds to wait for a locked file.
 _PATIENCE = 600.0
-# How often a study is opened whose file others make at the same time.
+# Attempts to open a study whose file other processes create at the same time.
 _ATTEMPTS = 20
-# The most settings of a space of which all are looked through for those that were not tried.
+# The largest grid that is searched for untried settings.
 _FEW = 10_000
 
 
@@ -55,34 +55,30 @@ def tune(
     seed: SupportsIndex = 0,
     progress: bool = True,
 ) -> Any:
-    """Search a space with Optuna for what makes a training best.
+    """Optimize the hyperparameters of a function with Optuna.
 
-    The function is that of :func:`lrcore.sweep`. A trial that raises, or whose objective is not finite or beyond ±1e30,
-    fails in the study, and the search goes on.
+    A trial that raises, or whose objective is not finite or above 1e30 in magnitude, fails in the study, and the search
+    continues.
 
-    Several processes may be started with the same storage: they share the trials. Settings are run once: a trial that
-    draws settings of another one takes its result, and waits for it if another process is at it.
+    Several processes may use the same storage and share the trials. Each setting runs once: a trial with the settings
+    of another takes its result, and waits for it if another process is running it.
 
     Args:
-        train: Called as ``train(**settings, seed=…)``. If it has an argument ``report``, that is called as
-            ``report(value, step)`` while it trains, or as ``report(value)``, which counts steps from 0, and ends the
-            trial where Optuna's pruner says that it is not worth its time. It does so by raising
-            ``optuna.TrialPruned``, which ``train`` must let pass.
-        space: A sequence of values for each argument, of which Optuna chooses without regard to their order, or
-            ``sweeps.loguniform(a, b)`` and ``sweeps.uniform(a, b)``. None is refused.
-        trials: How many trials the study has in the end, those of earlier calls included; one that Ctrl-C ended is none
-            of them.
-        seeds: How many seeds a trial is run with, of which it is the mean. The first one is pruned.
-        budget: What ``train`` gets as ``budget``, if that is given.
-        storage: Where the study is kept, from which it goes on if it was stopped: a path of an SQLite file, a URL, or
-            one of Optuna's storages. None keeps it in memory.
+        train: The function, as for :func:`lrcore.sweep`. If it has an argument ``report``, ``report(value, step=None)``
+            raises ``optuna.TrialPruned`` if Optuna's pruner stops the trial, which ``train`` must not catch.
+        space: Values for each argument: a sequence, whose order Optuna ignores, or ``sweeps.loguniform(a, b)`` and
+            ``sweeps.uniform(a, b)``.
+        trials: The number of trials in the study, including earlier calls but not interrupted trials.
+        seeds: The number of seeds of a trial, whose value is their mean. The first seed may be pruned.
+        budget: The value of ``budget`` for ``train``; None passes none.
+        storage: Where the study is stored, and resumes from: the path of an SQLite file, a URL, or an Optuna storage.
+            None keeps it in memory.
         study_name: The name of the study in its storage; None is the name of the function.
-        minimize: Whether less is better.
-        sampler: One of Optuna's samplers; None is ``TPESampler``, which takes settings that were
-            not tried yet while there are any.
-        pruner: One of Optuna's pruners; None is ``MedianPruner``.
-        seed: What the sampler draws by, together with the number of the trial.
-        progress: Whether to show Optuna's bar.
+        minimize: Whether a smaller objective is better.
+        sampler: An Optuna sampler; None is ``TPESampler``, restricted to untried settings while there are any.
+        pruner: An Optuna pruner; None is ``MedianPruner``.
+        seed: The seed of the sampler, together with the number of the trial.
+        progress: Whether to show Optuna's progress bar.
 
     Returns:
         The ``optuna.Study``: ``study.best_params``, ``study.trials_dataframe()``,
@@ -123,11 +119,11 @@ def tune(
             reports = {"report": reporter(_pruning(optuna, trial) if index == 0 else None)} if takes_report else {}
             with leaving_forks():
                 returned = train(**settings, **extra, seed=seed_of(settings, index), **reports)
-            value, metrics, left_out = read(returned, settings)
+            value, metrics, dropped = read(returned, settings)
             if why := divergence(value):
                 raise DivergedError(f"the objective is {why}")
             results.append(value)
-            notes = {"reason": "; ".join(left_out)} if left_out else {}
+            notes = {"reason": "; ".join(dropped)} if dropped else {}
             for key, metric in (metrics | notes).items():
                 trial.set_user_attr(key if seeds == 1 else f"{key}[{index}]", metric)
         return statistics.fmean(results)
@@ -136,26 +132,24 @@ def tune(
         try:
             return objective(trial)
         except (KeyboardInterrupt, SurplusError):
-            trial.set_user_attr(optuna_claims.INTERRUPTED, value=True)  # for Optuna it fails as others do
+            trial.set_user_attr(optuna_claims.INTERRUPTED, value=True)  # Optuna counts it as failed
             raise
 
-    def stop_at_the_last(*_: Any) -> None:
-        if optuna_claims.left(study, trials) <= 0:  # other processes may work on it too
+    def stop_after_last(*_: Any) -> None:
+        if optuna_claims.left(study, trials) <= 0:  # counting those of other processes
             study.stop()
 
-    while (left := optuna_claims.left(study, trials)) > 0:  # one that another process had begun may have ended with it
-        study.optimize(
-            interruptible, left, catch=(Exception,), callbacks=[stop_at_the_last], show_progress_bar=progress
-        )
+    while (left := optuna_claims.left(study, trials)) > 0:  # a trial of another process may have died with it
+        study.optimize(interruptible, left, catch=(Exception,), callbacks=[stop_after_last], show_progress_bar=progress)
     return study
 
 
 class SurplusError(Exception):
-    """A trial was begun while other processes began the last ones; it is not run."""
+    """Other processes have already started the last trials."""
 
 
 def _study(optuna: Any, storage: Any, name: str, pruner: Any, *, minimize: bool) -> Any:
-    """Return the study; processes that make its file at the same time meet tables that another one has just made."""
+    """Create or load the study; retry, since processes that create the same file at once collide."""
     for attempt in range(_ATTEMPTS):
         try:
             return optuna.create_study(
@@ -173,11 +167,11 @@ def _study(optuna: Any, storage: Any, name: str, pruner: Any, *, minimize: bool)
 
 
 def _storage(optuna: Any, given: Any) -> Any:
-    """Return what Optuna takes as a storage: a path becomes an SQLite file, whose locks are waited for."""
+    """Return an Optuna storage; a path becomes an SQLite file with a long lock timeout."""
     if isinstance(given, os.PathLike) or (isinstance(given, str) and "://" not in given):
         path = Path(given)
         if not os.fspath(given) or path.is_dir():
-            raise ValueError(f"storage must be a file, a URL or a storage of Optuna, got {brief(os.fspath(given))}")
+            raise ValueError(f"storage must be a file, a URL or an Optuna storage, got {brief(os.fspath(given))}")
         given = f"sqlite:///{path}"
     if isinstance(given, str) and given.startswith("sqlite:"):
         return optuna.storages.RDBStorage(given, engine_kwargs={"connect_args": {"timeout": _PATIENCE}})
@@ -185,16 +179,15 @@ def _storage(optuna: Any, given: Any) -> Any:
 
 
 def _seeded(optuna: Any, seed: int, space: Mapping[str, Sequence[Any] | Distribution]) -> Any:
-    """Return Optuna's TPE sampler with a seed for each trial, which draws untried settings while there are any.
+    """Return Optuna's TPE sampler with a seed for each trial, restricted to untried settings while there are any.
 
-    One seed for a whole process would have processes that begin together, and a study that goes on, draw the same
-    settings.
+    With one seed per process, processes that start together and resumed studies would draw the same settings.
     """
     counts = [len(values) for values in space.values() if isinstance(values, Sequence)]
     all_settings = grid(space) if len(counts) == len(space) and math.prod(counts) <= _FEW else []
     distributions = {name: _distribution(optuna, values) for name, values in space.items()}
 
-    class Seeded(optuna.samplers.BaseSampler):  # type: ignore[misc]  # Optuna may not be there
+    class Seeded(optuna.samplers.BaseSampler):  # type: ignore[misc]  # Optuna is optional
         def before_trial(self, study: Any, trial: Any) -> None:
             self._inner = optuna.samplers.TPESampler(seed=(seed + trial.number) % 2**32)
             self._inner.before_trial(study, trial)
@@ -214,7 +207,7 @@ def _seeded(optuna: Any, seed: int, space: Mapping[str, Sequence[Any] | Distribu
                     drawn[name] = self._inner.sample_independent(study, trial, name, distribution)
             tried = {canonical(params) for params in optuna_claims.tried(study)} if all_settings else set()
             if canonical(drawn) in tried:
-                kept = [{name: _kept(space[name], value) for name, value in one.items()} for one in all_settings]
+                kept = [{name: _stored(space[name], value) for name, value in one.items()} for one in all_settings]
                 if new := [one for one in kept if canonical(one) not in tried]:
                     return random.Random(seed + trial.number).choice(new)  # noqa: S311
             return drawn
@@ -229,39 +222,39 @@ def _distribution(optuna: Any, values: Sequence[Any] | Distribution) -> Any:
     if isinstance(values, Uniform | LogUniform):
         log = isinstance(values, LogUniform)
         return optuna.distributions.FloatDistribution(values.low, values.high, log=log)
-    return optuna.distributions.CategoricalDistribution([_kept(values, value) for value in values])
+    return optuna.distributions.CategoricalDistribution([_stored(values, value) for value in values])
 
 
-def _kept(values: Sequence[Any] | Distribution, value: Any) -> Any:
-    """Return a value as Optuna keeps it: where there are tuples among the values, which it does not keep, as a text."""
+def _stored(values: Sequence[Any] | Distribution, value: Any) -> Any:
+    """Return a value as Optuna stores it: as text if there are tuples, which it does not support."""
     has_tuples = isinstance(values, Sequence) and any(isinstance(one, tuple) for one in values)
     return canonical(value) if has_tuples else value
 
 
 def _repeated(optuna: Any, trial: Any, same: Any) -> float:
-    """End a trial as one with the same settings has ended: with the same seeds it would come to the same."""
+    """Copy the outcome of the trial with the same settings, and so the same seeds."""
     for step, value in same.intermediate_values.items():
         trial.report(value, step)
     for key, value in same.user_attrs.items():
         trial.set_user_attr(key, value)
     if same.state == optuna.trial.TrialState.PRUNED:
-        raise optuna.TrialPruned(f"as trial {same.number}, which had the same settings")
+        raise optuna.TrialPruned(f"as trial {same.number}, which has the same settings")
     return float(same.value)
 
 
 def _suggested(trial: Any, name: str, values: Sequence[Any] | Uniform | LogUniform) -> Any:
     if isinstance(values, Uniform | LogUniform):
         return trial.suggest_float(name, values.low, values.high, log=isinstance(values, LogUniform))
-    choices = {_kept(values, value): value for value in values}
+    choices = {_stored(values, value): value for value in values}
     return choices[trial.suggest_categorical(name, list(choices))]
 
 
 def _pruning(optuna: Any, trial: Any) -> Callable[[float, int], None]:
-    """Return the function that tells Optuna of a value, and ends the trial where it is to be pruned."""
+    """Return the function that reports a value to Optuna, and raises if the trial is pruned."""
 
-    def tell(value: float, step: int) -> None:
+    def report(value: float, step: int) -> None:
         trial.report(value, step)
         if trial.should_prune():
             raise optuna.TrialPruned(f"pruned at step {step}")
 
-    return tell
+    return report
