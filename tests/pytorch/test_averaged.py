@@ -7,12 +7,13 @@ import pytest
 
 import lrcore
 from lrcore.torch import find_lr, from_torch
+from support.networks import assert_same_weights, backward, network, take_step
 from support.optimizer_pairs import drop_ins, torch
 
 NOW = "^the weights are averages now; leave the with block of averaged\\(\\) first$"
 
 
-def network():
+def relu_network():
     torch.manual_seed(0)
     layers = torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.ReLU(), torch.nn.Linear(8, 1)
     return torch.nn.Sequential(*layers)
@@ -24,7 +25,7 @@ def batches(count=5):
 
 
 def trained(steps=6, **options):
-    model = network()
+    model = relu_network()
     opt = drop_ins.Adam(model.parameters(), lr=0.05, **{"average": lrcore.EMA(0.9), **options})
     data = batches()
     for step in range(steps):
@@ -52,7 +53,7 @@ WAYS_OUT = {
     "new": lambda opt: drop_ins.SGD(opt.param_groups[0]["params"], lr=0.1),
     "from_torch": lambda opt: from_torch(torch.optim.SGD(opt.param_groups[0]["params"], lr=0.1)),
     "torch's step": lambda opt: torch.optim.SGD(opt.param_groups[0]["params"], lr=0.1).step(),
-    "find_lr": lambda opt: find_lr(network(), opt, torch.nn.functional.mse_loss, batches()),
+    "find_lr": lambda opt: find_lr(relu_network(), opt, torch.nn.functional.mse_loss, batches()),
 }
 
 
@@ -149,7 +150,11 @@ def test_all_is_put_back_after_an_exception(error, where):
     ("arguments", "error", "message"),
     [
         (lambda _: (None, batches()), ValueError, "^averaged: update_bn needs the model"),
-        (lambda _: (network(), batches()), ValueError, "^averaged: model must be that of the optimizer; Sequential"),
+        (
+            lambda _: (relu_network(), batches()),
+            ValueError,
+            "^averaged: model must be that of the optimizer; Sequential",
+        ),
         (lambda _: (batches(),), TypeError, r"^averaged: model must be a torch.nn.Module, got list$"),
         (lambda model: (model, []), ValueError, "^averaged: update_bn has no batch"),
     ],
@@ -171,3 +176,86 @@ def test_a_model_without_batch_norms_needs_no_batches():
     opt.step()
     with opt.averaged(model, update_bn=batches()):
         pass
+
+
+def test_the_average_is_that_of_averaged_model_and_goes_in_and_out():
+    model = network(batch_norm=True)
+    opt = lrcore.torch.Adam(model.parameters(), average=lrcore.EMA(0.9))
+    averaged = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9))
+    for _ in range(6):
+        backward(model)
+        opt.step()
+        averaged.update_parameters(model)
+    own = [param.detach().clone() for param in model.parameters()]
+    with opt.averaged():
+        assert_same_weights(averaged.module, model)
+        with pytest.raises(RuntimeError, match="the weights are averages now"):
+            opt.step()
+    assert all(torch.equal(param, one) for param, one in zip(model.parameters(), own, strict=True))
+    assert list(opt.average) == [f"0.{i}" for i in range(6)]
+
+
+def averaging():
+    """Three weights that differ from their averages."""
+    weights = [torch.nn.Parameter(torch.ones(2, 3)) for _ in range(3)]
+    opt = lrcore.torch.SGD(weights, 1.0, average=lrcore.EMA(0.5))
+    for _ in range(2):
+        for weight in weights:
+            weight.grad = torch.ones(2, 3)
+        opt.step()
+    return weights, opt
+
+
+def test_every_weight_that_can_be_is_put_back():
+    weights, opt = averaging()
+    before = [weight.detach().clone() for weight in weights]
+
+    def evaluate():
+        with opt.averaged():
+            weights[2].data = torch.zeros(4, 2, 3)
+
+    message = r"^the weight '0.2' could not be put back .* was \(2, 3\), and is \(4, 2, 3\) now$"
+    with pytest.raises(RuntimeError, match=message):
+        evaluate()
+    assert torch.equal(weights[0], before[0])
+    assert torch.equal(weights[1], before[1])
+
+
+def test_nothing_is_swapped_in_if_one_weight_can_not_be():
+    weights, opt = averaging()
+    before = [weight.detach().clone() for weight in weights]
+    weights[1].data = torch.zeros(4, 2, 3)
+    with pytest.raises(ValueError, match=r"^the weight '0.1' has shape \(4, 2, 3\), its average has \(2, 3\)$"):
+        opt.averaged().__enter__()
+    assert torch.equal(weights[0], before[0])
+    assert torch.equal(weights[2], before[2])
+
+
+def test_weights_of_inference_mode_are_not_swapped_outside_of_it():
+    with torch.inference_mode():
+        weights, opt = averaging()
+        before = [weight.clone() for weight in weights]
+        with opt.averaged():
+            assert not torch.equal(weights[0], before[0])
+        assert torch.equal(weights[0], before[0])
+    with pytest.raises(RuntimeError, match="made in inference mode"):
+        opt.averaged().__enter__()
+    assert torch.equal(weights[0], before[0])
+
+
+def test_the_averages_go_out_again_whatever_was_done_within():
+    model = torch.nn.Linear(3, 2)
+    opt = lrcore.torch.SGD(model.parameters(), lr=0.1, average=lrcore.EMA(0.5))
+    for _ in range(3):
+        take_step(opt)
+    own = model.weight.detach().clone()
+    with opt.averaged():
+        assert not torch.equal(model.weight, own)
+        model.double()
+    assert torch.equal(model.weight, own.double())
+    model.float()
+    with opt.averaged():
+        opt.state[model.bias] = dict(opt.state[model.bias])
+        with pytest.raises(RuntimeError, match="the weights are averages now"):
+            opt.step()
+    assert torch.equal(model.weight, own)

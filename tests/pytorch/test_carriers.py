@@ -170,6 +170,7 @@ def fsdp(make, **options):
     return model, make(model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("original", [True, False])
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
 @pytest.mark.filterwarnings("ignore")

@@ -126,6 +126,7 @@ def of_rank(rank, folder, checks, queue):
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
 def test_two_processes_agree(tmp_path):
     context = multiprocessing.get_context("fork")
     queue = context.Queue()

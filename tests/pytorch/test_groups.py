@@ -1,9 +1,21 @@
 """Groups of parameters, and numbers that change between steps."""
 
+import copy
+
+import numpy as np
 import pytest
 
 import lrcore
 from lrcore import schedules
+from support.networks import (
+    assert_libraries_agree,
+    assert_same_weights,
+    network,
+    take_step,
+    train_network,
+    train_with_both,
+    vector,
+)
 from support.optimizer_pairs import (
     FULL,
     Pair,
@@ -180,3 +192,114 @@ def test_a_schedule_is_evaluated_once_a_step():
     train(opt, range(2, 6))
     assert asked == [3, 4, 5, 6]  # of the next step, which the groups show
     assert (opt.param_groups[0]["lr"], opt.info.lr) == (0.1 / 7, 0.1 / 6)
+
+
+@named
+def test_groups_may_be_edited_and_added(name):
+    def act(model, opt):
+        train_network(model, opt, 2)
+        opt.param_groups[0]["lr"] = 0.02
+        opt.param_groups[0]["weight_decay"] = 0.1
+        train_network(model, opt, 2)
+        extra = torch.nn.Parameter(torch.ones(2, dtype=torch.float64))
+        opt.add_param_group({"params": [extra], "lr": 0.5, "maximize": True})
+        extra.grad = torch.ones(2, dtype=torch.float64)
+        train_network(model, opt, 2)
+        model.register_parameter("extra", extra)
+
+    assert_same_weights(*train_with_both(name, act))
+
+
+def test_a_wrong_edit_is_an_error_at_the_step_and_changes_nothing():
+    model = network()
+    opt = lrcore.torch.AdamW(model.parameters())
+    train_network(model, opt, 2)
+    before = copy.deepcopy((model.state_dict(), opt.state_dict()))
+    opt.param_groups[0]["betas"] = (0.9, 1.0)
+    for _ in range(2):  # as often as it is tried
+        with pytest.raises(ValueError, match=r"betas\[1\] must be in \[0, 1\), got 1.0"):
+            opt.step()
+    opt.param_groups[0].update(betas=(0.9, 0.999), lr=-1.0)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"lr must be in \[0, inf\), got -1.0"):
+            opt.step()
+    opt.param_groups[0]["lr"] = 1e-3
+    opt.param_groups[0]["betas"] = (0.9, 0.999)
+    torch.testing.assert_close(model.state_dict(), before[0], rtol=0, atol=0)
+    torch.testing.assert_close(opt.state_dict(), before[1], rtol=0, atol=0)
+    opt.step()
+
+
+@named
+def test_a_rate_may_be_a_tensor_that_changes_in_place(name):
+    def act(model, opt):
+        rate = torch.tensor(0.01, dtype=torch.float64)
+        opt.param_groups[0]["lr"] = rate
+        train_network(model, opt, 2)
+        rate.fill_(0.05)
+        train_network(model, opt, 2)
+
+    assert_same_weights(*train_with_both(name, act))
+
+
+def test_names_may_be_there_twice():
+    def act(library):
+        params = [vector(1.0, 2.0, 3.0), vector(1.0, 2.0), vector(1.0)]
+        opt = library.AdamW(zip(("w", "w", "b"), params, strict=True))
+        take_step(opt)
+        return [param.detach() for param in params], [opt.state[param]["exp_avg"] for param in params]
+
+    assert_libraries_agree(act)
+
+
+def test_a_parameter_may_be_added_to_a_group_with_names():
+    def act(library):
+        params = [vector(), vector()]
+        opt = library.Adam([("w", params[0])])
+        take_step(opt)
+        opt.param_groups[0]["params"].append(params[1])
+        take_step(opt)
+        return [param.detach() for param in params]
+
+    assert_libraries_agree(act)
+
+
+def test_groups_may_be_removed_appended_and_reversed():
+    def act(library):
+        params = [vector() for _ in range(3)]
+        opt = library.SGD([{"params": [param], "lr": 0.1 * i} for i, param in enumerate(params, start=1)], momentum=0.9)
+        take_step(opt)
+        removed = opt.param_groups.pop(1)
+        take_step(opt)
+        opt.param_groups.append(removed)
+        opt.param_groups.reverse()
+        take_step(opt)
+        return [param.detach() for param in params]
+
+    assert_libraries_agree(act)
+
+
+@pytest.mark.parametrize("make", [list, lambda pair: torch.tensor(pair), np.array], ids=["list", "tensor", "array"])
+def test_betas_may_be_anything_with_two_numbers_and_change_in_place(make):
+    param, other = vector(), vector()
+    opt, expected = lrcore.torch.Adam([param]), lrcore.torch.Adam([other])
+    betas = make([0.9, 0.99])
+    opt.param_groups[0]["betas"] = betas
+    expected.param_groups[0]["betas"] = (float(betas[0]), float(betas[1]))
+    take_step(opt)
+    take_step(expected)
+    betas[0] = 0.1
+    expected.param_groups[0]["betas"] = (float(betas[0]), float(betas[1]))
+    take_step(opt, 0.5)
+    take_step(expected, 0.5)
+    assert torch.equal(param, other)
+
+
+def test_flags_may_be_ones_and_groups_hold_what_else_programs_need():
+    param = vector()
+    opt = lrcore.torch.Adam([param], amsgrad=1)
+    opt.param_groups[0]["history"] = np.zeros(3)
+    take_step(opt)
+    opt.param_groups[0]["history"] = np.ones(3)
+    take_step(opt)
+    assert "max_exp_avg_sq" in opt.state[param]

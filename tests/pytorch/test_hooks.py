@@ -2,7 +2,9 @@
 
 import pytest
 
+import lrcore
 from lrcore import schedules
+from support.networks import take_step, vector
 from support.optimizer_pairs import (
     FULL,
     assert_same,
@@ -235,3 +237,39 @@ def test_a_scaler_that_skips_a_hooked_step_says_so():
     opt.register_step_post_hook(lambda *_: pytest.fail("called"))
     scaled(opt, torch.amp.GradScaler("cpu", init_scale=4.0), float("inf"))
     assert (opt.info.applied, opt.info.step) == (False, 0)
+
+
+def test_hooks_see_every_step_and_the_profiler_names_it():
+    weight = torch.nn.Parameter(torch.ones(3))
+    opt = lrcore.torch.AdamW([weight])
+    weight.grad = torch.ones(3)
+    opt.step()
+    seen = []
+    handles = [
+        opt.register_step_pre_hook(lambda *_: seen.append("before")),
+        opt.register_step_post_hook(lambda *_: seen.append("after")),
+    ]
+    opt.step()
+    assert seen == ["before", "after"]
+    for handle in handles:
+        handle.remove()
+    opt.step()
+    assert len(seen) == 2
+    with torch.profiler.profile() as profile:
+        opt.step()
+    assert "Optimizer.step#AdamW.step" in {event.name for event in profile.events()}
+
+
+class Counting(lrcore.torch.AdamW):
+    """An optimizer of a program's own."""
+
+    def step(self, closure=None):
+        self.seen = getattr(self, "seen", 0) + 1
+        return super().step(closure)
+
+
+def test_hooks_are_called_once_around_the_step_of_a_subclass():
+    opt, calls = Counting([vector()]), []
+    opt.register_step_post_hook(lambda *_: calls.append(1))
+    take_step(opt)
+    assert (opt.seen, len(calls)) == (1, 1)

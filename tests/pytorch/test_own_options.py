@@ -8,6 +8,7 @@ import pytest
 
 import lrcore
 from lrcore import schedules
+from support.networks import take_step, vector
 from support.optimizer_pairs import (
     FULL,
     Pair,
@@ -299,3 +300,12 @@ def test_a_rate_that_is_set_takes_the_place_of_a_schedule():
     with pytest.raises(ValueError, match=r"lr must be in \[0, inf\), got -1.0"):
         opt.lr = -1.0
     assert opt.lr == 0.0
+
+
+def test_an_option_that_is_taken_out_of_a_group_ends():
+    param = vector(0.0)
+    opt = lrcore.torch.SGD([{"params": [param], "lrcore": {"clip_value": 0.1}}], lr=1.0)
+    take_step(opt)
+    del opt.param_groups[0]["lrcore"]["clip_value"]
+    take_step(opt)
+    assert param.item() == pytest.approx(-1.1)

@@ -2,10 +2,14 @@
 
 import copy
 import io
+import json
 import pickle
 
 import pytest
 
+import lrcore
+from lrcore import schedules
+from support.networks import assert_same_weights, backward, network, take_step, train_network, vector
 from support.optimizer_pairs import (
     BOTH,
     FULL,
@@ -224,3 +228,50 @@ def test_options_of_lrcore_outlive_a_state_dict_of_pytorch(name):
         opt.step()
         clipped.step()
     assert_same(opt, clipped)
+
+
+@named
+def test_copies_and_pickles_go_on_alike(name):
+    model = network()
+    opt = getattr(lrcore.torch, name)(model.parameters(), **FULL[name])
+    train_network(model, opt, 3)
+    copies = [copy.deepcopy((model, opt)), pickle.loads(pickle.dumps((model, opt)))]  # noqa: S301
+    train_network(model, opt, 3)
+    for other, other_opt in copies:
+        assert type(other_opt) is type(opt)
+        train_network(other, other_opt, 3)
+        for one, two in zip(model.parameters(), other.parameters(), strict=True):
+            assert torch.equal(one, two)
+
+
+def test_averages_and_steps_go_through_a_checkpoint():
+    def run(split):
+        model = network(batch_norm=True)
+        make = lambda: lrcore.torch.SGD(  # noqa: E731
+            model.parameters(), schedules.Linear(0.1, 0.0, steps=10), average=lrcore.SWA(start=2, every=2)
+        )
+        opt = make()
+        for number in range(8):
+            if number == split:
+                saved = copy.deepcopy(opt.state_dict())
+                assert json.loads(saved["param_groups"][0]["lrcore_state"])["steps"] == split
+                opt = make()
+                opt.load_state_dict(saved)
+            backward(model)
+            opt.step()
+        return model, opt
+
+    (model, opt), (other, whole) = run(5), run(-1)
+    assert_same_weights(other, model, 0.0, 0.0)
+    assert opt.info == whole.info
+    for one, two in zip(opt.average.values(), whole.average.values(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_copies_may_be_given_more_parameters():
+    opt = copy.deepcopy(lrcore.torch.AdamW([vector()], lr=schedules.Constant(0.1)))
+    extra = vector()
+    opt.add_param_group({"params": [extra]})
+    take_step(opt)
+    assert opt.param_groups[1]["lr"] == 0.1
+    assert extra[0] < 1

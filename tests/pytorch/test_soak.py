@@ -11,6 +11,7 @@ pytest.importorskip("torch", minversion="2.10")
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
+@pytest.mark.slow
 def test_a_thousand_steps_keep_their_memory_and_say_nothing():
     command = [sys.executable, "-W", "error", Path(__file__).parent.parent / "support/long_run.py"]
     done = subprocess.run(command, capture_output=True, check=False, text=True, timeout=300)  # noqa: S603

@@ -1,8 +1,11 @@
 """Wrappers whose class is made at run time from their own and the optimizer's, as Lightning's, Fabric's and others'."""
 
 import copy
+import json
 
 import pytest
+
+from support.networks import take_step, vector
 
 torch = pytest.importorskip("torch", minversion="2.10")
 
@@ -250,3 +253,22 @@ def test_attributes_are_where_pytorchs_optimizers_have_them():
     step(opt, 1)
     opt.load_state_dict(opt.state_dict())
     assert all(vars(opt)[name] is getattr(opt, name) for name in names)
+
+
+class Wrapper:
+    """A wrapper that is of its optimizer's class and asks it for what it lacks itself, as Lightning's."""
+
+    def __init__(self, optimizer):
+        self._optimizer = optimizer
+        self.__class__ = type("Wrapped", (Wrapper, type(optimizer)), {})
+
+    def __getattr__(self, name):
+        return getattr(self._optimizer, name)
+
+
+def test_a_wrapper_says_what_its_optimizer_says():
+    opt = lrcore.torch.AdamW([vector()], lr=schedules.Constant(0.1))
+    wrapped = Wrapper(opt)
+    take_step(opt)
+    assert (wrapped.info, wrapped.steps, wrapped.state) == (opt.info, 1, opt.state)
+    assert json.loads(wrapped.state_dict()["param_groups"][0]["lrcore_state"])["steps"] == 1

@@ -1,0 +1,128 @@
+"""find_lr: the range test of a model and a loader."""
+
+import copy
+
+import numpy as np
+import pytest
+
+import lrcore
+from lrcore import schedules
+from support.networks import backward, network, network_with_layer_norm
+from support.optimizer_pairs import torch
+
+
+class Counted(torch.utils.data.Dataset):
+    """Points on a plane."""
+
+    def __len__(self):
+        return 64
+
+    def __getitem__(self, index):
+        x = torch.tensor([index % 8, index // 8, 1.0, 0.5], dtype=torch.float64) / 8
+        return x, torch.stack([x.sum(), x[0] - x[1]])
+
+
+def test_repeats_of_find_lr_are_trained_on_other_batches():
+    order = []
+
+    class Seen(Counted):
+        def __getitem__(self, index):
+            order.append(index)
+            return super().__getitem__(index)
+
+    model = network(batch_norm=True)
+    loader = torch.utils.data.DataLoader(Seen(), batch_size=16, shuffle=True)
+    opt = torch.optim.SGD(model.parameters(), 0.1)
+    lrcore.torch.find_lr(model, opt, torch.nn.functional.mse_loss, loader, end=1e-3, steps=4, repeats=3)
+    repeats = [tuple(order[64 * k : 64 * (k + 1)]) for k in range(3)]
+    assert len(set(repeats)) == 3
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda params: torch.optim.SGD(params, 0.1, 0.9),
+        lambda params: torch.optim.AdamW(params),
+        lambda params: lrcore.torch.SGD(params, schedules.Linear(0.1, 0.0, steps=100), 0.9),
+        lambda params: lrcore.torch.AdamW(params, clip_norm=1.0, average=lrcore.EMA(0.9)),
+    ],
+)
+def test_find_lr_puts_everything_back(make):
+    model = network(batch_norm=True)
+    opt = make(model.parameters())
+    loader = torch.utils.data.DataLoader(Counted(), batch_size=16, shuffle=True, num_workers=0)
+    for _ in range(2):
+        backward(model)
+        opt.step()
+
+    def all_of_it():
+        saved = copy.deepcopy(opt.state_dict())
+        return (model.state_dict(), saved), [group.pop("lrcore_state", None) for group in saved["param_groups"]]
+
+    before, texts = copy.deepcopy(all_of_it())
+    grads = [param.grad.clone() for param in model.parameters()]
+    generators = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    result = lrcore.torch.find_lr(
+        model, opt, torch.nn.functional.mse_loss, loader, start=1e-4, end=1e3, steps=40, repeats=2, accumulate=2
+    )
+    assert result.losses
+    assert result.stopped == "diverged"
+    assert result.momentum == (0.9 if isinstance(opt, torch.optim.SGD) else None)
+
+    def fails(output, target):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        lrcore.torch.find_lr(model, opt, fails, loader)
+    torch.testing.assert_close(all_of_it()[0], before, rtol=0, atol=0)
+    assert all_of_it()[1] == texts
+    assert all(torch.equal(param.grad, grad) for param, grad in zip(model.parameters(), grads, strict=True))
+    assert torch.equal(torch.get_rng_state(), generators[0])
+    assert np.random.get_state()[1].tolist() == generators[1]  # noqa: NPY002
+    rate = opt.param_groups[0]["lr"]
+    backward(model)
+    opt.step()
+    assert not hasattr(opt, "info") or opt.info.lr == rate
+    assert rate == (1e-3 if isinstance(opt, torch.optim.AdamW) else 0.098 if hasattr(opt, "info") else 0.1)
+
+
+class Moving(torch.nn.Module):
+    """A model that puts other tensors in the place of its buffers, and has one that can't be written to."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 1)
+        self.register_buffer("mean", torch.zeros(2))
+        self.register_buffer("ones", torch.ones(1).expand(5))
+
+    def forward(self, x):
+        self.mean = 0.9 * self.mean + 0.1 * x.mean(0)
+        return self.layer(x - self.mean)
+
+
+def test_a_range_test_puts_back_what_a_forward_pass_replaces():
+    model = Moving()
+    opt = lrcore.torch.AdamW(model.parameters(), lr=0.1)
+    x = torch.ones(4, 2)
+    opt.zero_grad()
+    model(x).sum().backward()
+    opt.step()
+    mean, info = model.mean, opt.info
+    lrcore.torch.find_lr(model, opt, torch.nn.functional.mse_loss, [(x, torch.zeros(4, 1))], steps=20)
+    assert model.mean is mean
+    assert torch.equal(mean, torch.full((2,), 0.1))
+    assert (opt.param_groups[0]["lr"], opt.info, opt.state[model.layer.weight]["step"]) == (0.1, info, 1)
+
+
+def test_find_lr_refuses_a_model_that_is_not_the_optimizers():
+    model, other = network_with_layer_norm(), network_with_layer_norm()
+    batches = [(torch.ones(4, 3), torch.zeros(4, 2))]
+    for opt in (lrcore.torch.SGD(other.parameters(), lr=0.1), torch.optim.SGD(other.parameters(), lr=0.1)):
+        with pytest.raises(ValueError, match="none of them is one of the model's 4"):
+            lrcore.torch.find_lr(model, opt, torch.nn.functional.mse_loss, batches, progress=False)
+    head = torch.optim.SGD(model[1].parameters(), lr=0.1)
+    lrcore.torch.find_lr(model, head, torch.nn.functional.mse_loss, batches, steps=10, progress=False)
+    with pytest.raises(TypeError, match=r"the batches are one argument"):
+        lrcore.torch.find_lr(model, head, torch.nn.functional.mse_loss, torch.ones(4, 3), torch.zeros(4, 2))
+    with pytest.raises(TypeError, match="model must be a module"):
+        lrcore.torch.find_lr(model.parameters(), head, torch.nn.functional.mse_loss, batches)
