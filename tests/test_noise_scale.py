@@ -37,7 +37,7 @@ def test_the_estimate_is_within_a_tenth_of_the_truth_after_two_thousand_steps(ba
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_squares_have_the_bits_of_the_fixed_tree_and_nothing_else_changes(dtype, threads):
+def test_squared_norms_have_the_bits_of_the_fixed_reduction_tree(dtype, threads):
     rng = np.random.default_rng(0)
     shapes = {"a": 3, "b": 4097, "c": 70_001, "d": 0}
     grads = [{name: rng.standard_normal(size).astype(dtype) for name, size in shapes.items()} for _ in range(3)]
@@ -80,7 +80,7 @@ def test_squares_have_the_bits_of_the_fixed_tree_and_nothing_else_changes(dtype,
     assert squares == (3, stride * expected_grads / 3, stride * expected_sum / 9)
 
 
-def test_every_unit_is_looked_at_in_turn():
+def test_every_reduction_block_is_sampled_in_turn():
     rng = np.random.default_rng(0)
     sizes = {"a": 100_000, "b": 7, "c": 30_000}
     grads = {name: rng.standard_normal(size) * (k + 1) for k, (name, size) in enumerate(sizes.items())}
@@ -130,7 +130,7 @@ def train(opt, steps, seed=0):
 
 
 @pytest.mark.parametrize("way", ["pickle", "deepcopy", "state_dict", "checkpoint"])
-def test_what_is_known_of_the_noise_goes_with_the_optimizer(way, tmp_path):
+def test_the_noise_scale_is_part_of_the_optimizer_state(way, tmp_path):
     opt = optimizer()
     train(opt, 20)
     other = optimizer()
@@ -147,7 +147,7 @@ def test_what_is_known_of_the_noise_goes_with_the_optimizer(way, tmp_path):
     assert other.noise_scale is not opt.noise_scale
 
 
-def test_one_micro_batch_says_nothing_and_a_skipped_step_neither():
+def test_single_micro_batches_and_skipped_steps_are_no_updates():
     opt = optimizer(skip_nonfinite=True)
     opt.accumulate({"w": np.ones(50)})
     opt.step()
@@ -168,7 +168,7 @@ def test_two_batch_sizes_give_the_papers_estimates():
     assert noise.value == pytest.approx(noise.noise / noise.signal)
 
 
-def test_the_suggested_batch_is_the_noise_scale_and_the_rate_goes_with_it():
+def test_the_recommended_batch_is_the_noise_scale_with_its_learning_rate():
     noise = lrcore.NoiseScale(batch=10, smoothing=0.0)
     noise.update(small=1.0 + 100.0 / 10, small_batch=10, large=1.0 + 100.0 / 20, large_batch=20)
     batch, lr = noise.suggest(0.1)
@@ -179,7 +179,7 @@ def test_the_suggested_batch_is_the_noise_scale_and_the_rate_goes_with_it():
         lrcore.NoiseScale(batch=1).suggest(0.1)
 
 
-def test_adascale_is_near_the_number_of_micro_batches_in_noise_and_one_without():
+def test_adascale_is_the_number_of_micro_batches_in_noise_and_one_without():
     for gradient, low, high in ((0.0, 2.5, 3.01), (100.0, 1.0, 1.01)):
         rate = schedules.Constant(0.1) * schedules.AdaScale()
         opt = lrcore.SGD({"w": np.ones(50)}, lr=rate, noise_scale=lrcore.NoiseScale(batch=4, smoothing=0.99))
@@ -202,7 +202,7 @@ def test_adascale_scales_the_clip_norm_too():
     assert np.linalg.norm(opt.params["w"] - before) == pytest.approx(2.0 * gain, rel=1e-6)
 
 
-def test_a_loss_is_no_news_for_adascale():
+def test_adascale_does_not_use_a_reported_loss():
     opt = lrcore.SGD(np.ones(2), lr=schedules.Constant(0.1) * schedules.AdaScale())
     with pytest.raises(ValueError, match=r"^report: no hyperparameter follows reports"):
         opt.report(1.0)
@@ -214,12 +214,12 @@ REFUSED = [
     (lambda: lrcore.NoiseScale(1).update(1.0, 2, 1.0, 2), ValueError, "large_batch must be >= 3, got 2"),
     (lambda: lrcore.NoiseScale(1).update(-1.0, 1, 1.0, 2), ValueError, "small must be in [0, inf), got -1.0"),
     (lambda: lrcore.NoiseScale(1).suggest(0.0), ValueError, "suggest: lr must be in (0, inf), got 0.0"),
-    (lambda: lrcore.NoiseScale(1).restore({}), ValueError, "the state of a noise scale has batch, smoothing"),
+    (lambda: lrcore.NoiseScale(1).restore({}), ValueError, "noise_scale: the state must have batch, smoothing"),
     (lambda: lrcore.SGD(np.ones(1), noise_scale=32), TypeError, "noise_scale must be NoiseScale(batch=…) or None, got"),
 ]
 
 
 @pytest.mark.parametrize(("call", "exception", "message"), REFUSED, ids=[message[:40] for *_, message in REFUSED])
-def test_what_is_no_noise_scale_is_refused(call, exception, message):
+def test_invalid_arguments_are_rejected(call, exception, message):
     with pytest.raises(exception, match=f"^{re.escape(message)}"):
         call()

@@ -82,7 +82,7 @@ def test_counts_are_in_the_singular_and_in_the_plural():
     assert repr(results(1)) == "<Results: 1 run, 1 finished>"
     assert str(results(1).best).endswith("over 1 seed")
     assert repr(range_test()).startswith("<RangeTest: 200 learning rates from 1e-05 to 1, stopped: end, recommended ")
-    assert repr(history()) == "<History: 1000 rows to step 999, of step, loss, other>"
+    assert repr(history()) == "<History: 1000 rows to step 999, step, loss, other>"
     assert _text.counted(0, "run") == "0 runs"
 
 

@@ -11,7 +11,7 @@ from lrcore import scaling, schedules
 
 
 @pytest.mark.parametrize(("rule", "factor"), [(scaling.linear, 4.0), (scaling.sqrt, 2.0)])
-def test_a_rate_is_scaled_as_a_number_a_schedule_and_a_mapping(rule, factor):
+def test_a_learning_rate_may_be_a_number_a_schedule_or_in_a_mapping(rule, factor):
     rate = schedules.Cosine(0.1, steps=10).warmup(2)
     assert rule(0.1, 32, 128) == 0.1 * factor
     assert (rule(rate, 32, 128).values(12) == rate.values(12) * factor).all()
@@ -20,7 +20,7 @@ def test_a_rate_is_scaled_as_a_number_a_schedule_and_a_mapping(rule, factor):
     assert rule(0.1, 32, 32) == 0.1
 
 
-def test_the_sde_rule_is_that_of_the_paper():
+def test_adam_sde_matches_the_paper():
     new = scaling.adam_sde({"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.1}, 10, 40)
     assert new["lr"] == pytest.approx(2e-3)
     assert new["betas"] == pytest.approx((1 - 4 * 0.1, 1 - 4 * 0.001))
@@ -29,7 +29,7 @@ def test_the_sde_rule_is_that_of_the_paper():
     assert scaling.adam_sde({"lr": 1.0, "alpha": 0.99}, 1, 9) == pytest.approx({"lr": 3.0, "alpha": 0.91})
 
 
-def test_there_and_back_is_where_it_was():
+def test_scaling_back_restores_the_values():
     start = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8}
     back = scaling.adam_sde(scaling.adam_sde(start, 32, 128), 128, 32)
     assert back["lr"] == pytest.approx(start["lr"])
@@ -37,7 +37,7 @@ def test_there_and_back_is_where_it_was():
     assert back["eps"] == pytest.approx(start["eps"])
 
 
-def test_an_optimizers_groups_are_changed_and_steps_use_it():
+def test_the_groups_of_an_optimizer_are_scaled():
     groups = [{"params": [np.ones(2)]}, {"params": [np.ones(2)], "lr": schedules.Constant(0.2), "betas": (0.8, 0.99)}]
     opt = lrcore.AdamW(groups, lr=0.1)
     assert scaling.adam_sde(opt, 32, 64) is opt
@@ -53,9 +53,21 @@ REFUSED = [
     (lambda: scaling.linear(-0.1, 1, 2), ValueError, "lr must be in [0, inf), got -0.1"),
     (lambda: scaling.linear("0.1", 1, 2), TypeError, "lr must be a number in [0, inf), got '0.1'"),
     (lambda: scaling.sqrt({}, 1, 2), ValueError, "hyperparameters must have 'lr', got none"),
-    (lambda: scaling.adam_sde(0.1, 1, 2), TypeError, "adam_sde: a mapping or an optimizer is needed"),
-    (lambda: scaling.adam_sde({"lr": 1}, 1, 2), ValueError, "adam_sde: betas or alpha are needed, got lr"),
-    (lambda: scaling.adam_sde({"lr": 1, "betas": (0.9, 0.9)}, 1, 20), ValueError, "adam_sde: betas[0] is 0.9, and for"),
+    (
+        lambda: scaling.adam_sde(0.1, 1, 2),
+        TypeError,
+        "adam_sde: hyperparameters must be a mapping or",
+    ),
+    (
+        lambda: scaling.adam_sde({"lr": 1}, 1, 2),
+        ValueError,
+        "adam_sde: hyperparameters must have betas or alpha",
+    ),
+    (
+        lambda: scaling.adam_sde({"lr": 1, "betas": (0.9, 0.9)}, 1, 20),
+        ValueError,
+        "adam_sde: betas[0] must be >= 0.95",
+    ),
     (
         lambda: scaling.adam_sde({"lr": 1, "betas": (schedules.Constant(0.9), 0.9)}, 1, 2),
         TypeError,
@@ -65,12 +77,12 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("call", "exception", "message"), REFUSED, ids=[message[:40] for *_, message in REFUSED])
-def test_what_can_not_be_scaled_is_refused(call, exception, message):
+def test_invalid_arguments_are_rejected(call, exception, message):
     with pytest.raises(exception, match=f"^{re.escape(message)}"):
         call()
 
 
-def test_an_optimizer_with_one_bad_group_is_left_alone():
+def test_an_optimizer_with_one_invalid_group_is_unchanged():
     opt = lrcore.Adam([{"params": [np.ones(2)]}, {"params": [np.ones(2)], "betas": (0.5, 0.9)}], lr=0.1)
     before = [group.hyperparameters for group in opt.param_groups]
     with pytest.raises(ValueError, match="adam_sde"):
@@ -96,7 +108,7 @@ def stepped(opt):
 
 
 @pytest.mark.parametrize("home", ["torch.optim", "lrcore.torch"])
-def test_groups_of_pytorch_are_changed_as_lrcores_are(torch, home):
+def test_groups_of_pytorch_are_scaled_alike(torch, home):
     adamw = pytest.importorskip(home).AdamW
     opt = two_groups(torch, lambda groups: adamw(groups, lr=0.1), lr=0.2, betas=[0.8, 0.99])
     assert scaling.adam_sde(opt, 32, 64) is opt
@@ -126,7 +138,7 @@ def test_schedules_in_groups_of_lrcore_torch_are_scaled(torch):
     assert opt.info.lr == 2 * rate(2)
 
 
-def test_a_rate_that_is_a_tensor_stays_that_tensor(torch):
+def test_a_tensor_learning_rate_is_scaled_in_place(torch):
     rate, betas = torch.tensor(0.125), (torch.tensor(0.75), torch.tensor(0.875))
     opt = two_groups(torch, lambda groups: torch.optim.Adam(groups, lr=rate, betas=betas, foreach=False))
     scaling.adam_sde(opt, 1, 4 // 2)
@@ -137,7 +149,7 @@ def test_a_rate_that_is_a_tensor_stays_that_tensor(torch):
     assert opt.param_groups[0]["lr"] is rate
 
 
-def test_the_rates_that_schedulers_of_pytorch_keep_in_groups_are_scaled_too(torch):
+def test_learning_rates_of_schedulers_in_groups_are_scaled(torch):
     schedulers = torch.optim.lr_scheduler
     for make, goes_on in [
         (lambda opt: schedulers.StepLR(opt, 2), 4.0),
@@ -158,11 +170,11 @@ def test_the_rates_that_schedulers_of_pytorch_keep_in_groups_are_scaled_too(torc
 
 
 @pytest.mark.parametrize("home", ["torch.optim", "lrcore.torch"])
-def test_an_optimizer_of_pytorch_with_one_bad_group_is_left_alone(torch, home):
+def test_a_pytorch_optimizer_with_one_invalid_group_is_unchanged(torch, home):
     adam = pytest.importorskip(home).Adam
     opt = two_groups(torch, lambda groups: adam(groups, lr=torch.tensor(0.1), foreach=False), betas=(0.5, 0.9))
     before = [{**group, "lr": float(group["lr"])} for group in opt.param_groups]
-    with pytest.raises(ValueError, match=re.escape("adam_sde: betas[0] is 0.5, and for 4 times the batch it would be")):
+    with pytest.raises(ValueError, match=re.escape("betas[0] must be >= 0.75 for 4 times the batch, got 0.5")):
         scaling.adam_sde(opt, 32, 128)
     assert [{**group, "lr": float(group["lr"])} for group in opt.param_groups] == before
     del opt.param_groups[1]["lr"]

@@ -1,4 +1,4 @@
-"""Settings from the environment, read once when the package is imported."""
+"""Settings from environment variables, read when the package is imported."""
 
 import os
 import sys
@@ -7,11 +7,11 @@ from lrcore import _lrcore
 
 
 def apply() -> None:
-    """Use ``LRCORE_NUM_THREADS`` and ``LRCORE_SIMD`` where they are set.
+    """Apply ``LRCORE_NUM_THREADS`` and ``LRCORE_SIMD``.
 
     Raises:
         ValueError: If one has a value that is not allowed on this machine.
-        SystemExit: If so, and ``python -m lrcore`` is what imports the package: a shell wants a message and a status.
+        SystemExit: In place of the ValueError if ``python -m lrcore`` imports the package.
     """
     try:
         _apply_threads()
@@ -32,7 +32,7 @@ def _apply_threads() -> None:
     except ValueError:
         count = threads
     try:
-        _lrcore.set_num_threads(count)  # type: ignore[arg-type]  # it says what is wrong
+        _lrcore.set_num_threads(count)  # type: ignore[arg-type]  # it checks the type
     except (TypeError, ValueError) as error:
         raise ValueError(f"LRCORE_NUM_THREADS={threads!r}: {error}") from None
 
@@ -48,7 +48,7 @@ def _apply_simd() -> None:
 
 
 def _is_command() -> bool:
-    """Return whether Python was started with ``-m lrcore``, and looks for that module now."""
+    """Return whether Python was started with ``-m lrcore`` and is importing that module."""
     if sys.argv[:1] != ["-m"]:
         return False
     return any(

@@ -1,4 +1,4 @@
-"""Parts of error messages: values that may be long, lists of names, and what a misspelt name may have meant."""
+"""Parts of error messages: shortened values, lists of names, and suggestions for unknown names."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 
 def described(value: Any) -> str:
-    """Return the type of a value, and the shape of an array."""
+    """Return the type of a value, and its shape if it is an array."""
     shape = getattr(value, "shape", None)
     return f"{type(value).__name__}{f' of shape {tuple(shape)}' if isinstance(shape, tuple) else ''}"
 
 
-# The most elements of an array that a message prints.
+# The largest array that a message prints.
 _FEW = 8
 
 
 class _Short(reprlib.Repr):
-    """A repr of one line at most: arrays of many elements are described, long containers and texts are cut."""
+    """A repr of at most one line: large arrays are described, long containers and texts are cut."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,12 +41,12 @@ brief = _Short().repr
 
 
 def listed(names: Iterable[Any], count: int | None = None, most: int = 5) -> str:
-    """Return names for a message, of many the first few and how many more there are.
+    """Return the first names, and the number of names if there are more.
 
     Args:
-        names: What is listed, by its repr.
-        count: How many there are, if it is no collection.
-        most: How many are named.
+        names: The names, which are shown by their repr.
+        count: Their number, if it is known.
+        most: The most names to show.
     """
     if count is None:
         names = list(names)
@@ -56,17 +56,17 @@ def listed(names: Iterable[Any], count: int | None = None, most: int = 5) -> str
 
 
 def did_you_mean(given: str, known: Collection[str]) -> str:
-    """Return ``"; did you mean …?"`` of what a name may have meant, or nothing if no known name is near.
+    """Return ``"; did you mean …?"`` with similar names and synonyms, or an empty string.
 
     Args:
-        given: The name that is not known.
-        known: Those that are.
+        given: The unknown name.
+        known: The known names.
     """
     meant = [name for name in dict.fromkeys(_SYNONYMS.get(_plain(given), ())) if name in known]
-    if not meant and (elsewhere := _ELSEWHERE.get(_plain(given))) is not None:
-        return f"; {elsewhere}"
+    if not meant and (hint := _HINTS.get(_plain(given))) is not None:
+        return f"; {hint}"
     if not meant:
-        import difflib  # it takes as long to import as the rest of this package's messages
+        import difflib  # imported here, since it takes as long as the rest of this module
 
         by_plain = {_plain(name): name for name in known}
         meant = [by_plain[near] for near in difflib.get_close_matches(_plain(given), by_plain, n=2, cutoff=0.75)]
@@ -77,7 +77,7 @@ def did_you_mean(given: str, known: Collection[str]) -> str:
 
 
 def warn(message: str) -> None:
-    """Warn of a line of the program that called lrcore, however deep inside of lrcore this is."""
+    """Warn at the line outside of lrcore and torch that led here."""
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in ("lrcore", "torch"):
         level, frame = level + 1, frame.f_back
@@ -88,7 +88,7 @@ def _plain(name: str) -> str:
     return name.lower().replace("_", "").replace("-", "").replace(" ", "")
 
 
-# What other libraries call an argument: PyTorch, Keras, optax, Hugging Face, Lightning, timm, DeepSpeed, scikit-learn.
+# Names of other libraries: PyTorch, Keras, optax, Hugging Face, Lightning, timm, DeepSpeed, scikit-learn.
 _NAMES: dict[tuple[str, ...], str] = {
     ("lr", "learning_rate_init"): (
         "learning_rate rate base_lr init_lr lr0 initial_lr peak_lr max_lr step_size stepsize eta eta0 lr_schedule "
@@ -137,18 +137,18 @@ _EXAMPLES = {
     "average": " (average=lrcore.EMA(0.999))",
     "betas": " (betas=(0.9, 0.999))",
 }
-_ELSEWHERE = {
+_HINTS = {
     _plain(word): hint
     for words, hint in {
         "grad_scale loss_scale scale gradient_scale": "it is an argument of step: step(grads, grad_scale=...)",
         "accumulation_steps gradient_accumulation_steps accumulate accumulate_grad_batches grad_accum": (
-            "gradients are added up by accumulate(grads)"
+            "accumulate(grads) adds gradients"
         ),
         "warmup warmup_steps num_warmup_steps total_steps num_training_steps cosine decay_steps": (
-            "a schedule is given as lr: schedules.Cosine(lr, steps=...).warmup(...)"
+            "pass a schedule as lr: schedules.Cosine(lr, steps=...).warmup(...)"
         ),
-        "foreach fused capturable differentiable": "it chooses a form of PyTorch's step, and here there is one",
-        "device dtype": "weights stay on the CPU, in the dtype that they have",
+        "foreach fused capturable differentiable": "it selects an implementation in PyTorch; lrcore has only one",
+        "device dtype": "weights stay on the CPU and keep their dtype",
     }.items()
     for word in words.split()
 }

@@ -1,4 +1,4 @@
-"""Running averages."""
+"""Exponential moving averages with exact debiasing."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ if TYPE_CHECKING:
 
 
 class RunningAverages:
-    """Exponential averages of numbers that come together, debiased exactly: after one of each they are those numbers.
-
-    ``m ← β m + (1 − β) x``, and the average is ``m / (1 − βᵏ)`` after ``k`` numbers.
+    """Moving averages of several numbers: ``m ← β m + (1 − β) x``, divided by ``1 − βᵏ`` after ``k`` numbers.
 
     Attributes:
         totals: Each ``m``.
@@ -22,11 +20,11 @@ class RunningAverages:
     __slots__ = ("_keep", "totals", "weight")
 
     def __init__(self, keep: float, totals: Iterable[float], weight: float = 0.0) -> None:
-        """Begin, or go on from what they had come to.
+        """Start with zeros, or resume.
 
         Args:
-            keep: ``β``, the share that is kept at each number, in [0, 1).
-            totals: Each ``m``; zeros to begin with.
+            keep: ``β``, in [0, 1).
+            totals: Each ``m``; zeros at the start.
             weight: ``1 − βᵏ``.
         """
         self._keep = keep
@@ -34,12 +32,12 @@ class RunningAverages:
         self.weight = weight
 
     def add(self, *numbers: float) -> None:
-        """Add a number to each."""
+        """Add one number to each average."""
         keep, take = self._keep, 1.0 - self._keep
         self.totals = [keep * total + take * number for total, number in zip(self.totals, numbers, strict=True)]
         self.weight = keep * self.weight + take
 
     @property
     def values(self) -> list[float]:
-        """The averages, NaN before the first numbers."""
+        """The averages; NaN before the first numbers."""
         return [total / self.weight if self.weight else math.nan for total in self.totals]

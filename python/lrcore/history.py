@@ -1,4 +1,4 @@
-"""What a training run comes by, step by step: to plot, to keep, and to pass on to other recorders."""
+"""A record of a training run: rows of metrics to plot, to save, and to forward to loggers."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def __dir__() -> list[str]:
 
 
 _Info = TypeVar("_Info", bound=StepInfo | Mapping[str, Any])
-# Columns that are no curves.
-_NO_CURVES = ("step", "applied")
+# Columns that are not drawn.
+_NOT_DRAWN = ("step", "applied")
 
 
 class History(Sequence[dict[str, Any]]):
     """A record of a training run: a row of numbers for each call.
 
     Args:
-        rows: Rows to begin with, such as the :attr:`rows` of a record that was saved.
+        rows: The first rows, such as the :attr:`rows` of a saved record.
 
     Attributes:
         rows: The rows, flat dictionaries with a ``"step"``.
@@ -68,17 +68,15 @@ class History(Sequence[dict[str, Any]]):
         """Append a row.
 
         Args:
-            info: What a step returned, or a mapping of names to numbers; None for the other values alone, as after an
-                epoch.
-            **values: More numbers by name: a ``float``, a NumPy scalar, or an array or tensor of one number. None
-                leaves a name out. ``step`` replaces the step of ``info``, without which a row has the step of the row
-                before.
+            info: The result of a step, or a mapping of names to numbers; None for other values alone.
+            **values: More numbers by name: a ``float``, a NumPy scalar, or an array or tensor of one number; None is
+                skipped. ``step`` replaces the step of ``info``; without either, the row has the step of the row before.
 
         Returns:
             ``info``.
 
         Raises:
-            TypeError: If something is no number.
+            TypeError: If a value is not a number.
         """
         if isinstance(info, StepInfo):
             given: dict[str, Any] = info.as_dict()
@@ -86,8 +84,8 @@ class History(Sequence[dict[str, Any]]):
             given = dict(info or {})
         else:
             raise TypeError(
-                f"history: must be given what opt.step(…) returned or a mapping, got {type(info).__name__}; of "
-                "lrcore.jax and other steps that return more than a StepInfo, give that alone"
+                f"history: info must be the result of opt.step(…) or a mapping, got {type(info).__name__}; of steps "
+                "that return more than a StepInfo, as in lrcore.jax, pass the StepInfo alone"
             )
         given |= values
         step = given.pop("step", None)
@@ -101,12 +99,11 @@ class History(Sequence[dict[str, Any]]):
         return info
 
     def log_to(self, *targets: Any) -> History:
-        """Pass every row on: those that there are at once, and each further one as it is appended.
+        """Forward every row: existing rows at once, and new rows when they are appended.
 
         Args:
-            *targets: TensorBoard's ``SummaryWriter``, or anything with its ``add_scalar(name, value, step)``; a run of
-                Weights & Biases or the module itself, or anything with ``log(mapping, step=…)``; or a function that
-                takes a row.
+            *targets: TensorBoard's ``SummaryWriter``, or any object with ``add_scalar(name, value, step)``; a Weights &
+                Biases run or module, or any object with ``log(mapping, step=…)``; or a function of a row.
 
         Returns:
             The history itself.
@@ -117,9 +114,8 @@ class History(Sequence[dict[str, Any]]):
         for target in targets:
             if not (hasattr(target, "add_scalar") or hasattr(target, "log") or callable(target)):
                 raise TypeError(
-                    "log_to: must be something with add_scalar(name, value, step), as TensorBoard's SummaryWriter, "
-                    "with log(mapping, step=…), as a run of Weights & Biases, or a function of a row; "
-                    f"got {brief(target)}"
+                    "log_to: targets must have add_scalar(name, value, step), like TensorBoard's SummaryWriter, or "
+                    f"log(mapping, step=…), like a Weights & Biases run, or be a function of a row, got {brief(target)}"
                 )
         for target in targets:
             for row in self.rows:
@@ -129,7 +125,7 @@ class History(Sequence[dict[str, Any]]):
 
     @property
     def columns(self) -> list[str]:
-        """The names that rows have, in the order in which they first occur."""
+        """The names in all rows, in the order of their first occurrence."""
         return list(dict.fromkeys(name for row in self.rows for name in row))
 
     @overload
@@ -139,21 +135,21 @@ class History(Sequence[dict[str, Any]]):
     @overload
     def __getitem__(self, index: str) -> _Floats: ...
     def __getitem__(self, index: int | slice | str) -> Any:
-        """Return a row, rows, or the numbers of a column, with NaN where a row has none."""
+        """Return a row, rows, or the numbers of a column, with NaN where a row has no value."""
         if not isinstance(index, str):
             return self.rows[index]
         if index not in self.columns:
-            raise KeyError(f"history has no column {index!r}; it has {self.columns}")
+            raise KeyError(f"history: column must be one of {self.columns}, got {index!r}")
         return np.array([row.get(index, math.nan) for row in self.rows], np.float64)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def to_csv(self, path_or_stream: str | os.PathLike[str] | TextStream) -> None:
-        """Write the rows as CSV, with digits enough to read the same numbers back.
+        """Write the rows as CSV, with enough digits to read the same numbers back.
 
         Args:
-            path_or_stream: A file's path, or what has a ``write`` for text.
+            path_or_stream: A path, or an object with a ``write`` for text.
 
         Raises:
             OSError: If the file can't be written.
@@ -164,20 +160,20 @@ class History(Sequence[dict[str, Any]]):
         """Draw columns over the step with matplotlib.
 
         Args:
-            *names: The columns; none are all but ``step`` and ``applied``.
-            ax: The axes to draw all of them on; None makes a figure with a panel for each.
+            *names: The columns; without any, all but ``step`` and ``applied``.
+            ax: The axes for all columns; None creates a figure with a panel for each.
 
         Returns:
-            The axes, of several panels the first: ``history.plot().figure.savefig("history.png")``.
+            The axes, or those of the first panel: ``history.plot().figure.savefig("history.png")``.
 
         Raises:
             ImportError: If matplotlib is not installed.
-            KeyError: If there is no such column.
-            ValueError: If there is none at all.
+            KeyError: If a column does not exist.
+            ValueError: If there are no columns.
         """
         names = names or tuple(self._curves())
         if not names:
-            raise ValueError("history: there is nothing to draw yet")
+            raise ValueError("history: no columns to draw yet")
         columns = {name: self[name] for name in names}
         steps = self["step"]
         if ax is None:
@@ -188,8 +184,8 @@ class History(Sequence[dict[str, Any]]):
         else:
             panels = [ax] * len(names)
         for panel, (name, values) in zip(panels, columns.items(), strict=True):
-            there = ~np.isnan(values)
-            panel.plot(steps[there], values[there], label=name)
+            present = ~np.isnan(values)
+            panel.plot(steps[present], values[present], label=name)
             panel.set_ylabel(name if ax is None else "value")
         if ax is not None:
             ax.legend(fontsize="small")
@@ -198,21 +194,21 @@ class History(Sequence[dict[str, Any]]):
 
     def __repr__(self) -> str:
         last = f" to step {self.rows[-1]['step']}" if self.rows else ""
-        return f"<History: {counted(len(self), 'row')}{last}, of {', '.join(self.columns) or 'nothing yet'}>"
+        return f"<History: {counted(len(self), 'row')}{last}, {', '.join(self.columns) or 'no columns'}>"
 
     def _repr_html_(self) -> str:
         """Return a curve for each column, with its last value."""
         curves = {name: self[name].tolist() for name in self._curves()}
-        pictures = "".join(f"<div>{html_curve((values, '#1f77b4'))}</div>" for values in curves.values())
+        images = "".join(f"<div>{html_curve((values, '#1f77b4'))}</div>" for values in curves.values())
         last = [[name, f"{[x for x in values if not math.isnan(x)][-1]:.4g}"] for name, values in curves.items()]
-        return html_table(["column", "last"], last) + pictures
+        return html_table(["column", "last"], last) + images
 
     def _curves(self) -> list[str]:
-        return [name for name in self.columns if name not in _NO_CURVES]
+        return [name for name in self.columns if name not in _NOT_DRAWN]
 
 
 def _number(name: str, value: Any) -> Any:
-    """Return a number of any library as Python's; bools and whole numbers stay what they are."""
+    """Return a Python number for a scalar of any library; bools and integers keep their type."""
     if hasattr(value, "item"):
         try:
             value = value.item()

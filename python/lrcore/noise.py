@@ -1,4 +1,4 @@
-"""The gradient noise scale: how large a batch is worth its while."""
+"""The gradient noise scale: the batch size up to which larger batches pay off."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-# Updates are looked at in bunches of so many, if nobody asks before: within a training each by itself takes three times
-# as long, since what it needs has left the cache.
+# Updates are averaged in bunches of this size, or when a value is read: in a training loop each by itself takes three
+# times as long, since its code and data have left the cache.
 BUNCH = 32
 
 
 class BatchSizeRecommendation(NamedTuple):
-    """A batch size, and the rate that goes with it.
+    """A batch size, and the learning rate for it.
 
     Attributes:
-        batch: The samples of a step: about the noise scale, where twice the samples would save half of what they cost.
-        lr: The rate for it, of the rate that is right for the present batch.
+        batch: The samples of a step: the noise scale, where doubling the batch saves a quarter of the steps.
+        lr: The learning rate for this batch, scaled from that of the current batch.
     """
 
     batch: int
@@ -42,19 +42,18 @@ class NoiseScale:
         G² = (B |g_B|² − b |g_b|²) / (B − b)          the squared norm of the true gradient
         S  = (|g_b|² − |g_B|²) / (1/b − 1/B)          the trace of the covariance of one sample's gradient
 
-    Both are unbiased, and smoothed before they are divided. As the option ``noise_scale=NoiseScale(batch=32)`` of an
-    optimizer it is fed by ``opt.accumulate``: the micro-batches' norms against that of their mean, taken in the pass
-    that adds them up; of more than 16,384 weights in a sample of about so many, others at each step. It is then
-    ``opt.noise_scale``.
+    Both are unbiased, and averaged before they are divided. As the option ``noise_scale=NoiseScale(batch=32)`` of an
+    optimizer it is updated by ``opt.accumulate``: the norms of the micro-batches and of their mean are computed in the
+    pass that adds them. Above 16,384 weights each step reads a sample of about that many, a different one each time. It
+    is available as ``opt.noise_scale``.
 
     Args:
         batch: The samples of a micro-batch, at least 1.
-        smoothing: The share of the running averages that is kept at each step, in [0, 1). More is steadier, and later:
-            while gradients shrink, the value lags behind by ``1 / (1 − smoothing)`` steps, and its uncertainty does not
-            show that.
+        smoothing: The decay of the moving averages, in [0, 1). While gradients shrink, the value lags by
+            ``1 / (1 − smoothing)`` steps, which its uncertainty does not show.
 
     Raises:
-        TypeError: If a number is none.
+        TypeError: If an argument is not a number.
         ValueError: If one is out of range.
 
     Examples:
@@ -75,14 +74,14 @@ class NoiseScale:
     def __init__(self, batch: int, smoothing: float = 0.95) -> None:
         self.batch = check_count("NoiseScale: batch", batch, least=1)
         self.smoothing = FRACTION.check("NoiseScale: smoothing", smoothing)
-        # What was not looked at yet: a step has no time for it.
-        self._waiting: list[tuple[float, int, float, int]] = []
+        # Updates that are not averaged yet, to keep steps short.
+        self._pending: list[tuple[float, int, float, int]] = []
         self._updates = 0
-        # Of S, G², and of their squares and product.
+        # S, G², their squares, and their product.
         self._averages = RunningAverages(self.smoothing, [0.0] * 5)
         self._largest = batch
-        # Whether an optimizer has yet to tell schedules that follow it.
-        self.is_news = False
+        # Whether the optimizer has to pass the last update to schedules.
+        self.has_update = False
 
     def update(self, small: float, small_batch: int, large: float, large_batch: int) -> None:
         """Add the squared norms of gradients at two batch sizes.
@@ -94,38 +93,38 @@ class NoiseScale:
             large_batch: A larger number of samples.
 
         Raises:
-            TypeError: If a number is none.
+            TypeError: If an argument is not a number.
             ValueError: If one is out of range.
         """
         small, large = NON_NEGATIVE.check("small", small), NON_NEGATIVE.check("large", large)
         small_batch = check_count("small_batch", small_batch, least=1)
-        self._learn(small, small_batch, large, check_count("large_batch", large_batch, least=small_batch + 1))
+        self._add(small, small_batch, large, check_count("large_batch", large_batch, least=small_batch + 1))
 
-    def _learn(self, small: float, small_batch: int, large: float, large_batch: int) -> None:
-        """Update with numbers that are known to be good, now or when somebody asks."""
-        self._waiting.append((small, small_batch, large, large_batch))
-        self._largest, self.is_news = large_batch, True
-        if len(self._waiting) >= BUNCH:
-            self._settle()
+    def _add(self, small: float, small_batch: int, large: float, large_batch: int) -> None:
+        """Add an update without checks; it is averaged later."""
+        self._pending.append((small, small_batch, large, large_batch))
+        self._largest, self.has_update = large_batch, True
+        if len(self._pending) >= BUNCH:
+            self._average_pending()
 
-    def _settle(self) -> None:
-        if not self._waiting:
+    def _average_pending(self) -> None:
+        if not self._pending:
             return
         averages = RunningAverages(self.smoothing, self._averages.totals, self._averages.weight)
-        for small, b, large, big in self._waiting:
+        for small, b, large, big in self._pending:
             signal = (big * large - b * small) / (big - b)
             noise = (small - large) / (1.0 / b - 1.0 / big)
             averages.add(noise, signal, noise * noise, signal * signal, noise * signal)
-        # All in one call: Ctrl-C must not leave the numbers counted twice, or not at all.
-        self.__dict__.update(_averages=averages, _updates=self._updates + len(self._waiting), _waiting=[])
+        # One call, so that Ctrl-C can't count updates twice or drop them.
+        self.__dict__.update(_averages=averages, _updates=self._updates + len(self._pending), _pending=[])
 
     @property
     def updates(self) -> int:
-        """How many there were."""
-        return self._updates + len(self._waiting)
+        """The number of updates."""
+        return self._updates + len(self._pending)
 
     def _means(self) -> list[float]:
-        self._settle()
+        self._average_pending()
         return self._averages.values
 
     @property
@@ -140,15 +139,15 @@ class NoiseScale:
 
     @property
     def value(self) -> float:
-        """The noise scale in samples, or NaN as long as no gradient stands out of the noise."""
+        """The noise scale in samples, or NaN while no gradient exceeds the noise."""
         noise, signal = self._means()[:2]
         return max(noise, 0.0) / signal if signal > 0.0 else math.nan
 
     @property
     def uncertainty(self) -> float:
-        """The standard error of the value as a share of it, from how updates scatter; infinite while not known."""
+        """The relative standard error of the value, from the variance of the updates; infinite while unknown."""
         noise, signal, noise2, signal2, both = self._means()
-        # An average that forgets rests on so many updates.
+        # The effective number of updates in an exponential moving average.
         keep = self.smoothing
         count = min(self.updates, (1.0 + keep) / (1.0 - keep))
         if count < 2.0 or not (noise > 0.0 and signal > 0.0):
@@ -158,33 +157,33 @@ class NoiseScale:
         return math.sqrt(max(relative, 0.0) / (count - 1.0))
 
     def suggest(self, lr: float) -> BatchSizeRecommendation:
-        """Return the batch that the noise scale suggests, and the rate for it.
+        """Return the noise scale as a batch size, and the learning rate for it.
 
-        A rate that is right for the present batch ``B`` is right for another ``B'`` as ``lr (1 + N/B) / (1 + N/B')``,
-        with the noise scale ``N``; for SGD. Far below ``N`` that is in proportion to the batch, far above it stays.
+        For SGD the learning rate ``lr`` of the current batch ``B`` becomes ``lr (1 + N/B) / (1 + N/B')`` for another
+        batch ``B'``, with the noise scale ``N``: proportional to the batch far below ``N``, constant far above.
 
         Args:
-            lr: The rate for the present batch: that of all micro-batches of a step together.
+            lr: The learning rate for the current batch, all micro-batches of a step together.
 
         Raises:
-            TypeError: If the rate is no number.
+            TypeError: If the learning rate is not a number.
             ValueError: If it is out of range, or the noise scale is not known yet.
         """
         lr = POSITIVE.check("suggest: lr", lr)
         scale = self.value
         if not scale > 0.0:
-            raise ValueError("suggest: the noise scale is not known yet; take more steps, or more micro-batches a step")
+            raise ValueError("suggest: the noise scale is not known yet; take more steps or more micro-batches")
         batch = max(round(scale), 1)
         return BatchSizeRecommendation(batch, lr * (1.0 + scale / self._largest) / (1.0 + scale / batch))
 
     def gain(self, batch: int | None = None) -> float:
-        """Return how many steps of a micro-batch one of a larger batch is worth: from 1 to ``batch / micro-batch``.
+        """Return how many steps of one micro-batch a step of a larger batch is worth: 1 to ``batch / micro-batch``.
 
         Args:
-            batch: The larger batch, at least the micro-batch; None is that of the last update.
+            batch: The larger batch size, at least that of a micro-batch; None is the one of the last update.
 
         Raises:
-            TypeError: If it is no number.
+            TypeError: If it is not a number.
             ValueError: If it is out of range.
         """
         batch = self._largest if batch is None else check_count("gain: batch", batch, least=self.batch)
@@ -194,8 +193,8 @@ class NoiseScale:
         return (noise / self.batch + signal) / least if least > 0.0 else 1.0
 
     def state(self) -> dict[str, Any]:
-        """Return all of it as plain values."""
-        self._settle()
+        """Return the state as plain values."""
+        self._average_pending()
         return {
             "batch": self.batch, "smoothing": self.smoothing, "updates": self._updates,
             "weight": self._averages.weight, "sums": self._averages.totals.copy(),
@@ -203,20 +202,20 @@ class NoiseScale:
         }  # fmt: skip
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state` returned.
+        """Restore the state that :meth:`state` returned.
 
         Raises:
-            ValueError: If it is not that.
+            ValueError: If it is not such a state.
         """
         self.check_state(state)
-        self._waiting.clear()
-        self.is_news = False
+        self._pending.clear()
+        self.has_update = False
         self.batch, self.smoothing, self._updates = state["batch"], state["smoothing"], state["updates"]
         self._averages = RunningAverages(self.smoothing, state["sums"], state["weight"])
         self._largest = state["largest"]
 
     def check_state(self, state: Any) -> None:
-        """Raise a ValueError unless it is something that :meth:`state` may return."""
+        """Raise a ValueError unless :meth:`state` may return the value."""
         known = self.state()
         if isinstance(state, Mapping) and state.keys() == known.keys() and isinstance(state["sums"], list | tuple):
             counts = [state[name] for name in ("batch", "updates", "largest")]
@@ -227,7 +226,7 @@ class NoiseScale:
                 and all(isinstance(number, int | float) for number in numbers)
             ):
                 return
-        raise ValueError(f"the state of a noise scale has {', '.join(known)}, got {brief(state)}")
+        raise ValueError(f"noise_scale: the state must have {', '.join(known)}, got {brief(state)}")
 
     def __repr__(self) -> str:
         """Return the value with its uncertainty."""

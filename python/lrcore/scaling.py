@@ -1,7 +1,7 @@
 """Hyperparameters for another batch size.
 
-Of an optimizer of PyTorch the rates are scaled that schedulers keep in its groups. What a scheduler keeps in itself,
-its ``base_lrs``, is not known here, and some, such as ``LambdaLR``, put it back at their next step: make them after it.
+In a PyTorch optimizer the learning rates that schedulers keep in its groups are scaled too. Schedulers also keep
+``base_lrs`` of their own, which some, such as ``LambdaLR``, write back at their next step: create them after scaling.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ def __dir__() -> list[str]:
 
 
 T = TypeVar("T")
-# Of a group of PyTorch: what rules know, and rates that schedulers put beside the present one.
-_KNOWN = ("lr", "betas", "alpha", "eps")
-_RATES = ("initial_lr", "max_lr", "min_lr")
+# Keys of a PyTorch group: hyperparameters that a rule may change, and learning rates of schedulers.
+_HYPERPARAMETERS = ("lr", "betas", "alpha", "eps")
+_SCHEDULER_LRS = ("initial_lr", "max_lr", "min_lr")
 
 _Rule = Callable[[Mapping[str, Any], float], dict[str, Any]]
 
 
 def linear(hyperparameters: T, old_batch: int, new_batch: int) -> T:
-    """Scale the rate with the batch: ``lr ← κ · lr`` with ``κ = new_batch / old_batch``.
+    """Scale the learning rate linearly with the batch: ``lr ← κ · lr`` with ``κ = new_batch / old_batch``.
 
-    A step on κ times as many samples then goes as far as κ steps did. That holds for SGD, with momentum too, as long as
-    the gradient changes little over those κ steps: up to about the noise scale of the gradient, and after a warm-up.
+    One step on κ times as many samples is then about as long as κ steps. This holds for SGD, also with momentum, while
+    the gradient changes little over κ steps: up to about the gradient noise scale, and after a warm-up.
 
     Args:
-        hyperparameters: A rate, a number or a schedule; or a mapping with ``"lr"``; or an optimizer, PyTorch's too,
-            whose groups are changed; its schedulers are to be made afterwards, since they keep ``base_lrs``.
-        old_batch: The samples of a step for which they were chosen.
-        new_batch: The samples of a step from now on.
+        hyperparameters: A learning rate, as a number or a schedule; a mapping with ``"lr"``; or an optimizer of lrcore
+            or PyTorch, whose groups are changed. Create PyTorch schedulers afterwards, since they keep ``base_lrs``.
+        old_batch: The old number of samples per step.
+        new_batch: The new number of samples per step.
 
     Returns:
-        The same with the new values: a new number, schedule or dict, or the optimizer itself.
+        The scaled number, schedule or dict, or the optimizer itself.
 
     Raises:
         TypeError: If an argument is of a wrong type.
-        ValueError: If a number is out of range; of an optimizer no group is changed then.
+        ValueError: If a number is out of range; no group of an optimizer is changed then.
 
     Examples:
         >>> import lrcore
@@ -65,24 +65,23 @@ def linear(hyperparameters: T, old_batch: int, new_batch: int) -> T:
 
 
 def sqrt(hyperparameters: T, old_batch: int, new_batch: int) -> T:
-    """Scale the rate with the root of the batch: ``lr ← √κ · lr`` with ``κ = new_batch / old_batch``.
+    """Scale the learning rate with the root of the batch: ``lr ← √κ · lr`` with ``κ = new_batch / old_batch``.
 
-    The variance of a step then stays the same for SGD, and for Adam-like rules, which divide by the gradient's size,
-    it is the usual rule where gradients are mostly noise. The averages of Adam then reach over κ times as many samples:
-    see :func:`adam_sde`.
+    This keeps the variance of SGD's steps, and is the usual rule for adaptive optimizers with noisy gradients. Adam's
+    moving averages then span κ times as many samples: see :func:`adam_sde`.
 
     Args:
-        hyperparameters: A rate, a number or a schedule; or a mapping with ``"lr"``; or an optimizer, PyTorch's too,
-            whose groups are changed; its schedulers are to be made afterwards, since they keep ``base_lrs``.
-        old_batch: The samples of a step for which they were chosen.
-        new_batch: The samples of a step from now on.
+        hyperparameters: A learning rate, as a number or a schedule; a mapping with ``"lr"``; or an optimizer of lrcore
+            or PyTorch, whose groups are changed. Create PyTorch schedulers afterwards, since they keep ``base_lrs``.
+        old_batch: The old number of samples per step.
+        new_batch: The new number of samples per step.
 
     Returns:
-        The same with the new values: a new number, schedule or dict, or the optimizer itself.
+        The scaled number, schedule or dict, or the optimizer itself.
 
     Raises:
         TypeError: If an argument is of a wrong type.
-        ValueError: If a number is out of range; of an optimizer no group is changed then.
+        ValueError: If a number is out of range; no group of an optimizer is changed then.
 
     Examples:
         >>> import lrcore
@@ -98,25 +97,25 @@ def sqrt(hyperparameters: T, old_batch: int, new_batch: int) -> T:
 
 
 def adam_sde(hyperparameters: T, old_batch: int, new_batch: int) -> T:
-    """Scale Adam as a stochastic differential equation: the same course in fewer, larger steps.
+    """Scale Adam as a stochastic differential equation: the same trajectory in fewer, larger steps.
 
     With ``κ = new_batch / old_batch``: ``lr ← √κ · lr``, ``1 − βᵢ ← κ (1 − βᵢ)``, ``eps ← eps / √κ``. It holds for
-    Adam, AdamW and RMSprop (whose ``alpha`` is treated as a beta) where gradients are mostly noise, and while every
-    ``κ (1 − β)`` is well below 1. The warm-up, in steps, is shorter by κ: that is the caller's to change.
+    Adam, AdamW and RMSprop (whose ``alpha`` is treated as a beta) with noisy gradients, while every
+    ``κ (1 − β)`` is well below 1. Divide the steps of a warm-up by κ yourself.
 
     Args:
-        hyperparameters: A mapping with ``"lr"`` and, as far as the optimizer has them, ``"betas"`` or ``"alpha"`` and
-            ``"eps"``; or an optimizer, PyTorch's too, whose groups are changed; its schedulers are to be made
-            afterwards, since they keep ``base_lrs``. The rate may be a schedule, the others are numbers.
-        old_batch: The samples of a step for which they were chosen.
-        new_batch: The samples of a step from now on.
+        hyperparameters: A mapping with ``"lr"`` and, if the optimizer has them, ``"betas"`` or ``"alpha"`` and
+            ``"eps"``; or an optimizer of lrcore or PyTorch, whose groups are changed. Create PyTorch schedulers
+            afterwards, since they keep ``base_lrs``. The learning rate may be a schedule, the others are numbers.
+        old_batch: The old number of samples per step.
+        new_batch: The new number of samples per step.
 
     Returns:
-        The same with the new values: a new dict, or the optimizer itself.
+        The scaled dict, or the optimizer itself.
 
     Raises:
         TypeError: If an argument is of a wrong type, or a beta is a schedule.
-        ValueError: If a number is out of range, or a beta would be negative; of an optimizer no group is changed then.
+        ValueError: If a number is out of range, or a beta becomes negative; no group of an optimizer is changed then.
 
     Examples:
         >>> import lrcore
@@ -142,7 +141,7 @@ def _sqrt(values: Mapping[str, Any], factor: float) -> dict[str, Any]:
 
 def _adam_sde(values: Mapping[str, Any], factor: float) -> dict[str, Any]:
     if "betas" not in values and "alpha" not in values:
-        raise ValueError(f"adam_sde: betas or alpha are needed, got {', '.join(values)}")
+        raise ValueError(f"adam_sde: hyperparameters must have betas or alpha, got {', '.join(values)}")
     changed = _sqrt(values, factor)
     if "betas" in values:
         changed["betas"] = tuple(_beta(f"betas[{i}]", beta, factor) for i, beta in enumerate(values["betas"]))
@@ -158,7 +157,9 @@ def _beta(name: str, beta: Any, factor: float) -> float:
         raise TypeError(f"adam_sde: {name} must be a number, got {brief(beta)}")
     new = 1.0 - factor * (1.0 - FRACTION.check(f"adam_sde: {name}", beta))
     if new < 0.0:
-        raise ValueError(f"adam_sde: {name} is {beta!r}, and for {factor:g} times the batch it would be {new:.3g}")
+        raise ValueError(
+            f"adam_sde: {name} must be >= {1 - 1 / factor:.3g} for {factor:g} times the batch, got {beta!r}"
+        )
     return new
 
 
@@ -185,30 +186,32 @@ def _scaled(given: Any, old_batch: int, new_batch: int, rule: _Rule) -> Any:
         _scale_torch(given, factor, rule)
         return given
     if rule is _adam_sde:
-        raise TypeError(f"adam_sde: a mapping or an optimizer is needed, since betas change too, got {brief(given)}")
+        raise TypeError(f"adam_sde: hyperparameters must be a mapping or an optimizer, got {brief(given)}")
     return rule({"lr": given}, factor)["lr"]
 
 
 def _scale_torch(optimizer: Any, factor: float, rule: _Rule) -> None:
-    """Change the groups of an optimizer of PyTorch, or raise and change none."""
+    """Scale the groups of a PyTorch optimizer, or raise and change none."""
     groups = optimizer.param_groups
-    # Optimizers of lrcore.torch have present values in the places of schedules.
+    # Groups of lrcore.torch hold the current values of schedules.
     take_schedules: Callable[[], list[dict[str, Any]]]
     take_schedules = getattr(optimizer, "take_schedules", lambda: [{} for _ in groups])
     changes = []
     for index, (group, scheduled) in enumerate(zip(groups, take_schedules(), strict=True)):
         if "lr" not in group:
             raise ValueError(f"param_groups[{index}] must have 'lr', got {', '.join(map(str, group)) or 'none'}")
-        values = {name: plain((group | scheduled)[name]) for name in _KNOWN if name in group}
-        rates = {name: rule({**values, "lr": plain(group[name])}, factor)["lr"] for name in _RATES if name in group}
-        changes.append(rule(values, factor) | rates)
+        values = {name: plain((group | scheduled)[name]) for name in _HYPERPARAMETERS if name in group}
+        lrs = {
+            name: rule({**values, "lr": plain(group[name])}, factor)["lr"] for name in _SCHEDULER_LRS if name in group
+        }
+        changes.append(rule(values, factor) | lrs)
     for group, new in zip(groups, changes, strict=True):
         group.update({name: _put(group[name], value) for name, value in new.items()})
     take_schedules()
 
 
 def _put(old: Any, new: Any) -> Any:
-    """Return a new value, in the tensors of the old one if it has such, as schedulers of PyTorch do."""
+    """Return the new value, written into the old one if that is a tensor, as PyTorch schedulers do."""
     if isinstance(old, tuple | list) and isinstance(new, tuple):
         return tuple(map(_put, old, new))
     if hasattr(old, "fill_"):

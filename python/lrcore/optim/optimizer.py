@@ -202,9 +202,9 @@ class Optimizer:
         squares = self._stepper.squares
         if squares is not None:
             count, small, large = squares
-            noise._learn(small * scale * scale, noise.batch, large * scale * scale, noise.batch * count)
-        if noise.is_news:
-            noise.is_news = False
+            noise._add(small * scale * scale, noise.batch, large * scale * scale, noise.batch * count)
+        if noise.has_update:
+            noise.has_update = False
             trackers = [tracker for _, tracker in self._trackers() if not tracker.rule._uses_reports]
             if trackers and tell(trackers, noise.gain()):
                 self._resolve_reports()
