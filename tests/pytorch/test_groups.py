@@ -303,3 +303,12 @@ def test_flags_may_be_ones_and_groups_hold_what_else_programs_need():
     opt.param_groups[0]["history"] = np.ones(3)
     take_step(opt)
     assert "max_exp_avg_sq" in opt.state[param]
+
+
+def test_an_attribute_that_nothing_reads_is_warned_of():
+    opt = lrcore.torch.AdamW(parameters())
+    with pytest.warns(UserWarning, match=r"^opt\.weight_decay = 0\.5 has no effect on steps") as caught:
+        opt.weight_decay = 0.5
+    assert [warning.filename for warning in caught] == [__file__]
+    opt.lr = 0.5
+    assert (opt.param_groups[0]["lr"], opt.param_groups[0]["weight_decay"]) == (0.5, 0.01)

@@ -126,3 +126,24 @@ def test_find_lr_refuses_a_model_that_is_not_the_optimizers():
         lrcore.torch.find_lr(model, head, torch.nn.functional.mse_loss, torch.ones(4, 3), torch.zeros(4, 2))
     with pytest.raises(TypeError, match="model must be a module"):
         lrcore.torch.find_lr(model.parameters(), head, torch.nn.functional.mse_loss, batches)
+
+
+def test_find_lr_warns_of_parameters_that_are_neither_the_models_nor_the_losss():
+    model, other = network_with_layer_norm(), network_with_layer_norm()
+    batches = [(torch.ones(4, 3), torch.zeros(4, 2))]
+    opt = torch.optim.SGD([*model.parameters(), *other[0].parameters()], lr=0.1)
+    with pytest.warns(UserWarning, match="find_lr: 2 of the 6 parameters of opt are not the model's") as caught:
+        lrcore.torch.find_lr(model, opt, torch.nn.functional.mse_loss, batches, steps=10)
+    assert [warning.filename for warning in caught] == [__file__]
+
+    class Weighted(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(()))
+
+        def forward(self, output, target):
+            return self.scale.square() * torch.nn.functional.mse_loss(output, target)
+
+    loss = Weighted()
+    opt = torch.optim.SGD([*model.parameters(), *loss.parameters()], lr=0.1)
+    lrcore.torch.find_lr(model, opt, loss, batches, steps=10)

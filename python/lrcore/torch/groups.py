@@ -6,14 +6,13 @@ of lrcore for one group stand in a dictionary of their own, under the key :data:
 
 from __future__ import annotations
 
-import warnings
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from lrcore._messages import brief
+from lrcore._messages import brief, warn
 from lrcore.optim.hyperparameter import plain
 from lrcore.optim.options import GROUP_OPTIONS, NO_OPTIONS, Options, not_of_group
 from lrcore.optim.param_group import ParamGroup, is_scheduled, value_at
@@ -267,11 +266,9 @@ def warn_of_bare_options(given: Mapping[str, Any], index: int, acting: Mapping[s
     of_all = [name for name in bare if name not in GROUP_OPTIONS]
     where = [f'param_groups[{index}]["{OWN}"] for {", ".join(of_group)}'] if of_group else []
     where += [f"arguments of the optimizer for {', '.join(of_all)}"] if of_all else []
-    warnings.warn(
+    warn(
         f"param_groups[{index}] has {', '.join(map(repr, bare))}: the keys of a group are the program's, and lrcore "
-        f"does not read these; its options go into {' and '.join(where)}",
-        UserWarning,
-        stacklevel=3,
+        f"does not read these; its options go into {' and '.join(where)}"
     )
 
 

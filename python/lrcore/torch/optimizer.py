@@ -12,8 +12,8 @@ from torch.nn.parameter import is_lazy
 from torch.optim import optimizer as torch_optimizer
 
 from lrcore import _lrcore
-from lrcore._messages import brief
-from lrcore.optim import StepInfo, StepStats
+from lrcore._messages import brief, warn
+from lrcore.optim import OPTIMIZERS, StepInfo, StepStats
 from lrcore.optim.averages import AVERAGES_NOW, require, swapped
 from lrcore.optim.hyperparameter import plain
 from lrcore.optim.option_docs import document
@@ -46,6 +46,8 @@ class TorchOptions(Options, total=False):
 
 # Those that it has, of lrcore's and of its own.
 _OPTIONS = (*(name for name in Options.__annotations__ if name != "noise_scale"), *OPTION)
+# Hyperparameters, which groups have; ``lr`` can also be set of the optimizer.
+_PER_GROUP = frozenset(name for kind in OPTIMIZERS for name in kind._kinds()) - {"lr", *GROUP_OPTIONS}
 _DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 
 
@@ -111,6 +113,11 @@ class DropIn(Savable):
         if hasattr(cls, "_engine_class"):
             decay = cls._engine_class._declaration.decay
             document(cls, decay=decay, without=("noise_scale",), more=OPTION, completed_by=docstrings)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _PER_GROUP and not hasattr(type(self), name):
+            warn(f'opt.{name} = {brief(value)} has no effect on steps; set param_groups[0]["{name}"], or of each group')
+        super().__setattr__(name, value)
 
     def _start(self, options: Mapping[str, Any], **values: Any) -> dict[str, Any]:
         """Take what is beyond PyTorch, options and schedules. PyTorch's constructor comes after it and adds groups.

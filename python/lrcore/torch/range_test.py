@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from lrcore._messages import described
+from lrcore._messages import described, warn
 from lrcore._ranges import check_count
 from lrcore._restoring import put_back
 from lrcore.finder.finder import Finder, as_number, check_callable, check_start, ratios_of, search
@@ -74,7 +74,10 @@ def find_lr(
 
     Raises:
         TypeError: If an argument is of a wrong type.
-        ValueError: If a number is out of range, or there is no batch.
+        ValueError: If a number is out of range, there is no batch, or ``opt`` has no parameter of the model.
+
+    Warns:
+        UserWarning: If ``opt`` also has trainable parameters of neither ``model`` nor ``loss``.
 
     Examples:
         >>> import torch, lrcore.torch
@@ -100,7 +103,7 @@ def find_lr(
         opt._refuse_if_averaged()
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"model must be a module of PyTorch, got {described(model)}")
-    _check_parameters(model, opt)
+    _check_parameters(model, opt, loss)
     check_callable("loss", loss, optional=True)
     check_callable("validation", validation, optional=True)
     finders = [Finder(start, end, steps, mode, smoothing=smoothing, stop=stop) for _ in range(repeats)]
@@ -120,14 +123,22 @@ def find_lr(
         )
 
 
-def _check_parameters(model: torch.nn.Module, opt: torch.optim.Optimizer) -> None:
-    """Raise a ValueError if an optimizer steps none of a model's parameters."""
+def _check_parameters(model: torch.nn.Module, opt: torch.optim.Optimizer, loss: Any) -> None:
+    """Raise a ValueError if an optimizer steps none of a model's parameters; warn if it steps others too."""
     own = {id(param) for param in model.parameters()}
     stepped = [param for group in opt.param_groups for param in group["params"]]
     if stepped and not any(id(param) in own for param in stepped):
         raise ValueError(
             f"opt has {len(stepped)} parameters, and none of them is one of the model's {len(own)}: make the optimizer "
             "of model.parameters(), after the model has got its last ones"
+        )
+    if isinstance(loss, torch.nn.Module):
+        own.update(map(id, loss.parameters()))
+    others = sum(id(param) not in own and param.requires_grad for param in stepped)
+    if others:
+        warn(
+            f"find_lr: {others} of the {len(stepped)} parameters of opt are not the model's: the range test trains "
+            "them only where the loss gives them gradients"
         )
 
 
