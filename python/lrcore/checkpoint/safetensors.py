@@ -24,7 +24,7 @@ import stat
 import sys
 from contextlib import contextmanager
 from functools import cached_property, lru_cache, partial
-from itertools import chain, repeat
+from itertools import chain, pairwise, repeat
 from operator import call, itemgetter, setitem
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -99,6 +99,7 @@ class Entry(NamedTuple):
 
 
 _KIND, _SHAPE, _BEGIN, _END = map(itemgetter, range(4))
+_LAYOUT = itemgetter(0, 1)
 _new_entry: Callable[[tuple[str, tuple[int, ...], int, int]], Entry] = partial(tuple.__new__, Entry)
 
 
@@ -204,26 +205,26 @@ class File:
             OSError: If it can't be read. A part may have been read then.
         """
         small: list[tuple[Entry, Array]] = []
+        large: list[tuple[Entry, Array]] = []
+        for target in targets:
+            (small if target[0].is_small else large).append(target)
         calls: list[Callable[[], object]] = []
         results: list[object] = []
         position = -1
-        for entry, array in sorted(targets, key=_begin_of):
+        for entry, array in sorted(large, key=_begin_of):
             begin, end = entry.begin, entry.end
-            if not _is_laid_out_alike(array):
-                if done is None:
-                    self._fill_in_pieces(entry, array)
-                else:
-                    calls.append(partial(setitem, array, ..., self._numbers(entry)))
-                    results.append(None)
-            elif entry.is_small:
-                small.append((entry, array))
-            else:
+            if _is_laid_out_alike(array):
                 if begin != position:
                     calls.append(partial(self._file.seek, begin))
                     results.append(begin)
                 calls.append(partial(self._file.readinto, array.data))
                 results.append(end - begin)
                 position = end
+            elif done is None:
+                self._fill_in_pieces(entry, array)
+            else:
+                calls.append(partial(setitem, array, ..., self._numbers(entry)))
+                results.append(None)
         copies = self.small_arrays([entry for entry, _ in small])
         copying: Iterator[None] = map(setitem, [array for _, array in small], repeat(...), copies)  # type: ignore[arg-type]
         calls.append(partial(any, copying))
@@ -241,24 +242,31 @@ class File:
             DamagedError: If the file has become shorter.
             OSError: If it can't be read.
         """
-        begins = list(map(_BEGIN, entries))
-        raw = bytearray(sum(map(_END, entries)) - sum(begins))
-        alike: dict[tuple[str, tuple[int, ...]], tuple[list[int], list[int]]] = {}
-        first = last = self._begin  # what is to be read next: arrays that lie one after the other
+        count = len(entries)
+        if not count:
+            return []
+        begins = np.fromiter(map(_BEGIN, entries), np.int64, count)
+        sizes = np.fromiter(map(_END, entries), np.int64, count) - begins
+        order = np.argsort(begins, kind="stable")
+        ends = begins[order] + sizes[order]
+        raw = bytearray(int(sizes.sum()))
+        # Arrays that lie one after the other are read at once.
+        first_of_each = [0, *(np.flatnonzero(begins[order][1:] != ends[:-1]) + 1).tolist(), count]
         filled = 0
-        for number in sorted(range(len(entries)), key=begins.__getitem__):
-            kind, shape, begin, end = entries[number]
-            if begin != last:
-                filled = self._read_stretch(first, last, raw, filled)
-                first = begin
-            numbers, starts = alike.setdefault((kind, shape), ([], []))
+        for first, after in pairwise(first_of_each):
+            filled = self._read_stretch(int(begins[order[first]]), int(ends[after - 1]), raw, filled)
+        starts = np.empty(count, np.int64)
+        starts[order] = np.cumsum(sizes[order]) - sizes[order]
+        alike: dict[tuple[str, tuple[int, ...]], list[int]] = {}
+        for number, layout in enumerate(map(_LAYOUT, entries)):
+            if (numbers := alike.get(layout)) is None:
+                numbers = alike[layout] = []
             numbers.append(number)
-            starts.append(filled + begin - first)
-            last = end
-        self._read_stretch(first, last, raw, filled)
-        arrays: list[Any] = [None] * len(entries)
-        for (kind, shape), (numbers, starts) in alike.items():
-            for number, array in zip(numbers, _rows(raw, starts, kind, shape), strict=True):
+        if len(alike) == 1:
+            return _rows(raw, starts, *next(iter(alike)))
+        arrays: list[Any] = [None] * count
+        for (kind, shape), numbers in alike.items():
+            for number, array in zip(numbers, _rows(raw, starts[numbers], kind, shape), strict=True):
                 arrays[number] = array
         return arrays
 
@@ -578,7 +586,11 @@ def _size_of(shape: list[Any], itemsize: int) -> int | None:
 def _begun(text: str, entries: Mapping[str, Entry]) -> Any:
     """Return a digest of all but the numbers; those follow, array by array. Entries are in the order of names."""
     layouts = map(_layout_text, map(_KIND, entries.values()), map(_SHAPE, entries.values()))
-    return hashlib.sha256(json.dumps([text, list(entries), list(layouts)]).encode())
+    lengths = np.fromiter(map(len, entries), "<i8", len(entries))  # without these, names could be divided elsewhere
+    digest = hashlib.sha256(json.dumps([text, len(entries)]).encode())
+    digest.update(lengths.data)
+    digest.update("".join(chain(entries, layouts)).encode("utf-8", "surrogatepass"))
+    return digest
 
 
 def _stretches(entries: Mapping[str, Entry]) -> Iterator[tuple[int, int]]:
@@ -628,7 +640,7 @@ def _little_endian(array: Array) -> Array:
     return np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
 
 
-def _rows(raw: bytearray, starts: list[int], kind: str, shape: tuple[int, ...]) -> list[Array]:
+def _rows(raw: bytearray, starts: Array, kind: str, shape: tuple[int, ...]) -> list[Array]:
     """Return new arrays of one dtype and shape, parts of one array, with the bytes that begin at these places."""
     stored = np.dtype(_DTYPES[kind])
     size = stored.itemsize * math.prod(shape)
