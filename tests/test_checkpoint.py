@@ -10,6 +10,7 @@ import textwrap
 import time
 import tracemalloc
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +19,14 @@ import pytest
 import lrcore
 from lrcore import schedules
 from lrcore.checkpoint import safetensors
-from support.cases import same
+from support.cases import FULL, NAMES, same
 from support.labels import label
 from support.snapshot import snapshot
 
 RATE = schedules.Cosine(0.1, steps=30).warmup(5)
 FACTORIES = {
-    "SGD": lambda params: lrcore.SGD(params, lr=RATE, momentum=schedules.Linear(0.5, 0.9, steps=10)),
-    "AdamW": lambda params: lrcore.AdamW(params, lr=RATE, average=lrcore.EMA(0.9, warmup=True), clip_norm=1.0),
+    "momentum": lambda params: lrcore.SGD(params, lr=RATE, momentum=schedules.Linear(0.5, 0.9, steps=10)),
+    "averaged": lambda params: lrcore.Adam(params, lr=RATE, average=lrcore.EMA(0.9, warmup=True), clip_norm=1.0),
     "groups": lambda params: lrcore.Adam(
         [
             {"params": {"w": params["w"]}, "name": "head", "lr": 0.01, "bounds": (-1.0, math.inf)},
@@ -33,6 +34,7 @@ FACTORIES = {
         ],
         lr=RATE, betas=(0.8, schedules.Constant(0.99)), clip_value=0.5,
     ),
+    **{name: partial(getattr(lrcore, name), **FULL[name]) for name in NAMES},
 }  # fmt: skip
 
 
@@ -127,7 +129,7 @@ def test_values_of_ones_own_come_back_as_they_were(tmp_path):
         "old": np.random.RandomState(1).get_state(legacy=False), "bytes": bytes(range(256)), "no bytes": b"",
         "keys": {0: "a", "0": "b", -1: {2: [b"c"]}},
     }  # fmt: skip
-    opt, *_ = trained("SGD", 1)
+    opt, *_ = trained("momentum", 1)
     back = lrcore.load(lrcore.save(tmp_path / "a.safetensors", opt, **extra), opt)
     assert back.keys() == extra.keys()
     equal = ("epoch", "name", "nothing", "yes", "inf", "large", "numpy", "bytes", "no bytes", "keys")
@@ -182,7 +184,7 @@ def test_tensors_come_back_as_arrays(tmp_path):
     ids=label,
 )
 def test_what_cannot_be_saved_is_refused_and_leaves_what_was_there(value, what, tmp_path):
-    opt, *_ = trained("SGD", 1)
+    opt, *_ = trained("momentum", 1)
     path = lrcore.save(tmp_path / "a.safetensors", opt, good=1)
     before = path.read_bytes()
     with pytest.raises(TypeError, match=rf"^extra/mine.*{what}"):
@@ -247,7 +249,7 @@ def test_a_read_only_weight_is_refused_before_anything_is_loaded(tmp_path):
 
 
 def test_averages_in_place_of_weights_are_not_saved(tmp_path):
-    opt, *_ = trained("AdamW", 2)
+    opt, *_ = trained("averaged", 2)
     with opt.averaged(), pytest.raises(RuntimeError, match="the weights are averages now"):
         lrcore.save(tmp_path / "a.safetensors", opt)
     assert not list(tmp_path.iterdir())

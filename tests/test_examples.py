@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from support.cases import NAMES
+
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 
@@ -15,7 +17,8 @@ def test_digits_trains_and_draws(tmp_path):
     command = [sys.executable, EXAMPLES / "digits.py", "--epochs", "2", "--output", tmp_path / "demo.png"]
     done = subprocess.run(command, capture_output=True, check=True, text=True, timeout=120)  # noqa: S603
     rows = [line for line in done.stdout.splitlines() if "%" in line]
-    assert [row.split()[0] for row in rows] == ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad"]
+    assert {row.split()[0] for row in rows} <= set(NAMES)
+    assert len(rows) >= 5
     assert all("yes" in row for row in rows), done.stdout  # the same accuracy as with the step in NumPy
     assert (tmp_path / "demo.png").stat().st_size > 10_000
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 import lrcore
 from lrcore import schedules
+from support.cases import OPTIMIZERS
 from support.snapshot import snapshot
 
 EXAMPLES = int(os.environ.get("LRCORE_TEST_EXAMPLES", "300"))
-OPTIMIZERS = [lrcore.SGD, lrcore.Adam, lrcore.AdamW, lrcore.RMSprop, lrcore.Adagrad]
 # Some drawn patterns match no name.
 pytestmark = pytest.mark.filterwarnings("ignore:no_decay")
 

@@ -15,12 +15,12 @@ import pytest
 import lrcore
 from lrcore.optim.option_docs import DESCRIPTIONS
 from lrcore.optim.options import Options
+from support.cases import NAMES, OPTIMIZERS
 
 OPTIONAL = {"lrcore.torch": "torch", "lrcore.jax": "jax", "lrcore.sklearn": "sklearn"}
 PUBLIC = ["lrcore"] + [f"lrcore.{one.name}" for one in pkgutil.iter_modules(lrcore.__path__) if one.name[0] != "_"]
 # Commands; they are run, not imported by users.
 PUBLIC = [name for name in PUBLIC if name not in ("lrcore.bench", "lrcore.info")]
-CLASSES = [lrcore.SGD, lrcore.Adam, lrcore.AdamW, lrcore.RMSprop, lrcore.Adagrad]
 
 
 def module(name):
@@ -83,7 +83,7 @@ def test_every_option_is_described():
     assert list(DESCRIPTIONS) == list(Options.__annotations__)
 
 
-@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", OPTIMIZERS, ids=lambda cls: cls.__name__)
 def test_signature_and_docstring_of_a_class_have_every_option(cls):
     parameters = inspect.signature(cls).parameters
     for name in Options.__annotations__:
@@ -97,7 +97,7 @@ def test_signature_and_docstring_of_a_class_have_every_option(cls):
     assert plain.param_groups[0].hyperparameters == told.param_groups[0].hyperparameters
 
 
-@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad"])
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("library", ["torch", "jax"])
 def test_signature_and_docstring_have_every_option_in_the_integrations_too(library, name):
     cls = getattr(module(f"lrcore.{library}"), name)

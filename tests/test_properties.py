@@ -11,13 +11,12 @@ from hypothesis.extra import numpy as arrays_of
 import lrcore
 from lrcore import schedules
 from lrcore.optim.options import DECAYS
-from support.cases import same
+from support.cases import OPTIMIZERS, same
 from support.snapshot import leaves, snapshot
 
 settings.register_profile("lrcore", deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("lrcore")
 
-OPTIMIZERS = [lrcore.SGD, lrcore.Adam, lrcore.AdamW, lrcore.RMSprop, lrcore.Adagrad]
 
 keys = st.text(max_size=3) | st.integers(-3, 3) | st.none() | st.tuples(st.integers(0, 1))
 shapes = arrays_of.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=6)

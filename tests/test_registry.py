@@ -1,5 +1,6 @@
 """Every registered rule has all its pieces, and every public name says what it is."""
 
+import ast
 import inspect
 import itertools
 import re
@@ -11,9 +12,10 @@ import pytest
 import lrcore
 from lrcore import schedules
 from lrcore.optim.hyperparameter import Flag, Number
-from support.cases import CASES, OPTIMIZERS, RULES, each_optimizer
+from support.cases import CASES, NAMES, OPTIMIZERS, RULES, each_optimizer
 
-PAGES = Path(__file__).parents[1] / "docs" / "reference"
+TESTS = Path(__file__).parent
+PAGES = TESTS.parent / "docs" / "reference"
 SCHEDULES = [getattr(schedules, name) for name in schedules.CLASSES]
 SECTIONS = ["Args", "Raises", "Examples", "State", "References", "Note"]
 
@@ -104,3 +106,39 @@ def test_a_public_name_exists_and_has_a_docstring(name):
         value = getattr(value, part)
     if not isinstance(value, str):  # the version
         assert inspect.getdoc(value), f"lrcore.{name} has no docstring"
+
+
+def lists_of_optimizers(source):
+    """Yield the lines of literals with three optimizers or more: lists, tuples, sets, and dictionaries."""
+
+    def names_in(node):
+        for one in ast.walk(node):
+            name = getattr(one, "attr", None) or getattr(one, "id", None) or getattr(one, "value", None)
+            if isinstance(name, str) and name in NAMES:
+                yield name
+
+    for node in ast.walk(ast.parse(source)):
+        is_literal = isinstance(node, ast.List | ast.Tuple | ast.Set | ast.Dict)
+        if is_literal and len(set(names_in(node))) >= 3:
+            yield node.lineno
+
+
+PLANTED = [
+    "KINDS = [lrcore.SGD, lrcore.Adam, lrcore.AdamW]",
+    'each = pytest.mark.parametrize("name", ("SGD", "Adam", "Adagrad"))',
+    "MAKERS = {'a': lambda w: lrcore.SGD(w), 'b': lambda w: Adam(w), 'c': torch.optim.RMSprop}",
+]
+
+
+@pytest.mark.parametrize("source", PLANTED)
+def test_a_planted_list_of_optimizers_is_found(source):
+    assert list(lists_of_optimizers(f"import lrcore\n{source}")) == [2]
+
+
+def test_no_test_file_has_a_list_of_optimizers_of_its_own():
+    """What tests go through comes from the declarations (support.cases), so that a new optimizer is in all of them."""
+    sources = {path: path.read_text(encoding="utf-8") for path in TESTS.rglob("*.py") if path != Path(__file__)}
+    found = [
+        f"{path.relative_to(TESTS)}:{line}" for path, text in sources.items() for line in lists_of_optimizers(text)
+    ]
+    assert not found

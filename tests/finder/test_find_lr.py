@@ -3,6 +3,7 @@
 import math
 import random
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import lrcore
 from lrcore import schedules
 from lrcore.finder import Finder, RangeTest, curve, find_lr
 from lrcore.optim import reports
+from support.cases import FULL, NAMES
 from support.problems import quadratic
 
 
@@ -27,13 +29,14 @@ def everything(opt):
 MAKERS = {
     "fresh SGD": lambda params: lrcore.SGD(params, lr=0.1, momentum=0.9),
     "Adam": lambda params: lrcore.Adam(params, lr=schedules.Cosine(0.1, 100).warmup(10), amsgrad=True),
-    "averaged": lambda params: lrcore.AdamW(params, lr=0.1, average=lrcore.EMA(0.9, warmup=True), clip_norm=1.0),
-    "skipping": lambda params: lrcore.RMSprop(params, lr=0.01, skip_nonfinite=True, centered=True, momentum=0.5),
+    "averaged": lambda params: lrcore.Adam(params, lr=0.1, average=lrcore.EMA(0.9, warmup=True), clip_norm=1.0),
+    "skipping": lambda params: lrcore.SGD(params, lr=0.01, skip_nonfinite=True, momentum=0.5),
     "zeroing": lambda params: lrcore.SGD(params, lr=0.1, zero_grads=True),
     "plateau": lambda params: lrcore.SGD(
         params, lr=schedules.Constant(0.1) * schedules.ReduceOnPlateau(0.5, patience=0) * schedules.AdaScale(),
         noise_scale=lrcore.NoiseScale(batch=4),
     ),
+    **{name: partial(getattr(lrcore, name), **FULL[name]) for name in NAMES},
 }  # fmt: skip
 
 

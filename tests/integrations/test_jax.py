@@ -21,14 +21,13 @@ import pytest
 import lrcore
 import lrcore.jax
 from lrcore import _pytrees, schedules
-from support.cases import CASES, OPTIMIZERS
+from support.cases import CASES, FULL, NAMES
 from support.snapshot import bits, snapshot
 
 jax = pytest.importorskip("jax")
 jnp = jax.numpy
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "jax.md"
-NAMES = [optimizer.__name__ for optimizer in OPTIMIZERS]
 
 Pair = namedtuple("Pair", "left right")
 
@@ -619,9 +618,10 @@ MAKERS = {
     "other nodes": lambda: lrcore.jax.SGD(
         {"d": Dense(jnp.ones(2), None), "p": Pair(Box(jnp.ones(1)), [])}, momentum=0.9
     ),
-    "an array": lambda: lrcore.jax.RMSprop(jnp.ones(3)),
-    "groups": lambda: lrcore.jax.Adagrad([{"params": [jnp.ones(2)]}, {"params": jnp.ones(3), "lr": 0.1}]),
+    "an array": lambda: lrcore.jax.SGD(jnp.ones(3)),
+    "groups": lambda: lrcore.jax.SGD([{"params": [jnp.ones(2)]}, {"params": jnp.ones(3), "lr": 0.1}]),
     "a group added later": later,
+    **{name: functools.partial(getattr(lrcore.jax, name), jnp.ones(3), **FULL[name]) for name in NAMES},
 }
 
 

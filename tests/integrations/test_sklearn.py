@@ -118,7 +118,6 @@ def by_default(optimizer):
             {"learning_rate_init": 0.1, "beta_1": 0.5, "beta_2": 0.9, "epsilon": 1e-3},
             functools.partial(lrcore.Adam, lr=0.1, betas=(0.5, 0.9), eps=1e-3),
         ),
-        ("adamw", {"beta_1": 0.5}, functools.partial(lrcore.AdamW, betas=(0.5, 0.999), weight_decay=0.01)),
         *((optimizer.__name__.lower(), {"learning_rate_init": 0.1}, by_default(optimizer)) for optimizer in OPTIMIZERS),
     ],
 )

@@ -8,19 +8,17 @@ import numpy as np
 import pytest
 
 import lrcore
-from lrcore.optim.declaration import RULES
 from support import reference
-from support.cases import DTYPES, same
+from support.cases import DTYPES, FORMS, OPTIMIZERS, RULES, same
 
-CLASSES = {
-    "adam": (lrcore.Adam, {}, "adam"),
-    "amsgrad": (lrcore.Adam, {"amsgrad": True}, "adam_amsgrad"),
-    "rmsprop": (lrcore.RMSprop, {}, "rmsprop"),
-    "momentum": (lrcore.RMSprop, {"momentum": 0.9}, "rmsprop_momentum"),
-    "centered": (lrcore.RMSprop, {"centered": True}, "rmsprop_centered"),
-    "centered_momentum": (lrcore.RMSprop, {"centered": True, "momentum": 0.9}, "rmsprop_centered_momentum"),
-    "adagrad": (lrcore.Adagrad, {}, "adagrad"),
-}
+
+def has_eps(case):
+    return "eps" in case.optimizer._declaration.hyperparameters
+
+
+def epsilons_of(case, dtype):
+    """The values of eps to try, as arguments."""
+    return [{"eps": eps} for eps in epsilons(dtype)] if has_eps(case) else [{}]
 
 
 def magnitudes(dtype):
@@ -35,10 +33,10 @@ def epsilons(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("case", CLASSES.values(), ids=CLASSES)
+@pytest.mark.parametrize("case", [case for case in FORMS if has_eps(case)], ids=str)
 def test_extreme_gradients_and_eps_move_as_in_pytorch(case, dtype):
     torch = pytest.importorskip("torch")
-    cls, arguments, _ = case
+    cls, arguments = case.optimizer, {**case.arguments, "lr": 0.01, "weight_decay": 0.0}
     for number, magnitude in enumerate(magnitudes(dtype)):
         for eps in epsilons(dtype):
             rng = np.random.default_rng(number)
@@ -46,9 +44,9 @@ def test_extreme_gradients_and_eps_move_as_in_pytorch(case, dtype):
             if "centered" in arguments and magnitude < float(np.finfo(dtype).max) ** 0.5:
                 continue  # the variance of few gradients is what rounding makes of it
             weight = np.ones(9, dtype)
-            opt = cls({"w": weight}, lr=0.01, eps=eps, **arguments)
+            opt = cls({"w": weight}, eps=eps, **arguments)
             tensor = torch.ones(9, dtype=getattr(torch, str(dtype)), requires_grad=True)
-            theirs = getattr(torch.optim, cls.__name__)([tensor], lr=0.01, eps=eps, foreach=False, **arguments)
+            theirs = getattr(torch.optim, cls.__name__)([tensor], eps=eps, foreach=False, **arguments)
             for grad in grads:
                 opt.step({"w": grad})
                 tensor.grad = torch.from_numpy(grad)
@@ -62,25 +60,26 @@ def test_extreme_gradients_and_eps_move_as_in_pytorch(case, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("case", CLASSES.values(), ids=CLASSES)
+@pytest.mark.parametrize("case", FORMS, ids=str)
 def test_extreme_gradients_and_eps_have_the_bits_of_the_reference(case, dtype):
-    cls, arguments, rule = case
+    rule, arguments = case.rule, {**case.arguments, "lr": 0.01, "weight_decay": 0.0}
     for number, magnitude in enumerate(magnitudes(dtype)):
-        for eps in epsilons(dtype):
+        for eps in epsilons_of(case, dtype):
             rng = np.random.default_rng(number)
             weight = np.ones(67, dtype)
-            opt = cls({"w": weight}, lr=0.01, eps=eps, **arguments)
-            values = {**opt.param_groups[0]}
+            opt = case.optimizer({"w": weight}, **arguments, **eps)
+            values = opt.param_groups[0].at(0)
+            maximize = opt.param_groups[0]["maximize"]
             names, arrays = RULES[rule]
-            if "betas" in values:
-                values["beta1"], values["beta2"] = values["betas"]
             hyperparameters = {name: values[name] for name in names}
             expected = weight.copy()
             state = reference.initial_state(rule, len(arrays), expected, hyperparameters)
             for t in range(1, 6):
                 grad = (magnitude * rng.standard_normal(67)).astype(dtype)
                 opt.step({"w": grad})
-                expected, state = reference.move(rule, expected, grad, state, t, hyperparameters, lr=0.01)
+                expected, state = reference.move(
+                    rule, expected, grad, state, t, hyperparameters, lr=0.01, maximize=maximize
+                )
                 assert same(weight, expected)
             for name, array in zip(arrays, state, strict=True):
                 assert same(opt.state["w"][name], array)
@@ -192,19 +191,22 @@ UNFIT = [
     (lrcore.SGD, {"lr": 0.1, "clip_value": 1e-46}, "clip_value is 1e-46"),
     (lrcore.SGD, {"lr": 0.1, "bounds": (1e39, None)}, "the lower of bounds is 1e39"),
     (lrcore.SGD, {"lr": 0.1, "bounds": (None, -1e39)}, "the upper of bounds is -1e39"),
-    (lrcore.AdamW, {"lr": 1e20, "weight_decay": 1e20}, "1 - lr * weight_decay is -1e40"),
-    (lrcore.AdamW, {"lr": 1e20, "weight_decay": 1e20, "decay": "cautious"}, "lr * weight_decay is 1e40"),
+    (lrcore.SGD, {"lr": 1e20, "weight_decay": 1e20, "decay": "decoupled"}, "1 - lr * weight_decay is -1e40"),
+    (lrcore.SGD, {"lr": 1e20, "weight_decay": 1e20, "decay": "cautious"}, "lr * weight_decay is 1e40"),
     (lrcore.Adam, {"lr": 1e38}, "lr is"),
     (lrcore.Adam, {"eps": 1e-46}, "eps is 1e-46"),
-    (lrcore.RMSprop, {"eps": 1e39}, "eps is 1e39"),
-    (lrcore.RMSprop, {"lr": 1e39, "momentum": 0.9}, "lr is 1e39"),
-    (lrcore.Adagrad, {"lr": 1e39}, "lr is 1e39"),
-    (lrcore.Adagrad, {"initial_accumulator_value": 1e39}, "initial_accumulator_value is 1e39"),
+    *(
+        (optimizer, {initial: 1e39}, f"{initial} is 1e39")
+        for optimizer in OPTIMIZERS
+        if (initial := optimizer._declaration.initial)
+    ),
+    *((optimizer, {"lr": 1e39, "weight_decay": 0.0}, "lr is") for optimizer in OPTIMIZERS),
 ]
+UNFIT_IDS = [f"{optimizer.__name__}: {text}" for optimizer, _, text in UNFIT]
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")
-@pytest.mark.parametrize(("cls", "arguments", "message"), UNFIT, ids=[text for _, _, text in UNFIT])
+@pytest.mark.parametrize(("cls", "arguments", "message"), UNFIT, ids=UNFIT_IDS)
 def test_a_number_that_the_dtype_cannot_hold_is_an_error_and_nothing_is_done(cls, arguments, message):
     weight, grad = np.ones(3, np.float32), np.array([0.0, 1.0, -1.0], np.float32)
     opt = cls({"w": weight}, **arguments)

@@ -11,10 +11,9 @@ import pytest
 
 import lrcore
 from lrcore import schedules
-from support.cases import same
+from support.cases import OPTIMIZERS, same
 from support.snapshot import snapshot
 
-OPTIMIZERS = [lrcore.SGD, lrcore.Adam, lrcore.AdamW, lrcore.RMSprop, lrcore.Adagrad]
 NUMBERS = [
     (optimizer, key)
     for optimizer in OPTIMIZERS
@@ -112,10 +111,12 @@ EDITS = [
     (lrcore.Adam, 3, 0.9, ValueError, "there is no hyperparameter 3; there are lr, betas, eps, "),
     (lrcore.Adam, "params", [], ValueError, "the 'params' of a group can't be changed; use add_param_group"),
     (lrcore.Adam, "name", "x", ValueError, "the 'name' of a group can't be changed; use add_param_group"),
-    (lrcore.RMSprop, "alpha", 1.1, ValueError, "alpha must be in [0, 1], got 1.1"),
-    (lrcore.RMSprop, "centered", 0.0, TypeError, "centered must be True or False, got 0.0"),
+    (lrcore.SGD, "nesterov", 0.0, TypeError, "nesterov must be True or False, got 0.0"),
     (lrcore.SGD, "nesterov", True, ValueError, "nesterov needs momentum > 0 and dampening = 0, got momentum=0.0, "),
 ]
+
+
+EDITS += [(lrcore.RMSprop, "alpha", 1.1, ValueError, "alpha must be in [0, 1], got 1.1")]
 
 
 @pytest.mark.parametrize(

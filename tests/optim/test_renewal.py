@@ -1,13 +1,14 @@
 """A step of the same arrays as the one before looks at less, and must not be told apart from one that looks at all."""
 
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
 
 import lrcore
 from lrcore.optim import optimizer
-from support.cases import same
+from support.cases import OPTIMIZERS, same
 
 SHAPES = {"w": (5, 3), "b": (3,), "scalar": (), "empty": (0,), "long": (40,)}
 
@@ -107,13 +108,8 @@ def test_an_array_that_changes_where_it_is_is_looked_at_again(which, spoil, mess
         assert same(params["b"], before)
 
 
-MAKERS = {
-    "SGD": lambda params, **options: lrcore.SGD(params, lr=0.1, **options),
-    "momentum": lambda params, **options: lrcore.SGD(params, lr=0.1, momentum=0.9, **options),
-    "AdamW": lambda params, **options: lrcore.AdamW(params, lr=0.1, **options),
-    "RMSprop": lambda params, **options: lrcore.RMSprop(params, lr=0.1, **options),
-    "Adagrad": lambda params, **options: lrcore.Adagrad(params, lr=0.1, **options),
-}
+MAKERS = {"momentum": partial(lrcore.SGD, lr=0.1, momentum=0.9)}
+MAKERS |= {optimizer.__name__: partial(optimizer, lr=0.1) for optimizer in OPTIMIZERS}
 AVERAGES = {"EMA": lrcore.EMA(0.9), "SWA": lrcore.SWA(start=3, every=1)}
 
 

@@ -1,18 +1,20 @@
 """A step with gradients that are not finite is left out: nothing of it can be found anywhere."""
 
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
 
 import lrcore
+from support.cases import OPTIMIZERS
 from support.snapshot import snapshot
 
 BAD = [np.nan, np.inf, -np.inf]
 FACTORIES = [
     lambda params, **options: lrcore.SGD(params, momentum=0.9, **options),
     lambda params, **options: lrcore.AdamW(params, average=lrcore.EMA(0.9), **options),
-    lambda params, **options: lrcore.RMSprop(params, centered=True, clip_norm=1.0, stats=True, **options),
+    *(partial(optimizer, clip_norm=1.0, stats=True) for optimizer in OPTIMIZERS),
 ]
 
 

@@ -9,7 +9,7 @@ import lrcore
 from lrcore import schedules
 from lrcore.optim.reference import lerp
 from support import reference
-from support.cases import DTYPES, LONGEST, RULES, THREADS, misaligned, same
+from support.cases import DTYPES, FULL, LONGEST, OPTIMIZERS, RULES, THREADS, misaligned, same
 
 LENGTHS = [n for n in (0, 1, 7, 8, 31, 33, 511, 512, 513, 4095, 4096, 4097, 12_000, 70_001) if n <= LONGEST]
 STEPS = 5
@@ -41,12 +41,11 @@ STAGES = [
         "no_decay": "1*",
     },
 ]  # fmt: skip
-OPTIMIZERS = [
-    (lrcore.SGD, {}),
-    (lrcore.SGD, {"momentum": 0.9}),
-    (lrcore.AdamW, {"amsgrad": True}),
-    (lrcore.RMSprop, {"centered": True, "momentum": 0.5}),
-    (lrcore.Adagrad, {}),
+# The forms with all state, and one without any. The options say what they have in common.
+ALIKE = ("lr", "weight_decay", "maximize")
+ARGUMENTS = [(lrcore.SGD, {})] + [
+    (optimizer, {name: value for name, value in FULL[optimizer.__name__].items() if name not in ALIKE})
+    for optimizer in OPTIMIZERS
 ]
 
 
@@ -99,7 +98,7 @@ class Twin:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("options", STAGES, ids=str)
 @pytest.mark.parametrize(
-    ("optimizer", "arguments"), OPTIMIZERS, ids=lambda value: getattr(value, "__name__", str(value))
+    ("optimizer", "arguments"), ARGUMENTS, ids=lambda value: getattr(value, "__name__", str(value))
 )
 def test_stages_are_bitwise_equal_to_the_reference(optimizer, arguments, options, dtype):
     rng = np.random.default_rng(3)

@@ -1,32 +1,26 @@
 """PyTorch's numbers: its for-loop path is the outside oracle."""
 
+import inspect
+
 import numpy as np
 import pytest
 
 from lrcore.optim.options import GROUP_OPTIONS
-from lrcore.schedules import Schedule
-from support.cases import CASES, DTYPES
+from support.cases import DTYPES, PLAIN
 
 torch = pytest.importorskip("torch")
+from support.counterparts import counterpart  # noqa: E402
 
 STEPS = 20
 # In units of the last place of the weight's scale: what rounding in another order may add up to in that many steps.
 ULPS = {np.dtype(np.float64): 16, np.dtype(np.float32): 32}
-PLAIN = [
-    case
-    for case in CASES
-    if hasattr(torch.optim, case.optimizer.__name__)
-    and not any(isinstance(value, Schedule) for value in case.arguments.values())
-]
 
 
 def run_torch(case, weight, grads):
     parameter = torch.nn.Parameter(torch.from_numpy(weight.copy()))
-    factory = getattr(torch.optim, case.optimizer.__name__)
-    arguments = {"foreach": False, "fused": False}
-    if factory in (torch.optim.RMSprop,):
-        del arguments["fused"]
-    opt = factory([parameter], **case.arguments, **arguments)
+    factory = counterpart(case.optimizer.__name__)
+    flags = {name: False for name in ("foreach", "fused") if name in inspect.signature(factory).parameters}
+    opt = factory([parameter], **case.arguments, **flags)
     for grad in grads:
         parameter.grad = torch.from_numpy(grad.copy())
         opt.step()
@@ -53,7 +47,7 @@ def test_twenty_steps_agree_with_the_for_loop(case, dtype):
 
 @pytest.mark.parametrize("case", PLAIN, ids=str)
 def test_defaults_and_argument_names_are_torchs(case):
-    group = getattr(torch.optim, case.optimizer.__name__)([torch.nn.Parameter(torch.zeros(1))]).param_groups[0]
+    group = counterpart(case.optimizer.__name__)([torch.nn.Parameter(torch.zeros(1))]).param_groups[0]
     ours = case.optimizer([np.zeros(1)]).param_groups[0].hyperparameters
     options = GROUP_OPTIONS.keys()
     assert {name: ours[name] for name in ours.keys() - options} == {name: group[name] for name in ours.keys() - options}

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 import lrcore
+from support.cases import each_optimizer
 
 torch = pytest.importorskip("torch")
+from support.counterparts import counterpart  # noqa: E402
+
 nn = torch.nn
 
 STEPS = 20
@@ -100,16 +103,16 @@ def test_a_late_and_rare_average():
         np.testing.assert_allclose(opt.average[name], want.detach().numpy(), rtol=0, atol=16 * EPS)
 
 
-@pytest.mark.parametrize("factory", [torch.optim.SGD, torch.optim.AdamW, torch.optim.RMSprop, torch.optim.Adagrad])
-def test_all_stages_together(factory):
+@each_optimizer
+def test_all_stages_together(optimizer):
     params, all_grads = problem()
     arguments = {"lr": 0.01, "weight_decay": 0.1}
-    loop = Loop(params, factory, **arguments)
+    loop = Loop(params, counterpart(optimizer.__name__), **arguments)
     averaged = torch.optim.swa_utils.AveragedModel(
         loop.module, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.5)
     )
     clip = {"clip_norm": 5.0, "clip_value": 0.05}
-    opt = getattr(lrcore, factory.__name__)(
+    opt = optimizer(
         params, **arguments, **clip, average=lrcore.EMA(0.5), zero_grads=True, stats=True, skip_nonfinite=True
     )
     for grads in all_grads:

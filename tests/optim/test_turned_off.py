@@ -16,6 +16,8 @@ TOGGLES = {
     "dampened": (lrcore.SGD, {"lr": 0.1, "momentum": 0.9, "dampening": 0.3}, {"momentum": 0.0}),
     "nesterov": (lrcore.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True}, {"momentum": 0.0, "nesterov": False}),
     "adam": (lrcore.Adam, {"lr": 0.1, "amsgrad": True}, {"amsgrad": False}),
+}
+TOGGLES |= {
     "adamw": (lrcore.AdamW, {"lr": 0.1, "amsgrad": True}, {"amsgrad": False}),
     "centered": (lrcore.RMSprop, {"lr": 0.1, "centered": True, "momentum": 0.9}, {"centered": False}),
     "rmsprop": (lrcore.RMSprop, {"lr": 0.1, "centered": True, "momentum": 0.9}, {"momentum": 0.0}),

@@ -42,7 +42,7 @@ def test_what_makes_no_sense_is_refused_by_name(make, error, message):
 
 @pytest.mark.parametrize(
     ("name", "flag"),
-    [(name, "differentiable") for name in NAMES] + [(name, "capturable") for name in ("Adam", "AdamW", "RMSprop")],
+    [(name, flag) for name in NAMES for flag in ("differentiable", "capturable")],
 )
 def test_a_flag_that_is_not_offered_is_refused_at_the_step_too(name, flag):
     opt = getattr(drop_ins, name)(parameters())

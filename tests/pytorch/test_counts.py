@@ -8,6 +8,7 @@ torch = pytest.importorskip("torch", minversion="2.10")
 
 import lrcore  # noqa: E402
 import lrcore.torch  # noqa: E402
+from support.cases import NAMES  # noqa: E402
 
 KINDS = {
     "as PyTorch's": lambda: torch.tensor(0.0),
@@ -30,7 +31,7 @@ def step(opt, value):
 
 
 @pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
-@pytest.mark.parametrize("name", ["Adam", "AdamW", "RMSprop", "Adagrad"])
+@pytest.mark.parametrize("name", [name for name in NAMES if getattr(lrcore.torch, name)._counts_steps])
 def test_a_count_keeps_its_identity_shape_and_dtype(make, name):
     params = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
     opt, other = (getattr(lrcore.torch, name)([param], lr=0.1) for param in params)

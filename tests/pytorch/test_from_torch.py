@@ -7,7 +7,8 @@ import pytest
 
 import lrcore
 from support.networks import assert_same_weights, network, take_step, train_network, vector
-from support.optimizer_pairs import FULL, for_loop, named, torch
+from support.counterparts import take_over
+from support.optimizer_pairs import counterpart, FULL, for_loop, named, torch
 
 
 @named
@@ -16,17 +17,17 @@ def test_from_torch_goes_on_with_groups_state_and_schedulers(name):
         scheduler = torch.optim.lr_scheduler.ExponentialLR(opt, 0.9)
         for number in range(6):
             if number == turns_at:
-                opt = lrcore.torch.from_torch(opt)
+                opt = take_over(opt)
             train_network(model, opt, 1)
             scheduler.step()
         return opt
 
     expected, model = network(), network()
-    act(expected, getattr(torch.optim, name)(expected.parameters(), **FULL[name], **for_loop(name)))
-    before = getattr(torch.optim, name)(model.parameters(), **FULL[name], **for_loop(name))
+    act(expected, counterpart(name)(expected.parameters(), **FULL[name], **for_loop(name)))
+    before = counterpart(name)(model.parameters(), **FULL[name], **for_loop(name))
     after = act(model, before, turns_at=3)
     assert type(after) is getattr(lrcore.torch, name)
-    assert isinstance(after, type(before))
+    assert isinstance(after, getattr(torch.optim, name, torch.optim.Optimizer))
     assert_same_weights(expected, model)
     # Either may take the next step.
     before.step()

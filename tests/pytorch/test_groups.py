@@ -21,6 +21,7 @@ from support.optimizer_pairs import (
     Pair,
     assert_same,
     copied_groups,
+    counterpart,
     drop_ins,
     each,
     full,
@@ -112,7 +113,7 @@ def test_a_wrong_list_of_parameters_is_refused(kind):
 @named
 def test_a_tensor_that_is_no_leaf_moves_if_it_keeps_its_gradient(name):
     moved = []
-    for kind in (getattr(drop_ins, name), getattr(torch.optim, name)):
+    for kind in (getattr(drop_ins, name), counterpart(name)):
         weight = no_leaf()
         weight.retain_grad()
         opt = full(kind, [weight])

@@ -10,21 +10,13 @@ import lrcore
 torch = pytest.importorskip("torch", minversion="2.10")
 
 import lrcore.torch  # noqa: E402
+from support.cases import FORMS  # noqa: E402
+from support.counterparts import counterpart  # noqa: E402
 
-CASES = {
-    "SGD": ("SGD", {"lr": 0.05, "weight_decay": 0.01}),
-    "SGD momentum": ("SGD", {"lr": 0.05, "momentum": 0.9, "dampening": 0.1}),
-    "SGD Nesterov": ("SGD", {"lr": 0.05, "momentum": 0.9, "nesterov": True, "maximize": True}),
-    "Adam": ("Adam", {"lr": 0.01, "weight_decay": 0.1}),
-    "AMSGrad": ("Adam", {"lr": 0.01, "amsgrad": True}),
-    "AdamW": ("AdamW", {"lr": 0.01, "betas": (0.8, 0.99)}),
-    "AdamW AMSGrad": ("AdamW", {"lr": 0.01, "amsgrad": True, "maximize": True}),
-    "RMSprop": ("RMSprop", {"lr": 0.01, "alpha": 0.9}),
-    "RMSprop centered": ("RMSprop", {"lr": 0.01, "momentum": 0.9, "centered": True}),
-    "Adagrad": ("Adagrad", {"lr": 0.1, "lr_decay": 0.01, "initial_accumulator_value": 0.1}),
-}
 SHAPES = [(7, 5), (5,), (), (0, 3), (3, 4, 5, 6), (1000,)]
-cases = pytest.mark.parametrize(("name", "arguments"), CASES.values(), ids=CASES)
+cases = pytest.mark.parametrize(
+    ("name", "arguments"), [(case.optimizer.__name__, case.arguments) for case in FORMS], ids=map(str, FORMS)
+)
 
 
 def values(seed, dtype=np.float64):
@@ -66,7 +58,7 @@ def test_a_checkpoint_goes_from_torch_to_lrcore_and_back(name, arguments):
         file.seek(0)
         return torch.load(file, weights_only=True)
 
-    torchs, ours = getattr(torch.optim, name), getattr(lrcore.torch, name)
+    torchs, ours = counterpart(name), getattr(lrcore.torch, name)
     form = {"foreach": False}
     expected, params = parameters(), parameters()
     whole = torchs(expected, **arguments, **form)
@@ -104,10 +96,10 @@ LAYOUTS = {
 @cases
 def test_any_strides_give_the_numbers_of_torch(name, arguments, shape, dtype, view, grad_like):
     sides = []
-    for library, flags in ((torch.optim, {"foreach": False}), (lrcore.torch, {})):
+    for kind, flags in ((counterpart(name), {"foreach": False}), (getattr(lrcore.torch, name), {})):
         torch.manual_seed(0)
         param = torch.nn.Parameter(view(torch.randn(shape, dtype=dtype)))
-        optimizer = getattr(library, name)([param], **arguments, **flags)
+        optimizer = kind([param], **arguments, **flags)
         for _ in range(5):
             grad = torch.randn(param.shape, dtype=dtype)
             param.grad = torch.empty_like(param).copy_(grad) if grad_like == "weight" else grad

@@ -1,10 +1,12 @@
 """PyTorch's own database of optimizers: its inputs, its errors and its schedulers, run through the drop-ins."""
 
 import copy
+import inspect
 import warnings
 
 import pytest
 
+from support.cases import PLAIN
 from support.optimizer_pairs import (
     DTYPES,
     NAMES,
@@ -24,6 +26,12 @@ database = pytest.importorskip("torch.testing._internal.common_optimizers")
 
 INFOS = {info.name: info for info in database.optim_db if info.name in NAMES}
 INPUTS = [(name, one) for name, info in INFOS.items() for one in info.optim_inputs_func(device="cpu")]
+# The database lacks what PyTorch lacks.
+INPUTS += [
+    (case.optimizer.__name__, database.OptimizerInput(params=None, kwargs=case.arguments, desc=str(case)))
+    for case in PLAIN
+    if case.optimizer.__name__ not in INFOS
+]
 # The forms for a GPU are more than those for the CPU. Their tensors are here all the same.
 FORMS = [
     (name, one)
@@ -35,7 +43,8 @@ ERRORS = [
     for name, info in INFOS.items()
     for error in info.optim_error_inputs_func(device="cpu", dtype=torch.float64)
 ]
-SCHEDULERS = [(name, index) for name, info in INFOS.items() for index in range(len(info.scheduler_inputs))]
+SCHEDULER_INPUTS = {name: INFOS.get(name, INFOS["SGD"]).scheduler_inputs for name in NAMES}
+SCHEDULERS = [(name, index) for name, inputs in SCHEDULER_INPUTS.items() for index in range(len(inputs))]
 
 
 def called(value):
@@ -60,13 +69,13 @@ def of(weight, **arguments):
 EXCLUSIONS = {
     "differentiable": (
         "autograd can't look into a step that is not made of PyTorch's operations",
-        NAMES,
+        [name for name in NAMES if "differentiable" in inspect.signature(getattr(drop_ins, name)).parameters],
         of(parameter(3), differentiable=True),
         (ValueError, "differentiable=True is not offered here"),
     ),
     "capturable": (
         "it is for CUDA graphs",
-        ["Adam", "AdamW", "RMSprop"],
+        [name for name in NAMES if "capturable" in inspect.signature(getattr(drop_ins, name)).parameters],
         of(parameter(3), capturable=True),
         (ValueError, "capturable=True is not offered here"),
     ),
@@ -171,7 +180,7 @@ def test_flags_are_taken_without_an_effect_or_refused_by_name(name, given):
     pair.assert_agree()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", INFOS)
 def test_the_forms_of_the_database_have_every_flag(name):
     given = [one.kwargs for other, one in FORMS if other == name]
     for flag in INFOS[name].supported_impls:
@@ -212,7 +221,7 @@ def follow(schedulers, loss):
 def test_schedulers_move_rates_as_they_do_pytorchs(name, index):
     groups = [{"params": parameters()}, {"params": [parameter(5)], "lr": 0.05}]
     pair = Pair(name, groups, lr=0.1)
-    schedulers = [[make(opt) for make in INFOS[name].scheduler_inputs[index]] for opt in pair.both]
+    schedulers = [[make(opt) for make in SCHEDULER_INPUTS[name][index]] for opt in pair.both]
     rates = set()
     for step in range(STEPS):
         pair.train([step])
@@ -230,7 +239,7 @@ def test_schedulers_move_rates_as_they_do_pytorchs(name, index):
 def test_steps_go_in_the_right_direction(name, given, scheduled):
     weight, bias, data = parameter(10, 5), parameter(10, seed=1), parameter(5, seed=2).detach()
     opt = getattr(drop_ins, name)([weight, bias], **copy.deepcopy(given.kwargs))
-    makers = INFOS[name].scheduler_inputs[0] if scheduled else []
+    makers = SCHEDULER_INPUTS[name][0] if scheduled else []
     schedulers = [make(opt) for make in makers]
 
     def closure():

@@ -9,11 +9,14 @@ import pytest
 import lrcore
 from lrcore import schedules
 from support.networks import take_step, vector
+from lrcore.torch.optimizer import DropIn
+from support.counterparts import take_over
 from support.optimizer_pairs import (
     FULL,
     Pair,
     assert_same,
     copied_groups,
+    counterpart,
     drop_ins,
     give,
     gradients,
@@ -70,14 +73,14 @@ def test_no_key_of_a_group_acts_however_it_came(name):
     [
         copy.deepcopy,
         lambda opt: pickle.loads(pickle.dumps(opt)),  # noqa: S301
-        lambda opt: lrcore.torch.from_torch(opt) if type(opt).__module__.startswith("torch") else opt,
+        lambda opt: opt if isinstance(opt, DropIn) else take_over(opt),
     ],
     ids=["copy", "pickle", "from_torch"],
 )
 def test_no_key_acts_in_a_copy(name, go_on):
-    ours = getattr(torch.optim, name)(with_keys(), **FULL[name])
+    ours = counterpart(name)(with_keys(), **FULL[name])
     pair = Pair(name, with_keys(), **FULL[name])
-    pair.ours = go_on(ours if "from_torch" in str(go_on.__code__.co_names) else pair.ours)
+    pair.ours = go_on(ours if "take_over" in str(go_on.__code__.co_names) else pair.ours)
     pair.train(range(6))
     pair.assert_agree()
 
@@ -99,8 +102,8 @@ def test_no_key_of_a_checkpoint_acts(name):
 def test_arguments_for_lrcore_leave_no_keys_in_groups(name):
     options = {"clip_value": 0.5, "bounds": (-9.0, 9.0), "lr_scale": 0.5, "decay": "independent", "zero_grads": False}
     opt = getattr(drop_ins, name)(parameters(), **options)
-    other = getattr(torch.optim, name)(parameters())
-    taken = lrcore.torch.from_torch(getattr(torch.optim, name)(parameters()), **options)
+    other = counterpart(name)(parameters())
+    taken = take_over(counterpart(name)(parameters()), **options)
     for one in (opt, taken):
         assert one.param_groups[0].keys() == other.param_groups[0].keys()
         assert one.state_dict()["param_groups"][0].keys() == other.state_dict()["param_groups"][0].keys()

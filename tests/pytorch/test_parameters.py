@@ -9,7 +9,7 @@ import pytest
 
 import lrcore
 from support.networks import assert_same_weights, network, train_network, train_with_both, vector
-from support.optimizer_pairs import FULL, assert_same, drop_ins, each, for_loop, full, named, parameter, torch, train
+from support.optimizer_pairs import counterpart, FULL, assert_same, drop_ins, each, for_loop, full, named, parameter, torch, train
 
 
 @named
@@ -57,7 +57,7 @@ def test_tied_parameters_move_once(name):
     with pytest.warns(UserWarning, match="duplicate parameters"):
         opt = getattr(lrcore.torch, name)(params, **FULL[name])
     once = network()
-    expected = getattr(torch.optim, name)([once[0].weight], **FULL[name], **for_loop(name))
+    expected = counterpart(name)([once[0].weight], **FULL[name], **for_loop(name))
     for _ in range(3):
         for weight in (model[0].weight, once[0].weight):
             weight.grad = torch.ones_like(weight)

@@ -16,6 +16,7 @@ from support.optimizer_pairs import (
     Pair,
     assert_same,
     copied_groups,
+    counterpart,
     drop_ins,
     each,
     full,
@@ -215,7 +216,7 @@ def test_adam_decays_as_the_group_says(decoupled):
 def test_options_of_lrcore_outlive_a_state_dict_of_pytorch(name):
     weights, arguments = parameters(), {"lr": 0.1}
     opt = getattr(drop_ins, name)(weights, clip_value=1e-3, **arguments)
-    other = getattr(torch.optim, name)(parameters(), **arguments)
+    other = counterpart(name)(parameters(), **arguments)
     train(other, range(2))
     opt.load_state_dict(copy.deepcopy(other.state_dict()))
     assert opt.param_groups[0].keys() == other.param_groups[0].keys()

@@ -8,6 +8,8 @@ torch = pytest.importorskip("torch", minversion="2.10")
 import lrcore  # noqa: E402
 import lrcore.torch  # noqa: E402
 from lrcore import schedules  # noqa: E402
+from lrcore.optim.hyperparameter import Flag, Pair  # noqa: E402
+from support.cases import NAMES  # noqa: E402
 
 
 def jaxs(value):
@@ -16,7 +18,7 @@ def jaxs(value):
 
 MAKE = [np.float32, np.float64, np.float16, np.array, torch.tensor, jaxs]
 scalars = pytest.mark.parametrize("make", MAKE, ids=lambda make: f"{make.__module__}.{make.__name__}")
-KINDS = [lrcore.torch.SGD, lrcore.torch.Adam, lrcore.torch.AdamW, lrcore.torch.RMSprop, lrcore.torch.Adagrad]
+KINDS = [getattr(lrcore.torch, name) for name in NAMES]
 PLACES = {
     "argument": lambda params, kind, values: kind(params, **values),
     "group": lambda params, kind, values: kind([{"params": params, **values}]),
@@ -53,14 +55,12 @@ def moved(opt):
 def values_of(kind, make):
     """Return a value for each number that the class has; 0.5 and 0.25 are the same in every format."""
     half, quarter = make(0.5), make(0.25)
-    own = {
-        "SGD": {"momentum": half},
-        "Adam": {"betas": (half, quarter), "eps": quarter},
-        "AdamW": {"betas": [half, quarter], "eps": quarter},
-        "RMSprop": {"alpha": half, "eps": quarter, "momentum": quarter},
-        "Adagrad": {"lr_decay": half, "eps": quarter},
-    }
-    return {"lr": half, "weight_decay": quarter, **own[kind.__name__]}
+    declaration = getattr(lrcore, kind.__name__)._declaration
+    values = {"lr": half, "weight_decay": quarter}
+    for name, allowed in declaration.hyperparameters.items():
+        if name != declaration.initial and not isinstance(allowed, Flag):
+            values[name] = [half, quarter] if isinstance(allowed, Pair) else quarter
+    return values
 
 
 def parameter():

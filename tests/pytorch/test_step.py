@@ -7,6 +7,7 @@ import pytest
 import lrcore
 from support.networks import assert_libraries_agree
 from support.optimizer_pairs import (
+    counterpart,
     FULL,
     Pair,
     assert_same,
@@ -93,7 +94,7 @@ def test_zero_grad_is_pytorchs(kind, to_none):
 @named
 def test_it_is_printed_as_pytorchs(name):
     pair = Pair(name, parameters(), **FULL[name])
-    theirs = getattr(torch.optim, name)(parameters(), **FULL[name])
+    theirs = counterpart(name)(parameters(), **FULL[name])
     assert repr(pair.ours) == repr(theirs)
     assert pair.ours.defaults == theirs.defaults
 

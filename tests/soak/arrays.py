@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 import lrcore
+from lrcore.optim import OPTIMIZERS
 from soak import campaign
 
 OPERATIONS = 60
 SHAPES = [(), (1,), (7,), (33,), (5, 3), (2, 3, 4), (300,), (5000,), (70, 90)]
-CLASSES = [lrcore.SGD, lrcore.Adam, lrcore.AdamW, lrcore.RMSprop, lrcore.Adagrad]
 
 
 class RefusedError(Exception):
@@ -52,7 +52,7 @@ def make(rng: random.Random) -> lrcore.Optimizer:
     """Return an optimizer of a random class with random options and parameters."""
     dtype = rng.choice([np.float32, np.float64])
     params = {name: array(rng, rng.choice(SHAPES), dtype) for name in "abcd"[: rng.randint(1, 4)]}
-    cls = rng.choice(CLASSES)
+    cls = rng.choice(OPTIMIZERS)
     options = {
         "clip_norm": rng.choice([None, None, 1.0, float("inf")]),
         "skip_nonfinite": rng.random() < 0.4,

@@ -13,12 +13,13 @@ import torch
 
 import lrcore
 import lrcore.torch
+from lrcore.optim import OPTIMIZERS
 from soak import campaign
 
 OPERATIONS = 40
 COUNTS = ("averaged", "step")
 SHAPES = [(), (1,), (7,), (5, 3), (2, 3, 4), (300,), (70, 90)]
-CLASSES = [lrcore.torch.SGD, lrcore.torch.Adam, lrcore.torch.AdamW, lrcore.torch.RMSprop, lrcore.torch.Adagrad]
+CLASSES = [getattr(lrcore.torch, optimizer.__name__) for optimizer in OPTIMIZERS]
 
 
 def params_of(opt: torch.optim.Optimizer) -> list[torch.Tensor]:

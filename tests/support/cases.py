@@ -9,9 +9,10 @@ import pytest
 
 import lrcore
 from lrcore.optim import OPTIMIZERS
+from lrcore.optim.declaration import RULES
+from lrcore.schedules import Schedule
 
 each_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda optimizer: optimizer.__name__)
-RULES = {name: (hyperparameters, state) for name, hyperparameters, state in lrcore._lrcore.rules()}
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,24 @@ CASES = [
     for optimizer in OPTIMIZERS
     for rule, arguments in optimizer._declaration.cases
 ]
+
+
+# Those without schedules.
+PLAIN = [case for case in CASES if not any(isinstance(value, Schedule) for value in case.arguments.values())]
+
+
+def _full(optimizer):
+    """The arguments of the case with the most state; of several the one with the most arguments."""
+    cases = [case for case in PLAIN if case.optimizer is optimizer]
+    case = max(cases, key=lambda case: (len(RULES[case.rule][1]), len(case.arguments)))
+    return {**case.arguments, "lr": 0.1, "weight_decay": 0.1, "maximize": False}
+
+
+# The first of each rule of each optimizer.
+FORMS = list({(case.optimizer, case.rule): case for case in reversed(PLAIN)}.values())[::-1]
+# Arguments with which an optimizer has all the state that it can have, by its name.
+FULL = {optimizer.__name__: _full(optimizer) for optimizer in OPTIMIZERS}
+NAMES = list(FULL)
 
 DTYPES = [np.dtype(np.float32), np.dtype(np.float64)]
 

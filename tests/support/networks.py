@@ -5,7 +5,7 @@ Whatever imports this is skipped where PyTorch is not installed.
 
 import pytest
 
-from support.optimizer_pairs import FULL, drop_ins, for_loop
+from support.optimizer_pairs import counterpart, FULL, drop_ins, for_loop
 
 torch = pytest.importorskip("torch", minversion="2.10")
 
@@ -35,9 +35,9 @@ def train_network(model, opt, steps):
 def train_with_both(name, act):
     """Do the same with PyTorch's optimizer and the drop-in, and return both networks."""
     models = []
-    for library, flags in ((torch.optim, for_loop(name)), (drop_ins, {})):
+    for kind, flags in ((counterpart(name), for_loop(name)), (getattr(drop_ins, name), {})):
         model = network()
-        act(model, getattr(library, name)(model.parameters(), **FULL[name], **flags))
+        act(model, kind(model.parameters(), **FULL[name], **flags))
         models.append(model)
     return models
 

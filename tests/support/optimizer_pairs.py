@@ -5,6 +5,7 @@ Whatever imports this is skipped where PyTorch is not installed.
 
 import copy
 import inspect
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,23 +13,16 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import lrcore.torch as drop_ins  # noqa: E402
+from support.cases import FULL, NAMES  # noqa: E402
+from support.counterparts import counterpart  # noqa: E402
 
-NAMES = ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad"]
 DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]
 STEPS = 20
 # In units of the last place of a tensor's scale: what rounding in another order may add up to in that many steps.
 ULPS = 16
 WIDE = {torch.float64, torch.complex128}
-# Arguments with which an optimizer has all the state that it can have.
-FULL = {
-    "SGD": {"lr": 0.1, "momentum": 0.9, "dampening": 0.1, "weight_decay": 0.1},
-    "Adam": {"lr": 0.1, "amsgrad": True, "weight_decay": 0.1},
-    "AdamW": {"lr": 0.1, "amsgrad": True, "weight_decay": 0.1},
-    "RMSprop": {"lr": 0.1, "momentum": 0.9, "centered": True, "weight_decay": 0.1},
-    "Adagrad": {"lr": 0.1, "lr_decay": 0.1, "initial_accumulator_value": 0.1, "weight_decay": 0.1},
-}
 # A claim that is made of PyTorch's classes too does not ask for more than they do.
-BOTH = [getattr(module, name) for module in (drop_ins, torch.optim) for name in NAMES]
+BOTH = [kind for find in (partial(getattr, drop_ins), counterpart) for kind in map(find, NAMES)]
 
 
 def label(kind):
@@ -41,7 +35,7 @@ named = pytest.mark.parametrize("name", NAMES)
 
 def for_loop(name):
     """Return the flags that make PyTorch's optimizer take its for-loop path, the one that is the specification."""
-    flags = inspect.signature(getattr(torch.optim, name)).parameters
+    flags = inspect.signature(counterpart(name)).parameters
     return {flag: False for flag in ("foreach", "fused") if flag in flags}
 
 
@@ -118,10 +112,10 @@ class Pair:
 
     def __init__(self, name, params, /, **arguments):
         """Make both of them. Flags among the arguments are for the drop-in: the other one keeps to its for-loop."""
-        known = inspect.signature(getattr(torch.optim, name)).parameters
+        known = inspect.signature(counterpart(name)).parameters
         plain = {key: value for key, value in arguments.items() if key in known}
         self.ours = getattr(drop_ins, name)(copied_groups(params), **copy.deepcopy(arguments))
-        self.theirs = getattr(torch.optim, name)(copied_groups(params), **copy.deepcopy(plain) | for_loop(name))
+        self.theirs = counterpart(name)(copied_groups(params), **copy.deepcopy(plain) | for_loop(name))
         # A running mean or a weight may come close to 0, and then has the rounding of what it was.
         self._scales = {}
         self._note_scales()
