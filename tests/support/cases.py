@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import lrcore
 from lrcore.optim import OPTIMIZERS
 from lrcore.optim.declaration import RULES
 from lrcore.schedules import Schedule

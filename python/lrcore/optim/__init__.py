@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from lrcore._lrcore import rules as _rules
 from lrcore.optim.adagrad import Adagrad as Adagrad
 from lrcore.optim.adam import Adam as Adam
 from lrcore.optim.adam import AdamW as AdamW
 from lrcore.optim.averages import EMA as EMA
 from lrcore.optim.averages import SWA as SWA
+from lrcore.optim.declaration import RULES as _RULES
 from lrcore.optim.layers import layerwise as layerwise
 from lrcore.optim.optimizer import Optimizer as Optimizer
 from lrcore.optim.param_group import ParamGroup as ParamGroup
@@ -24,7 +24,7 @@ from lrcore.optim.summary import SummaryRow as SummaryRow
 
 def _declared() -> tuple[type[Optimizer], ...]:
     """Return the optimizers of this module, in the order in which their rules are registered."""
-    order = [name for name, *_ in _rules()]
+    order = list(_RULES)
     found = [value for value in globals().values() if isinstance(value, type) and issubclass(value, Optimizer)]
     found.remove(Optimizer)
     return tuple(sorted(found, key=lambda one: order.index(next(iter(one._declaration.rules)))))
