@@ -26,6 +26,7 @@ from lrcore.bench.workloads import (
     Peer,
     copies,
     fill,
+    only,
 )
 
 if TYPE_CHECKING:
@@ -122,4 +123,4 @@ def make(workload: Workload, weights: list[Array], grads: list[Array]) -> Compet
     return Competitor(step, lambda: weights, lambda values: fill(grads, values))
 
 
-PEERS = [Peer("numba", make, set_threads=numba.set_num_threads)]
+PEERS = [Peer("numba", make, only(KERNELS), set_threads=numba.set_num_threads)]

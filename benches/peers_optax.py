@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lrcore.bench.workloads import ADAGRAD_EPS, ALPHA, BETA1, BETA2, DECAY, EPS, LR, MOMENTUM, Competitor, Peer
+from lrcore.bench.workloads import ADAGRAD_EPS, ALPHA, BETA1, BETA2, DECAY, EPS, LR, MOMENTUM, Competitor, Peer, only
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +27,7 @@ OPTIMIZERS = {
     "AMSGrad": lambda: optax.amsgrad(LR, BETA1, BETA2, EPS),
     "RMSprop": lambda: optax.rmsprop(LR, **_RMS),
     "RMSprop centered": lambda: optax.rmsprop(LR, **_RMS, centered=True, momentum=MOMENTUM),
+    "Lion": lambda: optax.lion(LR, weight_decay=0.0),
     "Adagrad": lambda: optax.adagrad(LR, initial_accumulator_value=0.0, eps=ADAGRAD_EPS),
 }
 
@@ -59,4 +60,4 @@ def product(size: int) -> Callable[[], object]:
     return lambda: jax.block_until_ready(multiply(left, right))
 
 
-PEERS = [Peer("optax jit", make, temporaries=1, product=product)]
+PEERS = [Peer("optax jit", make, only(OPTIMIZERS), temporaries=1, product=product)]

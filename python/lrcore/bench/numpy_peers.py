@@ -21,6 +21,7 @@ from lrcore.bench.workloads import (
     Workload,
     copies,
     fill,
+    only,
 )
 
 if TYPE_CHECKING:
@@ -216,4 +217,7 @@ def make_in_place(workload: Workload, weights: list[Array], grads: list[Array]) 
     return Competitor(step, lambda: weights, lambda values: fill(grads, values))
 
 
-PEERS = [Peer("NumPy textbook", make_textbook, temporaries=5), Peer("NumPy out=", make_in_place, temporaries=2)]
+PEERS = [
+    Peer("NumPy textbook", make_textbook, only(STEPS), temporaries=5),
+    Peer("NumPy out=", make_in_place, only(STEPS), temporaries=2),
+]

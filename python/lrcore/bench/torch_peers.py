@@ -5,6 +5,7 @@ Parameters are tensors that PyTorch allocated, as in its users' programs.
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy as np
-
-FUSED = {"SGD", "Adam", "AdamW", "Adagrad"}
 
 
 def parameters_of(weights: list[Array], grads: list[Array]) -> list[Any]:
@@ -51,11 +50,14 @@ def peer(name: str, temporaries: int, **form: bool) -> Peer:
     def make(workload: Workload, weights: list[Array], grads: list[Array]) -> Competitor:
         optimizer = getattr(torch.optim, workload.optimizer)
         # Optimizers without a fused form have no such argument.
-        known = {key: value for key, value in form.items() if key != "fused" or workload.optimizer in FUSED}
+        known = {key: value for key, value in form.items() if key in inspect.signature(optimizer).parameters}
         return competitor(lambda p: optimizer(p, lr=LR, **workload.options, **known), weights, grads)
 
     def lacks(workload: Workload, _: np.dtype[Any]) -> str:
-        missing = form.get("fused") and workload.optimizer not in FUSED
+        optimizer = getattr(torch.optim, workload.optimizer, None)
+        if optimizer is None:
+            return f"torch has no {workload.optimizer}"
+        missing = form.get("fused") and "fused" not in inspect.signature(optimizer).parameters
         return f"torch has no fused {workload.optimizer}" if missing else ""
 
     return Peer(name, make, lacks, temporaries, product, torch.set_num_threads)

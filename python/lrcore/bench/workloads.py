@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lrcore.optim import OPTIMIZERS
+from lrcore.optim.declaration import RULES
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from lrcore.optim import Optimizer
 
     Call = Callable[[], object]
 
@@ -37,21 +42,22 @@ class Workload:
         return 3 + 2 * self.states
 
 
-_ADAM = {"betas": (BETA1, BETA2), "eps": EPS}
+def _workload(optimizer: type[Optimizer], name: str, options: Mapping[str, Any]) -> Workload:
+    rule = optimizer._rule(optimizer([np.zeros(1)], **options).param_groups[0])
+    return Workload(name, optimizer.__name__, len(RULES[rule][1]), dict(options))
+
+
+# The workloads of the declarations.
 WORKLOADS = {
-    workload.name: workload
-    for workload in (
-        Workload("SGD", "SGD", 0, {}),
-        Workload("SGD momentum", "SGD", 1, {"momentum": MOMENTUM}),
-        Workload("AdamW", "AdamW", 2, {**_ADAM, "weight_decay": DECAY}),
-        Workload("AMSGrad", "Adam", 3, {**_ADAM, "amsgrad": True}),
-        Workload("RMSprop", "RMSprop", 1, {"alpha": ALPHA, "eps": EPS}),
-        Workload(
-            "RMSprop centered", "RMSprop", 3, {"alpha": ALPHA, "eps": EPS, "momentum": MOMENTUM, "centered": True}
-        ),
-        Workload("Adagrad", "Adagrad", 1, {"eps": ADAGRAD_EPS}),
-    )
+    name: _workload(optimizer, name, options)
+    for optimizer in OPTIMIZERS
+    for name, options in optimizer._declaration.benchmarks.items()
 }
+
+
+def only(names: Collection[str]) -> Callable[[Workload, np.dtype[Any]], str]:
+    """Return why a peer with these workloads can't do another one."""
+    return lambda workload, _: "" if workload.name in names else f"it has no {workload.name}"
 
 
 @dataclass
