@@ -16,6 +16,8 @@ from lrcore.torch.engine import make_count, make_state
 from lrcore.torch.optimizer import DropIn
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lrcore.schedules import Schedule
     from lrcore.torch.optimizer import TorchOptions
 
@@ -213,3 +215,14 @@ class Adagrad(DropIn, torch.optim.Adagrad, of=optim.Adagrad):
     def _own(self, values: dict[str, Any]) -> dict[str, Any]:
         # PyTorch's accumulators start from the constructor's value, whatever a group says.
         return values | {"initial_accumulator_value": self.defaults["initial_accumulator_value"]}
+
+
+class WithoutCounterpart(DropIn):
+    """An optimizer that ``torch.optim`` lacks: PyTorch's base class, with lrcore's step. Use one of its subclasses."""
+
+    def __init__(self, params: Any, values: dict[str, Any], options: Mapping[str, Any]) -> None:
+        """Make an optimizer of parameters, from a value for each hyperparameter and the options that were given."""
+        defaults = self._start(options, **values)
+        # PyTorch's name for it, in the groups of its Adam.
+        defaults["decoupled_weight_decay"] = self._engine_class._declaration.decay == "decoupled"
+        super().__init__(params, defaults)

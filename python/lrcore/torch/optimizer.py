@@ -614,17 +614,6 @@ class DropIn(Savable):
             )
 
 
-class WithoutCounterpart(DropIn):
-    """An optimizer that ``torch.optim`` lacks: PyTorch's base class, with lrcore's step. Use one of its subclasses."""
-
-    def __init__(self, params: Any, values: dict[str, Any], options: Mapping[str, Any]) -> None:
-        """Make an optimizer of parameters, from a value for each hyperparameter and the options that were given."""
-        defaults = self._start(options, **values)
-        # PyTorch's name for it, in the groups of its Adam.
-        defaults["decoupled_weight_decay"] = self._engine_class._declaration.decay == "decoupled"
-        super().__init__(params, defaults)
-
-
 # What clip_norm and skip_nonfinite would see.
 _A_PART = (
     "this process has a part of the gradients, so clip_norm and skip_nonfinite need process_group=…, the processes "
