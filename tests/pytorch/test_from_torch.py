@@ -6,9 +6,9 @@ from collections import defaultdict
 import pytest
 
 import lrcore
-from support.networks import assert_same_weights, network, take_step, train_network, vector
 from support.counterparts import take_over
-from support.optimizer_pairs import counterpart, FULL, for_loop, named, torch
+from support.networks import assert_same_weights, network, take_step, train_network, vector
+from support.optimizer_pairs import FULL, counterpart, for_loop, named, torch
 
 
 @named

@@ -8,9 +8,9 @@ import pytest
 
 import lrcore
 from lrcore import schedules
-from support.networks import take_step, vector
 from lrcore.torch.optimizer import DropIn
 from support.counterparts import take_over
+from support.networks import take_step, vector
 from support.optimizer_pairs import (
     FULL,
     Pair,

@@ -9,7 +9,19 @@ import pytest
 
 import lrcore
 from support.networks import assert_same_weights, network, train_network, train_with_both, vector
-from support.optimizer_pairs import counterpart, FULL, assert_same, drop_ins, each, for_loop, full, named, parameter, torch, train
+from support.optimizer_pairs import (
+    FULL,
+    assert_same,
+    counterpart,
+    drop_ins,
+    each,
+    for_loop,
+    full,
+    named,
+    parameter,
+    torch,
+    train,
+)
 
 
 @named

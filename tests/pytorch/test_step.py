@@ -7,10 +7,10 @@ import pytest
 import lrcore
 from support.networks import assert_libraries_agree
 from support.optimizer_pairs import (
-    counterpart,
     FULL,
     Pair,
     assert_same,
+    counterpart,
     each,
     full,
     give,

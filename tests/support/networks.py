@@ -5,7 +5,7 @@ Whatever imports this is skipped where PyTorch is not installed.
 
 import pytest
 
-from support.optimizer_pairs import counterpart, FULL, drop_ins, for_loop
+from support.optimizer_pairs import FULL, counterpart, drop_ins, for_loop
 
 torch = pytest.importorskip("torch", minversion="2.10")
 
