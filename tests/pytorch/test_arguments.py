@@ -11,7 +11,7 @@ from support.optimizer_pairs import NAMES, drop_ins, parameters, torch, train, v
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda w: lrcore.torch.AdamW([w], capturable=True), ValueError, "capturable=True is not offered here"),
+        (lambda w: lrcore.torch.Adam([w], capturable=True), ValueError, "capturable=True is not offered here"),
         (lambda w: lrcore.torch.SGD([w], differentiable=True), ValueError, "differentiable=True is not offered here"),
         (
             lambda w: lrcore.torch.Adam([torch.nn.Parameter(w.detach().to("meta"))]),
