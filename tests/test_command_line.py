@@ -1,4 +1,4 @@
-"""The command line, as processes of their own."""
+"""The command line: ``python -m lrcore``."""
 
 import json
 import os
@@ -12,6 +12,7 @@ import pytest
 
 import lrcore
 from lrcore import info
+from lrcore.__main__ import main
 from lrcore.bench import cpu_load, grid, peers, table
 from lrcore.bench.timing import Times, digits
 
@@ -19,6 +20,7 @@ SHORT = ["--seconds", "0.5", "--sizes", "1000,2Ki"]
 
 
 def run(*arguments, **environment):
+    """Run a command as a process, without the LRCORE_ variables of this one."""
     command = [sys.executable, "-m", "lrcore", *map(str, arguments)]
     variables = {name: value for name, value in os.environ.items() if not name.startswith("LRCORE_")}
     return subprocess.run(  # noqa: S603
@@ -27,18 +29,27 @@ def run(*arguments, **environment):
     )  # fmt: skip
 
 
-def test_no_command_prints_help():
-    done = run()
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "info" in done.stdout
-    assert "bench" in done.stdout
+def run_here(capsys, *arguments):
+    """Run a command in this process; return its status, output and errors."""
+    try:
+        status = main([*map(str, arguments)])
+    except SystemExit as error:
+        status = error.code
+    return status, *capsys.readouterr()
 
 
-def test_version_is_the_packages():
-    assert run("--version").stdout == f"lrcore {lrcore.__version__}\n"
+def test_without_a_command_help_is_printed(capsys):
+    status, output, errors = run_here(capsys)
+    assert (status, errors) == (0, "")
+    assert "info" in output
+    assert "bench" in output
 
 
-def test_info_says_what_there_is():
+def test_version_is_the_packages(capsys):
+    assert run_here(capsys, "--version") == (0, f"lrcore {lrcore.__version__}\n", "")
+
+
+def test_info_prints_a_line_for_each_fact():
     done = run("info")
     assert (done.returncode, done.stderr) == (0, "")
     labels = [line.split()[0] for line in done.stdout.splitlines() if not line.startswith(" ")]
@@ -47,7 +58,7 @@ def test_info_says_what_there_is():
     )
 
 
-def test_info_as_json_can_be_read_and_is_what_the_package_says():
+def test_info_as_json_agrees_with_the_package():
     done = run("info", "--json")
     found = json.loads(done.stdout)
     assert found["lrcore"] == lrcore.__version__
@@ -58,15 +69,15 @@ def test_info_as_json_can_be_read_and_is_what_the_package_says():
         assert (feature["version"] is None) == (find_spec(name) is None)
 
 
-def test_info_says_which_variables_chose():
+def test_info_names_the_variables_in_effect():
     found = run("info", LRCORE_NUM_THREADS="3", LRCORE_SIMD="baseline").stdout
     assert "3: LRCORE_NUM_THREADS=3" in found
     assert "baseline, by LRCORE_SIMD=baseline" in found
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="affinity can be set on Linux alone")
-@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="with one core there is nothing to narrow")
-def test_info_says_when_affinity_limits_the_threads():
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="affinity can be set only on Linux")
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
+def test_info_names_affinity_as_the_reason():
     before = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(before)})
@@ -80,8 +91,8 @@ def test_info_says_when_affinity_limits_the_threads():
 @pytest.mark.parametrize(
     ("used", "cores", "allowed", "quota", "wanted", "reason"),
     [
-        (4, 4, 4, None, None, "one for each core"),
-        (4, 4, 4, 8.0, None, "one for each core"),
+        (4, 4, 4, None, None, "one per core"),
+        (4, 4, 4, 8.0, None, "one per core"),
         (2, 4, 2, None, None, "2 of 4 cores (affinity)"),
         (1, 8, 8, 1.5, None, "quota is 1.5 cores, of 8"),
         (1, 8, 8, 0.5, None, "quota is 0.5 cores"),
@@ -116,6 +127,7 @@ def test_the_quota_of_a_control_group(line, files, quota, tmp_path, monkeypatch)
     assert info.cgroup_quota() == quota
 
 
+@pytest.mark.slow
 def test_a_short_bench_prints_a_table_and_writes_json(tmp_path):
     file = tmp_path / "times.json"
     done = run("bench", *SHORT, "--json", file)
@@ -136,38 +148,41 @@ def test_a_short_bench_prints_a_table_and_writes_json(tmp_path):
     assert found["cells"]
 
 
+@pytest.mark.slow
 def test_every_competitor_of_the_bench_computes_the_same_update():
     missing = grid.find_peers().missing
     assert [why for name, why in missing.items() if "(" in name and name != "torch fused (RMSprop)"] == []
 
 
-@pytest.mark.skipif(find_spec("matplotlib") is None, reason="matplotlib draws")
+@pytest.mark.skipif(find_spec("matplotlib") is None, reason="needs matplotlib")
+@pytest.mark.slow
 def test_a_short_bench_draws(tmp_path):
     file = tmp_path / "times.svg"
     assert run("bench", *SHORT, "--plot", file).returncode == 0
     assert "ns per weight" in file.read_text(encoding="utf-8") or file.stat().st_size > 10_000
 
 
-def test_a_plot_without_matplotlib_says_what_to_install(tmp_path):
+def test_a_plot_without_matplotlib_names_the_package(tmp_path):
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['matplotlib'] = None")
     done = run("bench", "--plot", tmp_path / "times.png", PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path]))
     assert done.returncode == 2
     assert "python -m pip install matplotlib" in done.stderr
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows sends no SIGINT to a child alone")
-def test_an_interrupted_bench_prints_what_there_is(tmp_path):
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot send SIGINT to one child")
+def test_an_interrupted_bench_prints_its_results(tmp_path):
     file = tmp_path / "times.json"
     command = [sys.executable, "-m", "lrcore", "bench", "--seconds", "600", "--sizes", "1Ki", "--json", str(file)]
-    # A shell that runs the tests in the background has its children ignore the signal.
-    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": heed}
+    # A shell that runs the tests in the background makes its children ignore SIGINT.
+    restore_sigint = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": restore_sigint}
     process = subprocess.Popen(command, text=True, **pipes)  # noqa: S603
     time.sleep(5)
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "")
-    assert "interrupted" in output or not output  # nothing, if it had not begun to measure
+    assert "interrupted" in output or not output  # no output if it had not started to measure
     if output:
         assert json.loads(file.read_text(encoding="utf-8"))["interrupted"]
 
@@ -193,21 +208,20 @@ def test_an_interrupted_bench_prints_what_there_is(tmp_path):
         (["bench", "--sec", "1"], "unrecognized arguments: --sec 1"),
     ],
 )
-def test_a_bad_argument_is_named(arguments, message):
-    done = run(*arguments)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_bad_argument_is_named(arguments, message, capsys):
+    status, output, errors = run_here(capsys, *arguments)
+    assert (status, output) == (2, "")
+    assert message in errors
 
 
-@pytest.mark.skipif(find_spec("matplotlib") is None, reason="matplotlib knows what it can write")
-def test_a_plot_of_an_unknown_kind_is_refused(tmp_path):
-    done = run("bench", "--plot", tmp_path / "times.doc")
-    assert done.returncode == 2
-    assert "argument --plot: the name must end in one of" in done.stderr
+@pytest.mark.skipif(find_spec("matplotlib") is None, reason="needs matplotlib")
+def test_a_plot_of_an_unknown_format_is_rejected(tmp_path, capsys):
+    status, _, errors = run_here(capsys, "bench", "--plot", tmp_path / "times.doc")
+    assert status == 2
+    assert "argument --plot: the name must end in one of" in errors
 
 
-def test_importing_lrcore_imports_nothing_of_the_command_line():
+def test_importing_lrcore_does_not_import_the_commands():
     code = "import sys, lrcore; print([name for name in sys.modules if name.startswith('lrcore')])"
     names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout  # noqa: S603
     assert "lrcore.optim" in names
@@ -232,9 +246,10 @@ def command_of(arguments, tmp_path):
     return [sys.executable, "-m", "lrcore", *(argument.format(train=train) for argument in arguments)]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="POSIX pipes")
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX pipes")
 @pytest.mark.parametrize("arguments", PIPED.values(), ids=PIPED)
-def test_a_reader_may_stop_early(arguments, tmp_path):
+def test_a_reader_may_close_the_pipe_early(arguments, tmp_path):
     reading, writing = os.pipe()
     os.close(reading)
     command = command_of(arguments, tmp_path)
@@ -246,9 +261,10 @@ def test_a_reader_may_stop_early(arguments, tmp_path):
         assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's full device")
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 @pytest.mark.parametrize("arguments", [PIPED["info"], PIPED["schedule"], PIPED["sweep"]], ids=["info", "csv", "sweep"])
-def test_output_that_can_not_be_written_is_an_error_without_a_traceback(arguments, tmp_path):
+def test_output_that_cannot_be_written_is_an_error_without_a_traceback(arguments, tmp_path):
     with open("/dev/full", "w", encoding="utf-8") as full:
         done = subprocess.run(  # noqa: S603
             command_of(arguments, tmp_path), stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
@@ -258,6 +274,7 @@ def test_output_that_can_not_be_written_is_an_error_without_a_traceback(argument
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value"),
     [("LRCORE_NUM_THREADS", "many"), ("LRCORE_NUM_THREADS", "-1"), ("LRCORE_SIMD", "mmx")],
@@ -297,7 +314,7 @@ def test_a_busy_machine_and_an_exceeded_roofline_are_reported():
     assert "200%" not in text
 
 
-def test_what_others_use_is_a_share(monkeypatch, tmp_path):
+def test_the_load_of_others_is_a_share(monkeypatch, tmp_path):
     assert cpu_load.share_of_others() is None or 0.0 <= cpu_load.share_of_others() <= 1.0
     ticks = iter([(100, 200), (130, 300)])
     monkeypatch.setattr(cpu_load, "_ticks", lambda: next(ticks))

@@ -1,4 +1,4 @@
-"""The examples run, and show what they say."""
+"""The examples run and print what they claim."""
 
 import subprocess
 import sys
@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from support.cases import NAMES
+
+pytestmark = pytest.mark.slow
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
@@ -23,7 +25,7 @@ def test_digits_trains_and_draws(tmp_path):
     assert (tmp_path / "demo.png").stat().st_size > 10_000
 
 
-def test_a_killed_run_goes_on(tmp_path):
+def test_a_killed_run_resumes(tmp_path):
     for module in ("sklearn", "matplotlib", "threadpoolctl", "tqdm"):
         pytest.importorskip(module)
     command = [sys.executable, EXAMPLES / "resume.py", "--steps", "200", "--every", "10", "--kills", "2"]
@@ -51,7 +53,7 @@ def test_schedules_are_compared_and_drawn(tmp_path):
     assert (tmp_path / "schedules.png").stat().st_size > 10_000
 
 
-def test_a_suggested_rate_is_compared_with_a_grid_and_everything_is_put_back(tmp_path):
+def test_the_recommended_learning_rate_is_compared_with_a_grid(tmp_path):
     for module in ("sklearn", "matplotlib", "threadpoolctl", "tqdm"):
         pytest.importorskip(module)
     command = [sys.executable, EXAMPLES / "find_lr.py", "--steps", "60", "--seeds", "1"]

@@ -1,4 +1,4 @@
-"""Error messages: what a misspelt argument may have meant, and values that would be long."""
+"""Error messages: suggestions for unknown arguments, and shortened values."""
 
 import functools
 import inspect
@@ -41,7 +41,7 @@ MEANT = {
 
 @pytest.mark.parametrize("name", MEANT)
 @pytest.mark.parametrize("make", OPTIMIZERS, ids=lambda make: make.__name__)
-def test_a_misspelt_argument_is_answered_with_what_it_may_have_meant(make, name):
+def test_an_unknown_argument_gets_a_suggestion(make, name):
     with pytest.raises(TypeError, match=rf"no argument '{name}'.*; did you mean .*'{MEANT[name]}'"):
         make([np.zeros(2)], **{name: 0.1})
 
@@ -55,7 +55,7 @@ def test_a_misspelt_argument_is_answered_with_what_it_may_have_meant(make, name)
         (lrcore.SGD, "use_ema", "'average' (average=lrcore.EMA(0.999))"),
     ],
 )
-def test_arguments_of_a_class_are_meant_too(make, name, meant):
+def test_arguments_of_a_class_are_suggested(make, name, meant):
     with pytest.raises(TypeError) as caught:
         make([np.zeros(2)], **{name: 0.1})
     assert str(caught.value).endswith(f"; did you mean {meant}?")
@@ -65,24 +65,24 @@ def test_arguments_of_a_class_are_meant_too(make, name, meant):
     ("make", "name", "meant"),
     [(lrcore.RMSprop, "rho", "alpha"), (lrcore.Adagrad, "initial_accumulator", "initial_accumulator_value")],
 )
-def test_a_rare_argument_of_a_class_is_meant_too(make, name, meant):
+def test_rare_arguments_of_a_class_are_suggested(make, name, meant):
     with pytest.raises(TypeError, match=rf"; did you mean '{meant}'\?$"):
         make([np.zeros(2)], **{name: 0.1})
 
 
-def test_what_is_given_elsewhere_is_said_to_be():
+def test_arguments_of_other_functions_get_a_hint():
     for name, says in (("loss_scale", "step(grads, grad_scale="), ("warmup_steps", "schedules."), ("fused", "PyTorch")):
         with pytest.raises(TypeError) as caught:
             lrcore.SGD([np.zeros(2)], **{name: 1})
         assert says in str(caught.value)
 
 
-def test_a_name_like_no_other_has_no_suggestion():
+def test_a_name_without_similar_ones_gets_no_suggestion():
     with pytest.raises(TypeError, match=r"noise_scale$"):
         lrcore.SGD([np.zeros(2)], qqqq=1)
 
 
-def test_groups_suggest_too():
+def test_groups_suggest_names():
     with pytest.raises(ValueError, match=r"a group has no 'learning_rate'.*did you mean 'lr'\?$"):
         lrcore.SGD([{"params": [np.zeros(2)], "learning_rate": 0.1}])
     opt = lrcore.Adam([np.zeros(2)])
@@ -92,7 +92,7 @@ def test_groups_suggest_too():
         opt.add_param_group({"params": [np.zeros(2)], "clip_norm": 1.0})
 
 
-def test_every_argument_of_an_optimizer_is_in_reach_of_a_synonym_or_itself():
+def test_every_argument_of_an_optimizer_has_a_synonym():
     known = {name for make in OPTIMIZERS for name in inspect.signature(make).parameters} | {
         *Options.__annotations__,
         "name",
@@ -162,7 +162,7 @@ def test_no_message_prints_a_whole_array_or_a_long_list(call, value):
     assert len(str(caught.value)) < 800
 
 
-def test_inputs_and_targets_beside_the_function_are_said_to_be_one_batch():
+def test_inputs_and_targets_as_two_arguments_get_a_hint():
     opt = lrcore.SGD({"w": np.zeros(2)})
     with pytest.raises(
         TypeError, match=r"^start must be a number.*got ndarray of shape \(1000,\).*\[\(inputs, targets\)\]"
@@ -179,7 +179,7 @@ ONCE = {
 
 
 @pytest.mark.parametrize("kind", ONCE)
-def test_what_can_be_read_once_is_answered_with_a_list(kind):
+def test_an_iterator_gets_the_hint_to_pass_a_list(kind):
     make, arrays = ONCE[kind], [np.zeros(2), np.zeros(3)]
     for call in (
         lambda: lrcore.SGD(make(arrays)),
@@ -193,7 +193,7 @@ def test_what_can_be_read_once_is_answered_with_a_list(kind):
             call()
 
 
-def test_a_gradient_of_another_precision_is_answered_with_its_conversion():
+def test_a_gradient_of_another_dtype_gets_its_conversion_as_a_hint():
     opt = lrcore.SGD({"w": np.zeros(2, np.float32)})
     says = r'has dtype float64, params\["w"\] has float32; give grads\["w"\]\.astype\(params\["w"\]\.dtype\)$'
     grads, params = {"w": np.ones(2)}, opt.params
@@ -204,13 +204,13 @@ def test_a_gradient_of_another_precision_is_answered_with_its_conversion():
     assert opt.steps == 1
 
 
-def test_tensors_and_jax_arrays_are_answered_with_their_front_ends():
+def test_tensors_and_jax_arrays_get_a_hint_to_their_integration():
     torch = pytest.importorskip("torch")
     with pytest.raises(TypeError, match=r"lrcore\.torch"):
         lrcore.SGD([torch.zeros(2)])
 
 
-def test_the_front_end_of_pytorch_suggests_too():
+def test_the_pytorch_integration_suggests_names():
     torch = pytest.importorskip("torch")
     import lrcore.torch
 
@@ -236,7 +236,7 @@ def test_the_front_end_of_pytorch_suggests_too():
     assert opt.param_groups[0]["lr"] == 0.5
 
 
-def test_the_front_end_of_scikit_learn_suggests_too():
+def test_the_scikit_learn_integration_suggests_names():
     pytest.importorskip("sklearn")
     from lrcore.sklearn import MLPClassifier
 

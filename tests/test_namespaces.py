@@ -1,4 +1,4 @@
-"""What completion and help show of the public modules."""
+"""Completion and help of the public modules."""
 
 import importlib
 import inspect
@@ -19,7 +19,7 @@ from support.cases import NAMES, OPTIMIZERS
 
 OPTIONAL = {"lrcore.torch": "torch", "lrcore.jax": "jax", "lrcore.sklearn": "sklearn"}
 PUBLIC = ["lrcore"] + [f"lrcore.{one.name}" for one in pkgutil.iter_modules(lrcore.__path__) if one.name[0] != "_"]
-# Commands; they are run, not imported by users.
+# Commands, which users run but do not import.
 PUBLIC = [name for name in PUBLIC if name not in ("lrcore.bench", "lrcore.info")]
 
 
@@ -37,7 +37,7 @@ def test_dir_of_a_public_module_lists_its_public_names_and_nothing_else(name):
         getattr(module(name), one)
 
 
-def test_every_module_that_makes_attributes_lists_them():
+def test_every_module_with_lazy_attributes_lists_them():
     for info in pkgutil.walk_packages(lrcore.__path__, "lrcore."):
         source = importlib.util.find_spec(info.name).origin
         if source.endswith(".py"):
@@ -46,7 +46,7 @@ def test_every_module_that_makes_attributes_lists_them():
             assert ("def __getattr__" in text) <= ("def __dir__" in text), info.name
 
 
-def test_a_fresh_interpreter_completes_names_that_are_imported_late():
+def test_a_new_interpreter_completes_lazy_names():
     code = "import lrcore, rlcompleter; print(rlcompleter.Completer({'lrcore': lrcore}).attr_matches('lrcore.fi'))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
     assert "lrcore.find_lr(" in found.stdout
@@ -57,20 +57,20 @@ def test_help_of_the_package_shows_its_functions(name):
     assert re.search(rf"\b{name}\b", pydoc.plain(pydoc.render_doc(lrcore)))
 
 
-def test_names_of_the_standard_library_are_no_attributes_of_the_package():
+def test_imported_modules_are_not_attributes_of_the_package():
     for leaked in ("Any", "TYPE_CHECKING", "import_module"):
         assert not hasattr(lrcore, leaked)
         assert not hasattr(lrcore.schedules, leaked)
 
 
-def test_a_name_that_is_near_is_suggested():
+def test_an_unknown_attribute_gets_a_suggestion():
     for namespace, name, meant in ((lrcore, "Adamw", "AdamW"), (lrcore.schedules, "Cosin", "Cosine")):
         code = f"import {namespace.__name__} as m; m.{name}"
         found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)  # noqa: S603
         assert f"Did you mean: '{meant}'" in found.stderr
 
 
-def test_completion_of_a_group_shows_what_users_need_and_its_keys():
+def test_completion_of_a_group_shows_public_names_and_keys():
     group = lrcore.SGD([np.zeros(1)]).param_groups[0]
     shown = [name for name in dir(group) if not name.startswith("_")]
     assert {"keys", "items", "update", "get", "params", "name", "hyperparameters"} <= set(shown)
@@ -90,7 +90,7 @@ def test_signature_and_docstring_of_a_class_have_every_option(cls):
         assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
         assert re.search(rf"^    {name}: ", inspect.getdoc(cls), re.MULTILINE)
     assert not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
-    # The defaults are those that are in force.
+    # The defaults are the actual ones.
     given = {name: parameters[name].default for name in Options.__annotations__}
     plain, told = cls([np.zeros(1)]), cls([np.zeros(1)], **given)
     assert plain.options == told.options
@@ -99,7 +99,7 @@ def test_signature_and_docstring_of_a_class_have_every_option(cls):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("library", ["torch", "jax"])
-def test_signature_and_docstring_have_every_option_in_the_integrations_too(library, name):
+def test_signature_and_docstring_of_the_integrations_have_every_option(library, name):
     cls = getattr(module(f"lrcore.{library}"), name)
     for option in Options.__annotations__:
         if (library, option) == ("torch", "noise_scale"):
@@ -119,7 +119,7 @@ def test_a_subclass_keeps_its_own_signature_and_docstring():
     assert Mine.__doc__ == "Mine."
 
 
-def test_importing_the_package_imports_nothing_that_only_some_programs_need():
+def test_importing_the_package_imports_no_optional_module():
     code = "import sys, numpy; before = set(sys.modules); import lrcore; print(*sorted(set(sys.modules) - before))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
     new = found.stdout.split()

@@ -1,4 +1,4 @@
-"""Results are short where they are printed, and pictures and tables in notebooks."""
+"""Results print short text, and show plots and tables in notebooks."""
 
 import xml.etree.ElementTree as ET
 
@@ -58,7 +58,7 @@ def test_a_notebook_gets_short_valid_html(make):
     html = make()._repr_html_()
     assert len(html) < 30_000
     root = ET.fromstring(f"<div>{html}</div>")  # noqa: S314
-    assert not list(root.iter("b"))  # what stands in values is text
+    assert not list(root.iter("b"))  # values are escaped
 
 
 def test_curves_are_in_the_html():
@@ -69,11 +69,11 @@ def test_curves_are_in_the_html():
 
 
 @pytest.mark.parametrize("make", [make for name, make in SHOWN.items() if name != "a long table"])
-def test_what_is_printed_is_short(make):
+def test_printed_results_are_short(make):
     assert len(repr(make())) < 300
 
 
-def test_counts_are_in_the_singular_and_in_the_plural():
+def test_counts_have_singular_and_plural():
     opt, info = optimizer()
     assert repr(info.stats) == "<StepStats of 1 parameter>"
     assert repr(opt).endswith("1 parameter, 1 step>")
@@ -93,7 +93,7 @@ def test_a_curve_keeps_its_extremes_and_its_gaps():
     assert _text.html_curve(([0.0, float("nan"), 1.0], "red")).count("M") == 2
 
 
-def test_results_are_written_as_csv(tmp_path):
+def test_results_write_csv(tmp_path):
     found = results()
     found.to_csv(tmp_path / "sweep.csv")
     lines = (tmp_path / "sweep.csv").read_text(encoding="utf-8").splitlines()
@@ -102,7 +102,7 @@ def test_results_are_written_as_csv(tmp_path):
     assert ",diverged,,1.0,the objective is nan," in lines[-1]
 
 
-def test_what_a_step_did_is_a_flat_dictionary():
+def test_a_step_info_is_a_flat_dictionary():
     opt = lrcore.SGD([np.ones(1)], lr=0.1)
     assert opt.step([np.ones(1)]).as_dict() == {"step": 1, "lr": 0.1, "applied": True}
     opt = lrcore.SGD([np.ones(1)], lr=0.1, clip_norm=1.0, stats=True)

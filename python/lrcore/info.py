@@ -1,4 +1,4 @@
-"""What lrcore found: versions, instruction sets, threads and why, the CPU. ``python -m lrcore info``."""
+"""The command ``python -m lrcore info``: versions, instruction sets, threads, the CPU, optional packages."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ import os
 import platform
 from importlib import metadata, util
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import lrcore
 
+if TYPE_CHECKING:
+    import argparse
+
 FEATURES = {
-    "torch": "a peer of `python -m lrcore bench`",
-    "matplotlib": "draws for `python -m lrcore bench --plot`",
+    "torch": "compared by `python -m lrcore bench`",
+    "matplotlib": "plots of `python -m lrcore bench --plot`",
 }
-"""Packages that lrcore does without, and what each adds."""
+"""Optional packages, and their purpose."""
 
 CGROUPS = Path("/sys/fs/cgroup")
 CPUS = Path("/sys/devices/system/cpu")
@@ -25,7 +28,7 @@ PROCESS = Path("/proc")
 
 
 def gather() -> dict[str, Any]:
-    """Return all that there is to know, as plain values."""
+    """Return everything as plain values."""
     return {
         "lrcore": lrcore.__version__,
         "python": platform.python_version(),
@@ -42,13 +45,19 @@ def gather() -> dict[str, Any]:
     }
 
 
-def as_json() -> str:
-    """Return :func:`gather` as JSON."""
-    return json.dumps(gather(), indent=2, ensure_ascii=False)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> int:  # noqa: ARG001  # like other commands
+    """Print the information and return the exit status."""
+    print(json.dumps(gather(), indent=2, ensure_ascii=False) if given.json else as_text())  # noqa: T201
+    return 0
 
 
 def as_text() -> str:
-    """Return :func:`gather` as lines to read."""
+    """Return :func:`gather` as text."""
     found = gather()
     simd, threads, cpu = found["simd"], found["threads"], found["cpu"]
     chosen = f", by LRCORE_SIMD={simd['LRCORE_SIMD']}" if simd["LRCORE_SIMD"] == simd["used"] else ""
@@ -70,7 +79,7 @@ def as_text() -> str:
 
 
 def _threads() -> dict[str, Any]:
-    """Return the number of threads with all that it may come from."""
+    """Return the number of threads and everything that it may depend on."""
     cores, allowed, quota = os.cpu_count() or 1, affinity(), cgroup_quota()
     used, wanted = lrcore.get_num_threads(), os.environ.get("LRCORE_NUM_THREADS") or None
     return {
@@ -84,34 +93,34 @@ def _threads() -> dict[str, Any]:
 
 
 def _reason(used: int, cores: int, allowed: int, quota: float | None, wanted: str | None) -> str:
-    """Say where the number of threads comes from."""
+    """Return the reason for the number of threads."""
     if wanted is not None and wanted.strip() == str(used):
         return f"LRCORE_NUM_THREADS={wanted}"
-    whole = _whole(allowed, quota)
-    if used != whole:
-        return f"lrcore.set_num_threads({used}), or the cores that the process had when lrcore first asked"
-    if whole < allowed:
-        return f"the control group's quota is {quota:g} core{'s' * (quota != 1)}, of {allowed} that the process may use"
+    default = _cores(allowed, quota)
+    if used != default:
+        return f"lrcore.set_num_threads({used}), or the number of usable cores when lrcore was first used"
+    if default < allowed:
+        return f"the cgroup quota is {quota:g} core{'s' * (quota != 1)}, of {allowed} that the process may use"
     if allowed < cores:
         return f"the process may use {allowed} of {cores} cores (affinity)"
-    return "one for each core"
+    return "one per core"
 
 
 def usable_cores() -> int:
-    """Return how many cores this process may use: those of its affinity, and no more than its control group's quota.
+    """Return how many cores this process may use, by its affinity and its cgroup quota.
 
-    This is the number of threads that lrcore uses by default, and of workers of a sweep.
+    It is the default number of lrcore's threads, and of a sweep's workers.
     """
-    return _whole(affinity(), cgroup_quota())
+    return _cores(affinity(), cgroup_quota())
 
 
-def _whole(allowed: int, quota: float | None) -> int:
+def _cores(allowed: int, quota: float | None) -> int:
     return allowed if quota is None else min(allowed, max(1, int(quota)))
 
 
 def affinity() -> int:
-    """Return how many cores the process may run on."""
-    if hasattr(os, "process_cpu_count"):  # from Python 3.13 on; follows PYTHON_CPU_COUNT too
+    """Return how many cores the process may run on, by its affinity."""
+    if hasattr(os, "process_cpu_count"):  # from Python 3.13 on; it respects PYTHON_CPU_COUNT
         return os.process_cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -119,35 +128,35 @@ def affinity() -> int:
 
 
 def cgroup_quota() -> float | None:
-    """Return how many cores' time the process's control group has, or None if that is not limited."""
+    """Return the CPU quota of the process's cgroup in cores, or None if there is none."""
     quotas: list[float | None] = []
     for line in read(PROCESS / "self" / "cgroup").splitlines():
         _, controllers, group = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
-        # Version 1 is mounted by its controllers, with links from each; version 2 elsewhere if version 1 is there too.
+        # cgroup v1 is mounted under its controllers; v2 at the root, or under unified beside v1.
         for name in ("cpu", controllers) if controllers else ("", "unified"):
             mount = CGROUPS / name
             folder = mount / group.lstrip("/")
-            # A group is limited by all that hold it. In a container the path may not be there; the mount is its own.
+            # Quotas of parents apply too. In a container the path may not exist, and the mount is its own group.
             quotas += [_quota(place) for place in [folder, *folder.parents] if place.is_relative_to(mount)]
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
 def _quota(group: Path) -> float | None:
-    """Return the quota of one control group, of version 2 or 1."""
+    """Return the quota of one cgroup, v2 or v1, in cores."""
     limits = read(group / "cpu.max").split()
     if not limits:
         limits = [read(group / "cpu.cfs_quota_us"), read(group / "cpu.cfs_period_us")]
     try:
         time, period = (int(limit) for limit in limits)
-    except ValueError:  # "max", or no such file
+    except ValueError:  # "max", or no file
         return None
     return time / period if time > 0 and period > 0 else None
 
 
 def cpu_model() -> str:
-    """Return the name of the CPU, as far as the system says it."""
+    """Return the name of the CPU, or of its architecture."""
     for line in read(PROCESS / "cpuinfo").splitlines():
         label, _, value = line.partition(":")
         if label.strip() in {"model name", "Model"} and value.strip():
@@ -156,7 +165,7 @@ def cpu_model() -> str:
 
 
 def caches() -> list[dict[str, Any]]:
-    """Return the data caches of the process's first core, where Linux lists them."""
+    """Return the data caches of the process's first core, on Linux."""
     first = min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
     caches = []
     for index in sorted((CPUS / f"cpu{first}" / "cache").glob("index*")):
@@ -172,7 +181,7 @@ def _describe(cache: dict[str, Any]) -> str:
 
 
 def memory(field: str) -> int | None:
-    """Return a field of Linux's ``meminfo`` in bytes, or None where there is none."""
+    """Return a field of ``/proc/meminfo`` in bytes, or None."""
     for line in read(PROCESS / "meminfo").splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
@@ -180,7 +189,7 @@ def memory(field: str) -> int | None:
 
 
 def _version(package: str) -> str | None:
-    """Return the version of an installed package, without importing it, which may take seconds."""
+    """Return the version of a package without importing it, which may take seconds; None if it is not installed."""
     if util.find_spec(package) is None:
         return None
     try:
@@ -190,7 +199,7 @@ def _version(package: str) -> str | None:
 
 
 def read(path: Path) -> str:
-    """Return what a file of the system says, or nothing if it can't be read."""
+    """Return the text of a file, or an empty string if it can't be read."""
     try:
         return path.read_text(encoding="utf-8").strip()
     except OSError:
