@@ -206,13 +206,13 @@ pub fn round_finite<F: Real>(name: &'static str, value: f64) -> Result<F, OutOfR
 /// A named set of `f64` hyperparameters; implemented by [`hyperparameters!`](crate::rule::hyperparameters).
 pub trait Hyperparameters: Copy + Send + Sync + 'static {
     /// The names, in the order that [`Hyperparameters::from_values`] takes them.
-    const NAMES: &'static [&'static str];
+    const NAMES: &'static [&'static str] = &[];
 
     /// From one value for each name; `None` if there are more or fewer.
     fn from_values(values: &[f64]) -> Option<Self>;
 
     /// Calls `visit(name, value)` for each.
-    fn visit(&self, visit: impl FnMut(&'static str, f64));
+    fn visit(&self, _visit: impl FnMut(&'static str, f64)) {}
 }
 
 /// Declares a struct of `f64` fields with [`Hyperparameters`]. Variants with another formula are `bool` parameters of the type, so

@@ -45,19 +45,14 @@ impl Dtype {
 
 /// One stored number, in native byte order.
 pub(super) trait Element: Copy + Send + Sync + 'static {
-    /// Its format.
     const DTYPE: Dtype;
-    /// The type that it is computed in.
     type Real: Real;
-    /// All bits zero.
     const ZERO: Self;
 
     /// Views bytes as elements, as many as fit.
     fn from_bytes(bytes: &mut [u8]) -> &mut [Self];
 
-    /// Reads the number.
     fn load(self) -> Self::Real;
-    /// The stored form of a number.
     fn store(value: Self::Real) -> Self;
 }
 

@@ -319,7 +319,6 @@ pub(super) unsafe fn norm_of_block(
     norm.reduce_lanes(lanes)
 }
 
-/// Folds a reduction block of a gradient into lanes.
 struct NormJob<'a, E: Element> {
     tensor: &'a Tensor<'a>,
     block: Range<usize>,

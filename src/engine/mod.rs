@@ -60,12 +60,22 @@ struct BatchTensor<'a> {
     tensor: Tensor<'a>,
     /// Identifies the tensor to a [`Sample`].
     id: usize,
-    /// The index of its kernel.
     kernel: usize,
     /// Its first element on the line of all elements.
     start: usize,
     /// Its first reduction block among those of all tensors.
     first_block: usize,
+}
+
+impl BatchTensor<'_> {
+    /// The part of a chunk that lies in this tensor. Both chunks at a cut round it down to a multiple of `grain`, so no two pieces
+    /// overlap.
+    fn piece(&self, chunk: &Range<usize>, grain: usize) -> Range<usize> {
+        let floor = |position: usize| position - position % grain;
+        let (start, len) = (self.start, self.tensor.len);
+        let end = if chunk.end < start + len { floor(chunk.end - start) } else { len };
+        floor(chunk.start.saturating_sub(start))..end
+    }
 }
 
 /// A strided sample of reduction blocks: block `i` of tensor `t` is sampled when `(i + t) % stride == phase % stride`.
@@ -153,14 +163,10 @@ impl<'a> Batch<'a> {
         let grain = if sample.is_some() { REDUCTION_BLOCK } else { BLOCK };
         let level = simd::current();
         let batch = &*self;
-        parallel::for_each_chunk(batch.elements, &|chunk| {
-            SCRATCH.with_borrow_mut(|scratch| {
-                batch.for_each_piece(chunk, grain, |entry, piece| {
-                    batch.sample_squares(level, entry, &piece, scratch, sample);
-                    // SAFETY: `begin` and `push` checked that the tensor supports the kernel, and no two pieces overlap.
-                    unsafe { kernels[entry.kernel].run(level, &entry.tensor, piece, scratch) };
-                });
-            });
+        batch.for_each_piece(grain, |entry, piece, scratch| {
+            batch.sample_squares(level, entry, &piece, scratch, sample);
+            // SAFETY: `begin` and `push` checked that the tensor supports the kernel, and no two pieces overlap.
+            unsafe { kernels[entry.kernel].run(level, &entry.tensor, piece, scratch) };
         });
     }
 
@@ -173,16 +179,11 @@ impl<'a> Batch<'a> {
         self.stats.resize(self.reduction_blocks);
         let level = simd::current();
         let batch = &*self;
-        parallel::for_each_chunk(batch.elements, &|chunk| {
-            SCRATCH.with_borrow_mut(|scratch| {
-                batch.for_each_block(chunk, |entry, block, range| {
-                    batch.sample_squares(level, entry, &range, scratch, sample);
-                    let (kernel, tensor) = (&kernels[entry.kernel], &entry.tensor);
-                    // SAFETY: as in `run`.
-                    let values = unsafe { kernel.run_with_stats(level, tensor, range, scratch) };
-                    batch.stats.set(block, values);
-                });
-            });
+        batch.for_each_block(|entry, block, range, scratch| {
+            batch.sample_squares(level, entry, &range, scratch, sample);
+            // SAFETY: as in `run`.
+            let values = unsafe { kernels[entry.kernel].run_with_stats(level, &entry.tensor, range, scratch) };
+            batch.stats.set(block, values);
         });
         let of_tensor = |entry: &BatchTensor<'_>| {
             let blocks = entry.first_block..entry.first_block + entry.tensor.len.div_ceil(REDUCTION_BLOCK);
@@ -210,19 +211,13 @@ impl<'a> Batch<'a> {
         Factor::from(norm.of_total(total)).times(shift).times(factor)
     }
 
-    /// Reduces all gradients for a norm.
     fn reduce_grads(&mut self, norm: Norm, factor: NormFactor) -> f64 {
         self.norms.resize(self.reduction_blocks);
         let level = simd::current();
-        let batch = &*self;
-        parallel::for_each_chunk(batch.elements, &|chunk| {
-            SCRATCH.with_borrow_mut(|scratch| {
-                batch.for_each_block(chunk, |entry, block, range| {
-                    // SAFETY: nothing writes gradients here.
-                    let sum = unsafe { kernel::norm_of_block(level, &entry.tensor, range, scratch, (norm, factor)) };
-                    batch.norms.set(block, [sum]);
-                });
-            });
+        self.for_each_block(|entry, block, range, scratch| {
+            // SAFETY: nothing writes gradients here.
+            let sum = unsafe { kernel::norm_of_block(level, &entry.tensor, range, scratch, (norm, factor)) };
+            self.norms.set(block, [sum]);
         });
         norm.total((0..self.reduction_blocks).map(|block| self.norms.get(block)[0]))
     }
@@ -301,28 +296,25 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// The pieces of a range of the line, cut at multiples of `grain` within each tensor. Both ranges at a cut round it down, so no
-    /// two pieces overlap.
-    fn for_each_piece(&self, line: Range<usize>, grain: usize, mut work: impl FnMut(&BatchTensor<'a>, Range<usize>)) {
-        let floor = |position: usize| position - position % grain;
-        let first = self.tensors.partition_point(|entry| entry.start + entry.tensor.len <= line.start);
-        for entry in &self.tensors[first..] {
-            let BatchTensor { tensor, start, .. } = entry;
-            if *start >= line.end {
-                break;
-            }
-            let begin = floor(line.start.saturating_sub(*start));
-            let end = if line.end < start + tensor.len { floor(line.end - start) } else { tensor.len };
-            work(entry, begin..end);
-        }
+    /// Calls `work(tensor, piece, scratch)` for every piece, on several threads. Pieces are cut at multiples of `grain` within their
+    /// tensor.
+    fn for_each_piece(&self, grain: usize, work: impl Fn(&BatchTensor<'a>, Range<usize>, &mut Scratch) + Sync) {
+        parallel::for_each_chunk(self.elements, &|chunk| {
+            SCRATCH.with_borrow_mut(|scratch| {
+                let first = self.tensors.partition_point(|entry| entry.start + entry.tensor.len <= chunk.start);
+                for entry in self.tensors[first..].iter().take_while(|entry| entry.start < chunk.end) {
+                    work(entry, entry.piece(&chunk, grain), scratch);
+                }
+            });
+        });
     }
 
-    /// The reduction blocks of a range of the line: calls `work(tensor, index among all reduction blocks, range)`.
-    fn for_each_block(&self, line: Range<usize>, mut work: impl FnMut(&BatchTensor<'a>, usize, Range<usize>)) {
-        self.for_each_piece(line, REDUCTION_BLOCK, |entry, piece| {
+    /// Calls `work(tensor, index among all reduction blocks, range, scratch)` for every reduction block, on several threads.
+    fn for_each_block(&self, work: impl Fn(&BatchTensor<'a>, usize, Range<usize>, &mut Scratch) + Sync) {
+        self.for_each_piece(REDUCTION_BLOCK, |entry, piece, scratch| {
             for start in piece.clone().step_by(REDUCTION_BLOCK) {
                 let range = start..piece.end.min(start + REDUCTION_BLOCK);
-                work(entry, entry.first_block + start / REDUCTION_BLOCK, range);
+                work(entry, entry.first_block + start / REDUCTION_BLOCK, range, scratch);
             }
         });
     }

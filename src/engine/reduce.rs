@@ -19,7 +19,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::format::Element;
 use crate::rule::Real;
 
-/// Elements of a reduction block.
 pub(super) const REDUCTION_BLOCK: usize = 4096;
 
 /// Elements of a block, and lanes of a reduction: two 512-bit vectors of `f32`, four of `f64`, which is enough to hide the

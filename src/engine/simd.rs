@@ -108,7 +108,6 @@ pub fn set(level: Level) -> bool {
 
 /// Code that is compiled for every level.
 pub(super) trait SimdJob {
-    /// The result.
     type Output;
 
     /// Runs the job. Implementations are `#[inline(always)]`, and so is everything that they call in a loop.
@@ -117,7 +116,6 @@ pub(super) trait SimdJob {
 
 /// A loop over the operands of a tensor, which is compiled for every level.
 pub(super) trait Loop<E: Element, S> {
-    /// Whether it divides or takes roots.
     const DIVIDES: bool;
 
     /// Runs the loop over blocks of `L` elements. Implementations are `#[inline(always)]`, and so is everything that they call.

@@ -190,14 +190,11 @@ impl<F: Real, R: Rule<F, N>, const N: usize> Rule<F, N> for Staged<F, R> {
 
 /// How an average of the weight is updated: a [`Lerp`], or [`NoAverage`].
 pub(super) trait AverageUpdate<F>: Copy {
-    /// Whether there is an average.
     const ENABLED: bool;
 
-    /// The new average.
     fn update(self, average: F, weight: F) -> F;
 }
 
-/// No average.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NoAverage;
 

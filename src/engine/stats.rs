@@ -21,12 +21,10 @@ pub struct Stats {
     pub nonfinite: f64,
 }
 
-/// Numbers per reduction block.
 pub(super) const STATS: usize = 6;
 
 /// Accumulates statistics in the inner loop. Element 0 of every block belongs to lane 0.
 pub(super) trait StatsAccumulator<E: Element>: Copy {
-    /// Whether it accumulates anything.
     const ENABLED: bool;
 
     /// Adds a block: the weight before the step, the gradient, and the weight after it.
@@ -36,7 +34,6 @@ pub(super) trait StatsAccumulator<E: Element>: Copy {
     fn finish(&mut self, grad: &[E]);
 }
 
-/// No statistics.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NoStats;
 

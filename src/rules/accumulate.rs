@@ -7,13 +7,9 @@ use crate::rule::{Hyperparameters, Optimizer, Real, Rule};
 pub struct Accumulate;
 
 impl Hyperparameters for Accumulate {
-    const NAMES: &'static [&'static str] = &[];
-
     fn from_values(values: &[f64]) -> Option<Self> {
         values.is_empty().then_some(Self)
     }
-
-    fn visit(&self, _: impl FnMut(&'static str, f64)) {}
 }
 
 impl<F: Real> Rule<F, 0> for Accumulate {

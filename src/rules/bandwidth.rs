@@ -23,13 +23,9 @@ pub(super) fn find<V: Visitor>(name: &str, visitor: V) -> Option<V::Output> {
 pub struct BandwidthProbe<const N: usize>;
 
 impl<const N: usize> Hyperparameters for BandwidthProbe<N> {
-    const NAMES: &'static [&'static str] = &[];
-
     fn from_values(values: &[f64]) -> Option<Self> {
         values.is_empty().then_some(Self)
     }
-
-    fn visit(&self, _: impl FnMut(&'static str, f64)) {}
 }
 
 impl<F: Real, const N: usize> Rule<F, N> for BandwidthProbe<N> {

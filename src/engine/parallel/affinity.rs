@@ -28,7 +28,6 @@ mod linux {
 
     use libc::{CPU_CLR, CPU_COUNT, CPU_EQUAL, CPU_ISSET, cpu_set_t, pid_t};
 
-    /// The affinity of a thread.
     pub(in super::super) struct ThreadAffinity {
         thread: pid_t,
     }
@@ -42,7 +41,6 @@ mod linux {
     }
 
     impl ThreadAffinity {
-        /// The affinity of the calling thread.
         pub(in super::super) fn of_this_thread() -> Self {
             // SAFETY: it has no arguments and can't fail.
             Self { thread: unsafe { libc::gettid() } }
@@ -116,7 +114,6 @@ mod other {
     /// Affinity is not changed on this system.
     pub(in super::super) struct ThreadAffinity;
 
-    /// Never made.
     pub(in super::super) struct Narrowed;
 
     impl ThreadAffinity {

@@ -32,7 +32,6 @@ impl Gate {
         self.0.store(number << NUMBER | participants << PARTICIPANTS | OPEN, Ordering::Release);
     }
 
-    /// Lets no helper in any more.
     pub(super) fn close(&self) {
         self.0.fetch_and(!OPEN, Ordering::Relaxed);
     }

@@ -38,7 +38,6 @@ pub(super) enum Wake {
 
 pub(super) struct Pool {
     process: u32,
-    /// Whether a caller leads a job.
     led: AtomicBool,
     gate: Gate,
     claims: Claims,
@@ -82,7 +81,6 @@ pub(super) fn anyone_spins() -> bool {
     unsafe { POOL.load(Ordering::Acquire).as_ref() }.is_some_and(|pool| pool.awake.load(Ordering::Relaxed) > 0)
 }
 
-/// The pool of this process.
 pub(super) fn current() -> &'static Pool {
     let process = process::id();
     let pool = POOL.load(Ordering::Acquire);
@@ -165,7 +163,6 @@ impl Pool {
         participants
     }
 
-    /// Wakes two helpers, who wake two each, and runs chunks until none is left.
     fn participate(&self, participant: usize, job: PoolJob) {
         if job.wake == Wake::All {
             for helper in [2 * participant + 1, 2 * participant + 2] {
@@ -180,7 +177,6 @@ impl Pool {
         }
     }
 
-    /// The main loop of a helper.
     fn help(&self, helper: usize) {
         // A thread starts in the mode of its parent, the leader.
         let _mode = DefaultMode::enter();
@@ -203,7 +199,6 @@ impl Pool {
         }
     }
 
-    /// Returns when there may be a job: spins, then parks.
     fn idle(&self, helper: usize, last: u64) {
         let since = Instant::now();
         while self.spins.load(Ordering::Relaxed) && since.elapsed() < SPIN {
