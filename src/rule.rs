@@ -131,7 +131,7 @@ pub trait Rule<F: Real, const N: usize>: Copy + Send + Sync + 'static {
     fn apply(self, weight: F, grad: F, state: [F; N]) -> (F, [F; N]);
 
     /// Returns the state as it is stored: with zero for subnormal numbers, which are slow, and in which every decaying average ends.
-    /// A rule whose weights that would change overrides this, with [`flush_threshold`].
+    /// Rules in which this would change weights override it, with [`flush_threshold`].
     #[inline(always)]
     fn flush(self, state: [F; N]) -> [F; N] {
         state.map(|number| number.flush_below(F::MIN_POSITIVE))
@@ -163,8 +163,8 @@ pub trait Optimizer<const N: usize>: Hyperparameters {
         [0.0; N]
     }
 
-    /// A number at most as large as the largest one that `at` computes from the hyperparameters, which [`check`](Self::check)
-    /// compares with the range of the dtype.
+    /// A coefficient that `at` computes and that may overflow where no hyperparameter does, such as `lr / (1 − β₁ᵗ)`.
+    /// [`check`](Self::check) refuses an infinite one.
     fn step_size(&self, _t: u64) -> f64 {
         1.0
     }

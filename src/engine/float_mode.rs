@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 #[derive(Debug)]
 pub struct DefaultMode {
     /// The control register before, if it was not in the default mode.
-    found: Option<control::Register>,
+    before: Option<control::Register>,
     /// Not `Send`: a mode belongs to a thread.
     thread: PhantomData<*const ()>,
 }
@@ -20,20 +20,20 @@ impl DefaultMode {
     #[inline]
     #[must_use]
     pub fn enter() -> Self {
-        let found = control::read();
-        let is_default = found & control::MODE == control::DEFAULT;
+        let before = control::read();
+        let is_default = before & control::MODE == control::DEFAULT;
         if !is_default {
-            control::write(found & !control::MODE | control::DEFAULT);
+            control::write(before & !control::MODE | control::DEFAULT);
         }
-        Self { found: (!is_default).then_some(found), thread: PhantomData }
+        Self { before: (!is_default).then_some(before), thread: PhantomData }
     }
 }
 
 impl Drop for DefaultMode {
     #[inline]
     fn drop(&mut self) {
-        if let Some(found) = self.found {
-            control::write(found);
+        if let Some(before) = self.before {
+            control::write(before);
         }
     }
 }

@@ -26,7 +26,7 @@ impl<const AMSGRAD: bool> Adam<AMSGRAD> {
         self.lr / one_minus_power(self.beta1, t)
     }
 
-    /// The step size where it may be out of range, else the learning rate, which is at most 2⁵³ times smaller and takes no power.
+    /// The step size, or the learning rate if the step size, at most 2⁵³ times larger, certainly fits: that takes no power.
     fn step_size_or_lr(&self, t: u64) -> f64 {
         if (1e-30..=1e20).contains(&self.lr) { self.lr } else { self.step_size_at(t) }
     }
