@@ -1,19 +1,28 @@
-"""Norms of gradients, and decisions to skip a step, of all processes together."""
+"""Gradient norms, and decisions to skip a step, agreed between processes.
+
+With FSDP or ZeroRedundancyOptimizer each process has a part of the gradients. In a step every process computes the norm
+of its part and gathers the norms of all, in the order of ranks; then each computes the same total from them::
+
+    rows = all_gather((status, norm, skips))    # in each process, also in one that has failed
+    norm = (Σ normᵢ^p)^(1/p)                    # the same bits everywhere
+"""
 
 from __future__ import annotations
 
 import math
+import sys
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from types import FrameType
 
-# The option, as docstrings have it.
+# The option, for docstrings.
 OPTION = {
-    "process_group": 'A ``ProcessGroup``, or ``"world"``: norms and decisions to skip are those of all its processes, '
-    "each of which has a part of the gradients; None where this process has them all."
+    "process_group": 'A ``ProcessGroup``, or ``"world"``, whose processes have a part of the gradients each: norms and '
+    "decisions to skip are of all of them. None where this process has all gradients."
 }
 
 _LONGEST_TEXT = 1024
@@ -21,15 +30,14 @@ _FAILED = 1.0
 
 
 class StepSync:
-    """The processes whose optimizers have a part of the gradients each.
+    """Agreement on the norm, and on skipping, between the processes of a group.
 
-    Every process gets the numbers of all of them in the order of ranks, and computes the same from them, so that the
-    results are the same to the bit. All processes exchange the same number of messages in each step: one that fails
-    before its turn says so in the place of its number, since the others would wait for it.
+    All processes exchange the same number of messages in each step. One that fails earlier sends its failure in the
+    place of its norm, since the others would wait for it.
     """
 
     def __init__(self, given: Any) -> None:
-        """Take a process group, or ``"world"``.
+        """Check a process group, or ``"world"``.
 
         Raises:
             TypeError: If it is neither.
@@ -45,7 +53,7 @@ class StepSync:
         if self._size < 1:
             raise ValueError("process_group must have this process in it")
         self.is_stepping = False
-        self._is_told = False
+        self._has_exchanged = False
 
     def __deepcopy__(self, memo: Any) -> StepSync:
         return self
@@ -56,12 +64,12 @@ class StepSync:
         return StepSync, ("world",)
 
     def around(self, step: Callable[[], Any]) -> Any:
-        """Take a step of this process. If it fails on its own, have the others fail."""
-        self.is_stepping, self._is_told = True, False
+        """Run this process's step. If it fails before the exchange, the steps of the others fail too."""
+        self.is_stepping, self._has_exchanged = True, False
         try:
             return step()
         except Exception:
-            if not self._is_told:
+            if not self._has_exchanged:
                 self._exchange(_FAILED, 0.0, 0.0)
             raise
         finally:
@@ -72,10 +80,10 @@ class StepSync:
         return any(one for _, one in self._agreed(0.0, claim))
 
     def combined(self, norm_type: float, norm: float, skips: bool) -> tuple[float, bool]:  # noqa: FBT001
-        """Return the norm of the gradients of all processes, and whether any process is to skip the step."""
-        told = self._agreed(norm, skips)
-        self._is_told = True
-        return norm_of([one for one, _ in told], norm_type), any(one for _, one in told)
+        """Return the norm of the gradients of all processes, and whether any process skips the step."""
+        rows = self._agreed(norm, skips)
+        self._has_exchanged = True
+        return norm_of([norm for norm, _ in rows], norm_type), any(skips for _, skips in rows)
 
     def texts(self, text: str) -> list[str]:
         """Return the texts of all processes, in the order of ranks."""
@@ -88,9 +96,9 @@ class StepSync:
         rows = self._exchange(0.0, number, float(claim))
         failed = [rank for rank, (status, _, _) in enumerate(rows) if status == _FAILED]
         if failed:
-            self._is_told = True
+            self._has_exchanged = True
             ranks = ", ".join(map(str, failed))
-            raise RuntimeError(f"no step is taken, since it failed in the process of rank {ranks} in process_group")
+            raise RuntimeError(f"the step failed in the process of rank {ranks} of process_group, so none is taken")
         return [(number, bool(claim)) for _, number, claim in rows]
 
     def _exchange(self, *numbers: float) -> list[list[float]]:
@@ -104,7 +112,7 @@ class StepSync:
 
 
 def norm_of(norms: Sequence[float], norm_type: float) -> float:
-    """Return the norm of parts whose norms these are."""
+    """Return the norm of a vector from the norms of its parts."""
     if any(map(math.isnan, norms)):
         return math.nan
     largest = max(norms)
@@ -113,3 +121,32 @@ def norm_of(norms: Sequence[float], norm_type: float) -> float:
     if norm_type == 1:
         return sum(norms)
     return largest * math.sqrt(sum((norm / largest) ** 2 for norm in norms))
+
+
+# The message for clip_norm and skip_nonfinite without process_group.
+PARTIAL = (
+    "this process has a part of the gradients, so clip_norm and skip_nonfinite need process_group=…, the processes "
+    'that have the others, or "world"'
+)
+_ZERO = "torch.distributed.optim.zero_redundancy_optimizer"
+
+
+def _has_peers() -> bool:
+    distributed = torch.distributed
+    return bool(distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1)
+
+
+def is_made_by_zero() -> bool:
+    """Return whether a ZeroRedundancyOptimizer of several processes calls, to make an optimizer of its share."""
+    if _ZERO not in sys.modules or not _has_peers():
+        return False
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_globals.get("__name__") != _ZERO:
+        frame = frame.f_back
+    return frame is not None
+
+
+def are_shards(params: list[Any]) -> bool:
+    """Return whether parameters are flat shards of FSDP."""
+    flat = [param for param in params if getattr(param, "_fsdp_flattened", False)]
+    return bool(flat) and all(param.ndim == 1 for param in flat) and _has_peers()

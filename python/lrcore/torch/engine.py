@@ -1,4 +1,8 @@
-"""lrcore's optimizers over PyTorch's tensors: what steps them, under the classes that PyTorch's users see."""
+"""lrcore's optimizers over PyTorch's tensors, in the place of NumPy arrays.
+
+The stepper reads addresses, shapes and strides of tensors through DLPack's C functions. State tensors and step counts
+are in dictionaries of the drop-in, which makes an engine whenever its lists of parameters change.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +26,14 @@ if TYPE_CHECKING:
 
     from lrcore.torch.distributed import StepSync
 
-# Counts up to this have a number of float32 each.
+# Integers up to this are exact in float32.
 _FLOAT32_COUNTS = 2.0**24
 _MOST_STEPS = 2**63 - 1
 
 
 def make_state(weight: torch.Tensor, initial: float) -> torch.Tensor:
     """Return a new state tensor, in the memory order of its weight."""
-    # Also within inference mode, whose tensors could not be used outside of it.
+    # A tensor that is created in inference mode could not be used outside of it.
     with torch.inference_mode(mode=False):
         tensor = _empty_like(weight.detach())
         (torch.view_as_real(tensor) if tensor.is_complex() else tensor).fill_(initial)
@@ -46,7 +50,7 @@ def _empty_like(weight: torch.Tensor) -> torch.Tensor:
 
 
 def _is_dense(tensor: torch.Tensor) -> bool:
-    """Return whether the elements fill their memory without gaps, in whatever order of the axes."""
+    """Return whether the elements are contiguous in some order of the axes."""
     reach = 1
     for stride, length in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
         if length > 1:
@@ -57,20 +61,20 @@ def _is_dense(tensor: torch.Tensor) -> bool:
 
 
 def make_count(value: float) -> torch.Tensor:
-    """Return a count of steps as PyTorch's optimizers have it, but one that goes on beyond 2²⁴."""
+    """Return a step count as PyTorch's optimizers have it, but in float64 from 2²⁴ on, where float32 would stop."""
     wide = value >= _FLOAT32_COUNTS or torch.get_default_dtype() == torch.float64
     with torch.inference_mode(mode=False):
         return torch.tensor(value, dtype=torch.float64 if wide else torch.float32, device="cpu")
 
 
-# Lets autograd know that tensors have changed. A function of Python would be a place for an interrupt to come in.
+# Increments version counters, by which autograd detects stale reads. It is a C function, so no interrupt arrives in it.
 written = torch._C._increment_version
 
 
 class Engine(Optimizer):
-    """An optimizer of tensors, whose gradients are their ``grad`` and whose state its owner keeps."""
+    """An optimizer of tensors: gradients are their ``grad``, and the drop-in holds the state."""
 
-    # Its owner does, once, and makes an engine whenever groups change.
+    # The drop-in warns, once.
     _warns = False
 
     def _new_stepper(self, grouped: bool) -> _lrcore.Stepper:  # noqa: FBT001
@@ -78,7 +82,7 @@ class Engine(Optimizer):
 
     @classmethod
     def hyperparameter_names(cls) -> list[str]:
-        """Return the names of the hyperparameters, which PyTorch has too."""
+        """Return the names of the hyperparameters, as in PyTorch."""
         return [name for name in cls._kinds() if name not in GROUP_OPTIONS]
 
     @classmethod
@@ -92,48 +96,48 @@ class Engine(Optimizer):
         return self._names
 
     def decay_by_names(self, names: Sequence[str | None]) -> None:
-        """Match ``no_decay`` with the program's names of all parameters, which need not be unique, as its own are."""
+        """Match ``no_decay`` with the program's names of the parameters, which may repeat."""
         for number, name in enumerate(names):
             if name is not None:
                 self._set_decays(number, name)
 
     def keep_state_in(self, mappings: list[dict[str, Any]], *, counts_steps: bool) -> None:
-        """Keep the state of each parameter in a mapping, with counts of its steps or without."""
+        """Hold the state of each parameter in a mapping, with or without its step count."""
         self._stepper.keep_state_in(mappings, counts_steps)
 
     @property
     def made(self) -> list[int]:
-        """The numbers of the parameters whose state the last step made."""
+        """The indices of the parameters whose state the last step created."""
         return self._stepper.made
 
     _processes: StepSync | None = None
 
-    # By the number of the group: hyperparameters that are 0 at the next step, whatever their schedules say.
-    _held: Mapping[int, frozenset[str]] = MappingProxyType({})
+    # By group: scheduled hyperparameters that are 0 at the next step.
+    _zeroed: Mapping[int, frozenset[str]] = MappingProxyType({})
 
-    def hold(self, index: int, names: Iterable[str]) -> None:
-        """Have hyperparameters of a group be 0 at the next step. Their schedules stay."""
-        held = frozenset(names)
-        if held != self._held.get(index, frozenset()):
-            self._held = {**self._held, index: held}
+    def set_zeroed(self, index: int, names: Iterable[str]) -> None:
+        """Set which hyperparameters of a group are 0 at the next step. Their schedules stay."""
+        zeroed = frozenset(names)
+        if zeroed != self._zeroed.get(index, frozenset()):
+            self._zeroed = {**self._zeroed, index: zeroed}
             self._groups[index].edited = True
 
     def _resolve(self, index: int, group: ParamGroup) -> None:
         wait_at_end()
-        # Without the group's lock, which costs half a microsecond: its owner edits groups between steps.
+        # The group's lock would cost 0.5 µs; the drop-in edits groups only between steps.
         group.edited = False
         try:
-            held = self._held.get(index) if self._held else None
-            self._tell(index, _Held(group, held) if held else group)  # type: ignore[arg-type]
+            zeroed = self._zeroed.get(index) if self._zeroed else None
+            self._tell(index, _ZeroedGroup(group, zeroed) if zeroed else group)  # type: ignore[arg-type]
         except BaseException:
             group.edited = True
             raise
 
     def prime(self, scale: float) -> None:
-        """Make the state of parameters, as a step does, by one that schedules and averages pass over."""
+        """Create the state of parameters by a step that does not count for schedules and averages."""
         common, skips, steps = self._common, self.skips, self.steps
         if common.average is not None:
-            self._common = common._replace(average=SWA(start=_MOST_STEPS))  # its memory is made
+            self._common = common._replace(average=SWA(start=_MOST_STEPS))  # allocated, and never updated
         try:
             self._tell_options()
             self.step(None, grad_scale=scale)
@@ -144,7 +148,7 @@ class Engine(Optimizer):
             self._tell_options()
 
     def join(self, processes: StepSync) -> None:
-        """Take part in the steps of other processes."""
+        """Combine norms and skips with those of other processes."""
         self._combine = partial(processes.combined, self._common.norm_type)
         self._processes = processes
 
@@ -160,7 +164,7 @@ class Engine(Optimizer):
 
     @property
     def taken(self) -> int:
-        """How many steps have been taken, for who holds the lock of its owner: no step is under way."""
+        """How many steps have been taken; for callers that hold the drop-in's lock."""
         return self._stepper.taken
 
     def set_steps(self, steps: int) -> None:
@@ -201,8 +205,8 @@ class Engine(Optimizer):
             tracker.restore(old_tracker.state())
 
 
-class _Held:
-    """A group in which some hyperparameters are 0."""
+class _ZeroedGroup:
+    """A group some of whose hyperparameters are 0."""
 
     def __init__(self, group: ParamGroup, names: frozenset[str]) -> None:
         self._group, self._names = group, names

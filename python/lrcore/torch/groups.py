@@ -1,7 +1,13 @@
-"""Parameter groups of PyTorch: plain dictionaries, which anyone may edit between steps.
+"""Parameter groups of PyTorch: plain dictionaries, which any code may edit between steps.
 
-Their keys belong to PyTorch and to the program: frameworks keep ``lr_scale`` and the like there for themselves. Options
-of lrcore for one group stand in a dictionary of their own, under the key :data:`OWN`; no other key acts.
+A :class:`WatchedGroup` compares the dictionary with a snapshot from the last step, so that an unedited group costs one
+comparison of tuples. In the place of a schedule the dictionary holds the value for the next step::
+
+    before a step:  if the dictionary differs from the snapshot: check it, update the engine, take a new snapshot
+    after a step:   write the schedules' values for the next step, and add them to the snapshot
+
+The keys of a group belong to PyTorch and to the program: frameworks store ``lr_scale`` and the like there. Options of
+lrcore for one group are the entries of a dictionary under the key :data:`OWN`; no other key acts.
 """
 
 from __future__ import annotations
@@ -22,50 +28,51 @@ if TYPE_CHECKING:
 
 OWN = "lrcore"
 
-# Arguments of PyTorch that are flags, where its programs may give 1 for True.
+# PyTorch accepts 1 for True.
 _FLAGS = ("amsgrad", "nesterov", "centered", "maximize")
 _REFUSED = ("differentiable", "capturable")
-_ASKED = (*_REFUSED, "decoupled_weight_decay")
+_OTHER_KEYS = (*_REFUSED, "decoupled_weight_decay")
 
 
 class WatchedGroup:
-    """A group, as it was when the engine was told of it, and the schedules that it was given.
+    """A group, its schedules, and a snapshot of the values that the engine has.
 
     Attributes:
-        given: The dictionary. In the place of a schedule it has the schedule's present value.
-        schedules: The hyperparameters, and the options under ``"lrcore"``, that have schedules, with these.
-        shown: The number of steps for which schedules' values are in the dictionary, if they are up to date.
-        held: The hyperparameters with schedules that something has set to 0 for a step, with the number of that step.
+        given: The dictionary. In the place of a schedule it has the schedule's value for the next step.
+        schedules: The schedules of hyperparameters and of options under ``"lrcore"``, by name.
+        shown: The step count whose scheduled values are in the dictionary, or None if they are out of date.
+        zeroed: Scheduled hyperparameters that other code has set to 0 for one step, with that step's count.
     """
 
     __slots__ = (
-        *("_before", "_is_nested", "_keys", "_names", "_options", "_read", "_seen", "_size", "_varies", "_written"),
-        *("given", "held", "schedules", "shown"),
+        *("_is_nested", "_keys", "_names", "_options", "_previous", "_read", "_size", "_snapshot", "_varies"),
+        *("_written", "given", "schedules", "shown", "zeroed"),
     )
 
     def __init__(self, given: dict[str, Any], names: Sequence[str], options: Mapping[str, Any]) -> None:
-        """Watch a group of an optimizer.
+        """Watch a group.
 
         Args:
             given: The group.
-            names: The names of the optimizer's hyperparameters.
-            options: The options of a group that were given for all of them.
+            names: The hyperparameters of the optimizer.
+            options: The options of groups that were given to the optimizer.
         """
         self.given = given
         self.schedules: dict[str, Any] = {}
         self.shown: int | None = None
-        self.held: dict[str, int] = {}
+        self.zeroed: dict[str, int] = {}
         self._options = options
         self._names = names
+        # Scheduled values that were written into the dictionary, and the values before these.
         self._written: dict[str, Any] = {}
-        self._before: dict[str, Any] = {}
-        self._seen: tuple[Any, ...] = ()
+        self._previous: dict[str, Any] = {}
+        self._snapshot: tuple[Any, ...] = ()
         self._keys: list[str] = []
         self._varies = self._is_nested = True
         self._size = -1
 
     def values(self) -> dict[str, Any]:
-        """Return what the engine is to know: numbers in the place of tensors, and schedules in their own."""
+        """Return the values for the engine: plain numbers for tensors, schedules as they are."""
         given = {**self.given, **self.schedules}
         values = {name: plain(given[name]) for name in self._names}
         values |= {name: bool(values[name]) for name in _FLAGS if name in values}
@@ -75,159 +82,158 @@ class WatchedGroup:
         return values | {name: plain(value) for name, value in options.items()}
 
     def has_changed(self) -> bool:
-        """Return whether the engine is to be told of :meth:`changes`."""
+        """Return whether the engine needs :meth:`changes`."""
         if self._varies or len(self.given) != self._size:
             return True
         try:
-            changed: bool = self._read(self.given) != self._seen
+            changed: bool = self._read(self.given) != self._snapshot
         except KeyError:
             return True
         return changed
 
     def changes(self, steps: int) -> dict[str, Any]:
-        """Return what the engine is to be told since it was told last.
+        """Return the hyperparameters to update in the engine.
 
         Raises:
-            ValueError: As :meth:`take`.
+            ValueError: As :meth:`read`.
         """
         if len(self.given) == self._size and not self._varies and not self.schedules:
-            # What schedulers do: a number is another one.
+            # The common edit: a scheduler of PyTorch replaces a number.
             now = [self.given.get(name) for name in self._keys]
-            changed = {name: one for name, one, seen in zip(self._keys, now, self._seen, strict=True) if one != seen}
+            pairs = zip(self._keys, now, self._snapshot, strict=True)
+            changed = {name: value for name, value, seen in pairs if value != seen}
             if all(type(value) is float and name in self._names for name, value in changed.items()):
-                self._seen = tuple(now)
+                self._snapshot = tuple(now)
                 return changed
-        self.take(steps)
+        self.read(steps)
         return self.values()
 
-    def take(self, steps: int) -> None:
-        """Take note of the group as it is, and put values in the place of schedules.
+    def read(self, steps: int) -> None:
+        """Check the group, replace schedules in it by their values, and take a snapshot.
 
         Raises:
-            TypeError: If what stands under ``"lrcore"`` is no dictionary.
-            ValueError: If it has a key that is no option of a group; if something else has set what follows a schedule;
-                for ``capturable`` and ``differentiable``.
+            TypeError: If the value of ``"lrcore"`` is not a dictionary.
+            ValueError: If it has an unknown key; if other code has set a value that has a schedule; for ``capturable``
+                and ``differentiable``.
         """
         for name in _REFUSED:
             if self.given.get(name):
                 raise ValueError(f"{name}=True is not offered here; torch.optim has it")
         check_own(self.given)
-        self.schedules = {name: one for name, one in self.schedules.items() if name in self._place_of(name)}
+        self.schedules = {name: one for name, one in self.schedules.items() if name in self._holder(name)}
         for name, schedule in self.schedules.items():
-            value = self._place_of(name)[name]
-            if not self._stands(name, value, steps):
+            value = self._holder(name)[name]
+            if not self._is_accepted(name, value, steps):
                 raise ValueError(
                     f"param_groups: {name} follows {schedule!r}, and was set to {value!r}, by hand or by a scheduler of"
                     f" PyTorch; give one of both, or schedules.Constant({value!r})"
                 )
         for name in (*self._names, *self.given.get(OWN, ())):
-            value = self._place_of(name).get(name)
+            value = self._holder(name).get(name)
             if is_scheduled(value):
                 self.schedules[name], self.shown = value, None
                 if name not in self._names:
-                    # Other groups may have the same dictionary, and are to find the schedule there, too.
+                    # Groups may share this dictionary, and each has to find the schedule in it.
                     self.given[OWN] = dict(self.given[OWN])
-                self._write(self._place_of(name), name, value_at(value, steps))
-        self._remember()
+                self._write(self._holder(name), name, value_at(value, steps))
+        self._take_snapshot()
 
-    def _stands(self, name: str, value: Any, steps: int) -> bool:
-        """Return whether a value in the place of a schedule may be there."""
-        if value == self._before.get(name):
-            # ZeroRedundancyOptimizer puts back what it has read after the last step.
+    def _is_accepted(self, name: str, value: Any, steps: int) -> bool:
+        """Return whether a value may be in the place of a schedule."""
+        if value == self._previous.get(name):
+            # ZeroRedundancyOptimizer restores what it read after the last step.
             self._written[name] = value
         if is_scheduled(value) or value == self._written.get(name, value):
-            self.held.pop(name, None)
+            self.zeroed.pop(name, None)
             return True
-        # torch.distributed.checkpoint has a rate of 0 for one step, which makes state, and puts back what was there.
-        return name in self._names and plain(value) == 0.0 and self.held.setdefault(name, steps) == steps
+        # torch.distributed.checkpoint sets the learning rate to 0 for one step that creates state, and restores it.
+        return name in self._names and plain(value) == 0.0 and self.zeroed.setdefault(name, steps) == steps
 
     def adopt(self, present: ParamGroup) -> None:
-        """Take the very schedules that the engine has: given to it again, they are not new ones."""
+        """Take the engine's own schedule objects: an update with them does not reset their reports."""
         self.schedules = {name: present[name] for name in self.schedules}
 
     def show(self, steps: int, present: ParamGroup | None) -> None:
-        """Put the values of the step after so many in the place of schedules, where PyTorch's users look for them.
+        """Write the scheduled values of the next step into the dictionary, where PyTorch's users look for them.
 
         Args:
             steps: How many steps have been taken.
-            present: The engine's group, which knows what schedules make of reports, if there is one.
+            present: The engine's group, which applies reports to schedules, if there is one.
         """
-        # What was edited since the last step stays as it is, and is found by the next one.
-        is_edited = self.has_changed()
+        is_edited = self.has_changed()  # edits stay, and are read before the next step
         numbers: dict[str, float] = {}
         if present is not None:
             try:  # noqa: SIM105 (contextlib.suppress takes a microsecond)
-                numbers = present.at(steps)  # which the next step asks for again
+                numbers = present.at(steps)  # the next step uses the same result
             except ValueError:
-                pass  # one is out of range, which that step will refuse
+                pass  # out of range: the next step raises
         for name, schedule in self.schedules.items():
-            place = self._place_of(name)
-            if is_edited and (name not in place or place[name] != self._written.get(name, place[name])):
+            holder = self._holder(name)
+            if is_edited and (name not in holder or holder[name] != self._written.get(name, holder[name])):
                 continue
             if name in numbers:
                 value: Any = numbers[name]
             else:
                 value = value_at(schedule, steps) if present is None else present.value(name, steps)
-            self._write(place, name, value)
+            self._write(holder, name, value)
         self.shown = steps
         if is_edited:
             self.forget()
-        else:
-            # No more than numbers have become others, at each step: the keys need no new look.
+        else:  # only numbers differ, so the keys stay
             values = self._read(self.given)
-            self._seen = tuple(map(copied, values)) if self._is_nested else values
+            self._snapshot = tuple(map(copied, values)) if self._is_nested else values
 
     def show_next(self, steps: int, present: ParamGroup) -> None:
-        """Do so after a step. An error of a schedule is for the step that needs it: this one has been taken."""
+        """Call :meth:`show` after a step. An error of a schedule is raised by the step that needs its value."""
         try:
             self.show(steps, present)
         except Exception:
             self.shown = None
 
     def release(self, name: str) -> None:
-        """Let the schedule of a hyperparameter go: what is put in its place holds."""
-        for known in (self.schedules, self._written, self._before, self.held):
+        """Drop the schedule of a hyperparameter, so that a number can replace it."""
+        for known in (self.schedules, self._written, self._previous, self.zeroed):
             known.pop(name, None)
         self.forget()
 
     def accept(self) -> None:
-        """Let the values in the place of schedules be others, such as those of a state that was loaded."""
-        self._written, self._before, self.held, self.shown = {}, {}, {}, None
+        """Accept whatever values are in the places of schedules, such as those of a loaded state."""
+        self._written, self._previous, self.zeroed, self.shown = {}, {}, {}, None
         self.forget()
 
     def forget(self) -> None:
-        """Have the engine told of the group anew."""
+        """Invalidate the snapshot."""
         self._size = -1
 
-    def _place_of(self, name: str) -> dict[str, Any]:
-        """Return the dictionary in which a hyperparameter or an option stands."""
-        place: dict[str, Any] = self.given if name in self._names else self.given.get(OWN, {})
-        return place
+    def _holder(self, name: str) -> dict[str, Any]:
+        """Return the dictionary that holds a hyperparameter or an option."""
+        holder: dict[str, Any] = self.given if name in self._names else self.given.get(OWN, {})
+        return holder
 
-    def _write(self, place: dict[str, Any], name: str, value: Any) -> None:
+    def _write(self, holder: dict[str, Any], name: str, value: Any) -> None:
         written = self._written
-        before = written.get(name, value)
-        if before != value:
-            self._before[name] = before
-        place[name] = written[name] = value
+        previous = written.get(name, value)
+        if previous != value:
+            self._previous[name] = previous
+        holder[name] = written[name] = value
 
-    def _remember(self) -> None:
-        keys = [name for name in (*self._names, OWN, *_ASKED) if name in self.given]
+    def _take_snapshot(self) -> None:
+        keys = [name for name in (*self._names, OWN, *_OTHER_KEYS) if name in self.given]
         self._keys, self._read = keys, itemgetter(*keys)
         values = self._read(self.given)
-        # Lists and dictionaries may be edited in place; so may tensors and arrays, which are not kept twice.
-        self._seen = tuple(map(copied, values))
+        # Lists and dictionaries may be edited in place, so they are copied. Tensors and arrays may be too; a group with
+        # one is read before each step.
+        self._snapshot = tuple(map(copied, values))
         self._is_nested = any(isinstance(value, dict | list) for value in values)
-        self._varies = any(isinstance(part, torch.Tensor | np.ndarray) for value in values for part in _parts(value))
-        # One that is held is looked at again before each step.
-        self._size = -1 if self.held else len(self.given)
+        self._varies = any(isinstance(leaf, torch.Tensor | np.ndarray) for value in values for leaf in _leaves(value))
+        self._size = -1 if self.zeroed else len(self.given)  # a zeroed group is read before each step
 
 
 def number_for_torch(value: Any) -> Any:
-    """Return a number, or a pair of numbers, as PyTorch's constructors take them.
+    """Return a number or a pair of numbers in a form that PyTorch's constructors accept.
 
-    They refuse scalars of NumPy and JAX in some places. What may be edited in place, a tensor or an array that is a
-    number by itself, stays what it is; so do tensors in pairs, of which PyTorch takes two or none.
+    Some of them refuse scalars of NumPy and JAX. A tensor or array that is a number by itself stays, since it may be
+    edited in place; so do tensors in pairs, of which PyTorch takes two or none.
     """
     if isinstance(value, tuple | list):
         return tuple(part if isinstance(part, torch.Tensor) else plain(part) for part in value)
@@ -235,11 +241,11 @@ def number_for_torch(value: Any) -> Any:
 
 
 def check_own(given: Mapping[str, Any]) -> None:
-    """Check what a group has for lrcore, but for values, which the optimizer checks.
+    """Check the names of the options under ``"lrcore"`` in a group; the optimizer checks their values.
 
     Raises:
-        TypeError: If it is no dictionary.
-        ValueError: If a key of it is no option of a group.
+        TypeError: If the value of ``"lrcore"`` is not a dictionary.
+        ValueError: If it has a key that is not an option of a group.
     """
     own, place = given.get(OWN, {}), f'group["{OWN}"]'
     if not isinstance(own, dict):
@@ -250,10 +256,10 @@ def check_own(given: Mapping[str, Any]) -> None:
 
 
 def warn_of_bare_options(given: Mapping[str, Any], index: int, acting: Mapping[str, Any]) -> None:
-    """Warn of keys of a group that are spelt like options of lrcore, and belong to the program.
+    """Warn of keys of a group that are named like options of lrcore, and are not read.
 
-    ``lr_scale`` is left out: timm, MAE and BEiT put it into every group, and multiply it into ``lr`` themselves.
-    So are those that ``acting`` has, the options of the optimizer: ZeroRedundancyOptimizer gives them to both.
+    Two cases are left out: ``lr_scale``, since timm, MAE and BEiT put it into every group and multiply it into ``lr``
+    themselves; and options of the optimizer, ``acting``, which ZeroRedundancyOptimizer also puts into groups.
     """
     bare = [
         name
@@ -273,21 +279,20 @@ def warn_of_bare_options(given: Mapping[str, Any], index: int, acting: Mapping[s
 
 
 def structures_of(groups: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[Any], list[str | None]]:
-    """Return the parameters of all groups as the engine takes them, in a list, and their names there.
+    """Return the parameters of all groups as structures for the engine, in one list, and their names in the program.
 
-    Names need not be their own, in a group or in all of them, nor as many as parameters: nobody keeps programs from
-    that. To the engine those that were there before have the number of the parameter or the group before them.
+    The engine needs unique names. Those of the program need not be unique, nor as many as the parameters; a repeated
+    name gets the number of the parameter or the group as a prefix.
 
     Returns:
-        For each group a list, or a mapping by names that are unique; all parameters; and what each is called by the
-        program, or None without names.
+        For each group a list, or a mapping by unique names; all parameters; and the program's name of each, or None.
     """
     structures: list[Any] = []
     params: list[Any] = []
     names: list[str | None] = []
     taken: set[str] = set()
     for index, given in enumerate(groups):
-        # A parameter that is there twice, as tied weights may be, moves once.
+        # A parameter that is listed twice, such as a tied weight, moves once.
         first = {id(param): i for i, param in reversed(list(enumerate(given["params"])))}
         own = {i: given["params"][i] for i in sorted(first.values())}
         known = given.get("param_names")
@@ -299,7 +304,7 @@ def structures_of(groups: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[
 
 
 def _by_name(own: Mapping[int, Any], called: Mapping[int, str | None], index: int, taken: set[str]) -> dict[str, Any]:
-    """Return parameters of a group by names that are in no group yet."""
+    """Return parameters of a group by names that no group has yet."""
     named: dict[str, Any] = {}
     for i, param in own.items():
         name = str(called[i])
@@ -319,10 +324,10 @@ def copied(value: Any) -> Any:
     return list(value) if isinstance(value, list) else value
 
 
-def _parts(value: Any) -> Iterator[Any]:
-    """Yield what a value is made of, however it is nested."""
+def _leaves(value: Any) -> Iterator[Any]:
+    """Yield the leaves of nested dictionaries, tuples and lists."""
     if isinstance(value, dict | tuple | list):
         for part in value.values() if isinstance(value, dict) else value:
-            yield from _parts(part)
+            yield from _leaves(part)
     else:
         yield value

@@ -1,4 +1,4 @@
-"""Putting a model's tensors back as they were, and what its batch norms keep computed anew for a while."""
+"""Copies of a model's tensors, to restore them, and recomputed statistics of its batch norms."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 def copy_of(value: Any) -> Any:
-    """Return a copy of a tensor, and anything else as it is."""
+    """Return a copy of a tensor; another value is returned as it is."""
     return value.detach().clone() if isinstance(value, torch.Tensor) else value
 
 
 def restore(tensor: torch.Tensor, copy: torch.Tensor) -> torch.Tensor:
-    """Give a tensor the values that it had, and return it."""
-    # What has not changed may be what could not be written to, such as an expanded buffer.
+    """Restore the values of a tensor, and return it."""
+    # An unchanged tensor may be one that can't be written to, such as an expanded buffer.
     if not _has_bits_of(tensor, copy):
         with torch.no_grad():
             tensor.copy_(copy)
@@ -27,29 +27,29 @@ def restore(tensor: torch.Tensor, copy: torch.Tensor) -> torch.Tensor:
 
 
 def _has_bits_of(tensor: torch.Tensor, copy: torch.Tensor) -> bool:
-    """Return whether values are the same, zeros with their signs; a NaN never is."""
+    """Return whether the values are equal, with the signs of zeros; NaN never is."""
     real, own = (torch.view_as_real(one) if one.is_complex() else one for one in (tensor, copy))
     return bool(torch.equal(real, own) and torch.equal(real.signbit(), own.signbit()))
 
 
-def restore_entries(entries: dict[str, Any], held: dict[str, Any]) -> None:
-    """Give a dictionary the entries that it had."""
+def restore_entries(entries: dict[str, Any], before: dict[str, Any]) -> None:
+    """Restore the entries of a dictionary."""
     entries.clear()
-    entries.update(held)
+    entries.update(before)
 
 
-def buffers_kept(model: torch.nn.Module) -> list[Callable[[], object]]:
-    """Return what puts back the buffers of a model: the tensors that they are now, with their values."""
-    held = {id(buffer): buffer for buffer in model.buffers()}
-    restores: list[Callable[[], object]] = [partial(restore, tensor, copy_of(tensor)) for tensor in held.values()]
-    # A forward pass may put other tensors in the place of buffers.
+def restores_of_buffers(model: torch.nn.Module) -> list[Callable[[], object]]:
+    """Return functions that restore the buffers of a model: the present tensors, with their present values."""
+    unique = {id(buffer): buffer for buffer in model.buffers()}
+    restores: list[Callable[[], object]] = [partial(restore, tensor, copy_of(tensor)) for tensor in unique.values()]
+    # A forward pass may assign other tensors.
     entries = (module._buffers for module in model.modules())
     return [*restores, *(partial(restore_entries, own, dict(own)) for own in entries)]
 
 
 @contextmanager
-def modes_kept(model: torch.nn.Module) -> Iterator[None]:
-    """Give every module its mode, training or evaluation, and every batch norm its momentum back."""
+def restored_modes(model: torch.nn.Module) -> Iterator[None]:
+    """Restore the training mode of every module, and the momentum of every batch norm, at the end of the block."""
     modes = [(module, module.training) for module in model.modules()]
     momenta = [(module, module.momentum) for module, _ in modes if hasattr(module, "momentum")]
     try:
@@ -62,7 +62,7 @@ def modes_kept(model: torch.nn.Module) -> Iterator[None]:
 
 
 def recompute_statistics(model: torch.nn.Module, loader: Iterable[Any]) -> None:
-    """Compute the running statistics of a model's batch norms as :func:`torch.optim.swa_utils.update_bn` does.
+    """Recompute the running statistics of a model's batch norms by :func:`torch.optim.swa_utils.update_bn`.
 
     Raises:
         ValueError: If there is no batch.
@@ -75,7 +75,7 @@ def recompute_statistics(model: torch.nn.Module, loader: Iterable[Any]) -> None:
             count += 1
             yield batch
 
-    with modes_kept(model):
+    with restored_modes(model):
         torch.optim.swa_utils.update_bn(batches(), model)
     has_statistics = any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in model.modules())
     if has_statistics and not count:

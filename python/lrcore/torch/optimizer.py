@@ -1,8 +1,15 @@
-"""What the drop-ins have in common: they are PyTorch's optimizers, but for who takes the step."""
+"""The base class of the drop-ins: subclasses of PyTorch's optimizers whose step is lrcore's.
+
+Groups, state, hooks and state dicts stay PyTorch's dictionaries and tensors. The step is that of an
+:class:`Engine <lrcore.torch.engine.Engine>`, an optimizer of lrcore over the same tensors::
+
+    engine = self._ready()  # updated where groups were edited; made anew where lists of parameters or states changed
+    self._info = engine.step()
+    # then: dictionaries of new state into ``state``, counters and the next scheduled values into the groups
+"""
 
 from __future__ import annotations
 
-import sys
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,23 +21,23 @@ from torch.optim import optimizer as torch_optimizer
 from lrcore import _lrcore
 from lrcore._messages import brief, warn
 from lrcore.optim import OPTIMIZERS, StepInfo, StepStats
-from lrcore.optim.averages import AVERAGES_NOW, require, swapped
+from lrcore.optim.averages import require, swapped
 from lrcore.optim.hyperparameter import plain
 from lrcore.optim.option_docs import document
 from lrcore.optim.options import GROUP_OPTIONS, Options, patterns_of, split, warn_of_unmatched
 from lrcore.optim.param_group import is_scheduled, value_at
 from lrcore.optim.stats import with_stats
 from lrcore.schedules.schedule import remedy_for
-from lrcore.torch.distributed import OPTION, StepSync
+from lrcore.torch.averaged_weights import locked, refuse_averaged
+from lrcore.torch.distributed import OPTION, PARTIAL, StepSync, are_shards, is_made_by_zero
 from lrcore.torch.engine import engine_of
 from lrcore.torch.groups import WatchedGroup, check_own, copied, number_for_torch, structures_of, warn_of_bare_options
-from lrcore.torch.module_state import buffers_kept, copy_of, recompute_statistics
+from lrcore.torch.module_state import copy_of, recompute_statistics, restores_of_buffers
 from lrcore.torch.progress import KEY
 from lrcore.torch.saving import Savable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from types import FrameType
     from typing import Self
 
     from lrcore.optim.optimizer import Optimizer
@@ -39,14 +46,14 @@ if TYPE_CHECKING:
 
 
 class TorchOptions(Options, total=False):
-    """The options of lrcore's optimizers, and that of distributed runs."""
+    """The options of every optimizer of lrcore, and one for distributed runs."""
 
     process_group: Any
 
 
-# Those that it has, of lrcore's and of its own.
+# The names of the options of the drop-ins.
 _OPTIONS = (*(name for name in Options.__annotations__ if name != "noise_scale"), *OPTION)
-# Hyperparameters, which groups have; ``lr`` can also be set of the optimizer.
+# Hyperparameters that are set in groups alone; ``opt.lr = …`` works.
 _PER_GROUP = frozenset(name for kind in OPTIMIZERS for name in kind._kinds()) - {"lr", *GROUP_OPTIONS}
 _DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 
@@ -85,26 +92,26 @@ Examples:
 
 
 class DropIn(Savable):
-    """An optimizer of PyTorch whose step is lrcore's. Use one of its subclasses."""
+    """An optimizer of PyTorch whose step is lrcore's. Use a subclass."""
 
     _counts_steps: ClassVar = True
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
-        """Whether a GradScaler leaves the scale, and the decision to skip, to the step.
+        """Whether a GradScaler leaves unscaling and skipping to the step.
 
-        It does not where a subclass or a program has put code around the step, which must not run for a step that is
-        skipped: Accelerate sees by it whether one was.
+        False where a subclass or a program wraps the step: the wrapper must not run for a skipped step, since
+        Accelerate detects skipped steps by it.
         """
         around = self.__dict__.get("step")
         return type(self).step is DropIn.step and (around is None or hasattr(around, "_wrapped_by_lr_sched"))
 
     @_step_supports_amp_scaling.setter
     def _step_supports_amp_scaling(self, _: bool) -> None:
-        """Ignore what PyTorch's constructors set with ``fused=True``."""
+        """Ignore the value that PyTorch's constructors set with ``fused=True``."""
 
     def __init_subclass__(cls, *, of: type[Optimizer] | None = None, **kwargs: Any) -> None:
-        """Make a form of an optimizer for tensors, or a subclass of one."""
+        """Define the drop-in of an optimizer of lrcore, or a subclass of a drop-in."""
         super().__init_subclass__(**kwargs)
         docstrings: tuple[str | None, ...] = ()
         if of is not None:
@@ -120,10 +127,10 @@ class DropIn(Savable):
         super().__setattr__(name, value)
 
     def _start(self, options: Mapping[str, Any], **values: Any) -> dict[str, Any]:
-        """Take what is beyond PyTorch, options and schedules. PyTorch's constructor comes after it and adds groups.
+        """Check and store options and schedules, before PyTorch's constructor adds groups.
 
         Returns:
-            The values, with those at the first step in the places of schedules.
+            The hyperparameters for PyTorch's constructor, with values for step 0 in the places of schedules.
         """
         name = type(self).__name__
         if options.get("noise_scale") is not None:
@@ -139,14 +146,14 @@ class DropIn(Savable):
             )
         self._begin()
         self._processes = None if group is None else StepSync(group)
-        if common.needs_norm and group is None and _is_of_zero():
-            raise ValueError(f"{name} is made by ZeroRedundancyOptimizer: {_A_PART}")
+        if common.needs_norm and group is None and is_made_by_zero():
+            raise ValueError(f"{name} is made by ZeroRedundancyOptimizer: {PARTIAL}")
         options = given
         self._of_groups = {key: value for key, value in options.items() if key in GROUP_OPTIONS}
         self._of_all = {key: value for key, value in options.items() if key not in GROUP_OPTIONS}
         self._scheduled = {key: value for key, value in values.items() if is_scheduled(value)}
         for key, value in values.items():
-            # PyTorch compares first. A file of settings may have the text "1e-3".
+            # PyTorch would compare it with 0: configuration files give "1e-3" as a string.
             if (remedy := remedy_for(value)) or isinstance(value, str):
                 raise TypeError(f"{key} must be a number or a schedule, got {brief(value)}{remedy}")
         return {
@@ -155,7 +162,7 @@ class DropIn(Savable):
         }
 
     def __init__(self, *args: Any, **values: Any) -> None:
-        """Make the optimizer of PyTorch that a subclass is, which adds its groups."""
+        """Call PyTorch's constructor, which adds the groups."""
         super().__init__(*args, **values)
         names = [name for given in self.param_groups for name in given.get("param_names", ())]
         warn_of_unmatched(patterns_of(self._of_all.get("no_decay")), names)
@@ -173,14 +180,14 @@ class DropIn(Savable):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters; see :meth:`torch.optim.Optimizer.add_param_group`.
 
-        Values may be schedules. Options of lrcore for this group alone stand under ``"lrcore"``: ``{"params": …,
-        "lrcore": {"clip_value": 1.0}}``. Any other key is the program's own.
+        Hyperparameters may be schedules. Options of lrcore for this group are the entries of ``"lrcore"``:
+        ``{"params": …, "lrcore": {"clip_value": 1.0}}``. Other keys belong to the program.
 
         Raises:
-            TypeError: If a parameter that is trained is not float32, float64 or complex of these; if ``"lrcore"`` has
-                no dictionary.
-            ValueError: If one is not on the CPU, or a value is out of range; if ``"lrcore"`` has what is no option of
-                a group.
+            TypeError: If a trainable parameter is not float32, float64 or complex of these, or ``"lrcore"`` is not a
+                dictionary.
+            ValueError: If a trainable parameter is not on the CPU, a value is out of range, or ``"lrcore"`` has an
+                unknown key.
             RuntimeError: Within :meth:`averaged`.
         """
         if self._groups:
@@ -197,18 +204,18 @@ class DropIn(Savable):
             self.param_groups.pop()
             raise
         self._groups.append(group)
-        # A group that was part of another optimizer has the progress of that one.
+        # A group of another optimizer has the counters of that one.
         group.given.pop(KEY, None)
         self._note_schedules()
         self._write_progress()
 
     def _watched(self, index: int) -> WatchedGroup:
-        """Check a group, and return what watches it."""
+        """Check a group, and return it as a WatchedGroup."""
         given = self.param_groups[index]
-        _refuse_averaged(given)
+        refuse_averaged(given)
         needs_all = self._of_all.get("clip_norm") is not None or self._of_all.get("skip_nonfinite")
-        if needs_all and self._processes is None and _are_shards(given["params"]):
-            raise ValueError(f'param_groups[{index}]["params"] are shards of FSDP: {_A_PART}')
+        if needs_all and self._processes is None and are_shards(given["params"]):
+            raise ValueError(f'param_groups[{index}]["params"] are shards of FSDP: {PARTIAL}')
         for i, param in enumerate(given["params"]):
             if not param.requires_grad:
                 continue
@@ -225,11 +232,11 @@ class DropIn(Savable):
         check_own(given)
         group = WatchedGroup(given, self._engine_class.hyperparameter_names(), self._of_groups)
         self._engine_class.check_group(self._own(group.values()))
-        group.take(self.steps)
+        group.read(self.steps)
         return group
 
     def _own(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Return values of a group as the engine is to know them."""
+        """Return the values of a group for the engine; Adagrad overrides it."""
         return values
 
     # The step
@@ -238,16 +245,17 @@ class DropIn(Savable):
         """Take one step, in place; see :meth:`torch.optim.Optimizer.step`.
 
         Args:
-            closure: Evaluates the model anew and returns the loss.
+            closure: Evaluates the model again and returns the loss.
 
         Returns:
-            What the closure returned. What the step did is in :attr:`info`.
+            The result of the closure. :attr:`info` has the result of the step.
 
         Raises:
-            RuntimeError: If a gradient is sparse, or a parameter was made in inference mode and this is outside of it.
-            TypeError: If a parameter or a gradient is of another dtype.
-            ValueError: If a tensor is on another device or of another shape, or weights share memory; if a
-                hyperparameter is out of range. After an error weights and state are as they were.
+            RuntimeError: If a gradient is sparse, or a parameter was created in inference mode and the step is outside
+                of it.
+            TypeError: If a parameter or a gradient has another dtype.
+            ValueError: If a tensor is on another device or has another shape, weights share memory, or a
+                hyperparameter is out of range. After an error weights and state are unchanged.
             FloatingPointError: If gradients were not finite ``max_skips`` times in a row, with ``skip_nonfinite``.
         """
         if torch.compiler.is_compiling():
@@ -267,13 +275,13 @@ class DropIn(Savable):
             or torch_optimizer._global_optimizer_post_hooks
             or torch.autograd._profiler_enabled()
         )
-        # PyTorch calls hooks around the step of a subclass, which calls this.
+        # Around the step of a subclass, which calls this one, PyTorch calls the hooks.
         if hooked and type(self).step is DropIn.step:
             self._unscale()
             return _hooked(self) if closure is None else _hooked(self, closure)
         return self._take(closure)
 
-    # PyTorch wraps a step that is not marked so; entering a profiler's record costs more than a small step.
+    # PyTorch would wrap an unmarked step in a profiler record, which costs more than a small step.
     step.hooked = True  # type: ignore[attr-defined]
 
     def _take(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -282,7 +290,7 @@ class DropIn(Savable):
             with torch.enable_grad():
                 loss = closure()
         own = self._shared
-        with own._lock:  # two threads would each make an engine, or one say what the other's step has made
+        with own._lock:  # two threads would each make an engine, or mix up each other's new state
             engine = self._ready()
             if own._is_averaged:
                 self._refuse_if_averaged()
@@ -296,7 +304,7 @@ class DropIn(Savable):
                 else:
                     own._info = engine.step(None, grad_scale=scale)
             finally:
-                # Also if an interrupt came after the step was taken.
+                # Also if an interrupt arrived after the step.
                 made = engine.made
                 if made:
                     states = own.state
@@ -305,7 +313,7 @@ class DropIn(Savable):
                 if note.is_kept:
                     if primes:
                         self._write_progress()
-                    else:  # no more than counts of steps have changed
+                    else:  # only the step counts have changed
                         note.write(own.param_groups, engine.taken, engine._skipped, engine._skipped_in_a_row)
                     note.of_step = note.text
             if note.is_kept:
@@ -316,21 +324,21 @@ class DropIn(Savable):
         return loss
 
     def _only_makes_state(self) -> bool:
-        """Return whether the first step is the one that torch.distributed.checkpoint takes to have state made.
+        """Return whether the first step is the one by which torch.distributed.checkpoint creates state.
 
-        That is at rates of 0, which something has set, on gradients of zeros. It may come
-        before a state is loaded and before each that is saved, so it must not count for schedules and averages.
+        It sets learning rates to 0 and gradients to zeros, before it loads or saves a state. Such a step must not count
+        for schedules and averages.
         """
         for group in self._groups:
             lr = group.given.get("lr")
             if type(lr) is float and lr != 0.0:
                 return False
-            if plain(lr) != 0.0 or ("lr" in group.schedules and "lr" not in group.held):
+            if plain(lr) != 0.0 or ("lr" in group.schedules and "lr" not in group.zeroed):
                 return False
         return not any(param.grad is not None and bool(param.grad.any()) for param in self._params)
 
     def _leave_out(self) -> None:
-        """Note a step that a GradScaler skips: as in PyTorch, neither closures nor hooks are called."""
+        """Record a step that a GradScaler skips. As in PyTorch, neither the closure nor hooks are called."""
         own = self._shared
         with own._lock:
             engine = self._ready()
@@ -338,7 +346,7 @@ class DropIn(Savable):
             own._info = with_stats(info, StepStats) if own._of_all.get("stats") else info
 
     def _unscale(self) -> None:
-        """Divide gradients by a GradScaler's scale where they lie, since hooks are about to look at them."""
+        """Divide gradients by a GradScaler's scale in place, since hooks may read them."""
         scale = self._shared.__dict__.get("grad_scale")
         if scale is None:
             return
@@ -351,11 +359,11 @@ class DropIn(Savable):
         self.grad_scale = None
 
     def _ready(self) -> Engine:
-        """Return the engine, which knows the groups and the state as they are now."""
+        """Return the engine, updated to the present groups and state."""
         own = self._shared
         note = own._note
         if note.is_kept and not note.is_in(own.param_groups):
-            self._take_in_progress()
+            self._restore_saved_text()
         given, engine, states = own.param_groups, own._engine, own.state
         if (
             engine is None
@@ -368,7 +376,7 @@ class DropIn(Savable):
             if group.has_changed():
                 try:
                     engine.param_groups[index].update(self._own(group.changes(engine.taken)))
-                    engine.hold(index, group.held)
+                    engine.set_zeroed(index, group.zeroed)
                     group.adopt(engine.param_groups[index])
                 except BaseException:
                     group.forget()
@@ -379,11 +387,11 @@ class DropIn(Savable):
             if group.schedules and group.shown != engine.taken:
                 group.show(engine.taken, engine.param_groups[index])
         if own._has_inference and not torch.is_inference_mode_enabled():
-            raise RuntimeError("a parameter was made in inference mode; it can be stepped within inference mode alone")
+            raise RuntimeError("the parameter was created under torch.inference_mode() and can only be updated there")
         return engine
 
-    def _take_in_progress(self) -> None:
-        """Go on from a progress that something else has put into the groups, with the values beside it."""
+    def _restore_saved_text(self) -> None:
+        """Restore counters from a text that other code has loaded into the groups, or write it again."""
         text = self._note.loaded(self.param_groups)
         if text is None:
             self._write_progress()
@@ -391,15 +399,15 @@ class DropIn(Savable):
             self._go_on(text)
 
     def _prepare(self) -> Engine:
-        """Make an engine of the groups, with the state that there is."""
+        """Make an engine of the present groups and state, which continues the previous one."""
         watched, known = self._groups, {id(group.given): group for group in self._groups}
         self._groups = [
             known[id(given)] if id(given) in known else self._watched(index)
             for index, given in enumerate(self.param_groups)
         ]
         for group in self._groups:
-            group.take(self.steps)
-        told = [dict(group.schedules) for group in self._groups]
+            group.read(self.steps)
+        schedules = [dict(group.schedules) for group in self._groups]
         structures, params, names = structures_of([group.given for group in self._groups])
         engine = self._engine_class(
             [{"params": one, **self._own(group.values())} for one, group in zip(structures, self._groups, strict=True)],
@@ -408,7 +416,7 @@ class DropIn(Savable):
         if self._processes is not None:
             engine.join(self._processes)
         if self._engine is not None:
-            now = {id(group): (index, told[index]) for index, group in enumerate(self._groups)}
+            now = {id(group): (index, schedules[index]) for index, group in enumerate(self._groups)}
             before = enumerate(watched[: len(self._engine.param_groups)])
             engine.take_over(self._engine, [(old, *now[id(group)]) for old, group in before if id(group) in now])
         engine.set_steps(self.steps)
@@ -426,34 +434,34 @@ class DropIn(Savable):
         return engine
 
     def take_schedules(self) -> list[dict[str, Any]]:
-        """Put present values in the places of schedules in groups, and return the schedules of each, by name.
+        """Replace schedules in groups by their present values, and return the schedules of each group, by name.
 
         Raises:
-            ValueError: If something else has set what follows a schedule.
+            ValueError: If other code has set a value that has a schedule.
         """
         for group in self._groups:
-            group.take(self.steps)
+            group.read(self.steps)
             group.forget()
         return self._schedules()
 
     @contextmanager
     def without_schedules(self, name: str) -> Iterator[list[Any]]:
-        """Let a hyperparameter be a plain number for a while, and return its schedules and numbers, group by group."""
+        """Make a hyperparameter a plain number in a ``with`` block; yield the schedule or number of each group."""
         before = [dict(given) for given in self.param_groups]
         self._ready()
         progress = self.progress()
         groups = list(self._groups)
-        kept = [group.schedules.pop(name, None) for group in groups]
+        removed = [group.schedules.pop(name, None) for group in groups]
         present = [given[name] for given in before]
         try:
-            yield [number if schedule is None else schedule for schedule, number in zip(kept, present, strict=True)]
+            yield [number if schedule is None else schedule for schedule, number in zip(removed, present, strict=True)]
         finally:
-            for group, schedule in zip(groups, kept, strict=True):
+            for group, schedule in zip(groups, removed, strict=True):
                 if schedule is not None:
                     group.schedules[name] = schedule
                 group.accept()
             if any(report["name"] == name for report in progress[2]["reports"]):
-                # A schedule that is given again would begin anew; this one was only away.
+                # A schedule that is assigned again would lose its reports.
                 self.restore_progress((self.steps, self._info, progress[2]))
             for group, values in zip(groups, before, strict=True):
                 group.given.update(values)
@@ -472,21 +480,21 @@ class DropIn(Savable):
         for index in range(len(self.param_groups)):
             self._watched(index)
             warn_of_bare_options(self.param_groups[index], index, self._of_groups | self._of_all)
-        # All is well. Whoever edits the groups of the other one, as its schedulers do, edits these.
+        # Checked. From here on both share the groups, which schedulers of the other one edit.
         self.param_groups = optimizer.param_groups
         optimizer.state = self.state
-        # Its schedulers ask it whether a step was taken.
+        # Its schedulers check this mark of a first step.
         optimizer._opt_called = True
         self._groups = [self._watched(index) for index in range(len(self.param_groups))]
         self._note_schedules()
         self._go_on(next((group[KEY] for group in self.param_groups if KEY in group), None))
         return self
 
-    # What the step tells
+    # Results
 
     @property
     def info(self) -> StepInfo | None:
-        """What the last step did: whether it was applied, its number, rate, gradient norm and statistics."""
+        """The last step: whether it was applied, its number, learning rate, gradient norm and statistics."""
         return self._info
 
     @property
@@ -497,7 +505,7 @@ class DropIn(Savable):
     @lr.setter
     def lr(self, value: Any) -> None:
         with self._lock:
-            # The engine says what is wrong, and the group that PyTorch's users see is the one that counts.
+            # The engine checks the value; the value in the group counts.
             self._ready().lr = value
             self._groups[0].release("lr")
             self.param_groups[0]["lr"] = value
@@ -506,7 +514,7 @@ class DropIn(Savable):
         """Return a table of the parameters: name, shape, dtype, group, learning rate, weight decay and state bytes.
 
         Returns:
-            The table, which prints itself; ``.rows`` has it as data.
+            The table, which can be printed; ``.rows`` has its data.
         """
         engine = self._ready()
         states = [self.state.get(param, {}) for param in self._params]
@@ -518,11 +526,11 @@ class DropIn(Savable):
 
     @property
     def skipped(self) -> int:
-        """How many steps were left out, since gradients were not finite."""
+        """How many steps were skipped, since gradients were not finite."""
         return 0 if self._engine is None else self._engine.skipped
 
     def report(self, value: float) -> bool:
-        """Tell the schedules that follow reports a loss or another metric; see :meth:`lrcore.Adam.report`."""
+        """Report a loss or another metric to schedules that use it; see :meth:`lrcore.Adam.report`."""
         with self._lock:
             changed = self._ready().report(value)
             self._show_present()
@@ -531,7 +539,7 @@ class DropIn(Savable):
 
     @property
     def average(self) -> dict[str, torch.Tensor]:
-        """The averages of the weights, by parameter name; at first there are none."""
+        """The averages of the weights, by parameter name; empty at first."""
         return {name: average for name, _, average in self._averages()}
 
     def _averages(self) -> list[tuple[str, Any, torch.Tensor]]:
@@ -543,34 +551,34 @@ class DropIn(Savable):
         return [
             (name, param, state["average"])
             for name, param, state in states
-            # There is memory for it from the first step on, also if no weight has entered it yet.
+            # Allocated in the first step, and empty until the average starts.
             if "average" in state and float(state.get("averaged", 0.0)) > 0.0
         ]
 
     @contextmanager
     def averaged(self, model: torch.nn.Module | None = None, update_bn: Iterable[Any] | None = None) -> Iterator[Self]:
-        """Give the weights the values of their averages for the length of a ``with`` block, as for an evaluation.
+        """Replace the weights by their averages in a ``with`` block, for an evaluation.
 
-        Afterwards, also after an exception, every weight has its own values again, bit for bit. It takes a copy of the
-        weights. Within the block all is refused that would keep the averages as weights, or train on them: steps, of
-        other optimizers of these weights too, new optimizers of them, state dicts, pickles and copies, new groups. The
-        state dict and copies of the model are those of the averages, as one wants to export them.
+        At the end, also after an exception, the weights are restored, bit for bit, from a copy. Within the block steps
+        by any optimizer of these weights, new optimizers of them, and state dicts, pickles, copies and new groups of
+        this one raise, since they would keep or train the averages. The model's own state dict and copies have the
+        averages, for export.
 
         Args:
-            model: The model of the weights. Its buffers, such as the running statistics of batch norms, are put back
-                at the end, bit for bit, whatever happens to them in the block.
-            update_bn: Batches, such as a loader. The running statistics of the model's batch norms, which belong to
-                other weights than the averages, are computed anew over all of them, as
-                :func:`torch.optim.swa_utils.update_bn` does: a batch that is a list or a tuple is given to the model as
-                its first entry. Modules are in their own modes again afterwards.
+            model: The model of the weights. Its buffers, such as the running statistics of batch norms, are restored at
+                the end, bit for bit.
+            update_bn: Batches, such as a loader. The running statistics of the model's batch norms belong to the
+                weights, not to the averages, so they are recomputed over these batches as by
+                :func:`torch.optim.swa_utils.update_bn`: of a batch that is a list or a tuple the model gets the first
+                entry. The training modes of modules are restored.
 
         Raises:
-            TypeError: If ``model`` is no module.
-            ValueError: If the optimizer has no ``average``; if a weight was given another shape, and then no weight is
-                changed; if the model has no parameter of the optimizer, ``update_bn`` comes without a model or has no
-                batch.
-            RuntimeError: If the averages are in place already. At the end, if a weight could not be put back, since it
-                got another shape in the block; all others are.
+            TypeError: If ``model`` is not a module.
+            ValueError: If the optimizer has no ``average``; if a weight has another shape than its average, and then no
+                weight is changed; if the model has no parameter of the optimizer; if ``update_bn`` has no batch or is
+                given without a model.
+            RuntimeError: If the averages are in place already; at the end, if a weight got another shape in the block
+                and can't be restored. All others are.
 
         Examples:
             >>> import torch, lrcore.torch
@@ -589,11 +597,14 @@ class DropIn(Savable):
         self._refuse_if_averaged()
         averages = self._averages()
         self._check_model(model, update_bn)
-        buffers = [] if model is None else buffers_kept(model)
+        buffers = [] if model is None else restores_of_buffers(model)
         self._is_averaged = True
         try:
-            # Those of inference mode, which can't be written to outside of it, are refused by now.
-            with _marked(averages), swapped(averages, copy_of, _fill, is_writeable=lambda _: True, also=buffers):
+            # _ready has refused tensors of inference mode, which can't be written to outside of it.
+            with (
+                locked(param for _, param, _ in averages),
+                swapped(averages, copy_of, _fill, is_writeable=lambda _: True, also=buffers),
+            ):
                 if model is not None and update_bn is not None:
                     recompute_statistics(model, update_bn)
                 yield self
@@ -614,67 +625,9 @@ class DropIn(Savable):
             )
 
 
-# What clip_norm and skip_nonfinite would see.
-_A_PART = (
-    "this process has a part of the gradients, so clip_norm and skip_nonfinite need process_group=…, the processes "
-    'that have the others, or "world"'
-)
-_ZERO = "torch.distributed.optim.zero_redundancy_optimizer"
-
-
-def _has_peers() -> bool:
-    distributed = torch.distributed
-    return bool(distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1)
-
-
-def _is_of_zero() -> bool:
-    """Return whether a ZeroRedundancyOptimizer of several processes is being made, which has one of its part made."""
-    if _ZERO not in sys.modules or not _has_peers():
-        return False
-    frame: FrameType | None = sys._getframe()
-    while frame is not None and frame.f_globals.get("__name__") != _ZERO:
-        frame = frame.f_back
-    return frame is not None
-
-
-def _are_shards(params: list[Any]) -> bool:
-    """Return whether parameters are those that FSDP has cut up, which are flat."""
-    flat = [param for param in params if getattr(param, "_fsdp_flattened", False)]
-    return bool(flat) and all(param.ndim == 1 for param in flat) and _has_peers()
-
-
 _hooked = torch.optim.Optimizer.profile_hook_step(DropIn._take)
-# A compiled program leaves its code to take a step. A function that were so in itself would take a microsecond more.
+# Runs the step outside of torch.compile. Decorating `step` itself would add 1 µs to eager calls.
 _compiled_around = torch._disable_dynamo(DropIn.step)
-
-
-# The weights, by identity, that have the values of their averages at present. Whose they are does not matter.
-_AVERAGED: dict[int, torch.Tensor] = {}
-
-
-@contextmanager
-def _marked(averages: list[tuple[str, Any, torch.Tensor]]) -> Iterator[None]:
-    """Have optimizers refuse weights that have the values of their averages."""
-    own = {id(param): param for _, param, _ in averages}
-    # Optimizers of PyTorch, such as the one that from_torch took over from, call it before their steps.
-    hook = torch_optimizer.register_optimizer_step_pre_hook(_refuse_to_step)
-    try:
-        _AVERAGED.update(own)
-        yield
-    finally:
-        for key in own:
-            _AVERAGED.pop(key, None)
-        hook.remove()
-
-
-def _refuse_averaged(group: Mapping[str, Any]) -> None:
-    if _AVERAGED and any(id(param) in _AVERAGED for param in group["params"]):
-        raise RuntimeError(AVERAGES_NOW)
-
-
-def _refuse_to_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-    for group in optimizer.param_groups:
-        _refuse_averaged(group)
 
 
 def _fill(tensor: torch.Tensor, values: torch.Tensor) -> None:

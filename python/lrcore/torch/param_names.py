@@ -1,8 +1,11 @@
-"""Matching a state dict with an optimizer by the names of parameters.
+"""Matches the groups of a state dict with those of an optimizer by the names of parameters.
 
-PyTorch's state dicts number parameters, and loading goes by position; names, under ``"param_names"``, are carried along
-and not compared. A model whose parameters come in another order would get the state, the groups and the names of
-others. So where both sides have names, these decide.
+PyTorch loads state by position, and does not compare the names under ``"param_names"``. A model with its parameters in
+another order would get the state of other parameters. So where both sides have names, these decide::
+
+    same names in the same order → load by position
+    same names, in another order → reorder the saved groups and their parameters
+    other names                  → ValueError, which lists missing and unexpected ones
 """
 
 from __future__ import annotations
@@ -15,21 +18,21 @@ if TYPE_CHECKING:
 
     Groups = Sequence[Mapping[str, Any]]
 
-# What wrappers of a module put into names: DistributedDataParallel, torch.compile, FSDP, activation checkpoints.
+# Parts of names that come from DistributedDataParallel, torch.compile, FSDP and activation checkpointing.
 _WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 _MOST_SHOWN = 5
 
 
 def matched(saved: Groups, groups: Groups) -> Groups:
-    """Return the groups of a state dict in the order of an optimizer's, with parameters in its order and names.
+    """Return the groups of a state dict with groups and parameters in the order and by the names of an optimizer's.
 
     Args:
-        saved: The groups of the state dict. They stay as they are.
+        saved: The groups of the state dict, which are not modified.
         groups: Those of the optimizer.
 
     Returns:
-        The same groups, in order; those of the state dict where one side has no names, or other numbers of groups or
-        parameters, which PyTorch refuses.
+        The reordered groups; ``saved`` itself where one side has no names, or where the numbers of groups or parameters
+        differ, which PyTorch refuses.
 
     Raises:
         ValueError: If the names differ, or are in other groups.
@@ -58,7 +61,7 @@ def matched(saved: Groups, groups: Groups) -> Groups:
 
 
 def _names_of(groups: Groups) -> list[list[str]] | None:
-    """Return the names of all parameters, group by group, or None if one has none."""
+    """Return the names of all parameters, by group, or None if one has no name."""
     names = [list(group.get("param_names") or ()) for group in groups]
     are_named = all(len(own) == len(group["params"]) for own, group in zip(names, groups, strict=True))
     return names if are_named and any(names) else None
@@ -69,7 +72,7 @@ def _have_one_size(own: list[list[str]], others: list[list[str]]) -> bool:
 
 
 def _in_terms_of(others: list[list[str]], own: list[list[str]]) -> list[list[str]]:
-    """Return names without what wrappers put into them, if they are those of the optimizer but for that."""
+    """Return the saved names as the optimizer spells them, if they differ only in parts that wrappers insert."""
     there = {name for names in others for name in names}
     if there == {name for names in own for name in names}:
         return others

@@ -1,4 +1,4 @@
-"""The dictionaries of an optimizer's state, as PyTorch has them."""
+"""``state``: PyTorch's dictionary of dictionaries, with a counter of changes."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ if TYPE_CHECKING:
 
 
 class ParamStates(defaultdict[Any, Any]):
-    """The state of an optimizer, a dictionary for each parameter; counts how often an entry was put in or taken out.
+    """The state of an optimizer, a dictionary for each parameter. Counts how often an entry is set or removed.
 
-    A step reads what is in the dictionaries of the parameters each time, but asks for the dictionaries themselves only
-    when this has changed.
+    A step reads each dictionary every time, and looks the dictionaries up again only if the counter differs.
     """
 
     changes = 0
 
     @classmethod
     def of(cls, given: Mapping[Any, Any]) -> Self:
-        """Return the state as such a one, or as a copy that is."""
+        """Return the state itself if it has this type, or a copy."""
         return given if isinstance(given, cls) else cls(dict, given)
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -33,27 +32,27 @@ class ParamStates(defaultdict[Any, Any]):
         super().__delitem__(key)
 
     def clear(self) -> None:
-        """Take out all entries."""
+        """Remove all entries."""
         self.changes += 1
         super().clear()
 
     def pop(self, *args: Any) -> Any:
-        """Take out an entry."""
+        """Remove an entry and return it."""
         self.changes += 1
         return super().pop(*args)
 
     def popitem(self) -> tuple[Any, Any]:
-        """Take out the last entry."""
+        """Remove the last entry and return it."""
         self.changes += 1
         return super().popitem()
 
     def update(self, *args: Any, **entries: Any) -> None:
-        """Put in several entries."""
+        """Set several entries."""
         self.changes += 1
         super().update(*args, **entries)
 
     def setdefault(self, key: Any, default: Any = None) -> Any:
-        """Put in an entry if there is none."""
+        """Set an entry if there is none, and return it."""
         self.changes += 1
         return super().setdefault(key, default)
 
@@ -62,6 +61,6 @@ class ParamStates(defaultdict[Any, Any]):
         return self
 
     def largest_count(self) -> int:
-        """Return the largest count of a parameter's steps, or 0 where none are counted."""
+        """Return the largest step count of a parameter, or 0 if none has one."""
         counts = [state["step"] for state in self.values() if isinstance(state, dict) and "step" in state]
         return int(max(map(float, counts), default=0.0))

@@ -1,4 +1,4 @@
-"""The range test for a model and a loader of PyTorch."""
+"""The learning-rate range test for a model and a loader of PyTorch."""
 
 from __future__ import annotations
 
@@ -42,31 +42,32 @@ def find_lr(
     generators: Any = (),
     progress: bool = True,
 ) -> RangeTest:
-    """Find a learning rate by a range test: train at rates that rise from step to step, and look at the loss.
+    """Run a learning-rate range test: train with a learning rate that grows at each step, and record the losses.
 
-    It is :func:`lrcore.find_lr` for a model of PyTorch and any of its optimizers. Afterwards parameters, buffers,
-    gradients, the optimizer's state and groups, and the generators are as they were, bit for bit, also after an
-    exception or Ctrl-C; meanwhile there is a copy of them.
+    The form of :func:`lrcore.find_lr` for a PyTorch model and any optimizer. Parameters, buffers, gradients, the
+    optimizer's state and groups, and random generators are restored at the end, bit for bit, also after an exception or
+    Ctrl-C. The test takes a copy of them.
 
     Args:
-        model: The model, in the mode, training or evaluation, that it is to be in.
-        opt: Its optimizer, of PyTorch or lrcore, one whose step needs no closure. Groups keep their ratios.
-        loss: ``loss(model(inputs), targets)`` returns the loss of a batch ``(inputs, targets)``; a batch that is a
-            mapping is given as ``loss(model(**batch), batch)``. None: the model returns it, as those of transformers
-            do, as ``model(**batch).loss``, or is given all of a batch and returns it.
-        loader: The batches. A loader or a list is begun again when it is over; an iterator ends the test.
-        start: The first rate, of the first group whose rate is not 0, in (0, inf).
-        end: The last rate, above ``start``.
-        steps: How many rates, at least 2.
-        mode: ``"exp"``, the same factor between two rates, or ``"linear"``, the same difference.
-        smoothing: The share of the running average of losses that is kept at each, in [0, 1).
-        stop: The test stops when the average is more than this many times the best one, or a loss is no number.
-        validation: ``validation(model)`` returns the loss to look at in the place of the batches'.
+        model: The model, in training or evaluation mode.
+        opt: Its optimizer, of PyTorch or lrcore, whose step needs no closure. The ratios of the groups' learning rates
+            stay.
+        loss: ``loss(model(inputs), targets)`` returns the loss of a batch ``(inputs, targets)``; for a batch that is a
+            mapping, ``loss(model(**batch), batch)``. None if the model returns the loss: as ``model(**batch).loss``,
+            like those of transformers, or as ``model(*batch)``.
+        loader: The batches. A loader or a list is repeated; an iterator ends the test when it is exhausted.
+        start: The first learning rate, of the first group whose learning rate is not 0, in (0, inf).
+        end: The last learning rate, above ``start``.
+        steps: How many learning rates, at least 2.
+        mode: ``"exp"``, a constant factor between learning rates, or ``"linear"``, a constant difference.
+        smoothing: The decay of the running average of losses, in [0, 1).
+        stop: The test stops when the average exceeds this many times the smallest one, or a loss is not finite.
+        validation: ``validation(model)`` returns the loss to record in place of the batch's.
         accumulate: How many batches make a step; gradients are their mean.
-        repeats: How often the test is run, on the batches that follow; the result has the mean and its spread. One for
-            which there are not enough batches is left out.
-        generators: Random generators to be put back at the end, beside the global ones of PyTorch, NumPy and Python and
-            that of the loader.
+        repeats: How often the test is run, each time on the next batches; the result has the mean and its spread. A
+            repeat without enough batches is left out.
+        generators: Random generators to restore, besides the global ones of PyTorch, NumPy and Python and that of the
+            loader.
         progress: Whether to show a progress bar on a terminal, where tqdm is installed.
 
     Returns:
@@ -92,8 +93,9 @@ def find_lr(
         Smith, *Cyclical Learning Rates for Training Neural Networks* (2017), section 3.3.
 
     Note:
-        torch-lr-finder and Lightning's ``lr_find`` write one rate into every group, and take slopes by the rate; here
-        groups keep their ratios, and slopes are by its logarithm. A batch norm's buffers, too, are put back.
+        torch-lr-finder and Lightning's ``lr_find`` write one learning rate into every group, and compute slopes by the
+        learning rate; here groups keep their ratios, and slopes are by its logarithm. Buffers of batch norms are
+        restored too.
     """
     check_start(start)
     accumulate, repeats = check_count("accumulate", accumulate, least=1), check_count("repeats", repeats, least=1)
@@ -112,7 +114,7 @@ def find_lr(
     if of_loader is not None:
         drawn.append(of_loader)
     with ExitStack() as stack:
-        stack.enter_context(generators_preserved(drawn))  # a loader draws when it is begun
+        stack.enter_context(generators_preserved(drawn))  # a loader draws when its iteration starts
         if isinstance(opt, DropIn):
             ratios = ratios_of(stack.enter_context(opt.without_schedules("lr")), opt.steps)
         else:

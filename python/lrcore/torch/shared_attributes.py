@@ -1,9 +1,9 @@
-"""The attributes of a drop-in, kept in one object that its wrappers share.
+"""The attributes of a drop-in, in one object that it shares with its wrappers.
 
-Lightning's and Fabric's wrappers are instances of a class made at run time from their own and the optimizer's. Some
-copy the optimizer's ``__dict__``, others ask it for what they lack. Methods of the optimizer then run with the wrapper
-as ``self``, and an attribute that is set through one of the two would be missing, or old, in the other. So attributes
-are kept in one object, which both refer to and neither replaces.
+The class of Lightning's and Fabric's wrappers is created at run time from their own and the optimizer's. Some copy the
+optimizer's ``__dict__``, others forward missing attributes to it. So methods of the optimizer run with the wrapper as
+``self``, and an attribute that is set through one of the two would be missing or old in the other. Therefore all
+attributes are in one object, which both refer to and neither replaces.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class SharedAttributes:
     # A GradScaler's, during a step.
     found_inf: Any
     grad_scale: Any
-    # What was given: options of groups, options of all groups together, and schedules.
+    # The arguments: options of groups, options of all groups together, and schedules.
     _of_groups: dict[str, Any]
     _of_all: dict[str, Any]
     _scheduled: dict[str, Any]
     _processes: StepSync | None
-    # What steps the parameters, and what it was made of.
+    # The engine, and the objects that it was made of.
     _engine: Engine | None
     _groups: list[WatchedGroup]
     _params: list[Any]
@@ -46,7 +46,7 @@ class SharedAttributes:
     _states: Mapping[Any, Any]
     _changes: int
     _has_inference: bool
-    # How far it is.
+    # Results and counters.
     _info: StepInfo | None
     _steps: int
     _is_averaged: bool
@@ -55,7 +55,7 @@ class SharedAttributes:
 
 
 class SharedAttribute:
-    """An attribute of an optimizer that is kept in its ``_shared``."""
+    """An attribute of an optimizer that is stored in its ``_shared``."""
 
     __slots__ = ("_name",)
 
@@ -68,7 +68,7 @@ class SharedAttribute:
     def __set__(self, optimizer: Any, value: Any) -> None:
         setattr(optimizer._shared, self._name, value)
         if not self._name.startswith("_"):
-            # Where PyTorch's optimizers have it. Nothing here reads it there.
+            # Other code may look for it there, as in PyTorch's optimizers. lrcore does not.
             optimizer.__dict__[self._name] = value
 
     def __delete__(self, optimizer: Any) -> None:
