@@ -226,3 +226,8 @@ class WithoutCounterpart(DropIn):
         # PyTorch's name for it, in the groups of its Adam.
         defaults["decoupled_weight_decay"] = self._engine_class._declaration.decay == "decoupled"
         super().__init__(params, defaults)
+
+
+# A class a line: what torch.optim lacks.
+# fmt: off
+# fmt: on
