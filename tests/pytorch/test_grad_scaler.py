@@ -7,7 +7,19 @@ import pytest
 
 import lrcore
 from support.networks import assert_same_weights, train_with_both, vector
-from support.optimizer_pairs import BOTH, assert_same, give, gradients, label, named, parameters, torch, values_of
+from support.optimizer_pairs import (
+    BOTH,
+    NAMES,
+    assert_same,
+    drop_ins,
+    give,
+    gradients,
+    label,
+    named,
+    parameters,
+    torch,
+    values_of,
+)
 
 
 @pytest.mark.parametrize("unscales", [False, True])
@@ -31,7 +43,8 @@ def test_a_grad_scaler_leaves_the_scale_to_the_step(name, unscales):
     assert_same_weights(*train_with_both(name, act))
 
 
-FUSED = [kind for kind in BOTH if "fused" in inspect.signature(kind).parameters]
+FUSED = [getattr(drop_ins, name) for name in NAMES]
+FUSED += [kind for kind in BOTH if kind not in FUSED and "fused" in inspect.signature(kind).parameters]
 
 
 @pytest.mark.parametrize("kind", FUSED, ids=label)
@@ -39,7 +52,8 @@ FUSED = [kind for kind in BOTH if "fused" in inspect.signature(kind).parameters]
 @pytest.mark.parametrize("overflow", [True, False])
 def test_a_step_heeds_what_a_gradient_scaler_found(kind, attributes, overflow):
     # These are how the scaler tells a fused optimizer of PyTorch.
-    opt, twin = (kind(parameters(torch.float32), lr=0.1, fused=True) for _ in range(2))
+    flags = {"fused": True} if "fused" in inspect.signature(kind).parameters else {}
+    opt, twin = (kind(parameters(torch.float32), lr=0.1, **flags) for _ in range(2))
     before = values_of(opt)
     values = {"grad_scale": torch.tensor(4.0), "found_inf": torch.tensor(float(overflow))}
     for name in attributes:

@@ -12,6 +12,7 @@ from support.optimizer_pairs import (
     NAMES,
     STEPS,
     Pair,
+    counterpart,
     drop_ins,
     gradients,
     parameter,
@@ -26,11 +27,18 @@ database = pytest.importorskip("torch.testing._internal.common_optimizers")
 
 INFOS = {info.name: info for info in database.optim_db if info.name in NAMES}
 INPUTS = [(name, one) for name, info in INFOS.items() for one in info.optim_inputs_func(device="cpu")]
-# The database lacks what PyTorch lacks.
+# The database lacks what PyTorch lacks: the inputs that all optimizers have stand in, and the cases of the declaration.
+LACKING = [name for name in NAMES if name not in INFOS]
+OF_ALL = [
+    one
+    for one in INFOS["SGD"].optim_inputs_func(device="cpu")
+    if one.kwargs.keys() <= {"lr", "weight_decay", "maximize"}
+]
+INPUTS += [(name, one) for name in LACKING for one in OF_ALL]
 INPUTS += [
     (case.optimizer.__name__, database.OptimizerInput(params=None, kwargs=case.arguments, desc=str(case)))
     for case in PLAIN
-    if case.optimizer.__name__ not in INFOS
+    if case.optimizer.__name__ in LACKING and case.arguments
 ]
 # The forms for a GPU are more than those for the CPU. Their tensors are here all the same.
 FORMS = [
@@ -42,6 +50,12 @@ ERRORS = [
     (name, error)
     for name, info in INFOS.items()
     for error in info.optim_error_inputs_func(device="cpu", dtype=torch.float64)
+]
+ERRORS += [
+    (name, error)
+    for name in LACKING
+    for error in database.get_error_inputs_for_all_optims("cpu", torch.float64)
+    if not error.optimizer_error_input.kwargs  # PyTorch's base class checks parameters only
 ]
 SCHEDULER_INPUTS = {name: INFOS.get(name, INFOS["SGD"]).scheduler_inputs for name in NAMES}
 SCHEDULERS = [(name, index) for name, inputs in SCHEDULER_INPUTS.items() for index in range(len(inputs))]
@@ -193,7 +207,7 @@ def test_errors_are_pytorchs(name, error):
     given = error.optimizer_error_input
     assert error.error_on is database.OptimizerErrorEnum.CONSTRUCTION_ERROR
     params = given.params if given.params is not None else parameters()
-    for kind in (getattr(drop_ins, name), getattr(torch.optim, name)):
+    for kind in (getattr(drop_ins, name), counterpart(name)):
         if issubclass(error.error_type, Warning):
             with pytest.warns(error.error_type, match=error.error_regex):
                 kind(copy.copy(params), **given.kwargs)
