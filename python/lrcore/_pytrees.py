@@ -1,4 +1,4 @@
-"""The leaves of a pytree of JAX as NumPy arrays, and the way back; for :mod:`lrcore.jax`."""
+"""Converts pytrees of JAX arrays to NumPy arrays by name, and back; for :mod:`lrcore.jax`."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
 _OLDEST = (0, 4, 30)
 _ALLOWED = "allowed are float32 and float64"
-# Smaller arrays are copied together, by one call of a jitted function; to hand over arrays one by one takes five times
-# as long. Memory for larger ones comes new from the system, where malloc is glibc's, and NumPy, which asks for huge
-# pages, fills it in half the time that XLA takes.
+# Smaller arrays are copied together by one jitted function, which takes a fifth of the time of separate device_puts.
+# For larger ones glibc's malloc takes new memory from the system, which NumPy fills in half the time of XLA, since it
+# requests huge pages.
 _LARGE = 32 << 20  # bytes
 
 
 class Tree(dict[str, "_Array"]):
-    """The weights of a pytree by name: NumPy arrays of the optimizer's own.
+    """The weights of a pytree by name, as NumPy arrays that the optimizer owns.
 
     Attributes:
-        structure: JAX's description of the pytree.
-        paths: The way to each leaf, as JAX has it.
-        device: The number of the CPU device that the leaves were on.
-        committed: Whether JAX was told to keep them there.
+        structure: JAX's treedef.
+        paths: JAX's key path of each leaf.
+        device: The id of the CPU device of the leaves.
+        committed: Whether the leaves were committed to that device.
     """
 
     structure: Any
@@ -47,9 +47,8 @@ class Tree(dict[str, "_Array"]):
 
         Args:
             params: The pytree.
-            place: What it is called in messages.
-            group: The name of its group, if there are several. As elsewhere in lrcore names from keys stand for
-                themselves, others come after it.
+            place: Its name in messages.
+            group: The name of its group, if there are several: a prefix of names, unless the pytree is a mapping.
         """
         jax = jax_module()
         leaves, structure = jax.tree_util.tree_flatten_with_path(params)
@@ -68,7 +67,7 @@ class Tree(dict[str, "_Array"]):
             (device,) = leaf.devices()
             if tree and device.id != tree.device:
                 raise ValueError(f"{_at(place, path)} is on cpu:{device.id}, others on cpu:{tree.device}")
-            # JAX 0.4.30 does not say. What is committed without need makes JAX compile once more, and that is all.
+            # JAX 0.4.30 has no such attribute. An unneeded commitment only makes JAX compile once more.
             tree.device, tree.committed = device.id, tree.committed or getattr(leaf, "committed", True)
             name = ".".join([*first, *map(_name_of, path)]) or "0"
             if name in tree:
@@ -82,11 +81,11 @@ class Tree(dict[str, "_Array"]):
         return tree
 
     def read(self, values: Any, place: str) -> dict[str, _Array | None]:
-        """Return the leaves of another pytree of this structure by name, not copied; None where it has none.
+        """Return the leaves of a pytree of this structure by name, without copies; None where a leaf is None.
 
         Raises:
-            TypeError: If a leaf is a tracer or no array, or of another dtype than the weight.
-            ValueError: If a leaf is missing, unexpected, of another shape or not on the CPU.
+            TypeError: If a leaf is a tracer or not an array, or has another dtype than the weight.
+            ValueError: If a leaf is missing, unexpected, has another shape or is not on the CPU.
         """
         leaves, structure = jax_module().tree_util.tree_flatten(values)
         if structure != self.structure:
@@ -108,9 +107,9 @@ class Tree(dict[str, "_Array"]):
         return arrays
 
     def _matched(self, values: Any, place: str) -> list[Any]:
-        """Return a leaf for each weight, of a pytree with None in the place of leaves or branches, or other containers.
+        """Return a leaf for each weight, of a pytree with None in the place of leaves or branches.
 
-        A list may stand for a tuple, and one mapping for another.
+        Containers may differ: a list for a tuple, one mapping for another.
         """
         leaves, _ = jax_module().tree_util.tree_flatten_with_path(values, is_leaf=lambda value: value is None)
         given = dict(leaves)
@@ -129,11 +128,11 @@ class Tree(dict[str, "_Array"]):
         return matched
 
     def rebuilt(self, arrays: Sequence[_Array]) -> Any:
-        """Return the values of arrays, one for each weight, as a pytree of JAX arrays that share no memory with them.
+        """Return an array for each weight as a pytree of JAX arrays that share no memory with them.
 
-        None of the ways in which JAX takes a NumPy array copies it for certain before it returns: ``device_put`` keeps
-        aligned memory, also with ``may_alias=False``, and ``jnp.array`` copies in the background. So either the memory
-        is new and nobody writes to it again, or the result is waited for.
+        No function of JAX is certain to have copied a NumPy array when it returns: ``device_put`` aliases aligned
+        memory, also with ``may_alias=False``, and ``jnp.array`` copies in the background. So large arrays are copied
+        to new memory first, and for small ones this waits until the copy is done.
         """
         jax = jax_module()
         self.check_precision()
@@ -141,7 +140,7 @@ class Tree(dict[str, "_Array"]):
         target = device if self.committed else None
         small = [array for array in arrays if array.nbytes < _LARGE]
         large = [_copy(array) for array in arrays if array.nbytes >= _LARGE]
-        # Within a function that is being traced the arrays would otherwise be a part of that trace.
+        # Otherwise the arrays would become part of a trace that is active.
         with jax.ensure_compile_time_eval(), jax.default_device(device):
             copied = iter(jax.block_until_ready(_jitted_copy(target)(small)) if small else ())
             handed = iter(jax.device_put(large, target) if large else ())
@@ -149,7 +148,7 @@ class Tree(dict[str, "_Array"]):
         return jax.tree_util.tree_unflatten(self.structure, leaves)
 
     def check_precision(self) -> None:
-        """Raise if JAX would round what is returned."""
+        """Raise a ValueError if JAX would round float64 to float32."""
         if not jax_module().config.jax_enable_x64:
             for name, weight in self.items():
                 if weight.dtype == np.float64:
@@ -158,7 +157,7 @@ class Tree(dict[str, "_Array"]):
 
 @cache
 def jax_module() -> Any:
-    """Return JAX, or raise an ImportError that says what to install."""
+    """Return the module jax, or raise an ImportError that says what to install."""
     install = "python -m pip install 'jax>=0.4.30'"
     jax = _optional.imported("jax", f"lrcore.jax needs jax, which is not installed: {install}")
     if jax.__version_info__ < _OLDEST:
@@ -174,7 +173,7 @@ def _read(leaf: Any, place: str, path: _Path) -> _Array:
     if isinstance(leaf, jax.core.Tracer):
         raise TypeError(
             f"{_at(place, path)} is a tracer, which has no value yet: optimizers of lrcore.jax are made and stepped "
-            "outside of jit, grad, vmap and scan; inside, use optax, with schedules.to_optax for the rate"
+            "outside of jit, grad, vmap and scan; inside, use optax, with schedules.to_optax for the learning rate"
         )
     if not isinstance(leaf, jax.Array):
         again = hasattr(leaf, "__iter__") and not hasattr(leaf, "__getitem__")
@@ -197,7 +196,7 @@ def _at(place: str, path: _Path) -> str:
 
 
 def _name_of(key: Any) -> str:
-    """Return a part of a path as state dicts say it: a key, an index, or the name of an attribute."""
+    """Return a part of a path for a parameter's name: a key, an index, or the name of an attribute."""
     return next((str(getattr(key, kind)) for kind in ("key", "idx", "name") if hasattr(key, kind)), str(key))
 
 
@@ -214,7 +213,7 @@ def _device(number: int) -> Any:
 
 @cache
 def _jitted_copy(device: Any) -> Any:
-    """Return a function of JAX that copies arrays, to be kept on a device if one is given."""
+    """Return a jitted function that copies arrays, committed to a device if one is given."""
     jax = jax_module()
-    kept = {} if device is None else {"out_shardings": jax.sharding.SingleDeviceSharding(device)}
-    return jax.jit(lambda arrays: [jax.numpy.copy(array) for array in arrays], **kept)
+    sharding = {} if device is None else {"out_shardings": jax.sharding.SingleDeviceSharding(device)}
+    return jax.jit(lambda arrays: [jax.numpy.copy(array) for array in arrays], **sharding)

@@ -1,4 +1,4 @@
-"""Optimizers for JAX arrays on the CPU, in a loop on the host.
+"""Optimizers for JAX arrays on the CPU, stepped on the host.
 
 JAX is imported when an optimizer is made; lrcore does not depend on it.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lrcore.optim.hyperparameter import Hyperparameter
     from lrcore.optim.stats import StepInfo
 
-# What the docstrings of optimizers have in common, before what they have from those of the NumPy form.
+# The common part of docstrings, before that of the NumPy optimizer.
 _DOCSTRING = """
 Args:
     params: A pytree of JAX arrays of float32 or float64, or a sequence of groups: mappings with ``"params"``,
@@ -30,8 +30,8 @@ Args:
     zero_grads: False; JAX arrays can't be written to.
 
 Raises:
-    TypeError: If an argument or an array is of a wrong type.
-    ValueError: If one is out of range.
+    TypeError: If an argument or an array has a wrong type.
+    ValueError: If an argument is out of range.
 
 Examples:
     >>> import jax.numpy as jnp, lrcore.jax  # doctest: +SKIP
@@ -43,27 +43,27 @@ Examples:
 
 
 class Optimizer(optim.Optimizer):
-    """What the optimizers for JAX arrays have in common. Use one of its subclasses.
+    """The base class of the optimizers for JAX arrays. Use a subclass.
 
-    They are those of lrcore, with the same arguments, options and numbers, and take any pytree of JAX arrays::
+    Arguments, options and numbers are those of lrcore's other optimizers. Parameters are any pytree of JAX arrays::
 
         grads = gradient(params, batch)  # a jitted function
         params, info = opt.step(grads)
 
-    A JAX array never changes. So an optimizer has weights of its own: NumPy arrays, which it moves in place as lrcore
-    always does. A step returns their values as new arrays. Those that it returned before stay as they are, also while
-    a jitted function that was dispatched earlier still reads them, and may be kept, or donated.
+    JAX arrays are immutable, so the optimizer holds a copy of the weights in NumPy arrays, updates it in place, and
+    returns new JAX arrays after each step. Arrays that it returned before stay valid: a jitted function that is still
+    running may read them, and they may be donated.
 
-    What is copied: the weights, once when the optimizer is made, and once in each step to return them. That reads 4 and
-    writes 4 bytes for a weight in float32, 8 and 8 in float64; AdamW alone reads 16 and writes 12, or twice that.
-    Gradients are read where JAX has them. In memory the weights are there twice, here and in what was returned.
+    Copies: the weights, when the optimizer is made and after each step. Per weight that reads 4 and writes 4 bytes in
+    float32, 8 and 8 in float64; a step of AdamW itself reads 16 and writes 12, or twice that. Gradients are not copied.
+    The weights take memory twice.
 
-    A parameter is named by its way through the pytree, joined with dots: ``layers.0.w``. With these names
-    ``no_decay``, statistics, state dicts and checkpoints work, and states go to and from lrcore's optimizers of NumPy
-    arrays. After ``lrcore.load(path, opt)`` the weights are in :attr:`params`.
+    A parameter is named by its path through the pytree, joined with dots: ``layers.0.w``. ``no_decay``, statistics,
+    state dicts and checkpoints use these names, so a state can be loaded by lrcore's NumPy optimizers and the reverse.
+    After ``lrcore.load(path, opt)`` the weights are in :attr:`params`.
 
-    Groups are given as always, ``[{"params": pytree, "lr": 0.1}, …]``. Then gradients come, and parameters go, as a
-    list with a pytree for each group.
+    With groups, ``[{"params": pytree, "lr": 0.1}, …]``, gradients and returned parameters are lists with a pytree for
+    each group.
 
     Examples:
         >>> import jax, jax.numpy as jnp, lrcore.jax  # doctest: +SKIP
@@ -75,24 +75,23 @@ class Optimizer(optim.Optimizer):
         (Array([-0.5, -0.5, -0.5], dtype=float32), 0.5)
 
     Note:
-        A step waits for its gradients, and runs on the host: not within ``jit``, ``grad``, ``vmap`` or ``scan``. There
-        optax is the tool, with a schedule by :func:`to_optax <lrcore.schedules.to_optax>`.
+        A step waits for its gradients and runs on the host. Within ``jit``, ``grad``, ``vmap`` or ``scan`` use optax,
+        with a schedule by :func:`to_optax <lrcore.schedules.to_optax>`.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if cls.__module__ == __name__ and cls.__doc__:  # not of a program's subclass, nor under python -OO
+        if cls.__module__ == __name__ and cls.__doc__:  # not for subclasses elsewhere, nor under python -OO
             numpy_form = getattr(optim, cls.__name__)
             cls.__doc__ = described(cls, completed_by=(_DOCSTRING.format(name=cls.__name__), numpy_form.__doc__))
 
     def _start(self, params: Any, *, grouped: bool) -> None:
-        # The arrays that were given are not kept: they would stay in memory for as long as the optimizer.
-        del params
+        del params  # a reference would keep the given arrays in memory
         super()._start((), grouped=grouped)
 
     def _add_group(self, given: Mapping[str, Any]) -> None:
         tree = given["params"]
-        if not isinstance(tree, Tree):  # as it is in a pickle
+        if not isinstance(tree, Tree):  # it is one when a pickle is loaded
             number = len(self._groups)
             if self._grouped or number:
                 tree = Tree.of(tree, f"params[{number}]['params']", str(given.get("name") or number))
@@ -109,25 +108,26 @@ class Optimizer(optim.Optimizer):
         return [group.params for group in self._groups]
 
     def step(self, grads: Any = None, *, grad_scale: float = 1.0) -> tuple[Any, StepInfo]:  # type: ignore[override]
-        """Move every parameter that has a gradient by one step, and return all parameters as new arrays.
+        """Update every parameter that has a gradient, and return all parameters as new arrays.
 
-        All is checked before the first write: after an error, weights, state and step counts are as they were.
+        After an error weights, state and step counts are unchanged.
 
         Args:
-            grads: Gradients in the structure of the parameters, JAX arrays on the CPU or NumPy arrays, each of its
-                parameter's shape and dtype. None in the place of one, or of a part of the structure, skips it. For
-                groups a sequence with an entry for each. Left out, the mean of those that were accumulated is used.
-            grad_scale: What gradients are divided by as they are read, in (0, inf): the scale of a loss, or the number
-                of micro-batches in a sum.
+            grads: Gradients in the structure of the parameters, JAX arrays on the CPU or NumPy arrays, each with the
+                shape and dtype of its parameter. None in the place of a gradient, or of a part of the structure, skips
+                those parameters. With groups a sequence with an entry for each. If omitted, the mean of the accumulated
+                gradients.
+            grad_scale: Divisor of the gradients, in (0, inf), such as a loss scale or the number of summed
+                micro-batches.
 
         Returns:
-            The parameters after the step, in the structure that was given, and what the step did. The arrays are new
-            even if the step was skipped.
+            The parameters after the step, in the given structure, and a :class:`StepInfo`. The arrays are new also
+            after a skipped step.
 
         Raises:
-            TypeError: If a gradient is a tracer or no array, or of another dtype.
-            ValueError: If a gradient is missing, unexpected, of another shape or not on the CPU; if a schedule gives a
-                value out of range, or parameters are float64 and JAX has ``jax_enable_x64`` no longer set.
+            TypeError: If a gradient is a tracer or not an array, or has another dtype.
+            ValueError: If a gradient is missing, unexpected, has another shape or is not on the CPU; if a schedule
+                returns a value out of range; if parameters are float64 and ``jax_enable_x64`` is no longer set.
             FloatingPointError: If gradients were not finite ``max_skips`` times in a row, with ``skip_nonfinite``.
         """
         with self._lock:
@@ -137,26 +137,26 @@ class Optimizer(optim.Optimizer):
             return self.params, info
 
     def accumulate(self, grads: Any, weight: float = 1.0) -> int:
-        """Add the gradients of a micro-batch to those that are waiting; :meth:`step` without gradients uses their mean.
+        """Accumulate the gradients of a micro-batch; :meth:`step` without gradients uses their mean.
 
         Args:
-            grads: As for :meth:`step`. A parameter without a gradient counts as one of zeros, unless it never has one.
-            weight: How much the micro-batch counts, in (0, inf).
+            grads: As for :meth:`step`. A missing gradient counts as zeros, unless it is missing in all micro-batches.
+            weight: The weight of the micro-batch in the mean, in (0, inf).
 
         Returns:
-            How many micro-batches are waiting.
+            The number of accumulated micro-batches.
 
         Raises:
             TypeError: As :meth:`step`.
-            ValueError: As :meth:`step`. Nothing is added then.
+            ValueError: As :meth:`step`. Then nothing is added.
         """
         return super().accumulate(self._read(grads, "grads"), weight)
 
     @property
     def params(self) -> Any:
-        """The parameters as they are now, in the structure that was given; of groups a list. Reading it is a copy.
+        """The present parameters as new arrays, in the given structure; with groups a list.
 
-        Values may be set, in the same structure. They are copied; None in the place of one leaves it.
+        Assigning values in the same structure copies them; None in the place of a value leaves that parameter.
         """
         with self._lock:
             return self._returned(self._stepper.weights())
@@ -171,13 +171,13 @@ class Optimizer(optim.Optimizer):
                         tree[name][...] = array
 
     def averaged_params(self) -> Any:
-        """Return :meth:`averaged`: the name that the other optimizers of lrcore have for it."""
+        """Return :meth:`averaged`, under the name that the other optimizers of lrcore use."""
         return self.averaged()
 
     def averaged(self) -> Any:  # type: ignore[override]
-        """Return the averages of the weights in the structure of the parameters, as new arrays, for an evaluation.
+        """Return the averages of the weights as new arrays, in the structure of the parameters, for an evaluation.
 
-        A parameter that has no average, since it had no gradient so far, is there with its weight.
+        A parameter without an average, since it had no gradient yet, has its weight.
 
         Raises:
             ValueError: If the optimizer has no ``average``.
@@ -191,8 +191,8 @@ class Optimizer(optim.Optimizer):
             (Array([3.], dtype=float32), Array([2.], dtype=float32))
 
         Note:
-            Elsewhere in lrcore ``averaged`` is a ``with`` block, in which the weights themselves have these values.
-            Running statistics of a batch normalisation are those of the weights: compute them anew for the averages.
+            In the other optimizers of lrcore ``averaged`` is a ``with`` block, in which the weights have these values.
+            Running statistics of batch normalisation belong to the weights: recompute them for the averages.
         """
         require(self._common.average, self)
         with self._lock:
@@ -201,23 +201,23 @@ class Optimizer(optim.Optimizer):
             return self._returned([averages.get(name, weight) for name, weight in weights])
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
-        """Add parameters, with hyperparameters of their own.
+        """Add a group of parameters.
 
-        From then on gradients come, and parameters go, in groups. Names that are taken already are prefixed with the
-        group's name, or its number.
+        From then on gradients and returned parameters are lists with an entry for each group. Names that exist already
+        get the group's name or number as a prefix.
 
         Args:
             group: ``"params"``, a pytree; optionally ``"name"``, and hyperparameters that differ from the optimizer's.
 
         Raises:
-            TypeError: If the group or a value in it is of a wrong type.
+            TypeError: If the group or a value in it has a wrong type.
             ValueError: If a value is out of range.
         """
         super().add_param_group(group)
         self._params = ()
 
     def _read(self, values: Any, place: str) -> Any:
-        """Return gradients, or other values, as the stepper takes them: by name, and of groups in a list."""
+        """Return gradients or other values by name, for the stepper; with groups a list."""
         trees = self._trees
         if not self._grouped:
             return trees[0].read(values, place)
@@ -229,17 +229,17 @@ class Optimizer(optim.Optimizer):
         return [tree.read(part, f"{place}[{i}]") for i, (tree, part) in enumerate(zip(trees, values, strict=True))]
 
     def _returned(self, arrays: list[np.ndarray[Any, Any]]) -> Any:
-        """Return arrays, as many as there are parameters, as JAX arrays in the structure that was given."""
+        """Return an array for each parameter as JAX arrays in the given structure."""
         rest = iter(arrays)
-        made = [tree.rebuilt([next(rest) for _ in tree]) for tree in self._trees]
-        return made if self._grouped else made[0]
+        trees = [tree.rebuilt([next(rest) for _ in tree]) for tree in self._trees]
+        return trees if self._grouped else trees[0]
 
     def __repr__(self) -> str:
         return f"<jax.{super().__repr__()[1:]}"
 
 
 class _NotZeroed(Flag):
-    """False: the memory of a JAX array is not written to."""
+    """False: JAX arrays are immutable."""
 
     __slots__ = ()
 

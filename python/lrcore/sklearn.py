@@ -1,6 +1,7 @@
 """scikit-learn's multi-layer perceptrons, trained by optimizers of lrcore.
 
-It imports scikit-learn; nothing else in the package imports it.
+scikit-learn's training loop assigns its optimizer to ``_optimizer`` when ``fit`` starts, and calls ``update_params``.
+Here ``_optimizer`` is a property: the setter makes an optimizer of lrcore, and the getter returns an adapter to it.
 """
 
 from __future__ import annotations
@@ -48,70 +49,77 @@ def _used_by(optimizer: type[Optimizer]) -> tuple[str, ...]:
 
 
 _BY_NAME = {optimizer.__name__.lower(): (optimizer, _used_by(optimizer)) for optimizer in OPTIMIZERS}
-# The arguments of scikit-learn that say how weights move.
-_MOVING = ("solver", "learning_rate", "power_t", "learning_rate_init", *chain(*_HYPERPARAMETERS.values()), "max_fun")
+# scikit-learn's arguments of its own optimizers.
+_OPTIMIZER_ARGUMENTS = (
+    "solver",
+    "learning_rate",
+    "power_t",
+    "learning_rate_init",
+    *chain(*_HYPERPARAMETERS.values()),
+    "max_fun",
+)
 _ARGUMENTS = inspect.signature(neural_network.MLPClassifier).parameters
-_DEFAULTS = {name: _ARGUMENTS[name].default for name in _MOVING}
+_DEFAULTS = {name: _ARGUMENTS[name].default for name in _OPTIMIZER_ARGUMENTS}
 _SCHEDULE = "for a schedule, optimizer is a callable, such as functools.partial(lrcore.SGD, lr=schedules.Cosine(…))"
-_INSTEAD = {
-    "solver": "optimizer says how weights move, and only scikit-learn's own class has lbfgs",
+_ALTERNATIVES = {
+    "solver": "optimizer replaces it, and only scikit-learn's own class has lbfgs",
     "learning_rate": _SCHEDULE,
     "power_t": _SCHEDULE,
     "max_fun": "it belongs to lbfgs, which only scikit-learn's own class has",
 }
 
 
-class _Loop:
-    """What the training loop of scikit-learn takes for its optimizer: it steps that of an estimator."""
+class _StepAdapter:
+    """Adapts the optimizer of an estimator to the interface that scikit-learn's training loop uses."""
 
     __slots__ = ("_estimator",)
 
-    def __init__(self, estimator: _Trained) -> None:
+    def __init__(self, estimator: _LrcoreMLP) -> None:
         self._estimator = estimator
 
     def update_params(self, params: Sequence[Array], grads: Sequence[Array]) -> None:
-        """Take a step, in the arrays that the loop goes on with."""
+        """Take a step, in place."""
         weights, gradients = _named(params), _named(grads)
-        opt = self._estimator._unpacked()
+        opt = self._estimator._live_optimizer
         _bind(opt, weights)
         names = [name for group in opt.param_groups for name in group.params]
-        # float32 weights get float64 gradients where the targets, or the samples of a later partial_fit, are float64.
+        # Gradients of float32 weights are float64 if the targets, or the samples of a later partial_fit, are.
         matching = {name: gradients[name].astype(weights[name].dtype, copy=False) for name in names}
         self._estimator.last_step_ = opt.step(matching)
 
     def iteration_ends(self, time_step: int) -> None:
-        """Report the loss of an epoch to schedules that follow reports."""
+        """Report the loss of the epoch to schedules that use reports."""
         del time_step
-        opt = self._estimator._unpacked()
+        opt = self._estimator._live_optimizer
         if any(tracker.rule._uses_reports for _, tracker in opt._trackers()):
             opt.report(self._estimator.loss_)
 
     def trigger_stopping(self, msg: str, verbose: bool) -> bool:  # noqa: FBT001 (as scikit-learn calls it)
-        """Return that the training is to end, since it gains no more."""
+        """Return True: the training ends when the loss stops improving."""
         if verbose:
             print(f"{msg} Stopping.")  # noqa: T201 (as scikit-learn does)
         return True
 
 
-class _Packed:
-    """An optimizer as it lies in a pickle, which is made again when it is needed.
+class _PickledOptimizer:
+    """A pickled optimizer, restored when it is first needed.
 
-    joblib can load a network with arrays that are read-only, enough for predictions, and no optimizer takes these.
+    joblib can load a network with read-only arrays, which suffice for predictions and which no optimizer accepts.
     """
 
     def __init__(self, opt: Optimizer) -> None:
         self._class = type(opt)
         self._state = opt.__getstate__()
 
-    def unpacked(self) -> Optimizer:
-        """Return the optimizer, with arrays of its own."""
+    def restored(self) -> Optimizer:
+        """Return the optimizer, with its own arrays."""
         opt = self._class.__new__(self._class)
         opt.__setstate__(copy.deepcopy(self._state))
         return opt
 
 
-class _Trained:
-    """What both estimators have in common."""
+class _LrcoreMLP:
+    """The common part of both estimators."""
 
     if TYPE_CHECKING:
         optimizer: str | Callable[[dict[str, Array]], Optimizer]
@@ -119,72 +127,70 @@ class _Trained:
         intercepts_: list[Array]
         loss_: float
         last_step_: StepInfo
-        _lrcore: Optimizer | _Packed
+        _lrcore: Optimizer | _PickledOptimizer
 
     @property
     def optimizer_(self) -> Optimizer:
         """The optimizer of ``coefs_`` and ``intercepts_``, from ``fit`` or the first ``partial_fit`` on."""
         if "_lrcore" not in vars(self):
             raise AttributeError(f"{type(self).__name__} has no optimizer_ before fit or partial_fit")
-        opt = self._unpacked()
-        # scikit-learn puts other arrays in their place where it stops early, and joblib loads each array twice.
+        opt = self._live_optimizer
+        # With early stopping scikit-learn assigns other arrays, and joblib loads each array twice.
         _bind(opt, _named([*self.coefs_, *self.intercepts_]))
         return opt
 
-    # scikit-learn puts an optimizer of its own here when fit begins, or the first partial_fit. One of lrcore takes its
-    # place, and what the training loop reads here steps that.
-
     @property
-    def _optimizer(self) -> _Loop:
+    def _optimizer(self) -> _StepAdapter:
         if "_lrcore" not in vars(self):
             raise AttributeError("_optimizer")
-        return _Loop(self)
+        return _StepAdapter(self)
 
     @_optimizer.setter
     def _optimizer(self, given: Any) -> None:
         del given
         before = vars(self).get("_lrcore")
         if isinstance(before, Optimizer):
-            before._refuse_if_swapped()  # a warm start would train the averages
-        self._lrcore = self._made(_named([*self.coefs_, *self.intercepts_]))
+            before._refuse_if_swapped()  # warm_start would train the averages
+        self._lrcore = self._make(_named([*self.coefs_, *self.intercepts_]))
 
-    def _made(self, params: dict[str, Array]) -> Optimizer:
+    def _make(self, params: dict[str, Array]) -> Optimizer:
         if isinstance(self.optimizer, str):
             optimizer, used = _BY_NAME[self.optimizer]
             return optimizer(params, **_arguments({name: getattr(self, name) for name in used}))
         opt = self.optimizer(params)
         if not isinstance(opt, Optimizer):
             raise TypeError(f"optimizer must return an optimizer of lrcore, got {type(opt).__name__}")
-        for held in (group.params for group in opt.param_groups):
-            if not isinstance(held, MutableMapping) or any(params.get(name) is not held[name] for name in held):
-                what = list(held) if isinstance(held, MutableMapping) else type(held).__name__
+        for own in (group.params for group in opt.param_groups):
+            if not isinstance(own, MutableMapping) or any(params.get(name) is not own[name] for name in own):
+                what = list(own) if isinstance(own, MutableMapping) else type(own).__name__
                 raise ValueError(
                     "optimizer must return an optimizer of the dict that it is called with, or of groups of entries "
                     f"of it, got {type(opt).__name__} of {what}"
                 )
         return opt
 
-    def _unpacked(self) -> Optimizer:
-        if isinstance(self._lrcore, _Packed):
-            self._lrcore = self._lrcore.unpacked()
+    @property
+    def _live_optimizer(self) -> Optimizer:
+        if isinstance(self._lrcore, _PickledOptimizer):
+            self._lrcore = self._lrcore.restored()
         return self._lrcore
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a pickle or a deep copy holds: the optimizer too, so that ``partial_fit`` goes on."""
+        """Return the attributes with the optimizer, so that ``partial_fit`` of a copy or pickle continues."""
         state: dict[str, Any] = {**super().__getstate__()}  # type: ignore[dict-item]
         if "_lrcore" in state and isinstance(self._lrcore, Optimizer):
-            state["_lrcore"] = _Packed(self._lrcore)
+            state["_lrcore"] = _PickledOptimizer(self._lrcore)
         return state
 
     def _validate_params(self) -> None:
-        """Check the arguments as scikit-learn does, and that none is without effect."""
+        """Check the arguments as scikit-learn does, and refuse those without effect."""
         super()._validate_params()  # type: ignore[misc]
         given = self.optimizer
         used: tuple[str, ...] = ()
         if isinstance(given, str) and given in _BY_NAME:
-            used, why = _BY_NAME[given][1], f"optimizer={given!r} makes no use of it"
+            used, why = _BY_NAME[given][1], f"optimizer={given!r} does not use it"
         elif callable(given):
-            why = "optimizer is a callable, which says it"
+            why = "optimizer is a callable, which sets it"
         else:
             error = ValueError if isinstance(given, str) else TypeError
             names = ", ".join(map(repr, _BY_NAME))
@@ -194,102 +200,103 @@ class _Trained:
         for name, default in _DEFAULTS.items():
             value = getattr(self, name)
             if name not in used and value != default:
-                reason = _INSTEAD.get(name, why)
+                reason = _ALTERNATIVES.get(name, why)
                 raise ValueError(f"{name} of {type(self).__name__} must stay {default!r}, got {brief(value)}: {reason}")
 
 
 def _named(arrays: Sequence[Array]) -> dict[str, Array]:
-    """Return arrays of ``coefs_``, and then as many of ``intercepts_``, by name."""
+    """Return the arrays of ``coefs_`` followed by those of ``intercepts_`` by name."""
     layers = range(len(arrays) // 2)
     names = [f"{kind}.{layer}" for kind in ("coefs_", "intercepts_") for layer in layers]
     return dict(zip(names, arrays, strict=True))
 
 
 def _bind(opt: Optimizer, arrays: dict[str, Array]) -> None:
-    """Let an optimizer step these arrays, which may be others than before."""
+    """Replace the arrays of an optimizer."""
     for group in opt.param_groups:
         for name in group.params:
             group.params[name] = arrays[name]
 
 
 def _arguments(value: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of an optimizer that have these values in scikit-learn."""
+    """Return the arguments of an optimizer for these arguments of scikit-learn."""
     arguments: dict[str, Any] = {"lr": value["learning_rate_init"]}
     if "beta_1" in value:
         arguments["betas"] = (value["beta_1"], value["beta_2"])
     if "epsilon" in value:
         arguments["eps"] = value["epsilon"]
     if "momentum" in value:
-        # Nesterov's correction is on by default in scikit-learn, where it does nothing without momentum.
+        # On by default in scikit-learn, also without momentum, where it has no effect.
         nesterov = bool(value["nesterovs_momentum"]) and value["momentum"] > 0
         arguments |= {"momentum": value["momentum"], "nesterov": nesterov}
     return arguments
 
 
-def _meant(name: str, known: Collection[str]) -> str:
-    """Return what an argument that an estimator does not have may have meant, for a message."""
-    meant = "" if name in Options.__annotations__ else did_you_mean(name, known)
-    if meant:
-        return meant
-    meant = did_you_mean(name, Options.__annotations__)
-    if not meant and name not in Options.__annotations__:
+def _hint(name: str, known: Collection[str]) -> str:
+    """Return the end of the message for an unknown argument: a similar name, or where options go."""
+    is_option = name in Options.__annotations__
+    similar = "" if is_option else did_you_mean(name, known)
+    if similar:
+        return similar
+    similar = did_you_mean(name, Options.__annotations__)
+    if not similar and not is_option:
         return ""
-    return f"{meant or ';'} options are given to the optimizer: optimizer=functools.partial(lrcore.AdamW, ...)"
+    return f"{similar or ';'} options are given to the optimizer: optimizer=functools.partial(lrcore.AdamW, ...)"
 
 
 def _init_of(estimator: Any) -> Callable[..., None]:
-    """Return an ``__init__`` with the arguments of an estimator, which differ between versions, and ``optimizer``."""
+    """Return an ``__init__`` with the arguments of the installed version of an estimator, and ``optimizer``."""
     signature = inspect.signature(estimator.__init__)
 
     def __init__(self: Any, *args: Any, optimizer: Any = "adam", **kwargs: Any) -> None:  # noqa: N807
         for name in kwargs:
             if name not in signature.parameters:
-                raise TypeError(f"{type(self).__name__} has no argument {name!r}{_meant(name, signature.parameters)}")
+                raise TypeError(f"{type(self).__name__} has no argument {name!r}{_hint(name, signature.parameters)}")
         estimator.__init__(self, *args, **kwargs)
         self.optimizer = optimizer
 
     added = inspect.Parameter("optimizer", inspect.Parameter.KEYWORD_ONLY, default="adam")
-    # scikit-learn reads the names of the arguments here.
+    # scikit-learn reads the names of arguments from the signature.
     __init__.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[*signature.parameters.values(), added]
     )
     return __init__
 
 
-class MLPClassifier(_Trained, neural_network.MLPClassifier):  # type: ignore[misc] # scikit-learn has no types
+class MLPClassifier(_LrcoreMLP, neural_network.MLPClassifier):  # type: ignore[misc] # scikit-learn has no types
     """scikit-learn's ``MLPClassifier``, trained by an optimizer of lrcore.
 
-    Arguments and methods are scikit-learn's, and so are network, loss, batches and stopping. The steps are lrcore's, in
-    place in the arrays of ``coefs_`` and ``intercepts_``.
+    Network, loss, batches, stopping, arguments and methods are scikit-learn's. The steps are lrcore's, in place in the
+    arrays of ``coefs_`` and ``intercepts_``.
 
     Args:
         optimizer: The name of an optimizer of lrcore in lower case, such as ``"adamw"``, or a callable, such as
             ``functools.partial(lrcore.AdamW, lr=schedules.Cosine(0.01, steps=1000), clip_norm=1.0)``. It is called with
-            the arrays, a dict with the names ``"coefs_.0"``, …, ``"intercepts_.0"``, …, and returns an optimizer of it,
-            or of groups of its entries. Those that it leaves out stay as they are.
+            a dict of the arrays, ``"coefs_.0"``, …, ``"intercepts_.0"``, …, and returns an optimizer of the dict, or of
+            groups of its entries. Entries that it leaves out are not trained.
         learning_rate_init: ``lr`` of an optimizer by name, in (0, inf).
         beta_1: ``betas[0]`` of an optimizer by name that has ``betas``, in [0, 1).
         beta_2: ``betas[1]`` of an optimizer by name that has ``betas``, in [0, 1).
         epsilon: ``eps`` of an optimizer by name that has it, in (0, inf).
-        momentum: That of ``"sgd"``, in [0, 1].
+        momentum: ``momentum`` of ``"sgd"``, in [0, 1].
         nesterovs_momentum: ``nesterov`` of ``"sgd"``.
-        alpha: The L2 penalty, in [0, inf). scikit-learn adds ``alpha · coefs_``, divided by the samples of the batch,
-            to the gradients, before clipping. It comes on top of a ``weight_decay``, which is 0.01 for ``"adamw"``, of
-            intercepts too, and 0 for others by name.
-        args: Others are scikit-learn's. ``solver``, ``learning_rate``, ``power_t`` and ``max_fun`` must keep their
-            defaults, and so must those above that ``optimizer`` makes no use of.
+        alpha: The L2 penalty, in [0, inf). scikit-learn adds ``alpha · coefs_``, divided by the number of samples in
+            the batch, to the gradients, before clipping. The optimizer's ``weight_decay`` is applied in addition, also
+            to intercepts; by name it is 0.01 for ``"adamw"``, and 0 for others.
+        args: The other arguments are scikit-learn's. ``solver``, ``learning_rate``, ``power_t`` and ``max_fun`` must
+            have their defaults, and so must those above that ``optimizer`` does not use.
 
     Attributes:
-        optimizer_: The optimizer: its steps, state and averages. Each ``fit`` makes a new one, also with
-            ``warm_start``; ``partial_fit`` goes on with the one that there is, also after a pickle.
-        last_step_: What its last step returned: the rate, the norm of the gradients, statistics.
+        optimizer_: The optimizer, with its steps, state and averages. Each ``fit`` makes a new one, also with
+            ``warm_start``; ``partial_fit`` continues with the present one, also after a pickle.
+        last_step_: The result of its last step: learning rate, norm of the gradients, statistics.
 
     ``fit`` raises:
 
     Raises:
-        TypeError: If ``optimizer`` is of a wrong type, or returns no optimizer.
-        ValueError: If there is none of that name, if it returns one of other arrays, or if an argument would be without
-            effect.
+        TypeError: If ``optimizer`` has a wrong type, or does not return an optimizer.
+        ValueError: If there is no optimizer of that name, if it returns one of other arrays, or if an argument would
+            have no effect.
 
     Examples:
         >>> import functools, lrcore, numpy as np
@@ -303,23 +310,23 @@ class MLPClassifier(_Trained, neural_network.MLPClassifier):  # type: ignore[mis
         (1.0, True)
 
     Note:
-        scikit-learn ends a training when ``n_iter_no_change`` epochs gained less than ``tol``. One that is to follow a
-        schedule to its end has ``n_iter_no_change=max_iter``, and ends with a ``ConvergenceWarning``. Schedules with
-        ``ReduceOnPlateau`` are told the loss of each epoch. The numbers of ``solver="adam"`` are those of
+        scikit-learn stops when the loss improves by less than ``tol`` for ``n_iter_no_change`` epochs. To follow a
+        schedule to its end, set ``n_iter_no_change=max_iter``; the run then ends with a ``ConvergenceWarning``. The
+        loss of each epoch is reported to ``ReduceOnPlateau``. ``solver="adam"`` computes the numbers of
         :class:`lrcore.Adam` with ``eps`` divided by √(1 − β₂ᵗ).
     """
 
     __init__ = _init_of(neural_network.MLPClassifier)
 
 
-class MLPRegressor(_Trained, neural_network.MLPRegressor):  # type: ignore[misc] # scikit-learn has no types
+class MLPRegressor(_LrcoreMLP, neural_network.MLPRegressor):  # type: ignore[misc] # scikit-learn has no types
     """scikit-learn's ``MLPRegressor``, trained by an optimizer of lrcore.
 
-    All that differs from scikit-learn is what :class:`MLPClassifier` says.
+    See :class:`MLPClassifier` for the differences from scikit-learn.
 
     Args:
-        optimizer: As for :class:`MLPClassifier`, and so are all others.
-        args: Those of scikit-learn.
+        optimizer: As for :class:`MLPClassifier`.
+        args: As for :class:`MLPClassifier`.
 
     Attributes:
         optimizer_: As for :class:`MLPClassifier`.
@@ -342,8 +349,7 @@ class MLPRegressor(_Trained, neural_network.MLPRegressor):  # type: ignore[misc]
         True
 
     Note:
-        Weights of float32 are stepped in float32. scikit-learn's optimizers compute in float64 where targets are
-        float64.
+        float32 weights are updated in float32. scikit-learn's optimizers compute in float64 if targets are float64.
     """
 
     __init__ = _init_of(neural_network.MLPRegressor)
