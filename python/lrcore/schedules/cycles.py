@@ -130,7 +130,8 @@ class CosineRestarts(Schedule):
 
     def _bounds(self, first: float, last: float) -> Bounds:
         low, high = ends(self, first, last, self.end)
-        low = min(low, self.end, self.start)
+        # Rounding can put the first value of a cycle below a start that is far below the end.
+        low = min(low, self.end, self.start, self.end + (self.start - self.end))
         cycle, since, length = self._cycle(first)
         top = max(self.warmup_steps - 1, 0)
         if self.start < self.end:
