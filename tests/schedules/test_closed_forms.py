@@ -41,6 +41,7 @@ from lrcore.schedules import (
     Warmup,
 )
 from support.labels import label
+from support.rows import each
 from support.schedule_strategies import COMBINATIONS
 
 HUGE = [10**6, 2**63, 2**64, 10**30, 10**308, 10**400]
@@ -189,7 +190,7 @@ COURSES = [
 SCHEDULES = [schedule for schedule, _ in COURSES]
 
 
-@pytest.mark.parametrize(("schedule", "course"), COURSES, ids=[label(schedule) for schedule in SCHEDULES])
+@each(("schedule", "course"), COURSES, ids=[label(schedule) for schedule in SCHEDULES])
 def test_a_schedule_has_its_closed_form(schedule, course):
     taken = [schedule(step) for step in range(len(course))]
     assert taken == pytest.approx(course, rel=1e-13, abs=1e-15)
@@ -200,7 +201,7 @@ def test_every_class_that_is_no_combination_has_a_closed_form_here():
     assert {type(schedule).__name__ for schedule in SCHEDULES} == set(CLASSES) - COMBINATIONS.keys()
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=label)
+@each("schedule", SCHEDULES, ids=label)
 def test_a_schedule_stays_at_its_end(schedule):
     if schedule.length is not None:
         assert {schedule(schedule.length + k) for k in (0, 1, *HUGE)} == {schedule(schedule.length)}
@@ -217,7 +218,7 @@ FAR = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("schedule", "value"), FAR, ids=[label(schedule) for schedule, _ in FAR])
+@each(("schedule", "value"), FAR, ids=[label(schedule) for schedule, _ in FAR])
 def test_a_schedule_is_right_at_any_step_however_far(schedule, value):
     assert [schedule(step) for step in HUGE] == [value] * len(HUGE)
 
@@ -229,8 +230,8 @@ CYCLES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("schedule", "period"), CYCLES, ids=[label(schedule) for schedule, _ in CYCLES])
-@pytest.mark.parametrize("far", [10**6, 2**53 - 9, 2**53, 2**63, 10**30], ids=["1e6", "2^53-9", "2^53", "2^63", "1e30"])
+@each(("schedule", "period"), CYCLES, ids=[label(schedule) for schedule, _ in CYCLES])
+@each("far", [10**6, 2**53 - 9, 2**53, 2**63, 10**30], ids=["1e6", "2^53-9", "2^53", "2^63", "1e30"])
 def test_a_cycle_is_as_exact_after_any_number_of_cycles(schedule, period, far):
     begin = far - far % period
     expected = [schedule(step) for step in range(period)]
@@ -258,7 +259,7 @@ def test_a_course_between_the_ends_of_the_number_range_is_right():
     assert Chebyshev(1e-20, 1.0, steps=2**30).maximum < math.inf
 
 
-@pytest.mark.parametrize("steps", [np.int64(3), np.uint8(3), np.array(3)], ids=lambda step: str(type(step).__name__))
+@each("steps", [np.int64(3), np.uint8(3), np.array(3)], ids=lambda step: str(type(step).__name__))
 def test_whole_numbers_of_any_kind_are_steps(steps):
     assert Linear(1.0, 0.0, steps=4)(steps) == 0.25
     assert Linear(1.0, 0.0, steps=steps) == Linear(1.0, 0.0, steps=3)
@@ -283,7 +284,7 @@ MAXIMA = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("schedule", "most"), MAXIMA, ids=[label(schedule) for schedule, _ in MAXIMA])
+@each(("schedule", "most"), MAXIMA, ids=[label(schedule) for schedule, _ in MAXIMA])
 def test_the_largest_value_is_known(schedule, most):
     assert schedule.maximum == pytest.approx(most, rel=1e-13)
 
@@ -295,10 +296,10 @@ def test_where_values_grow_for_ever_there_is_no_largest():
     assert Exponential(0.0, gamma=1.1).maximum == 0.0
 
 
-@pytest.mark.parametrize("shape", ["linear", "cosine"])
-@pytest.mark.parametrize("steps", [2, 3, 4, 7, 10, 50])
-@pytest.mark.parametrize("pct_start", [0.0, 0.1, 0.3, 0.5])
-@pytest.mark.parametrize("three_phase", [False, True])
+@each("shape", ["linear", "cosine"])
+@each("steps", [2, 3, 4, 7, 10, 50])
+@each("pct_start", [0.0, 0.1, 0.3, 0.5])
+@each("three_phase", [False, True])
 def test_one_cycle_has_no_jumps_and_never_leaves_its_range(shape, steps, pct_start, three_phase):
     schedule = OneCycle(1.0, steps, pct_start, shape, 4.0, 10.0, three_phase)
     taken = [schedule(step) for step in range(2 * steps)]

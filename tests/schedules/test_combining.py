@@ -35,6 +35,7 @@ from lrcore.schedules import (
     untuned,
 )
 from support.labels import label
+from support.rows import each
 
 ONE, HALVES = Constant(1.0), Exponential(1.0, gamma=0.5)
 FALL, RISE = Linear(1.0, 0.0, steps=4), Linear(0.0, 1.0, steps=4)
@@ -127,13 +128,13 @@ COURSES = [
 IDS = [label(schedule)[:90] for schedule, *_ in COURSES]
 
 
-@pytest.mark.parametrize(("schedule", "course", "length"), COURSES, ids=IDS)
+@each(("schedule", "course", "length"), COURSES, ids=IDS)
 def test_a_combination_has_its_values_and_its_length(schedule, course, length):
     assert [schedule(step) for step in range(len(course))] == pytest.approx(course, rel=1e-14, abs=1e-15)
     assert schedule.length == length
 
 
-@pytest.mark.parametrize("schedule", [row[0] for row in COURSES if row[2] is not None], ids=label)
+@each("schedule", [row[0] for row in COURSES if row[2] is not None], ids=label)
 def test_the_largest_value_of_a_combination_is_that_of_its_steps(schedule):
     assert schedule.maximum == max(schedule(step) for step in range(schedule.length + 1))
 
@@ -146,7 +147,7 @@ MAXIMA = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("schedule", "most"), MAXIMA, ids=[label(schedule) for schedule, _ in MAXIMA])
+@each(("schedule", "most"), MAXIMA, ids=[label(schedule) for schedule, _ in MAXIMA])
 def test_the_largest_value_is_one_that_is_taken(schedule, most):
     assert schedule.maximum == pytest.approx(most, rel=1e-14)
 
@@ -162,8 +163,8 @@ FITTED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("schedule", FITTED, ids=label)
-@pytest.mark.parametrize("steps", [1, 3, 7, 13, 19])
+@each("schedule", FITTED, ids=label)
+@each("steps", [1, 3, 7, 13, 19])
 def test_a_warm_up_of_what_has_a_length_begins_and_ends_where_that_does(schedule, steps):
     warm = schedule.warmup(steps)
     assert warm.length == schedule.length == 20
@@ -181,18 +182,18 @@ SMOOTH = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("schedule", SMOOTH, ids=label)
-@pytest.mark.parametrize("steps", [5, 20, 60])
-@pytest.mark.parametrize("shape", ["linear", "cosine", "exponential"])
+@each("schedule", SMOOTH, ids=label)
+@each("steps", [5, 20, 60])
+@each("shape", ["linear", "cosine", "exponential"])
 def test_a_warm_up_leads_to_the_first_value_without_a_jump(schedule, steps, shape):
     warm = schedule.warmup(steps, shape=shape)
     assert warm(steps - 1) == schedule(0)
     assert warm(steps) == pytest.approx(schedule(0), rel=1e-12)
 
 
-@pytest.mark.parametrize("schedule", [*SMOOTH, Noam(16, 30), Cyclic(0.1, 1.0, 30), CosineAnnealing(1.0, 50)], ids=label)
-@pytest.mark.parametrize("at", [0, 1, 37, 90])
-@pytest.mark.parametrize("shape", ["linear", "cosine", "sqrt"])
+@each("schedule", [*SMOOTH, Noam(16, 30), Cyclic(0.1, 1.0, 30), CosineAnnealing(1.0, 50)], ids=label)
+@each("at", [0, 1, 37, 90])
+@each("shape", ["linear", "cosine", "sqrt"])
 def test_a_cool_down_begins_without_a_jump(schedule, at, shape):
     cool = schedule.cooldown(10, shape=shape, at=at)
     assert cool(at) == schedule(at)
@@ -208,7 +209,7 @@ JOINED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("schedule", "stride"), JOINED, ids=[label(schedule) for schedule, _ in JOINED])
+@each(("schedule", "stride"), JOINED, ids=[label(schedule) for schedule, _ in JOINED])
 def test_no_step_is_longer_than_those_beside_it_where_phases_meet(schedule, stride):
     assert np.abs(np.diff(schedule.values(300))).max() <= stride * (1.0 + 1e-12)
 
@@ -222,7 +223,7 @@ def test_a_branch_is_the_same_run_up_to_where_it_leaves():
         assert branch.decay_steps == round(0.2 * branch.length)
 
 
-@pytest.mark.parametrize("steps", range(1, 12))
+@each("steps", range(1, 12))
 def test_shares_of_the_whole_fit(steps):
     for share in (0.1, 0.25, 0.5, 0.7):
         assert WSD(1.0, steps, warmup_steps=share, decay_steps=1.0 - share).length == steps

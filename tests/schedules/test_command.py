@@ -1,5 +1,7 @@
 """``python -m lrcore schedule``: schedules from text, of which nothing is executed."""
 
+import contextlib
+import io
 import os
 import re
 import subprocess
@@ -10,8 +12,10 @@ import numpy as np
 import pytest
 
 from lrcore import schedules
+from lrcore.__main__ import main
 from lrcore.schedules import Constant, Cosine, Linear, OneCycle, Warmup
 from lrcore.schedules.expression import CLASSES, FUNCTIONS, METHODS, evaluate
+from support.rows import each
 
 RATE = "Cosine(0.1, steps=100).warmup(10)"
 
@@ -19,7 +23,19 @@ RATE = "Cosine(0.1, steps=100).warmup(10)"
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "command_line.md"
 
 
-def run(*arguments, **environment):
+def run(*arguments):
+    """Run the command in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            status = main(["schedule", *map(str, arguments)])
+        except SystemExit as error:
+            status = error.code
+    return subprocess.CompletedProcess(arguments, status, out.getvalue(), err.getvalue())
+
+
+def start(*arguments, **environment):
+    """Run the command in a process of its own."""
     command = [sys.executable, "-m", "lrcore", "schedule", *map(str, arguments)]
     return subprocess.run(  # noqa: S603
         command, capture_output=True, text=True, encoding="utf-8", timeout=120, check=False,
@@ -72,12 +88,12 @@ GOOD = [
 ]
 
 
-@pytest.mark.parametrize(("text", "expected"), GOOD, ids=[text for text, _ in GOOD])
+@each(("text", "expected"), GOOD, ids=[text for text, _ in GOOD])
 def test_an_expression_is_what_python_makes_of_it(text, expected):
     assert evaluate(text) == expected
 
 
-@pytest.mark.parametrize(
+@each(
     "rate",
     [
         Cosine(0.1, 100, power=2).warmup(10),
@@ -200,14 +216,14 @@ TOO_LARGE = [
 ]
 
 
-@pytest.mark.parametrize(("text", "message"), HOSTILE, ids=[text for text, _ in HOSTILE])
+@each(("text", "message"), HOSTILE, ids=[text for text, _ in HOSTILE])
 def test_what_is_not_allowed_is_refused(text, message):
     with pytest.raises((TypeError, ValueError)) as caught:
         evaluate(text)
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "message"), TOO_LARGE, ids=[text[:40] for text, _ in TOO_LARGE])
+@each(("text", "message"), TOO_LARGE, ids=[text[:40] for text, _ in TOO_LARGE])
 def test_what_is_too_large_is_refused_and_not_begun(text, message):
     with pytest.raises((TypeError, ValueError)) as caught:
         evaluate(text)
@@ -218,7 +234,7 @@ def test_what_is_too_large_is_refused_and_not_begun(text, message):
 
 
 def test_the_command_prints_what_a_schedule_does():
-    done = run(RATE)
+    done = start(RATE)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     rate = Cosine(0.1, 100).warmup(10)
@@ -229,9 +245,7 @@ def test_the_command_prints_what_a_schedule_does():
     assert "warm-up" in done.stdout
 
 
-@pytest.mark.parametrize(
-    "text", ["Exponential(1, 0.99)", "Linear(1, 0, 10).repeat()", "Cosine(1, 10**15)", "Linear(1, 0, 0)"]
-)
+@each("text", ["Exponential(1, 0.99)", "Linear(1, 0, 10).repeat()", "Cosine(1, 10**15)", "Linear(1, 0, 0)"])
 def test_any_length_can_be_shown(text):
     done = run(text)
     assert (done.returncode, done.stderr) == (0, "")
@@ -288,7 +302,7 @@ def test_who_reads_a_csv_may_stop_early():
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_schedules_are_drawn_into_one_picture(tmp_path, suffix):
     pytest.importorskip("matplotlib")
-    done = run(RATE, "Linear(0.1, 0, 100)", "--plot", tmp_path / f"rates.{suffix}", MPLBACKEND="Agg")
+    done = run(RATE, "Linear(0.1, 0, 100)", "--plot", tmp_path / f"rates.{suffix}")
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / f"rates.{suffix}").stat().st_size > 5000
 
@@ -296,18 +310,18 @@ def test_schedules_are_drawn_into_one_picture(tmp_path, suffix):
 def test_a_plot_without_matplotlib_says_what_to_install(tmp_path):
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['matplotlib'] = None")
     path = os.pathsep.join([str(tmp_path), *sys.path])
-    done = run("Constant(1)", "--plot", tmp_path / "rate.png", PYTHONPATH=path)
+    done = start("Constant(1)", "--plot", tmp_path / "rate.png", PYTHONPATH=path)
     assert (done.returncode, done.stdout) == (2, "")
     assert "pip install matplotlib" in done.stderr
 
 
 def test_another_encoding_gets_question_marks():
-    done = run(RATE, PYTHONUTF8="0", PYTHONIOENCODING="ascii")
+    done = start(RATE, PYTHONUTF8="0", PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, "")
     assert "????" in done.stdout
 
 
-@pytest.mark.parametrize(
+@each(
     ("arguments", "message"),
     [
         ([], "the following arguments are required: EXPRESSION"),
@@ -335,6 +349,6 @@ def test_a_bad_argument_is_named(arguments, message):
 
 def test_a_picture_of_an_unknown_kind_is_refused(tmp_path):
     pytest.importorskip("matplotlib")
-    done = run("Constant(1)", "--plot", tmp_path / "rate.doc", MPLBACKEND="Agg")
+    done = run("Constant(1)", "--plot", tmp_path / "rate.doc")
     assert (done.returncode, done.stdout) == (2, "")
     assert "doc" in done.stderr

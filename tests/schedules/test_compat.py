@@ -14,6 +14,7 @@ import lrcore
 from lrcore import schedules
 from lrcore.schedules.compat import SOURCES
 from support import schedule_peers as peers
+from support.rows import each
 
 
 def halves(step):
@@ -378,13 +379,20 @@ def name_of(setting):
     return f"{source}-{name}-{'-'.join(f'{key}={str(value)[:12]}' for key, value in arguments.items())}"
 
 
-@pytest.mark.parametrize("setting", COURSES, ids=name_of)
-def test_every_step_has_the_rate_of_that_library(setting):
-    source, name, lr, arguments, steps = setting
-    theirs = peers.rates(source, name, arguments, lr, steps)
-    ours = schedules.get(name, source=source, lr=lr, **arguments)
-    assert len(theirs) == steps
-    assert worst_difference(ours.values(steps), theirs) <= peers.rounding(source)
+# Importing Keras, and JAX without compilation, take longer than all others together.
+@pytest.mark.parametrize(
+    "source", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("keras", "optax"))) for name in SOURCES]
+)
+def test_every_step_has_the_rate_of_that_library(source):
+    @each("setting", [setting for setting in COURSES if setting[0] == source], ids=name_of)
+    def compare(setting):
+        _, name, lr, arguments, steps = setting
+        theirs = peers.rates(source, name, arguments, lr, steps)
+        ours = schedules.get(name, source=source, lr=lr, **arguments)
+        assert len(theirs) == steps
+        assert worst_difference(ours.values(steps), theirs) <= peers.rounding(source)
+
+    compare()
 
 
 # Their rounding moves a step: what differs, and at which steps. Everywhere else there is no difference.
@@ -598,7 +606,7 @@ REFUSED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("source", "name", "arguments", "exception", "message"), REFUSED)
+@each(("source", "name", "arguments", "exception", "message"), REFUSED)
 def test_what_is_unknown_missing_or_wrong_is_named(source, name, arguments, exception, message):
     with pytest.raises(exception, match=f"^{re.escape(message)}"):
         schedules.get(name, source=source, **arguments)
@@ -649,7 +657,7 @@ def test_every_name_is_run(source):
     assert sum(given == source for given, *_ in COURSES) >= 20
 
 
-@pytest.mark.parametrize("setting", COURSES, ids=name_of)
+@each("setting", COURSES, ids=name_of)
 def test_a_schedule_of_another_library_is_one_of_lrcore(setting):
     source, name, lr, arguments, steps = setting
     schedule = schedules.get(name, source=source, lr=lr, **arguments)

@@ -22,6 +22,7 @@ from lrcore.schedules import (
     concat,
 )
 from lrcore.schedules.compound import DEEPEST, extent_of
+from support.rows import each
 
 LINE = Linear(1.0, 0.0, steps=1000)
 MANY = 5000
@@ -55,7 +56,7 @@ FOLDED = {
 }
 
 
-@pytest.mark.parametrize("name", FOLDED)
+@each("name", FOLDED)
 def test_numbers_are_folded(name):
     edit, expected = FOLDED[name]
     made = again(LINE, edit, MANY)
@@ -118,7 +119,7 @@ DEEP = {
 }
 
 
-@pytest.mark.parametrize("name", DEEP)
+@each("name", DEEP)
 def test_what_lies_deep_works_or_is_refused(name):
     made, edit = LINE, DEEP[name]
     while extent_of(made)[0] <= DEEPEST - 3:
@@ -170,7 +171,7 @@ def test_a_schedule_that_is_doubled_again_and_again_stays_small():
         assert twice is LINE
 
 
-@pytest.mark.parametrize("edit", [lambda s: s * s, lambda s: s.then(s), lambda s: Sum(s, s)], ids=["*", "then", "Sum"])
+@each("edit", [lambda s: s * s, lambda s: s.then(s), lambda s: Sum(s, s)], ids=["*", "then", "Sum"])
 def test_a_schedule_of_too_many_parts_is_refused(edit):
     with pytest.raises(ValueError, match="a schedule may have 1,000,000 parts, got 1,048,575"):
         again(LINE, edit, 60)

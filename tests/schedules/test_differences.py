@@ -10,6 +10,7 @@ import lrcore
 from lrcore import schedules
 from lrcore.schedules import AdaScale, Constant, Cosine, CosineAnnealing, Difference, Linear, ReduceOnPlateau, Schedule
 from lrcore.schedules.expression import evaluate
+from support.rows import each
 
 A = Cosine(1.0, steps=100)
 B = Linear(0.0, 0.5, steps=80).warmup(10)
@@ -30,7 +31,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("schedule", CASES, ids=repr)
+@each("schedule", CASES, ids=repr)
 def test_a_difference_is_a_schedule_as_any_other(schedule):
     values = schedule.values(300)
     assert np.isfinite(values).all()
@@ -80,7 +81,7 @@ def test_a_preview_rises_from_the_least_value():
     assert (-Constant(2.0)).preview(3) == "▁▁▁  0 … 2: -2 → -2, largest -2, drawn from -2"
 
 
-@pytest.mark.parametrize("make", [lambda lr: lrcore.SGD(np.ones(2), lr=lr), lambda lr: lrcore.Adam(np.ones(2), lr=lr)])
+@each("make", [lambda lr: lrcore.SGD(np.ones(2), lr=lr), lambda lr: lrcore.Adam(np.ones(2), lr=lr)])
 def test_an_optimizer_refuses_a_value_below_0_at_its_step(make):
     opt = make(0.1 - Linear(0.0, 0.2, steps=2))
     for _ in range(2):

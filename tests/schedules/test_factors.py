@@ -10,6 +10,7 @@ import pytest
 import lrcore
 from lrcore import schedules
 from lrcore.schedules import AdaScale, Constant, Linear, ReduceOnPlateau, Warmup
+from support.rows import each
 
 FALL = Linear(1.0, 0.0, steps=10)
 FACTORS = [
@@ -68,15 +69,15 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("factor", FACTORS, ids=repr)
+@each("place", PLACES)
+@each("factor", FACTORS, ids=repr)
 def test_a_factor_alone_is_no_learning_rate(place, factor):
     message = f"lr must be a value, got {factor!r}, which is a factor and 1 by itself; multiply a value by it: 0.1 * "
     with pytest.raises(ValueError, match=re.escape(message)):
         PLACES[place](factor)
 
 
-@pytest.mark.parametrize("value", VALUES, ids=repr)
+@each("value", VALUES, ids=repr)
 def test_a_value_times_a_factor_is_one(value):
     sgd(lr=value)
     lrcore.scaling.linear(value, 8, 16)
@@ -98,8 +99,8 @@ def test_other_hyperparameters():
     sgd(clip_norm=ReduceOnPlateau(), clip_value=Warmup(3), lr_scale=Warmup(3))
 
 
-@pytest.mark.parametrize("function", [lambda step: 0.1, functools.partial(max, 1), np.sqrt, len], ids=range(4))  # noqa: ARG005
-@pytest.mark.parametrize("make", [sgd, torch_sgd, jax_sgd])
+@each("function", [lambda step: 0.1, functools.partial(max, 1), np.sqrt, len], ids=range(4))  # noqa: ARG005
+@each("make", [sgd, torch_sgd, jax_sgd])
 def test_a_function_is_pointed_to_its_schedule(make, function):
     with pytest.raises(
         TypeError, match=r"^lr must be .*; make a schedule of a function: schedules\.Lambda\(function\)$"

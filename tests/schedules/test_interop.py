@@ -799,19 +799,23 @@ def ends(tmp_path_factory):
     return {"jax": run_keras("jax", folder, on_jax), "torch": run_keras("torch", folder, on_torch)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_keras_trains_at_the_rates_of_the_schedule(ends, backend):
     assert ends[backend]["fit"] == ""
 
 
+@pytest.mark.slow
 def test_a_schedule_of_keras_is_saved_with_a_model_and_loaded_on_another_backend(ends):
     assert ends["jax"]["save"] == ends["torch"]["load"] == ""
 
 
+@pytest.mark.slow
 def test_a_schedule_of_keras_has_every_bit_in_float64(ends):
     assert ends["torch"]["precision"] == ""
 
 
+@pytest.mark.slow
 def test_what_keras_cannot_be_given_is_refused(ends):
     assert ends["jax"]["refuse"] == ""
 
@@ -882,11 +886,15 @@ def test_the_example_of_a_docstring_is_right(name, modules):
     exec(EXAMPLE.format(name=name), {})  # noqa: S102
 
 
+@pytest.mark.slow
 def test_the_example_of_the_docstring_for_keras_is_right(ends):
     assert ends["jax"]["example"] == ""
 
 
-@pytest.mark.parametrize(("module", "code"), BLOCKS, ids=[module for module, _ in BLOCKS])
+@pytest.mark.parametrize(
+    ("module", "code"),
+    [pytest.param(*block, marks=[pytest.mark.slow] * (block[0] == "keras"), id=block[0]) for block in BLOCKS],
+)
 def test_the_examples_of_the_page_run(module, code, request):
     if module == "keras":
         assert request.getfixturevalue("ends")["jax"][code] == ""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lrcore.schedules import Constant, Linear, ReduceOnPlateau, Schedule
 from lrcore.schedules.metrics import apply_factors, metric_factors
 from support import schedule_peers as peers
+from support.rows import each
 from support.schedule_strategies import EXAMPLES, some
 
 METRICS = st.lists(st.sampled_from([1.0, 0.9999, 0.9998, 0.99, 0.5, 0.1, 2.0]) | st.floats(1e-3, 3.0), max_size=40)
@@ -137,7 +138,7 @@ COURSES = [
 ]
 
 
-@pytest.mark.parametrize(("rule", "metrics", "course"), COURSES, ids=[str(row[0])[15:] for row in COURSES])
+@each(("rule", "metrics", "course"), COURSES, ids=[str(row[0])[15:] for row in COURSES])
 def test_a_factor_falls_where_nothing_gets_better(rule, metrics, course):
     assert factors(rule, metrics) == course
 
@@ -180,7 +181,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("state", "exception", "message"), REFUSED, ids=[row[2] for row in REFUSED])
+@each(("state", "exception", "message"), REFUSED, ids=[row[2] for row in REFUSED])
 def test_a_state_that_is_none_is_refused_and_changes_nothing(state, exception, message):
     tracker = ReduceOnPlateau(0.5, 2).tracker()
     for metric in (1.0, 1.0, 1.0, 1.0, 1.0):

@@ -7,26 +7,10 @@ import numpy as np
 import pytest
 
 from lrcore._ranges import as_number
-from lrcore.schedules import (
-    WSD,
-    Constant,
-    Cosine,
-    CosineRestarts,
-    Cyclic,
-    Exponential,
-    Lambda,
-    Linear,
-    MultiStep,
-    OneCycle,
-    Piecewise,
-    ReduceOnPlateau,
-    Table,
-    Warmup,
-    untuned,
-)
+from lrcore.schedules import WSD, Constant, Lambda, ReduceOnPlateau, Warmup, untuned
 from support.labels import label
-
-ONE, LINE = Constant(1.0), Linear(1.0, 0.0, steps=10)
+from support.rows import each
+from support.schedule_tables import LINE, ONE, SCALARS, evaluated
 
 
 def _jax(value):
@@ -37,7 +21,7 @@ def _torch(value):
     return pytest.importorskip("torch").tensor(value)
 
 
-SCALARS = {
+LIBRARIES = {
     "numpy scalar": lambda value: np.float64(value) if isinstance(value, float) else np.int64(value),
     "numpy float32": lambda value: np.float32(value) if isinstance(value, float) else np.uint8(value),
     "0-d array": np.array,
@@ -45,45 +29,20 @@ SCALARS = {
     "torch": _torch,
 }
 
-# All numbers are exact in float32.
-MAKERS = {
-    "Constant": lambda of: Constant(of(0.5)),
-    "Linear": lambda of: Linear(of(1.0), of(0.25), steps=of(8)),
-    "Cosine": lambda of: Cosine(of(1.0), of(8), of(0.25), of(2.0), of(1.5)),
-    "Exponential": lambda of: Exponential(of(1.0), of(0.5), of(4.0)),
-    "CosineRestarts": lambda of: CosineRestarts(of(1.0), of(4), of(0.25), of(1.5), of(0.5), of(2)),
-    "Cyclic": lambda of: Cyclic(of(0.25), of(1.0), of(2), of(3)),
-    "OneCycle": lambda of: OneCycle(of(1.0), of(10), of(0.25)),
-    "WSD": lambda of: WSD(of(1.0), of(16), of(0.25), of(0.5)),
-    "branch": lambda of: WSD(1.0, 16, 4, 4).branch(of(8), of(0.25)),
-    "MultiStep": lambda of: MultiStep(of(1.0), [of(2), of(4)], of(0.5)),
-    "Piecewise": lambda of: Piecewise([(of(0), of(0.5)), (of(4), of(1.0))]),
-    "Table": lambda of: Table([of(0.5), of(0.25)]),
-    "Warmup": lambda of: Warmup(of(4), of(0.25)) * of(0.5),
-    "ReduceOnPlateau": lambda of: 0.5 * ReduceOnPlateau(of(0.5), of(2), threshold=of(0.25), cooldown=of(1)),
-    "warmup": lambda of: LINE.warmup(of(2), of(0.25)).cooldown(of(3), of(0.5)),
-    "shares": lambda of: LINE.warmup(of(0.25)).cooldown(of(0.25), at=of(0.5)),
-    "then": lambda of: LINE.then(of(0.5), at=of(3)),
-    "times": lambda of: of(0.5) * LINE * of(0.5) + of(0.25),
-    "sum": lambda of: of(0.5) + LINE,
-    "limits": lambda of: LINE.at_least(of(0.25)).at_most(of(0.5)),
-    "time": lambda of: LINE.shift(of(1)).stretch(of(1.5)).every(of(2)).repeat(of(2), of(20)),
-}
 
-
-@pytest.mark.parametrize("name", MAKERS)
-@pytest.mark.parametrize("library", SCALARS)
-def test_a_scalar_is_as_good_as_a_number(library, name):
-    plain = MAKERS[name](lambda value: value)
-    schedule = MAKERS[name](SCALARS[library])
+@each("expression", SCALARS)
+@each("library", LIBRARIES)
+def test_a_scalar_is_as_good_as_a_number(library, expression):
+    plain = evaluated(expression, of=lambda value: value)
+    schedule = evaluated(expression, of=LIBRARIES[library])
     assert schedule == plain
     assert repr(schedule) == repr(plain)
     assert schedule.to_json() == plain.to_json()
 
 
-@pytest.mark.parametrize("library", SCALARS)
+@each("library", LIBRARIES)
 def test_a_function_may_return_a_scalar(library):
-    rate = Lambda(lambda step: SCALARS[library](0.5 / 2**step))
+    rate = Lambda(lambda step: LIBRARIES[library](0.5 / 2**step))
     assert [rate(0), rate(2)] == [0.5, 0.125]
     assert type(rate(0)) is float
     assert list(rate.values(2)) == [0.5, 0.25]
@@ -95,7 +54,7 @@ def test_numbers_of_other_kinds():
     assert type(as_number(np.array(3))) is int
 
 
-@pytest.mark.parametrize(
+@each(
     "value",
     [
         *(
@@ -156,8 +115,8 @@ TRAPS = {
 }
 
 
-@pytest.mark.parametrize("name", TRAPS)
-@pytest.mark.parametrize("of", [float, np.float32, np.array])
+@each("name", TRAPS)
+@each("of", [float, np.float32, np.array])
 def test_one_step_and_the_whole_length_are_told_apart(name, of):
     make, where, length = TRAPS[name]
     make(1)

@@ -25,6 +25,7 @@ from lrcore.schedules import (
     WithWarmup,
     concat,
 )
+from support.rows import each
 from support.schedule_strategies import courses, some, telling_steps
 
 NAMES = {name: getattr(schedules, name) for name in CLASSES}
@@ -106,7 +107,7 @@ PRINTED = [
 ]
 
 
-@pytest.mark.parametrize(("schedule", "text"), PRINTED, ids=[text for _, text in PRINTED])
+@each(("schedule", "text"), PRINTED, ids=[text for _, text in PRINTED])
 def test_a_schedule_is_printed_as_the_call_that_makes_it(schedule, text):
     assert repr(schedule) == str(schedule) == text
     assert eval(text, NAMES) == schedule  # noqa: S307
@@ -188,14 +189,14 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("text", "exception", "message"), REFUSED, ids=[str(i) for i in range(len(REFUSED))])
+@each(("text", "exception", "message"), REFUSED, ids=[str(i) for i in range(len(REFUSED))])
 def test_what_is_no_json_of_a_schedule_is_refused(text, exception, message):
     with pytest.raises(exception) as caught:
         Schedule.from_json(text)
     assert str(caught.value).startswith(message)
 
 
-@pytest.mark.parametrize("depth", [300, 480, 1000])
+@each("depth", [300, 480, 1000])
 def test_json_that_is_nested_too_deep_is_refused_or_read(depth):
     inner = LINE.to_json()
     outer = '{"schedule": "Scaled", "version": 1, "arguments": {"factor": 1.0, "schedule": '

@@ -21,6 +21,7 @@ from lrcore.schedules import (
     Step,
     Tanh,
 )
+from support.rows import each
 from support.schedule_strategies import courses, some, telling_steps
 
 LINE = Linear(1.0, 0.0, steps=4)
@@ -63,7 +64,7 @@ LONG = [
 ]
 
 
-@pytest.mark.parametrize("schedule", LONG, ids=str)
+@each("schedule", LONG, ids=str)
 def test_values_of_a_long_training_are_those_of_calls_to_the_bit(schedule):
     assert bits(schedule.values(100_000)) == called(schedule, range(100_000))
 
@@ -87,7 +88,7 @@ STEPS = [
 ]
 
 
-@pytest.mark.parametrize(("steps", "expected"), STEPS, ids=[str(i) for i in range(len(STEPS))])
+@each(("steps", "expected"), STEPS, ids=[str(i) for i in range(len(STEPS))])
 def test_steps_come_as_a_number_a_range_a_sequence_or_an_array(steps, expected):
     values = LINE.values(steps)
     assert values.dtype == np.float64
@@ -115,15 +116,13 @@ def test_values_are_the_callers_to_change():
     assert Constant(1.0).values(3).tolist() == [1.0] * 3
 
 
-@pytest.mark.parametrize("steps", [True, 2.5, None, [1.0], [True], ["1"], "12", [None], np.array([0.5]), 1j], ids=repr)
+@each("steps", [True, 2.5, None, [1.0], [True], ["1"], "12", [None], np.array([0.5]), 1j], ids=repr)
 def test_what_is_no_whole_number_is_a_type_error(steps):
     with pytest.raises(TypeError, match=r"^steps must be"):
         LINE.values(steps)
 
 
-@pytest.mark.parametrize(
-    "steps", [-1, [-1], [3, -1], range(-1, 2), np.array([-5]), np.array([2**63], np.uint64)], ids=repr
-)
+@each("steps", [-1, [-1], [3, -1], range(-1, 2), np.array([-5]), np.array([2**63], np.uint64)], ids=repr)
 def test_what_is_no_step_is_a_value_error(steps):
     with pytest.raises(ValueError, match=r"^steps must be"):
         LINE.values(steps)
@@ -136,7 +135,7 @@ def test_a_function_is_asked_for_each_step_as_an_int():
     assert {type(step) for step in seen} == {int}
 
 
-@pytest.mark.parametrize("edge", [2**53 - 2, 2**53, 2**63 - 2])
+@each("edge", [2**53 - 2, 2**53, 2**63 - 2])
 def test_values_are_those_of_calls_where_whole_numbers_are_no_longer_floats(edge):
     for schedule in (
         Linear(1.0, 0.0, steps=edge + 2),
