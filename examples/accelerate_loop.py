@@ -1,7 +1,7 @@
-"""Accelerate's loop with lrcore's AdamW: micro-batches, clipping, a state that is saved half way and loaded again.
+"""An Accelerate loop with lrcore's AdamW: gradient accumulation, clipping, and a state saved and loaded half way.
 
-The network of torch_mnist_like.py is trained on handwritten digits, with a step for every two micro-batches. A second
-run begins with other weights, loads the state of the first half way, and ends with the same bits.
+The network of torch_mnist_like.py is trained with a step for every two micro-batches. A second run starts with other
+weights, loads the state that the first run saved half way, and ends with the same bits.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class Run:
     """A model, its optimizer and its schedule, as Accelerate wraps them."""
 
     def __init__(self, epochs: int) -> None:
-        # The order of the batches follows from the number of the epoch, so that a resumed run sees the same ones.
+        # The order of the batches depends only on the epoch, so a resumed run sees the same batches.
         loading = DataLoaderConfiguration(use_seedable_sampler=True, data_seed=0)
         self.accelerator = Accelerator(cpu=True, gradient_accumulation_steps=MICRO_BATCHES, dataloader_config=loading)
         train, self.test = load_data(32)
         steps = epochs * -(-len(train) // MICRO_BATCHES)
         model = make_model()
-        # An average of the weights is part of the optimizer's state, and is saved and loaded with it.
+        # The average of the weights is part of the optimizer's state.
         self.opt = lrcore.torch.AdamW(model.parameters(), lr=5e-3, average=lrcore.EMA(0.95, warmup=True))
         scheduler = schedules.to_torch(schedules.Cosine(5e-3, steps=steps).warmup(steps // 10), self.opt)
         self.model, self.wrapped, self.loader, self.scheduler = self.accelerator.prepare(
@@ -48,14 +48,14 @@ class Run:
                 loss = nn.functional.cross_entropy(self.model(x), y)
                 self.accelerator.backward(loss)
                 if self.accelerator.sync_gradients:
-                    # clip_norm=1.0 in the optimizer does the same in the pass of its step.
+                    # The optimizer option clip_norm=1.0 does the same within its step.
                     self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
                 self.wrapped.step()
                 self.scheduler.step()
                 self.wrapped.zero_grad()
 
     def report(self, name: str) -> None:
-        """Print what was learned."""
+        """Print the test accuracies."""
         with self.opt.averaged():
             averaged = accuracy(self.model, self.test)
         own = accuracy(self.model, self.test)
@@ -63,11 +63,11 @@ class Run:
 
 
 def main() -> int:
-    """Train, and train the second half once more from the saved state."""
+    """Train, then train the second half again from the saved state."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=6, help="of the whole run (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=6, help="epochs of the whole run (default: %(default)s)")
     epochs = parser.parse_args().epochs
-    torch.set_num_threads(1)  # quick on a busy machine, too
+    torch.set_num_threads(1)  # fast on a busy machine too
     with tempfile.TemporaryDirectory() as folder:
         whole = Run(epochs)
         for number in range(epochs):

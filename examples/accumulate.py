@@ -1,8 +1,7 @@
-"""A batch in micro-batches: the same training with a quarter of the activations in memory.
+"""Gradient accumulation: the same run with a quarter of the activations in memory.
 
-The network of digits.py is trained on handwritten digits twice, with whole batches and with each batch in four parts,
-whose gradients wait for the step. One batch is spoiled on purpose: gradients that are not finite are found, and such a
-step leaves everything as it was.
+The network of digits.py is trained twice, with whole batches and with each batch in four micro-batches. One batch has
+NaN inputs on purpose: a step with gradients that are not finite is skipped and changes nothing.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from digits import forward, initial_params, load_data, loss_and_grads
 from lrcore import schedules
 
 BATCH = 256
-SPOILED = 40  # the number of the batch that is
+SPOILED = 40  # the batch with NaN inputs
 
 
 def train(micro_batches: int, steps: int) -> tuple[lrcore.AdamW, float, lrcore.StepStats | None]:
-    """Train with each batch in so many parts; return the optimizer, the accuracy and the last step's statistics."""
+    """Train with micro-batches; return the optimizer, the accuracy and the statistics of the last step."""
     data = load_data(0)
     rng = np.random.default_rng(0)
     params = initial_params(rng)
@@ -35,7 +34,7 @@ def train(micro_batches: int, steps: int) -> tuple[lrcore.AdamW, float, lrcore.S
         stats=True,
     )
     stats = None
-    for number in tqdm(range(steps), desc=f"{micro_batches} to a batch", unit="step"):
+    for number in tqdm(range(steps), desc=f"{micro_batches} per batch", unit="step"):
         batch = rng.integers(len(data.train_x), size=BATCH)
         for part in np.split(batch, micro_batches):
             x = data.train_x[part]
@@ -49,7 +48,7 @@ def train(micro_batches: int, steps: int) -> tuple[lrcore.AdamW, float, lrcore.S
 
 
 def main() -> int:
-    """Train both ways and show what came of it."""
+    """Train both ways and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=300)
     options = parser.parse_args()
@@ -58,10 +57,10 @@ def main() -> int:
         opt, accuracy, stats = train(micro_batches, options.steps)
         accuracies.append(accuracy)
         print(
-            f"{micro_batches} to a batch: test accuracy {accuracy:.2%}, {opt.skipped} of {options.steps} steps skipped"
+            f"{micro_batches} per batch: test accuracy {accuracy:.2%}, {opt.skipped} of {options.steps} steps skipped"
         )
     print(f"\nThe last step:\n{stats}")
-    # Sums are rounded in another order, and so training takes a slightly different course.
+    # The sums are rounded in another order, so the runs differ slightly.
     return 0 if abs(accuracies[0] - accuracies[1]) < 0.03 else 1
 
 

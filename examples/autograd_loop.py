@@ -1,8 +1,7 @@
-"""A network whose gradients come from autograd: NumPy arrays, which lrcore takes as they are.
+"""A network with gradients from autograd, which are NumPy arrays.
 
-autograd differentiates plain NumPy code. Its gradients have the structure of the parameters, so that the step is one
-line. It is compared with autograd's own Adam, which flattens the parameters into one vector and makes a new one in
-each step.
+autograd differentiates plain NumPy code. Its gradients have the structure of the parameters, so the step is one line.
+It is compared with autograd's own Adam, which flattens the parameters into a vector and allocates a new one each step.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ Params = dict[str, np.ndarray]
 
 
 def initial_params() -> Params:
-    """Draw the weights, with the variance that keeps a ReLU network's activations at one scale."""
+    """Draw weights with He initialization."""
     rng = np.random.default_rng(0)
     w1, w2 = rng.normal(0, (2 / 64) ** 0.5, (64, 512)), rng.normal(0, (2 / 512) ** 0.5, (512, 10))
     return {"w1": w1, "b1": np.zeros(512), "w2": w2, "b2": np.zeros(10)}
 
 
 def logits(params: Params, x: np.ndarray) -> np.ndarray:
-    """Return what the network says of images, one a row."""
+    """Return the logits of images, one per row."""
     return anp.maximum(x @ params["w1"] + params["b1"], 0.0) @ params["w2"] + params["b2"]
 
 
@@ -47,7 +46,7 @@ def loss(params: Params, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def main() -> int:
-    """Train with both, and show what was learned and how long it took."""
+    """Train with both; print accuracies and times."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=400)
     steps = parser.parse_args().steps
@@ -63,11 +62,11 @@ def main() -> int:
     for rows in batches:
         opt.step(gradient(params, x[rows], y[rows]))
     middle = time.perf_counter()
-    others = adam(lambda params, k: gradient(params, x[batches[k]], y[batches[k]]), initial_params(), None, steps, LR)
+    theirs = adam(lambda params, k: gradient(params, x[batches[k]], y[batches[k]]), initial_params(), None, steps, LR)
     end = time.perf_counter()
 
     accuracies = []
-    for name, trained, seconds in (("lrcore", params, middle - start), ("autograd", others, end - middle)):
+    for name, trained, seconds in (("lrcore", params, middle - start), ("autograd", theirs, end - middle)):
         accuracies.append(float((logits(trained, test_x).argmax(axis=1) == test_y).mean()))
         print(f"{name:9} test accuracy {accuracies[-1]:.2%}, {1e6 * seconds / steps:.0f} µs for gradient and step")
     return 0 if abs(accuracies[0] - accuracies[1]) < 0.02 else 1

@@ -1,9 +1,9 @@
-"""What becomes of a training when its batch grows: which rule for the rate keeps it as good?
+"""How should the learning rate change when the batch grows?
 
-The network of digits.py is trained with batches of 32, at the best rate of a grid. Then the batch is 256, for the same
-number of samples, an eighth of the steps: with the same hyperparameters, with those that each scaling rule gives, and
-at the best rate of a grid again. In the last of these trainings the noise of the gradient is measured, which says up to
-what batch more samples save steps.
+The network of digits.py is trained with batches of 32, at the best learning rate of a grid. Then the batch is 256 with
+the same number of samples, an eighth of the steps: with the same hyperparameters, with those of each scaling rule, and
+at the best learning rate of a grid again. The last of these runs measures the gradient noise scale, the batch size up
+to which more samples save steps.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ RULES: dict[str, Rule] = {"linear": scaling.linear, "sqrt": scaling.sqrt, "adam_
 
 @dataclass(frozen=True)
 class Recipe:
-    """An optimizer, its hyperparameters but the rate, the grid of rates at the small batch, and the rules for it."""
+    """An optimizer, its other hyperparameters, the grid of learning rates at the small batch, and its scaling rules."""
 
     name: str
     make: Callable[..., lrcore.Optimizer]
@@ -45,11 +45,11 @@ class Recipe:
     rules: tuple[str, ...]
 
     def grid_at(self, batch: int) -> list[float]:
-        """Return the rates to try: at a larger batch the same ones, higher by the root of the factor."""
+        """Return the grid, at a larger batch scaled by the root of the factor."""
         return [lr * float(np.sqrt(batch / SMALL)) for lr in self.grid]
 
 
-# A factor of 8 ** 0.25, so that four rates further is what the linear rule gives, and two what that of the root does.
+# Steps of 8 ** 0.25: the linear rule is four steps up, and the square root two.
 FACTORS = 8.0 ** (np.arange(7) / 4)
 SGD = Recipe("SGD", lrcore.SGD, {"momentum": 0.9}, tuple((0.02 * FACTORS).tolist()), ("linear", "sqrt"))
 ADAMW = Recipe(
@@ -63,7 +63,7 @@ ADAMW = Recipe(
 
 @dataclass
 class Row:
-    """Trainings of all seeds with one setting."""
+    """The runs of all seeds with one setting."""
 
     recipe: Recipe
     batch: int
@@ -74,7 +74,7 @@ class Row:
 
     @property
     def loss(self) -> float:
-        """The median of the test losses; one that is no number counts as infinite."""
+        """The median test loss; NaN counts as infinite."""
         return float(np.median(self.losses))
 
     def __str__(self) -> str:
@@ -86,24 +86,24 @@ class Row:
         )
 
 
-# The trainings
+# The runs
 
 
 def batches(data: Data, size: int, rng: np.random.Generator) -> Iterator[tuple[Array, Labels]]:
-    """Draw batches for ever."""
+    """Yield random batches."""
     while True:
         rows = rng.integers(len(data.train_x), size=size)
         yield data.train_x[rows], data.train_y[rows]
 
 
 def begin(recipe: Recipe, values: Values, steps: int, seed: int, **options: Any) -> lrcore.Optimizer:
-    """Return an optimizer of new weights, whose rate rises and then falls as a cosine."""
-    rate = schedules.Cosine(values["lr"], steps).warmup(0.1)
-    return recipe.make(initial_params(np.random.default_rng(seed)), **{**values, "lr": rate}, **options)
+    """Return an optimizer of new weights, with a warm-up and a cosine."""
+    lr = schedules.Cosine(values["lr"], steps).warmup(0.1)
+    return recipe.make(initial_params(np.random.default_rng(seed)), **{**values, "lr": lr}, **options)
 
 
 def train(row: Row, data: Data, samples: int, seed: int) -> None:
-    """Train on so many samples, and note loss and accuracy on the test data."""
+    """Train on this many samples and record loss and accuracy on the test data."""
     steps = samples // row.batch
     opt = begin(row.recipe, row.values, steps, seed)
     drawn = batches(data, row.batch, np.random.default_rng(seed))
@@ -117,7 +117,7 @@ def train(row: Row, data: Data, samples: int, seed: int) -> None:
 
 
 def tuned(recipe: Recipe, batch: int, rule: str, run: Callable[[Row], Row]) -> Row:
-    """Return the best of the grid."""
+    """Return the best run of the grid."""
     rows = [run(Row(recipe, batch, rule, {**recipe.values, "lr": lr})) for lr in recipe.grid_at(batch)]
     return min(rows, key=lambda row: row.loss)
 
@@ -135,18 +135,18 @@ def compared(recipe: Recipe, run: Callable[[Row], Row]) -> list[Row]:
 
 @dataclass
 class Measured:
-    """The noise scale after each step, its standard error as a share, and what is suggested."""
+    """The noise scale after each step, its relative standard error, and the recommended batch size."""
 
     row: Row
     values: list[float] = field(default_factory=list)
     uncertainties: list[float] = field(default_factory=list)
-    advice: list[str] = field(default_factory=list)
+    recommended: list[str] = field(default_factory=list)
 
 
 def measured(row: Row, data: Data, samples: int) -> Measured:
-    """Train once more, each batch in micro-batches, and listen to how much they differ."""
+    """Train again with each batch in micro-batches, and record the noise scale."""
     steps = samples // LARGE
-    # The gradient shrinks fast here, and a longer average would remember larger ones.
+    # The gradient shrinks fast here: a longer average would contain much larger ones.
     opt = begin(row.recipe, row.values, steps, seed=0, noise_scale=lrcore.NoiseScale(batch=SMALL, smoothing=0.9))
     drawn = batches(data, SMALL, np.random.default_rng(0))
     found = Measured(row)
@@ -157,27 +157,27 @@ def measured(row: Row, data: Data, samples: int) -> Measured:
         noise = opt.noise_scale
         found.values.append(noise.value)
         found.uncertainties.append(noise.uncertainty)
-        advice = noise.suggest(row.values["lr"]) if noise.value > 0 else None
-        found.advice.append(f"{advice.batch:5} at {advice.lr:.2g}" if advice else "not known")
+        recommended = noise.suggest(row.values["lr"]) if noise.value > 0 else None
+        found.recommended.append(f"{recommended.batch:5} at {recommended.lr:.2g}" if recommended else "not known")
     return found
 
 
-# What is shown
+# Output
 
 
 def show(found: Measured) -> None:
-    """Print the noise scale at a few points of the training."""
+    """Print the noise scale at a few steps."""
     steps = len(found.values)
     for number in sorted({max(round(share * steps), 1) for share in (0.05, 0.125, 0.25, 0.5, 0.75, 1.0)}):
         value, uncertainty = found.values[number - 1], found.uncertainties[number - 1]
         print(
             f"{found.row.recipe.name:6} {number:4} {value:11.0f} {uncertainty:11.0%}   "
-            f"{found.advice[number - 1]:>16}   {found.row.values['lr']:.2g}"
+            f"{found.recommended[number - 1]:>16}   {found.row.values['lr']:.2g}"
         )
 
 
 def draw(rows: list[Row], noises: list[Measured], path: Path) -> None:
-    """Draw what each rule comes to, and the noise scale over the steps."""
+    """Draw the result of each rule, and the noise scale over the steps."""
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(6, 5))
     names = [f"batch {SMALL},\ntuned", "unchanged", *RULES, "retuned"]
@@ -216,8 +216,8 @@ def draw(rows: list[Row], noises: list[Measured], path: Path) -> None:
 def main() -> int:
     """Compare the rules, measure the noise, print both and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=15_360, help="of a training (default: %(default)s)")
-    parser.add_argument("--seeds", type=int, default=5, help="trainings with each setting (default: %(default)s)")
+    parser.add_argument("--samples", type=int, default=15_360, help="samples of a run (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=5, help="runs with each setting (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("batch_size.png"), help="the plot (default: %(default)s)")
     options = parser.parse_args()
     if options.samples < 2 * LARGE:
@@ -226,7 +226,7 @@ def main() -> int:
     rows: list[Row] = []
     noises = []
     total = options.seeds * sum(2 * len(recipe.grid) + 1 + len(recipe.rules) for recipe in (SGD, ADAMW))
-    # Products this small are slower on more than one core.
+    # Matrix products of this size are slower on several cores.
     with threadpool_limits(1), tqdm(total=total, unit="run") as bar:
 
         def run(row: Row) -> Row:
@@ -243,13 +243,13 @@ def main() -> int:
 
     small, large = options.samples // SMALL, options.samples // LARGE
     print(f"\n{options.samples:,} samples: {small} steps of {SMALL}, {large} of {LARGE}")
-    print(f"\n{'':6} batch   {'hyperparameters':18} {'rate':>8}   {'betas':10} {'test loss':>10} {'accuracy':>9}")
+    print(f"\n{'':6} batch   {'hyperparameters':18} {'lr':>8}   {'betas':10} {'test loss':>10} {'accuracy':>9}")
     print("\n".join(str(row) for row in rows))
-    print(f"\n{'':6} step noise scale uncertainty   suggested, rate   rate at {LARGE}")
+    print(f"\n{'':6} step noise scale uncertainty   batch, lr   lr at {LARGE}")
     for noise in noises:
         show(noise)
     draw(rows, noises, options.output)
-    print(f"\n{options.output} shows what each rule comes to, and the noise over the steps.")
+    print(f"\n{options.output} shows the result of each rule, and the noise scale over the steps.")
     return 0
 
 

@@ -1,8 +1,7 @@
-"""Train a small network on handwritten digits: each optimizer of lrcore, and the same step written in NumPy.
+"""Train a small network on handwritten digits with each optimizer of lrcore, and with the same step in NumPy.
 
-The network and its gradients are plain NumPy, so that the optimizer is all that differs between two runs: both start
-from the same weights and see the same batches. At the end stand a table and a plot: what was learned, and how long the
-optimizer took for it.
+The network and its gradients are plain NumPy, and both runs start from the same weights and use the same batches, so
+they differ only in the optimizer. Prints a table of accuracies and of the time in the optimizer, and draws the losses.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ WEIGHT_DECAY = 0.01
 
 @dataclass(frozen=True)
 class Data:
-    """Images of 8 × 8 pixels in [0, 1], one a row, and the digits that they show."""
+    """Images of 8 × 8 pixels in [0, 1], one per row, and their digits."""
 
     train_x: Array
     train_y: Labels
@@ -56,7 +55,7 @@ class Data:
 
 
 def load_data(seed: int) -> Data:
-    """Load the digits and keep a fifth of them for the test."""
+    """Load the digits; a fifth of them are test data."""
     images, labels = load_digits(return_X_y=True)
     images = (images / 16).astype(np.float32)
     split = train_test_split(images, labels, test_size=0.2, random_state=seed, stratify=labels)
@@ -65,7 +64,7 @@ def load_data(seed: int) -> Data:
 
 
 def initial_params(rng: np.random.Generator) -> Params:
-    """Draw the weights, with the variance that keeps a ReLU network's activations at one scale."""
+    """Draw weights with He initialization."""
     params: Params = {}
     for layer, (fan_in, fan_out) in enumerate(pairwise(LAYERS), start=1):
         scale = np.float32(math.sqrt(2 / fan_in))
@@ -82,7 +81,7 @@ def forward(params: Params, x: Array) -> tuple[Array, Array, Array]:
 
 
 def log_probabilities(logits: Array) -> Array:
-    """Return the logarithm of the softmax. The largest logit is taken off first, so that nothing overflows."""
+    """Return the log-softmax; the maximum is subtracted first to avoid overflow."""
     shifted: Array = logits - logits.max(axis=1, keepdims=True)
     normalizer: Array = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return shifted - normalizer
@@ -94,28 +93,28 @@ def cross_entropy(log_p: Array, y: Labels) -> float:
 
 
 def loss_and_grads(params: Params, x: Array, y: Labels) -> tuple[float, Params]:
-    """Return the mean loss of a batch and its gradient by every parameter."""
+    """Return the mean loss of a batch and its gradients."""
     hidden1, hidden2, logits = forward(params, x)
     log_p = log_probabilities(logits)
 
-    by_logits = np.exp(log_p)
-    by_logits[np.arange(len(y)), y] -= 1
-    by_logits /= np.float32(len(y))
-    by_hidden2 = (by_logits @ params["w3"].T) * (hidden2 > 0)
-    by_hidden1 = (by_hidden2 @ params["w2"].T) * (hidden1 > 0)
+    d_logits = np.exp(log_p)
+    d_logits[np.arange(len(y)), y] -= 1
+    d_logits /= np.float32(len(y))
+    d_hidden2 = (d_logits @ params["w3"].T) * (hidden2 > 0)
+    d_hidden1 = (d_hidden2 @ params["w2"].T) * (hidden1 > 0)
 
     grads = {
-        "w1": x.T @ by_hidden1,
-        "b1": by_hidden1.sum(axis=0),
-        "w2": hidden1.T @ by_hidden2,
-        "b2": by_hidden2.sum(axis=0),
-        "w3": hidden2.T @ by_logits,
-        "b3": by_logits.sum(axis=0),
+        "w1": x.T @ d_hidden1,
+        "b1": d_hidden1.sum(axis=0),
+        "w2": hidden1.T @ d_hidden2,
+        "b2": d_hidden2.sum(axis=0),
+        "w3": hidden2.T @ d_logits,
+        "b3": d_logits.sum(axis=0),
     }
     return cross_entropy(log_p, y), grads
 
 
-# The same steps in NumPy. Numbers that are the same for all weights are worked out first, as one would by hand.
+# The same steps in NumPy, with scalars computed first.
 
 Rule = Callable[[Array, Array, tuple[Array, Array], float, int], None]
 
@@ -164,7 +163,7 @@ def numpy_adagrad(weight: Array, grad: Array, state: tuple[Array, Array], lr: fl
 
 
 class NumpyOptimizer:
-    """One of the rules above, for all parameters."""
+    """One of the rules above for all parameters."""
 
     def __init__(self, params: Params, lr: schedules.Schedule, rule: Rule) -> None:
         self.params = params
@@ -174,7 +173,7 @@ class NumpyOptimizer:
         self.state = {name: (np.zeros_like(weight), np.zeros_like(weight)) for name, weight in params.items()}
 
     def step(self, grads: Params) -> None:
-        """Move every parameter by one step."""
+        """Update every parameter."""
         lr = self.lr(self.steps)
         self.steps += 1
         for name, weight in self.params.items():
@@ -186,7 +185,7 @@ class NumpyOptimizer:
 
 @dataclass(frozen=True)
 class Recipe:
-    """An optimizer, the largest learning rate of its schedule, and the same rule in NumPy."""
+    """An optimizer, the peak learning rate of its schedule, and the same rule in NumPy."""
 
     name: str
     peak: float
@@ -205,7 +204,7 @@ RECIPES = (
 
 @dataclass(frozen=True)
 class Run:
-    """What a training run left behind."""
+    """The results of a run."""
 
     params: Params
     losses: list[float]
@@ -216,7 +215,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The same training with lrcore and with NumPy."""
+    """The same run with lrcore and with NumPy."""
 
     recipe: Recipe
     schedule: schedules.Schedule
@@ -225,13 +224,13 @@ class Comparison:
 
     @property
     def largest_difference(self) -> float:
-        """The largest difference between a weight of one run and the same weight of the other."""
+        """The largest difference between weights of the two runs."""
         pairs = zip(self.fused.params.values(), self.plain.params.values(), strict=True)
         return max(float(np.abs(a - b).max()) for a, b in pairs)
 
 
 def draw_batches(rng: np.random.Generator, count: int, epochs: int) -> list[Labels]:
-    """Shuffle the rows anew for each epoch, and cut them into batches; the few that are left over are not used."""
+    """Shuffle the rows for each epoch and cut them into batches; the remainder is dropped."""
     whole = count // BATCH * BATCH
     return [batch for _ in range(epochs) for batch in rng.permutation(count)[:whole].reshape(-1, BATCH)]
 
@@ -243,7 +242,7 @@ def train(
     batches: Sequence[Labels],
     bar: tqdm,
 ) -> Run:
-    """Train on the batches, and measure the time inside the optimizer alone."""
+    """Train on the batches and measure the time in the optimizer."""
     losses = []
     seconds = 0.0
     for batch in batches:
@@ -261,7 +260,7 @@ def train(
 
 
 def compare(recipe: Recipe, start: Params, data: Data, batches: Sequence[Labels], bar: tqdm) -> Comparison:
-    """Train twice from the same start: with lrcore and with NumPy."""
+    """Train twice from the same start, with lrcore and with NumPy."""
     steps = len(batches)
     schedule = schedules.Cosine(recipe.peak, steps=steps).warmup(round(WARMUP_SHARE * steps))
 
@@ -275,11 +274,11 @@ def compare(recipe: Recipe, start: Params, data: Data, batches: Sequence[Labels]
     return Comparison(recipe, schedule, fused, plain)
 
 
-# What is shown
+# Output
 
 
 def print_table(comparisons: Sequence[Comparison]) -> None:
-    """Print what was learned, and the time that it took inside the optimizer."""
+    """Print accuracies, losses and the time in the optimizer."""
     sides = f"{'lrcore':>10}{'NumPy':>10}"
     print(f"{'':8} │{'test accuracy':^26} │{'final loss':^20} │{'ms in the optimizer':^27} │{'weights':^10}")
     print(f"{'':8} │{sides}{'same':>6} │{sides} │{sides}{'ratio':>7} │{'differ by':>10}")
@@ -295,16 +294,16 @@ def print_table(comparisons: Sequence[Comparison]) -> None:
 
 
 def by_window(losses: Sequence[float], window: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the step in the middle of each window, and the mean loss of the window."""
+    """Return the middle step of each window, and its mean loss."""
     means: NDArray[np.float64] = np.reshape(losses, (-1, window)).mean(axis=1)
     steps = (np.arange(len(means), dtype=np.float64) + 0.5) * window
     return steps, means
 
 
 def plot(comparisons: Sequence[Comparison], steps_per_epoch: int, path: Path) -> None:
-    """Draw the losses, and below them the learning rates, over the steps."""
+    """Draw the losses and the learning rates over the steps."""
     figure = Figure(figsize=(9, 7.5), layout="constrained")
-    losses, rates = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    losses, lrs = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     for i, c in enumerate(comparisons):
         steps, means = by_window(c.fused.losses, steps_per_epoch)
         losses.plot(steps, means, color=f"C{i}", linewidth=2.5, alpha=0.7, label=c.recipe.name)
@@ -312,17 +311,17 @@ def plot(comparisons: Sequence[Comparison], steps_per_epoch: int, path: Path) ->
         label = "the same step in NumPy" if c is comparisons[-1] else None
         losses.plot(steps, means, color="black", linewidth=0.8, linestyle=(0, (1, 3)), label=label)
         values = [c.schedule(step) for step in range(len(c.fused.losses))]
-        rates.plot(values, color=f"C{i}", linewidth=2, label=f"{c.recipe.name}, peak {c.recipe.peak:g}")
+        lrs.plot(values, color=f"C{i}", linewidth=2, label=f"{c.recipe.name}, peak {c.recipe.peak:g}")
 
     losses.set(
         yscale="log", ylabel="training loss, mean of an epoch", title="A network of three layers on handwritten digits"
     )
-    rates.set(yscale="log", ylabel="learning rate", xlabel="step")
-    # The end of a cosine is 0, which has no place on this axis.
-    rates.set_ylim(bottom=min(c.recipe.peak for c in comparisons) / 100)
+    lrs.set(yscale="log", ylabel="learning rate", xlabel="step")
+    # A cosine ends at 0, which a logarithmic axis cannot show.
+    lrs.set_ylim(bottom=min(c.recipe.peak for c in comparisons) / 100)
     losses.legend(loc="upper right")
-    rates.legend(loc="lower center", ncols=2, fontsize="small")
-    for axes in (losses, rates):
+    lrs.legend(loc="lower center", ncols=2, fontsize="small")
+    for axes in (losses, lrs):
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
 
@@ -332,12 +331,12 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=20, help="passes over the training data (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("demo.png"), help="the plot (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the weights and the batches (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches (default: %(default)s)")
     arguments = parser.parse_args()
     if arguments.epochs < 1:
         parser.error(f"--epochs must be at least 1, got {arguments.epochs}")
     if not arguments.output.parent.is_dir():
-        parser.error(f"--output: there is no folder {arguments.output.parent}")
+        parser.error(f"--output must be in an existing folder, got {arguments.output}")
     return arguments
 
 
@@ -351,7 +350,7 @@ def main() -> None:
 
     weights = sum(weight.size for weight in start.values())
     print(f"{weights:,} weights, {len(data.train_y):,} images; for each optimizer {len(batches):,} steps, twice")
-    # The matrices of a batch are too small to gain from the threads of BLAS, which disturb the timing while they spin.
+    # The matrices are too small for BLAS threads, which would disturb the timing while they spin.
     with threadpool_limits(1, user_api="blas"), tqdm(total=2 * len(RECIPES) * len(batches), unit=" steps") as bar:
         comparisons = [compare(recipe, start, data, batches, bar) for recipe in RECIPES]
     print_table(comparisons)

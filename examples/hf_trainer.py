@@ -1,8 +1,8 @@
-"""Hugging Face's Trainer with lrcore's AdamW: the groups that Trainer makes, a schedule, a checkpoint, a resumed run.
+"""Hugging Face's Trainer with lrcore's AdamW: Trainer's parameter groups, a schedule, a checkpoint, a resumed run.
 
-A small BERT, made from its configuration, learns to say which half of its vocabulary a sentence has more words of. It
-is trained by Trainer's own optimizer, by lrcore's, and by lrcore's once more from the checkpoint half way. The first
-two differ by rounding; the last two have the same bits.
+A small BERT learns which half of its vocabulary most words of a sentence are from. It is trained with Trainer's own
+optimizer, with lrcore's, and with lrcore's again from the checkpoint half way. The first two differ by rounding; the
+last two have the same bits.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ NO_DECAY = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(
 
 
 def sentences(count: int, seed: int) -> list[dict[str, torch.Tensor]]:
-    """Draw sentences, and say of each whether most of its words are from the upper half."""
+    """Draw sentences; the label is whether most words are from the upper half of the vocabulary."""
     words = torch.randint(WORDS, (count, LENGTH), generator=torch.Generator().manual_seed(seed))
     labels = ((words >= WORDS // 2).sum(dim=1) > LENGTH // 2).long()
     return [{"input_ids": row, "labels": label} for row, label in zip(words, labels, strict=True)]
 
 
 def make_model() -> BertForSequenceClassification:
-    """Return the network, with the same weights at each call."""
+    """Return the network, with the same weights each time."""
     set_seed(0)
     config = BertConfig(
         vocab_size=WORDS,
@@ -46,7 +46,7 @@ def make_model() -> BertForSequenceClassification:
 
 
 def make_optimizer(model: torch.nn.Module, **options: object) -> lrcore.torch.AdamW:
-    """Return lrcore's AdamW with the two groups that Trainer makes: weights decay; biases and norms don't."""
+    """Return lrcore's AdamW with Trainer's two groups: weight decay for weights, none for biases and norms."""
     decaying = set(get_parameter_names(model, [torch.nn.LayerNorm], NO_DECAY))
     named = list(model.named_parameters())
     groups = [
@@ -57,12 +57,12 @@ def make_optimizer(model: torch.nn.Module, **options: object) -> lrcore.torch.Ad
 
 
 def accuracy(prediction: EvalPrediction) -> dict[str, float]:
-    """Return the share of sentences that are understood."""
+    """Return the accuracy."""
     return {"accuracy": float((prediction.predictions.argmax(axis=1) == prediction.label_ids).mean())}
 
 
 def make_trainer(folder: Path, steps: int, *, with_lrcore: bool) -> Trainer:
-    """Return a trainer with an optimizer of lrcore or with its own."""
+    """Return a Trainer with lrcore's optimizer or with its own."""
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
@@ -81,9 +81,9 @@ def make_trainer(folder: Path, steps: int, *, with_lrcore: bool) -> Trainer:
     model, optimizers = make_model(), (None, None)
     if with_lrcore:
         warmup = {"num_warmup_steps": steps // 10, "num_training_steps": steps}
-        rate = schedules.get("linear", source="transformers", lr=LR, **warmup)
+        lr = schedules.get("linear", source="transformers", lr=LR, **warmup)
         opt = make_optimizer(model, average=lrcore.EMA(0.98, warmup=True))
-        optimizers = (opt, schedules.to_torch(rate, opt))
+        optimizers = (opt, schedules.to_torch(lr, opt))
     data = {"train_dataset": sentences(2048, 1), "eval_dataset": sentences(512, 2)}
     return Trainer(model, arguments, optimizers=optimizers, compute_metrics=accuracy, **data)
 
@@ -91,10 +91,10 @@ def make_trainer(folder: Path, steps: int, *, with_lrcore: bool) -> Trainer:
 def main() -> int:
     """Train three times and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=200, help="of each training (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=200, help="steps of each run (default: %(default)s)")
     steps = parser.parse_args().steps
 
-    torch.set_num_threads(1)  # quick on a busy machine, too
+    torch.set_num_threads(1)  # fast on a busy machine too
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         own = make_trainer(folder / "own", steps, with_lrcore=False)
@@ -105,7 +105,7 @@ def main() -> int:
         resumed.train(resume_from_checkpoint=str(folder / "lrcore" / f"checkpoint-{steps // 2}"))
 
     results = [trainer.evaluate() for trainer in (own, whole, resumed)]
-    # Trainer has put the optimizers into those of accelerate.
+    # Trainer wraps the optimizers in those of accelerate.
     opts = [trainer.optimizer.optimizer for trainer in (whole, resumed)]
     with opts[0].averaged():
         results.append(whole.evaluate())

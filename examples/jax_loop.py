@@ -1,7 +1,7 @@
 """A network in JAX, trained twice: with lrcore in a loop on the host, and with optax within jit.
 
-For lrcore the gradient is jitted and the step taken between its calls. For optax both are compiled together, as its
-users have it. Both begin with the same weights, see the same batches and follow the same schedule.
+With lrcore the jitted gradient and the step alternate. With optax both are one jitted function, as usual there. Both
+runs have the same initial weights, batches and schedule.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ BATCH = 64
 
 
 def initial_params(rng: np.random.Generator) -> dict[str, jax.Array]:
-    """Draw the weights, with the variance that keeps a ReLU network's activations at one scale."""
+    """Draw weights with He initialization."""
     drawn = {"w1": rng.normal(0, (2 / 64) ** 0.5, (64, 512)), "w2": rng.normal(0, (2 / 512) ** 0.5, (512, 10))}
     return {name: jnp.array(array, jnp.float32) for name, array in {**drawn, "b1": [0] * 512, "b2": [0] * 10}.items()}
 
 
 def logits(params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
-    """Return what the network says of images, one a row."""
+    """Return the logits of images, one per row."""
     return jax.nn.relu(x @ params["w1"] + params["b1"]) @ params["w2"] + params["b2"]
 
 
@@ -42,7 +42,7 @@ def loss(params: dict[str, jax.Array], x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def main() -> int:
-    """Train both ways, and show what was learned and how long a step took."""
+    """Train both ways; print accuracies and times."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=600)
     steps = parser.parse_args().steps
@@ -50,20 +50,18 @@ def main() -> int:
     images = (images / 16).astype(np.float32)
     x, test_x, y, test_y = train_test_split(images, labels, test_size=0.2, random_state=0, stratify=labels)
     rng = np.random.default_rng(0)
-    rate = schedules.Cosine(4e-3, steps=steps).warmup(steps // 10)
+    lr = schedules.Cosine(4e-3, steps=steps).warmup(steps // 10)
 
     params = initial_params(rng)
-    opt = lrcore.jax.AdamW(params, lr=rate, no_decay=["b*"])
+    opt = lrcore.jax.AdamW(params, lr=lr, no_decay=["b*"])
     gradient = jax.jit(jax.grad(loss))
 
     def with_lrcore(params: Any, *batch: Any) -> Any:
         params, _ = opt.step(gradient(params, *batch))
         return params
 
-    tx = optax.adamw(
-        schedules.to_optax(rate), weight_decay=1e-2, mask={"w1": True, "b1": False, "w2": True, "b2": False}
-    )
-    # What is donated must not be what lrcore's loop begins with.
+    tx = optax.adamw(schedules.to_optax(lr), weight_decay=1e-2, mask={"w1": True, "b1": False, "w2": True, "b2": False})
+    # Donated buffers must not be those that lrcore's loop starts with.
     carry = jax.tree.map(jnp.copy, params)
     carry = carry, tx.init(carry)
 

@@ -1,7 +1,7 @@
 """PyTorch Lightning with lrcore's AdamW: gradients clipped by the Trainer or by the optimizer, and a resumed run.
 
-The network of torch_mnist_like.py is trained on handwritten digits three times: with Lightning's gradient_clip_val;
-with lrcore's clip_norm in its place; and from the checkpoint half way. The first two differ by rounding; the last two
+The network of torch_mnist_like.py is trained three times: with Lightning's gradient_clip_val;
+with lrcore's clip_norm instead; and from the checkpoint half way. The first two differ by rounding; the last two
 have the same bits.
 """
 
@@ -28,7 +28,7 @@ CLIP = 0.5
 
 
 class Digits(pl.LightningModule):
-    """The network and how it is trained."""
+    """The network, its loss and its optimizer."""
 
     def __init__(self, steps: int, clip_norm: float | None) -> None:
         super().__init__()
@@ -43,8 +43,8 @@ class Digits(pl.LightningModule):
         return loss
 
     def configure_optimizers(self) -> dict[str, object]:
-        """Return the optimizer, and a scheduler that moves with every step."""
-        # With clip_norm the optimizer clips in the pass of its step, and gradient_clip_val is left out of the Trainer.
+        """Return the optimizer and a scheduler that advances each step."""
+        # The optimizer option clip_norm replaces gradient_clip_val of the Trainer.
         opt = lrcore.torch.AdamW(self.named_parameters(), lr=5e-3, no_decay=["*bias"], clip_norm=self.clip_norm)
         scheduler = schedules.to_torch(schedules.Cosine(5e-3, steps=self.steps).warmup(self.steps // 10), opt)
         return {"optimizer": opt, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -53,7 +53,7 @@ class Digits(pl.LightningModule):
 def train(folder: Path, epochs: int, *, fused: bool, checkpoint: Path | None = None) -> nn.Module:
     """Train, from a checkpoint if there is one, with a checkpoint after each epoch; return the network."""
     data = load_data(32)[0].dataset
-    # It shuffles by the number of the epoch, so that a resumed run sees the same batches.
+    # The order of the batches depends only on the epoch, so a resumed run sees the same batches.
     sampler = DistributedSampler(data, num_replicas=1, rank=0)
     loader = DataLoader(data, 32, sampler=sampler, drop_last=True)
     module = Digits(epochs * len(loader), CLIP if fused else None)
@@ -73,9 +73,9 @@ def train(folder: Path, epochs: int, *, fused: bool, checkpoint: Path | None = N
 def main() -> int:
     """Train three times and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=6, help="of each training (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=6, help="epochs of each run (default: %(default)s)")
     epochs = parser.parse_args().epochs
-    torch.set_num_threads(1)  # quick on a busy machine, too
+    torch.set_num_threads(1)  # fast on a busy machine too
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         models = {

@@ -1,8 +1,8 @@
-"""Train, be killed, go on: the run ends with the same bits as one that nobody disturbed.
+"""A killed run resumes from its checkpoint and ends with the same bits as an uninterrupted one.
 
-A process trains the network of digits.py on handwritten digits and saves a checkpoint every few steps. It is killed at
-random moments, without a warning, and started again each time; it goes on from the latest whole checkpoint. At the end
-its weights are compared with those of a run in one piece.
+A process trains the network of digits.py and saves a checkpoint every few steps. It is killed at random moments and
+restarted, and resumes from the latest complete checkpoint. Its final weights are compared with those of an
+uninterrupted run.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from lrcore import schedules
 
 
 def train(folder: Path, steps: int, every: int) -> None:
-    """Train from the latest checkpoint of the folder on, or from the start."""
+    """Train from the latest checkpoint of the folder, or from the start."""
     data = load_data(0)
     rng = np.random.default_rng(0)
     params = initial_params(rng)
-    rate = schedules.Cosine(2e-3, steps=steps).warmup(steps // 10)
-    opt = lrcore.AdamW(params, lr=rate, clip_norm=1.0, average=lrcore.EMA(0.98, warmup=True), skip_nonfinite=True)
+    lr = schedules.Cosine(2e-3, steps=steps).warmup(steps // 10)
+    opt = lrcore.AdamW(params, lr=lr, clip_norm=1.0, average=lrcore.EMA(0.98, warmup=True), skip_nonfinite=True)
     checkpoint = lrcore.latest(folder)
     if checkpoint:
-        # The generator draws the batches, so it is part of where the run stands.
+        # The generator draws the batches, so it is part of the state.
         rng.bit_generator.state = lrcore.load(checkpoint, opt)["rng"]
     while opt.steps < steps:
         batch = rng.integers(len(data.train_x), size=BATCH)
@@ -43,12 +43,12 @@ def train(folder: Path, steps: int, every: int) -> None:
 
 
 def steps_of(folder: Path) -> int:
-    """Return how far the checkpoints of a folder go, by their names."""
+    """Return the largest step of the checkpoints in a folder."""
     return max((int(path.stem.split("-")[1]) for path in folder.glob("step-*.safetensors")), default=0)
 
 
-def disturbed(folder: Path, steps: int, every: int, kills: int) -> None:
-    """Run the training in processes that are killed, and started again, until it is done."""
+def train_with_kills(folder: Path, steps: int, every: int, kills: int) -> None:
+    """Train in processes that are killed and restarted until the run is complete."""
     context = multiprocessing.get_context("spawn")
     moments = random.Random(0)  # noqa: S311
     with tqdm(total=steps, desc="killed", unit="step") as progress:
@@ -56,7 +56,7 @@ def disturbed(folder: Path, steps: int, every: int, kills: int) -> None:
             process = context.Process(target=train, args=(folder, steps, every))
             process.start()
             if kill < kills:
-                # Once it has saved something, at any moment.
+                # At a random moment after the next checkpoint.
                 before = steps_of(folder)
                 while process.is_alive() and steps_of(folder) == before:
                     time.sleep(0.01)
@@ -79,7 +79,7 @@ def read(folder: Path) -> tuple[dict[str, np.ndarray], lrcore.AdamW]:
 
 
 def main() -> int:
-    """Run both and compare them."""
+    """Train both ways and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--every", type=int, default=25, help="steps between checkpoints (default 25)")
@@ -88,7 +88,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         whole, parts = Path(folder) / "whole", Path(folder) / "parts"
         train(whole, options.steps, options.every)
-        disturbed(parts, options.steps, options.every, options.kills)
+        train_with_kills(parts, options.steps, options.every, options.kills)
         (params, opt), (other_params, _) = read(whole), read(parts)
         data = load_data(0)
 

@@ -1,6 +1,6 @@
-"""scikit-learn's network on handwritten digits: its own Adam, that of lrcore, and AdamW with a schedule.
+"""scikit-learn's network on handwritten digits: its own Adam, lrcore's Adam, and lrcore's AdamW with a schedule.
 
-Data, network, batches and number of epochs are the same, and so are the seeds. What differs is what steps the weights.
+Data, network, batches, epochs and seeds are the same; only the optimizer differs.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ BATCH = 64
 
 
 def models(epochs: int, samples: int) -> dict[str, Any]:
-    """Return the networks to compare, by what is told of them."""
-    # The schedule says when it is over, so that scikit-learn need not look for it.
+    """Return the networks to compare, by name."""
+    # The schedule has a fixed length, so scikit-learn does not test for convergence.
     same = {"hidden_layer_sizes": LAYERS, "batch_size": BATCH, "max_iter": epochs, "n_iter_no_change": epochs}
     steps = epochs * -(-samples // BATCH)
-    rate = schedules.Cosine(3e-3, steps=steps).warmup(steps // 10)
-    adamw = functools.partial(lrcore.AdamW, lr=rate, no_decay=["intercepts_*"], clip_norm=1.0)
+    lr = schedules.Cosine(3e-3, steps=steps).warmup(steps // 10)
+    adamw = functools.partial(lrcore.AdamW, lr=lr, no_decay=["intercepts_*"], clip_norm=1.0)
     return {
         "scikit-learn's adam": neural_network.MLPClassifier(**same),
         "lrcore.Adam": MLPClassifier(optimizer="adam", **same),
@@ -43,7 +43,7 @@ def models(epochs: int, samples: int) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Train each network with each seed; print how good they are and how long it took."""
+    """Train each network with each seed; print accuracies and times."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--seeds", type=int, default=3)
@@ -58,7 +58,7 @@ def main() -> int:
     for seed, name in tqdm([(seed, name) for seed in range(options.seeds) for name in candidates], unit="fit"):
         model = candidates[name].set_params(random_state=seed)
         start = time.perf_counter()
-        with threadpool_limits(1, user_api="blas"):  # the matrices of a batch are too small to gain from more
+        with threadpool_limits(1, user_api="blas"):  # the matrices are too small for several threads
             model.fit(train_x, train_y)
         seconds[name].append(time.perf_counter() - start)
         accuracies[name].append(model.score(test_x, test_y))

@@ -1,7 +1,7 @@
-"""lrcore as the optimizer of a thinc model, in the place of thinc's own.
+"""lrcore as the optimizer of a thinc model.
 
 ``model.finish_update(optimizer)`` calls an optimizer with the key of each parameter, its weights and its gradient, all
-NumPy arrays. lrcore moves the weights where they are. The same network is trained on handwritten digits with each.
+NumPy arrays, which lrcore updates in place. The same network is trained on handwritten digits with both.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ BATCH = 64
 
 
 class Stepper:
-    """What thinc takes for an optimizer: one of lrcore's for each parameter, as thinc clips and counts for each.
+    """A thinc optimizer: one of lrcore's for each parameter, since thinc clips and counts steps per parameter.
 
     Args:
-        make: Makes an optimizer of ``[weights]``. It zeroes gradients, since thinc adds to them.
+        make: Creates an optimizer of ``[weights]`` that zeroes gradients, since thinc adds to them.
     """
 
     def __init__(self, make: Callable[[Any], lrcore.Optimizer]) -> None:
@@ -37,22 +37,22 @@ class Stepper:
         self._optimizers: dict[Any, lrcore.Optimizer] = {}
 
     def __call__(self, key: Any, weights: Any, gradient: Any, *, lr_scale: float = 1.0) -> tuple[Any, Any]:
-        """Step one parameter, and return it with its gradient, which is 0 now."""
+        """Step one parameter; return it with its zeroed gradient."""
         if key not in self._optimizers:
             self._optimizers[key] = self._make([weights])
         opt = self._optimizers[key]
-        opt.params[0] = weights  # where it is now: thinc may have loaded others
+        opt.params[0] = weights  # thinc may have replaced the array
         if lr_scale != opt.param_groups[0]["lr_scale"]:
             opt.param_groups[0]["lr_scale"] = lr_scale
         opt.step([gradient])
         return weights, gradient
 
     def step_schedules(self) -> None:
-        """Do nothing: schedules of lrcore go by the steps that were taken."""
+        """Do nothing: schedules of lrcore use the step count."""
 
 
 def main() -> int:
-    """Train with both, and show what was learned and how long the updates took."""
+    """Train with both; print accuracies and times."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=600)
     steps = parser.parse_args().steps
@@ -60,9 +60,9 @@ def main() -> int:
     images, labels = load_digits(return_X_y=True)
     images, targets = (images / 16).astype(np.float32), np.eye(10, dtype=np.float32)[labels]
     x, test_x, y, test_y = train_test_split(images, targets, test_size=0.2, random_state=0, stratify=labels)
-    rate = schedules.Cosine(2e-3, steps=steps).warmup(steps // 10)
-    mine = Stepper(lambda weights: lrcore.AdamW(weights, lr=rate, weight_decay=0.0, clip_norm=1.0, zero_grads=True))
-    theirs = Adam([rate(step) for step in range(steps)], L2=0.0, grad_clip=1.0, use_averages=False)
+    lr = schedules.Cosine(2e-3, steps=steps).warmup(steps // 10)
+    mine = Stepper(lambda weights: lrcore.AdamW(weights, lr=lr, weight_decay=0.0, clip_norm=1.0, zero_grads=True))
+    theirs = Adam([lr(step) for step in range(steps)], L2=0.0, grad_clip=1.0, use_averages=False)
     accuracies = []
     for name, optimizer in (("lrcore", mine), ("thinc", theirs)):
         fix_random_seed(0)

@@ -1,8 +1,8 @@
-"""A small CNN of PyTorch on handwritten digits: the same training with PyTorch's AdamW and with lrcore's.
+"""A small PyTorch CNN on handwritten digits, trained with PyTorch's AdamW and with lrcore's.
 
-One line differs. The trainings take turns, epoch by epoch in an order that changes, so that what else the machine does
-falls on all of them. At the end stand the accuracy of each and the median time of its steps; half way it is seen what
-the average of the weights would get.
+One line differs. The runs take turns, epoch by epoch in alternating order, so that other programs disturb all of them
+alike. Prints the accuracy of each and the median time of its steps, and half way the accuracy of the average of the
+weights.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lrcore import schedules
 DECAY = 0.01
 Make = Callable[[Iterator[nn.Parameter], float], torch.optim.Optimizer]
 
-# This is the line.
+# The only change.
 OPTIMIZERS: dict[str, Make] = {
     "torch.optim": lambda params, lr: torch.optim.AdamW(params, lr=lr, weight_decay=DECAY),
     "torch.optim, fused": lambda params, lr: torch.optim.AdamW(params, lr=lr, weight_decay=DECAY, fused=True),
@@ -37,9 +37,9 @@ OPTIMIZERS: dict[str, Make] = {
 
 
 def make_model() -> nn.Module:
-    """Return the network, with the same weights at each call."""
+    """Return the network, with the same weights each time."""
     torch.manual_seed(0)
-    # With the kinks of ReLU and the choices of a maximum, a rounding decides now and then for another course.
+    # Smooth: at kinks of ReLU and in max-pooling a rounding difference can change the whole run.
     return nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1), nn.GELU(),
         nn.Conv2d(16, 32, 3, padding=1), nn.GELU(), nn.AvgPool2d(2), nn.Flatten(),
@@ -49,7 +49,7 @@ def make_model() -> nn.Module:
 
 
 def load_data(batch: int) -> tuple[DataLoader, DataLoader]:
-    """Return loaders of four fifths of the images for training, and of the others for the test."""
+    """Return loaders of four fifths of the images for training, and of the rest for testing."""
     images, labels = load_digits(return_X_y=True)
     data = TensorDataset(torch.tensor(images / 16).float().reshape(-1, 1, 8, 8), torch.tensor(labels))
     train, test = random_split(data, [0.8, 0.2], torch.Generator().manual_seed(0))
@@ -59,18 +59,18 @@ def load_data(batch: int) -> tuple[DataLoader, DataLoader]:
 
 @torch.no_grad()
 def accuracy(model: nn.Module, loader: DataLoader) -> float:
-    """Return the share of images whose digit is recognised."""
+    """Return the accuracy."""
     return torch.cat([model(x).argmax(dim=1) == y for x, y in loader]).float().mean().item()
 
 
-class Training:
-    """A model with its optimizer and schedule, and the seconds that its steps took."""
+class TimedRun:
+    """A model with its optimizer and schedule, and the times of its steps."""
 
-    def __init__(self, name: str, rate: schedules.Schedule) -> None:
+    def __init__(self, name: str, lr: schedules.Schedule) -> None:
         self.name = name
         self.model = make_model()
         self.opt = OPTIMIZERS[name](self.model.parameters(), 0.0)
-        self.scheduler = schedules.to_torch(rate, self.opt)
+        self.scheduler = schedules.to_torch(lr, self.opt)
         self.whole: list[float] = []
         self.in_optimizer: list[float] = []
 
@@ -87,27 +87,27 @@ class Training:
         self.in_optimizer.append(after - before)
 
 
-def find_rate(loader: DataLoader) -> float:
-    """Ask a range test for the rate. It puts model, optimizer and the loader's generator back."""
+def recommended_lr(loader: DataLoader) -> float:
+    """Return the learning rate of a range test, which restores model, optimizer and the loader's generator."""
     model = make_model()
     opt = lrcore.torch.AdamW(model.parameters(), weight_decay=DECAY)
-    advice = lrcore.torch.find_lr(model, opt, nn.functional.cross_entropy, loader, start=1e-5).suggest()
-    rate = advice.lr or 1e-3
-    print(f"the rate is {rate:.1e}; find_lr says: {advice.reason}")
-    return rate
+    recommended = lrcore.torch.find_lr(model, opt, nn.functional.cross_entropy, loader, start=1e-5).suggest()
+    lr = recommended.lr or 1e-3
+    print(f"the learning rate is {lr:.1e}; find_lr: {recommended.reason}")
+    return lr
 
 
-def print_table(trainings: list[Training], test: DataLoader) -> None:
-    """Print what was learned, and the medians of the times with their ratio to the first."""
-    first = trainings[0]
+def print_table(runs: list[TimedRun], test: DataLoader) -> None:
+    """Print accuracies, and the median times with their ratio to the first."""
+    first = runs[0]
     print(f"{'':18} │{'test':>9}{'weights':>12} │{'whole step':>13}{'ratio':>7} │{'optimizer':>13}{'ratio':>7}")
     print(f"{'':18} │{'accuracy':>9}{'differ by':>12} │{'µs':>13}{'':7} │{'µs':>13}")
-    for training in trainings:
-        pairs = zip(training.model.parameters(), first.model.parameters(), strict=True)
+    for run in runs:
+        pairs = zip(run.model.parameters(), first.model.parameters(), strict=True)
         difference = max((a - b).abs().max().item() for a, b in pairs)
-        whole, in_optimizer = median(training.whole), median(training.in_optimizer)
+        whole, in_optimizer = median(run.whole), median(run.in_optimizer)
         print(
-            f"{training.name:18} │{accuracy(training.model, test):>9.2%}{difference:>12.0e}"
+            f"{run.name:18} │{accuracy(run.model, test):>9.2%}{difference:>12.0e}"
             f" │{1e6 * whole:>13.0f}{whole / median(first.whole):>7.2f}"
             f" │{1e6 * in_optimizer:>13.0f}{in_optimizer / median(first.in_optimizer):>7.2f}"
         )
@@ -117,34 +117,34 @@ def main() -> int:
     """Train with each optimizer and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=10, help="passes over the training data (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=32, help="images to a step (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch and of lrcore (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=32, help="images per step (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch and lrcore (default: %(default)s)")
     options = parser.parse_args()
-    # With one thread each, times depend less on what else the machine does.
+    # One thread each: times depend less on other programs.
     torch.set_num_threads(options.threads)
     lrcore.set_num_threads(options.threads)
 
     train, test = load_data(options.batch)
     steps = options.epochs * len(train)
-    rate = schedules.Cosine(find_rate(train), steps=steps).warmup(steps // 10)
-    trainings = [Training(name, rate) for name in OPTIMIZERS]
-    averaging = trainings[-1]
-    with tqdm(total=steps * len(trainings), unit=" steps") as bar:
+    lr = schedules.Cosine(recommended_lr(train), steps=steps).warmup(steps // 10)
+    runs = [TimedRun(name, lr) for name in OPTIMIZERS]
+    averaging = runs[-1]
+    with tqdm(total=steps * len(runs), unit=" steps") as bar:
         for epoch in range(1, options.epochs + 1):
             batches = list(train)
-            first = epoch % len(trainings)
-            for training in trainings[first:] + trainings[:first]:
-                bar.set_description(f"epoch {epoch}, {training.name}")
+            first = epoch % len(runs)
+            for run in runs[first:] + runs[:first]:
+                bar.set_description(f"epoch {epoch}, {run.name}")
                 for x, y in batches:
-                    training.step(x, y)
+                    run.step(x, y)
                     bar.update()
             if epoch == (options.epochs + 1) // 2:
                 own = accuracy(averaging.model, test)
                 with averaging.opt.averaged():
                     averaged = accuracy(averaging.model, test)
     print(f"half way, with EMA: test accuracy {own:.2%}, of the average {averaged:.2%}")
-    print_table(trainings, test)
-    accuracies = [accuracy(training.model, test) for training in trainings]
+    print_table(runs, test)
+    accuracies = [accuracy(run.model, test) for run in runs]
     return 0 if max(accuracies) - min(accuracies) < 0.01 else 1
 
 

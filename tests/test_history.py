@@ -1,4 +1,4 @@
-"""A history has what was recorded, and passes it on."""
+"""A history stores rows and forwards them."""
 
 import csv
 import io
@@ -66,7 +66,7 @@ def test_statistics_can_be_recorded():
 
 
 class Writer:
-    """As the writer of TensorBoard."""
+    """Like TensorBoard's writer."""
 
     def __init__(self):
         self.told = []
@@ -76,7 +76,7 @@ class Writer:
 
 
 class Run:
-    """As a run of Weights & Biases."""
+    """Like a Weights & Biases run."""
 
     def __init__(self):
         self.told = []

@@ -110,13 +110,13 @@ def test_signature_and_docstring_of_the_integrations_have_every_option(library, 
 
 def test_a_subclass_keeps_its_own_signature_and_docstring():
     class Mine(lrcore.SGD):
-        """Mine."""
+        """A docstring of its own."""
 
         def __init__(self, params, *, scale=1.0):
             super().__init__(params, lr=scale)
 
     assert list(inspect.signature(Mine).parameters) == ["params", "scale"]
-    assert Mine.__doc__ == "Mine."
+    assert Mine.__doc__ == "A docstring of its own."
 
 
 def test_importing_the_package_imports_no_optional_module():

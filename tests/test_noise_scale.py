@@ -1,4 +1,4 @@
-"""The gradient noise scale: the true value where it is known, and the same bits of everything else."""
+"""The gradient noise scale: known true values, and no effect on other results."""
 
 import copy
 import math
@@ -14,7 +14,7 @@ from support.reference import lanes
 
 
 def noisy(opt, rng, gradient, deviations, batch, micro_batches):
-    """Accumulate micro-batches whose samples have a known gradient and known deviations, and step."""
+    """Step with micro-batches of a known gradient and a known variance."""
     for _ in range(micro_batches):
         noise = {name: rng.standard_normal(array.shape) / math.sqrt(batch) for name, array in gradient.items()}
         opt.accumulate({name: array + deviations[name] * noise[name] for name, array in gradient.items()})
@@ -60,7 +60,7 @@ def test_squared_norms_have_the_bits_of_the_fixed_reduction_tree(dtype, threads)
     assert nothing is None
     assert all((params[name] == others[name]).all() for name in shapes)
 
-    stride = 6  # one unit of 21, so that about four are looked at
+    stride = 6  # samples about four reduction blocks of 21
 
     def sum_of_squares(name, array):
         units = lanes(array.astype(np.float64) * array.astype(np.float64))
@@ -173,7 +173,7 @@ def test_the_recommended_batch_is_the_noise_scale_with_its_learning_rate():
     noise.update(small=1.0 + 100.0 / 10, small_batch=10, large=1.0 + 100.0 / 20, large_batch=20)
     batch, lr = noise.suggest(0.1)
     assert batch == 100
-    # At 20 samples 1/6 of the largest rate is right, at 100 half of it.
+    # At 20 samples 1/6 of the largest learning rate, at 100 half of it.
     assert lr == pytest.approx(0.1 * 6 / 2)
     with pytest.raises(ValueError, match="the noise scale is not known yet"):
         lrcore.NoiseScale(batch=1).suggest(0.1)
@@ -181,8 +181,8 @@ def test_the_recommended_batch_is_the_noise_scale_with_its_learning_rate():
 
 def test_adascale_is_the_number_of_micro_batches_in_noise_and_one_without():
     for gradient, low, high in ((0.0, 2.5, 3.01), (100.0, 1.0, 1.01)):
-        rate = schedules.Constant(0.1) * schedules.AdaScale()
-        opt = lrcore.SGD({"w": np.ones(50)}, lr=rate, noise_scale=lrcore.NoiseScale(batch=4, smoothing=0.99))
+        lr = schedules.Constant(0.1) * schedules.AdaScale()
+        opt = lrcore.SGD({"w": np.ones(50)}, lr=lr, noise_scale=lrcore.NoiseScale(batch=4, smoothing=0.99))
         rng = np.random.default_rng(0)
         for _ in range(200):
             noisy(opt, rng, {"w": np.full(50, gradient)}, {"w": np.ones(50)}, 4, 3)

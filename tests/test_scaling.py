@@ -1,4 +1,4 @@
-"""Scaling rules: what they make of a rate, of hyperparameters, and of an optimizer."""
+"""Scaling rules of a learning lr, of hyperparameters, and of an optimizer."""
 
 import math
 import re
@@ -12,9 +12,9 @@ from lrcore import scaling, schedules
 
 @pytest.mark.parametrize(("rule", "factor"), [(scaling.linear, 4.0), (scaling.sqrt, 2.0)])
 def test_a_learning_rate_may_be_a_number_a_schedule_or_in_a_mapping(rule, factor):
-    rate = schedules.Cosine(0.1, steps=10).warmup(2)
+    lr = schedules.Cosine(0.1, steps=10).warmup(2)
     assert rule(0.1, 32, 128) == 0.1 * factor
-    assert (rule(rate, 32, 128).values(12) == rate.values(12) * factor).all()
+    assert (rule(lr, 32, 128).values(12) == lr.values(12) * factor).all()
     assert rule({"lr": 0.1, "momentum": 0.9}, 32, 128) == {"lr": 0.1 * factor, "momentum": 0.9}
     assert rule(0.1, 128, 32) == 0.1 / factor
     assert rule(0.1, 32, 32) == 0.1
@@ -126,27 +126,27 @@ def test_groups_of_pytorch_are_scaled_alike(torch, home):
 
 def test_schedules_in_groups_of_lrcore_torch_are_scaled(torch):
     own = pytest.importorskip("lrcore.torch")
-    rate = schedules.Linear(0.4, 0.0, steps=4)
-    opt = two_groups(torch, lambda groups: own.AdamW(groups, lr=rate), lr=0.5)
+    lr = schedules.Linear(0.4, 0.0, steps=4)
+    opt = two_groups(torch, lambda groups: own.AdamW(groups, lr=lr), lr=0.5)
     stepped(opt)
     scaling.adam_sde(opt, 1, 4)
-    assert [group["lr"] for group in opt.param_groups] == [2 * rate(1), 1.0]
+    assert [group["lr"] for group in opt.param_groups] == [2 * lr(1), 1.0]
     stepped(opt)
-    assert opt.info.lr == 2 * rate(1)
+    assert opt.info.lr == 2 * lr(1)
     assert opt.param_groups[0]["betas"] == pytest.approx((0.6, 0.996))
     stepped(opt)
-    assert opt.info.lr == 2 * rate(2)
+    assert opt.info.lr == 2 * lr(2)
 
 
 def test_a_tensor_learning_rate_is_scaled_in_place(torch):
-    rate, betas = torch.tensor(0.125), (torch.tensor(0.75), torch.tensor(0.875))
-    opt = two_groups(torch, lambda groups: torch.optim.Adam(groups, lr=rate, betas=betas, foreach=False))
+    lr, betas = torch.tensor(0.125), (torch.tensor(0.75), torch.tensor(0.875))
+    opt = two_groups(torch, lambda groups: torch.optim.Adam(groups, lr=lr, betas=betas, foreach=False))
     scaling.adam_sde(opt, 1, 4 // 2)
     for group in opt.param_groups:
         assert isinstance(group["lr"], torch.Tensor)
         assert float(group["lr"]) == pytest.approx(0.125 * math.sqrt(2))
         assert list(map(float, group["betas"])) == [0.5, 0.75]
-    assert opt.param_groups[0]["lr"] is rate
+    assert opt.param_groups[0]["lr"] is lr
 
 
 def test_learning_rates_of_schedulers_in_groups_are_scaled(torch):
@@ -154,7 +154,7 @@ def test_learning_rates_of_schedulers_in_groups_are_scaled(torch):
     for make, goes_on in [
         (lambda opt: schedulers.StepLR(opt, 2), 4.0),
         (lambda opt: schedulers.OneCycleLR(opt, 1.0, total_steps=10), 4.0),
-        (lambda opt: schedulers.LambdaLR(opt, lambda step: 0.5**step), 1.0),  # it has its base_lrs
+        (lambda opt: schedulers.LambdaLR(opt, lambda step: 0.5**step), 1.0),  # it keeps base_lrs
     ]:
         plain, scaled = (two_groups(torch, lambda groups: torch.optim.SGD(groups, lr=0.1)) for _ in range(2))
         both = [(opt, make(opt)) for opt in (plain, scaled)]

@@ -78,7 +78,7 @@ def test_a_cnn_learns_the_same_with_lrcore_as_with_pytorch(tmp_path):
     assert list(rows) == list(names), printed
     assert len({accuracy for accuracy, _ in rows.values()}) == 1, printed
     assert all(float(difference) < 1e-4 for _, difference in rows.values()), printed
-    assert "find_lr says" in printed
+    assert "find_lr: " in printed
     assert "of the average" in printed
 
 

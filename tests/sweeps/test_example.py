@@ -15,7 +15,7 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "sweep.py"
 def test_the_example_sweeps_and_draws(tmp_path):
     for module in ("matplotlib", "sklearn", "threadpoolctl", "tqdm"):
         pytest.importorskip(module)
-    short = ["--epochs", "1", "--seeds", "1", "--rates", "5", "--results", "sweep.sqlite"]
+    short = ["--epochs", "1", "--seeds", "1", "--lrs", "5", "--results", "sweep.sqlite"]
     done = subprocess.run(  # noqa: S603
         [sys.executable, EXAMPLE, *short], capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path
     )

@@ -171,8 +171,8 @@ def test_a_run_has_at_most_one_holder(tmp_path):
     file = tmp_path / "sweep.sqlite"
     runs = [Run({"x": x}, 0, x) for x in range(3)]
     with closing(Store(file, "train")) as first, closing(Store(file, "train")) as second:
-        first.want(runs, retry=False)
-        second.want(runs, retry=False)
+        first.select(runs, retry=False)
+        second.select(runs, retry=False)
         ours, theirs = first.claim(), second.claim()
         assert (ours[1], theirs[1], first.claim()[1], second.claim()) == (*runs, None)
         second.reclaim()

@@ -161,7 +161,7 @@ def test_a_result_after_the_lease_expired_is_written_if_the_run_is_pending(tmp_p
     run = Run({"lr": 1}, 0, 0)
     with closing(store.Store(file, "train")) as first, closing(store.Store(file, "train")) as second:
         for each in (first, second):
-            each.want([run], retry=False)
+            each.select([run], retry=False)
         row_id, _ = first.claim()
         second._free(first._holder)
         assert first.finish(row_id, Outcome("finished", 1.0))

@@ -86,10 +86,10 @@ class Coordinator:
         Raises:
             RuntimeError: If the executor is broken.
         """
-        self.store.want(runs, retry=retry)
+        self.store.select(runs, retry=retry)
         self.store.reclaim()
-        self.progress.begin(self.store.rows(wanted=True))
-        beaten = polled = time.monotonic()
+        self.progress.begin(self.store.rows(selected=True))
+        last_heartbeat = last_poll = time.monotonic()
         while True:
             self._fill()
             if not self.waiting and self.store.settled() == len(runs):
@@ -99,13 +99,13 @@ class Coordinator:
             else:
                 time.sleep(_POLL)  # other processes have the rest
             now = time.monotonic()
-            if now - beaten >= HEARTBEAT:
+            if now - last_heartbeat >= HEARTBEAT:
                 self.store.heartbeat()
-                beaten = now
-            if len(self.waiting) < self.most and now - polled >= _POLL:
+                last_heartbeat = now
+            if len(self.waiting) < self.most and now - last_poll >= _POLL:
                 self.store.reclaim()
                 self.progress.show(self.store.settled())
-                polled = now
+                last_poll = now
         self.progress.show(len(runs))
 
     def end(self) -> None:

@@ -234,7 +234,7 @@ def load(path: str | os.PathLike[str]) -> Results:
     """
     store = Store(path, None)
     try:
-        return Results(store.rows(wanted=False), minimize=store["minimize"] != "no")
+        return Results(store.rows(selected=False), minimize=store["minimize"] != "no")
     finally:
         store.close()
 

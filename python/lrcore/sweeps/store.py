@@ -57,7 +57,7 @@ CREATE TABLE runs (
 );
 """
 _COLUMNS = "settings, budget, seed_index, seed, status, objective, metrics, reason, seconds, attempts"
-_WANTED = "SELECT id FROM wanted"
+_SELECTED = "SELECT id FROM selected"
 
 
 class Row(NamedTuple):
@@ -123,7 +123,7 @@ class Store:
                 raise ValueError(f"results: {self._name} must be version {_VERSION}, got {version}")
             elif objective is not None and (known := self["objective"]) != objective:
                 raise ValueError(f"results must be a file of {objective!r}, got runs of {known!r}: {self._name}")
-        self._execute("CREATE TEMP TABLE wanted (place INTEGER PRIMARY KEY, id INTEGER UNIQUE)")
+        self._execute("CREATE TEMP TABLE selected (place INTEGER PRIMARY KEY, id INTEGER UNIQUE)")
 
     def __getitem__(self, name: str) -> str | None:
         """Return an attribute of the sweep."""
@@ -133,7 +133,7 @@ class Store:
     def __setitem__(self, name: str, value: str) -> None:
         self._execute("INSERT OR REPLACE INTO sweep VALUES (?, ?)", (name, value))
 
-    def want(self, runs: Sequence[Run], *, retry: bool) -> None:
+    def select(self, runs: Sequence[Run], *, retry: bool) -> None:
         """Add missing runs, and restrict the other methods to these runs.
 
         Args:
@@ -146,18 +146,18 @@ class Store:
             self._execute_many(
                 "INSERT OR IGNORE INTO runs (settings, budget, seed_index, seed) VALUES (?, ?, ?, ?)", rows
             )
-            self._execute("DELETE FROM wanted")
+            self._execute("DELETE FROM selected")
             same = "settings = ? AND budget = ? AND seed_index = ?"
-            self._execute_many(f"INSERT INTO wanted (id) SELECT id FROM runs WHERE {same}", keys)  # noqa: S608
+            self._execute_many(f"INSERT INTO selected (id) SELECT id FROM runs WHERE {same}", keys)  # noqa: S608
             if retry:
-                failed = f"status = 'failed' AND id IN ({_WANTED})"
+                failed = f"status = 'failed' AND id IN ({_SELECTED})"
                 self._execute(f"UPDATE runs SET status = 'pending' WHERE {failed}")  # noqa: S608
-        identities = [row_id for (row_id,) in self._execute(f"{_WANTED} ORDER BY place")]
+        identities = [row_id for (row_id,) in self._execute(f"{_SELECTED} ORDER BY place")]
         self._runs = dict(zip(identities, runs, strict=True))
 
     def claim(self) -> tuple[int, Run] | None:
         """Take the lease of the next pending run and return its id and the run; None if none is pending."""
-        first = "SELECT runs.id FROM wanted JOIN runs USING (id) WHERE status = 'pending' ORDER BY place LIMIT 1"
+        first = "SELECT runs.id FROM selected JOIN runs USING (id) WHERE status = 'pending' ORDER BY place LIMIT 1"
         with self._transaction():
             found = self._execute(first).fetchone()
             if found is None:
@@ -202,13 +202,13 @@ class Store:
 
     def settled(self) -> int:
         """Return how many runs of the sweep have ended, in any process."""
-        ended = f"status NOT IN ('pending', 'running') AND id IN ({_WANTED})"
+        ended = f"status NOT IN ('pending', 'running') AND id IN ({_SELECTED})"
         (count,) = self._execute(f"SELECT count(*) FROM runs WHERE {ended}").fetchone()  # noqa: S608
         return int(count)
 
-    def rows(self, *, wanted: bool) -> list[Row]:
+    def rows(self, *, selected: bool) -> list[Row]:
         """Return the runs of the sweep, or all runs of the file."""
-        source = "wanted JOIN runs USING (id) ORDER BY place" if wanted else "runs ORDER BY id"
+        source = "selected JOIN runs USING (id) ORDER BY place" if selected else "runs ORDER BY id"
         found = self._execute(f"SELECT id, {_COLUMNS} FROM {source}")  # noqa: S608
         return [self._row(*values) for values in found]
 

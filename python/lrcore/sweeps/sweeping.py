@@ -230,7 +230,7 @@ def _run(plan: Plan, coordinator: Coordinator, *, retry: bool, owned: bool) -> R
 
 
 def _by_run(store: Store) -> dict[tuple[int | None, str, int], Row]:
-    return {(row.budget, canonical(row.settings), row.seed_index): row for row in store.rows(wanted=True)}
+    return {(row.budget, canonical(row.settings), row.seed_index): row for row in store.rows(selected=True)}
 
 
 def _plan(
