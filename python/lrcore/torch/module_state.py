@@ -32,10 +32,23 @@ def _has_bits_of(tensor: torch.Tensor, copy: torch.Tensor) -> bool:
     return bool(torch.equal(real, own) and torch.equal(real.signbit(), own.signbit()))
 
 
-def restore_entries(entries: dict[str, Any], before: dict[str, Any]) -> None:
+def restore_entries(entries: dict[Any, Any], before: dict[Any, Any]) -> None:
     """Restore the entries of a dictionary."""
     entries.clear()
     entries.update(before)
+
+
+def restore_of(entries: dict[str, Any]) -> Callable[[], object]:
+    """Return a function that restores the entries of a dictionary, and the values of the tensors among them."""
+    before = {name: (value, copy_of(value)) for name, value in entries.items()}
+
+    def restore_all() -> None:
+        pairs = before.items()
+        restore_entries(
+            entries, {name: restore(v, copy) if isinstance(v, torch.Tensor) else v for name, (v, copy) in pairs}
+        )
+
+    return restore_all
 
 
 def restores_of_buffers(model: torch.nn.Module) -> list[Callable[[], object]]:

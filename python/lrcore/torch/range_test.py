@@ -15,7 +15,7 @@ from lrcore._ranges import check_count
 from lrcore._restoring import put_back
 from lrcore.finder.finder import Finder, as_number, check_callable, check_start, ratios_of, search
 from lrcore.finder.restore import all_of, generators_preserved
-from lrcore.torch.module_state import copy_of, restore, restore_entries
+from lrcore.torch.module_state import copy_of, restore, restore_entries, restore_of
 from lrcore.torch.optimizer import DropIn
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def _check_parameters(model: torch.nn.Module, opt: torch.optim.Optimizer, loss: 
 
 
 class _ModuleTrainer:
-    """The training of a model."""
+    """Trains a model, for :func:`search <lrcore.finder.finder.search>`."""
 
     def __init__(
         self,
@@ -158,21 +158,21 @@ class _ModuleTrainer:
     ) -> None:
         self._model, self._opt, self._loss, self._validation = model, opt, loss, validation
         self._accumulate, self._ratios = accumulate, ratios
-        self._begun = False
+        self._has_grads = False
 
     def loss(self, batch: Sequence[Any]) -> float:
-        if not self._begun:
+        if not self._has_grads:
             self._opt.zero_grad()
-            self._begun = True
+            self._has_grads = True
         with torch.enable_grad():
-            loss = self._of(batch)
+            loss = self._loss_of(batch)
         number: float = loss.item()
-        # A loss that is no number ends the test, and has no gradients that anyone needs.
+        # A loss that is not finite ends the test.
         if np.isfinite(number):
             (loss / self._accumulate if self._accumulate > 1 else loss).backward()
         return number
 
-    def _of(self, batch: Sequence[Any]) -> torch.Tensor:
+    def _loss_of(self, batch: Sequence[Any]) -> torch.Tensor:
         mapping: Mapping[str, Any] | None = batch[0] if len(batch) == 1 and hasattr(batch[0], "keys") else None
         if mapping is not None:
             output = self._model(**mapping)
@@ -194,30 +194,30 @@ class _ModuleTrainer:
 
     def step(self, lr: float) -> None:
         for group, ratio in zip(self._opt.param_groups, self._ratios, strict=True):
-            rate = lr * ratio
             if isinstance(group["lr"], torch.Tensor):
-                group["lr"].fill_(rate)
+                group["lr"].fill_(lr * ratio)
             else:
-                group["lr"] = rate
+                group["lr"] = lr * ratio
         self._opt.step()
-        self._begun = False
+        self._has_grads = False
 
 
 @contextmanager
 def _preserved(model: torch.nn.Module, opt: torch.optim.Optimizer) -> Iterator[None]:
-    """Put model and optimizer back at the end of a ``with`` block: each part of them, whatever another says."""
+    """Restore model and optimizer at the end of a ``with`` block; an error in one part does not keep the others."""
     restores: list[Callable[[], object]] = []
     for module in model.modules():
-        # A forward pass may put other tensors in the place of buffers.
+        # A forward pass may assign other tensors.
         restores.append(partial(restore_entries, module._buffers, dict(module._buffers)))
         restores.append(partial(restore_entries, module._parameters, dict(module._parameters)))
-    held = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    held |= {id(param): param for group in opt.param_groups for param in group["params"]}
-    for tensor in held.values():
+    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    tensors |= {id(param): param for group in opt.param_groups for param in group["params"]}
+    for tensor in tensors.values():
         restores.append(partial(_restore_grad, tensor, tensor.grad, copy_of(tensor.grad)))
         restores.append(partial(restore, tensor, copy_of(tensor)))
-    restores.append(partial(_restore_state, opt, {param: _held(own) for param, own in opt.state.items()}))
-    restores.extend(partial(_restore_group, group, _held(group)) for group in opt.param_groups)
+    restores.append(partial(restore_entries, opt.state, dict(opt.state)))
+    restores.extend(restore_of(state) for state in opt.state.values() if isinstance(state, dict))
+    restores.extend(restore_of(group) for group in opt.param_groups)
     if isinstance(opt, DropIn):
         restores.append(partial(opt.restore_progress, opt.progress()))
     try:
@@ -226,32 +226,10 @@ def _preserved(model: torch.nn.Module, opt: torch.optim.Optimizer) -> Iterator[N
         put_back(restores)
 
 
-def _held(entries: Any) -> Any:
-    """Return a dictionary with a copy beside each entry; what is none stays what it is."""
-    return {name: (value, copy_of(value)) for name, value in entries.items()} if isinstance(entries, dict) else entries
-
-
 def _restore_grad(tensor: torch.Tensor, grad: torch.Tensor | None, copy: torch.Tensor | None) -> None:
     tensor.grad = grad
     if grad is not None and copy is not None:
         restore(grad, copy)
-
-
-def _restored(held: Any) -> Any:
-    """Return entries as they were before, with the values that they had."""
-    if not isinstance(held, dict):
-        return held
-    pairs = held.items()
-    return {name: restore(one, copy) if isinstance(one, torch.Tensor) else one for name, (one, copy) in pairs}
-
-
-def _restore_state(opt: torch.optim.Optimizer, held: dict[Any, Any]) -> None:
-    opt.state.clear()
-    opt.state.update({param: _restored(own) for param, own in held.items()})
-
-
-def _restore_group(group: dict[str, Any], held: dict[str, Any]) -> None:
-    restore_entries(group, _restored(held))
 
 
 def _momentum(opt: torch.optim.Optimizer) -> float | None:
