@@ -536,7 +536,7 @@ REFUSED = [
         "OneCycleLR",
         {"lr": 0.1, "max_lr": 0.1, "total_steps": 9},
         TypeError,
-        "torch's OneCycleLR takes no lr, since its own arguments hold the rate; it takes max_lr",
+        "torch's OneCycleLR takes no lr, since its own arguments hold the learning rate; it takes max_lr",
     ),
     ("optax", "constant_schedule", {"lr": 0.1, "value": 1}, TypeError, "optax's constant_schedule takes"),
     ("torch", "CosineAnnealingLR", {**COSINE, "last_epoch": 3}, ValueError, "last_epoch must be -1, got 3"),

@@ -2,6 +2,7 @@
 
 Every hyperparameter of every optimizer takes a number or a schedule. A schedule is an immutable function,
 ``schedule(step) -> float``, with steps from 0. It keeps its last value past its end.
+docs/gallery has a picture of each class, named for the class.
 """
 
 import sys as _sys

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 class Scaled(UnaryOperation):
     """A schedule times a number: ``schedule * factor`` or ``schedule.scale(factor)``.
 
-    Picture: docs/gallery/Scaled.png
-
     Args:
         schedule: The schedule.
         factor: The number, in [0, inf).
@@ -172,8 +170,6 @@ class BinaryOperation(Compound):
 class Product(BinaryOperation):
     """The product of two schedules: ``a * b``.
 
-    Picture: docs/gallery/Product.png
-
     Args:
         a: A schedule.
         b: A schedule.
@@ -208,8 +204,6 @@ class Product(BinaryOperation):
 class Sum(BinaryOperation):
     """The sum of two schedules: ``a + b``.
 
-    Picture: docs/gallery/Sum.png
-
     Args:
         a: A schedule.
         b: A schedule.
@@ -243,8 +237,6 @@ class Sum(BinaryOperation):
 
 class Difference(BinaryOperation):
     """The difference of two schedules: ``a - b``. Its values can be negative.
-
-    Picture: docs/gallery/Difference.png
 
     Args:
         a: A schedule.
@@ -286,8 +278,6 @@ class Difference(BinaryOperation):
 class AtLeast(BinaryOperation):
     """The larger of two schedules: ``a.at_least(b)``, where ``b`` can be a number.
 
-    Picture: docs/gallery/AtLeast.png
-
     Args:
         a: A schedule.
         b: The floor.
@@ -328,8 +318,6 @@ class AtLeast(BinaryOperation):
 
 class AtMost(BinaryOperation):
     """The smaller of two schedules: ``a.at_most(b)``, where ``b`` can be a number.
-
-    Picture: docs/gallery/AtMost.png
 
     Args:
         a: A schedule.

@@ -91,8 +91,6 @@ class Linear(Interpolation):
 
     ``value(t) = start + (end − start) · min(t, steps) / steps``
 
-    Picture: docs/gallery/Linear.png
-
     Args:
         start: The value at step 0, in [0, inf).
         end: The value from step ``steps`` on, in [0, inf).
@@ -136,8 +134,6 @@ class Polynomial(Decay):
 
     ``value(t) = end + (start − end) · (1 − min(t, steps) / steps)^power``
 
-    Picture: docs/gallery/Polynomial.png
-
     Args:
         start: The value at step 0, in [0, inf).
         steps: The length in steps; 0 is at ``end`` at once.
@@ -176,8 +172,6 @@ class Cosine(Decay):
     """Half a cosine from one value to another: flat, steep, flat.
 
     ``value(t) = end + (start − end) · ((1 + cos(π · tᵏ / stepsᵏ)) / 2)^power`` with ``t`` at most ``steps``
-
-    Picture: docs/gallery/Cosine.png
 
     Args:
         start: The value at step 0, in [0, inf).
@@ -255,8 +249,6 @@ class Tanh(Decay):
 
     At step 0 it is slightly below ``start``, and before the end slightly above ``end``.
 
-    Picture: docs/gallery/Tanh.png
-
     Args:
         start: The asymptote of the first values, in [0, inf).
         steps: The length in steps; 0 is at ``end`` at once.
@@ -299,8 +291,6 @@ class REX(Decay):
 
     ``value(t) = end + (start − end) · (1 − p) / (1 − p/2)`` with ``p = min(t, steps) / steps``
 
-    Picture: docs/gallery/REX.png
-
     Args:
         start: The value at step 0, in [0, inf).
         steps: The length in steps; 0 is at ``end`` at once.
@@ -330,8 +320,6 @@ class Sqrt(Decay):
     """One minus the square root: steep first, then ever flatter; a cool-down for long runs.
 
     ``value(t) = end + (start − end) · (1 − √(min(t, steps) / steps))``
-
-    Picture: docs/gallery/Sqrt.png
 
     Args:
         start: The value at step 0, in [0, inf).
@@ -365,8 +353,6 @@ class LogLinear(Bounded):
     """An exponential from one value to another, linear in its logarithm: the same factor at every step.
 
     ``value(t) = start · (end / start)^(min(t, steps) / steps)``
-
-    Picture: docs/gallery/LogLinear.png
 
     Args:
         start: The value at step 0, in (0, inf).

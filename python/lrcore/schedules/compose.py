@@ -47,16 +47,7 @@ class Sequential(Compound):
 
     ``value(t) = first(t)`` for ``t < at``, then ``second(t − at)``
 
-    Picture: docs/gallery/Sequential.png
-
-    Args:
-        first: The schedule before step ``at``.
-        second: The schedule from step ``at`` on, which is its step 0.
-        at: The step, or, as a float in [0, 1), the fraction of the first schedule's length; None is its length.
-
-    Raises:
-        TypeError: If an argument has the wrong type.
-        ValueError: If ``at`` is negative, or None and the first schedule has no length.
+    Arguments and errors are those of :meth:`Schedule.then <lrcore.schedules.Schedule.then>`.
 
     Examples:
         >>> from lrcore import schedules
@@ -144,20 +135,9 @@ def _concatenated(parts: list[Schedule]) -> Schedule:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class WithCooldown(UnaryOperation):
-    """A schedule that decays over its last steps; made by :meth:`~lrcore.schedules.Schedule.cooldown`.
+    """A schedule that decays over its last steps: ``schedule.cooldown(steps, end, shape, at)``.
 
-    Picture: docs/gallery/WithCooldown.png
-
-    Args:
-        schedule: The schedule.
-        steps: The length of the decay, or, as a float in [0, 1), a fraction of the schedule's length.
-        end: The final value, in [0, inf).
-        shape: ``"linear"``, ``"cosine"`` or ``"sqrt"``.
-        at: The step at which the decay begins; None is ``length − steps``.
-
-    Raises:
-        TypeError: If an argument has the wrong type.
-        ValueError: If one is out of range, or ``at`` is None and the schedule has no length.
+    Arguments and errors are those of :meth:`Schedule.cooldown <lrcore.schedules.Schedule.cooldown>`.
 
     Examples:
         >>> from lrcore import schedules
@@ -240,8 +220,6 @@ class WSD(Delegating):
     ``value(t) = peak · (t + 1) / warmup_steps`` for ``t < warmup_steps``, then ``peak``, and over the last
     ``decay_steps`` steps with ``p`` from 0 to 1 ``end + (peak − end) · (1 − p)`` (linear), ``· (1 + cos πp) / 2``
     (cosine), or ``· (1 − √p)`` (sqrt).
-
-    Picture: docs/gallery/WSD.png
 
     Args:
         peak: The value of the stable phase, in [0, inf).

@@ -35,8 +35,6 @@ class CosineRestarts(Schedule):
     ``end + (start · decayⁱ − end) · (1 + cos(π · s / Tᵢ)) / 2``. With a warm-up of ``w`` steps each cycle first rises
     from ``end``, by a fraction ``(s + 1) / w``, and its cosine takes the remaining steps.
 
-    Picture: docs/gallery/CosineRestarts.png
-
     Args:
         start: The peak of the first cycle, in [0, inf).
         period: The steps of the first cycle, in [1, inf); can be fractional.
@@ -152,8 +150,6 @@ class Cyclic(Schedule):
     ``value = low + (high − low) · x · scale``, where ``scale`` is 1 (triangular), ``2^−c`` (triangular2) or ``gammaᵗ``
     (exp_range).
 
-    Picture: docs/gallery/Cyclic.png
-
     Args:
         low: The lowest value, in [0, high].
         high: The highest value of the first triangle, in [0, inf).
@@ -239,8 +235,6 @@ class OneCycle(Delegating):
     The rise, from ``peak / div_factor`` to ``peak``, ends at step ``pct_start · steps − 1``; the fall, to
     ``peak / (div_factor · final_div_factor)``, at step ``steps − 1``. With three phases the fall first mirrors the
     rise, until ``2 · pct_start · steps − 2``. These ends can be fractional. The last value stays.
-
-    Picture: docs/gallery/OneCycle.png
 
     Args:
         peak: The highest value, in [0, inf).

@@ -106,8 +106,6 @@ class ReduceOnPlateau(MetricFactor):
     ``cooldown`` values are not counted. Each hyperparameter of each group has a tracker of its own, from when the
     schedule is assigned until it is replaced.
 
-    Picture: docs/gallery/ReduceOnPlateau.png
-
     Args:
         factor: The factor of a reduction, in [0, 1).
         patience: The number of bad values in a row without a reduction.
@@ -236,8 +234,6 @@ class AdaScale(MetricFactor):
     ``S`` micro-batches has the factor ``(σ² + μ²) / (σ²/S + μ²)``: close to S if gradients are mostly noise, close to 1
     if they are not. So a schedule for single micro-batches works for any number of them. The optimizer needs the option
     ``noise_scale``, and steps of at least two micro-batches; until then the factor is 1.
-
-    Picture: docs/gallery/AdaScale.png
 
     Examples:
         >>> import lrcore, numpy as np

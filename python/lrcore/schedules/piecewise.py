@@ -33,8 +33,6 @@ class Step(Unbounded):
 
     ``value(t) = start · gamma^⌊t / step_size⌋``
 
-    Picture: docs/gallery/Step.png
-
     Args:
         start: The value at step 0, in [0, inf).
         step_size: The number of steps between two multiplications, at least 1.
@@ -77,8 +75,6 @@ class MultiStep(Schedule):
     """Multiplication by a factor at given steps.
 
     ``value(t) = start · gamma^(number of milestones ≤ t)``
-
-    Picture: docs/gallery/MultiStep.png
 
     Args:
         start: The value before the first milestone, in [0, inf).
@@ -144,8 +140,6 @@ class Piecewise(Schedule):
     Between the points ``(t₀, v₀)`` and ``(t₁, v₁)``, with ``p = (t − t₀) / (t₁ − t₀)``, the value is
     ``v₀ + (v₁ − v₀) · p`` (linear), ``v₁ + (v₀ − v₁) · (1 + cos πp) / 2`` (cosine), or ``v₀`` (constant). Before the
     first point it is the first value, from the last on the last.
-
-    Picture: docs/gallery/Piecewise.png
 
     Args:
         points: Pairs of a step and a value, or a mapping, in ascending order. Steps can be fractional. Two points at
@@ -232,8 +226,6 @@ class Table(Schedule):
 
     ``value(t) = table[min(t, len(table) − 1)]``
 
-    Picture: docs/gallery/Table.png
-
     Args:
         table: The values, each in [0, inf): a sequence or a one-dimensional array, at least one.
 
@@ -296,8 +288,6 @@ class Lambda(Schedule):
     The function must be pure: the same value for the same step. The schedule can be pickled if the function can. It has
     no JSON, since nothing in a file is ever executed.
 
-    Picture: docs/gallery/Lambda.png
-
     Args:
         function: Takes the step as an int and returns a number in [0, inf).
         steps: The step from which on the value is constant, if there is one; the function is not called beyond it.
@@ -350,8 +340,6 @@ class Chebyshev(Schedule):
 
     Together they minimise the worst-case error over all curvatures between the two, although most of them are larger
     than ``2 / largest``. In the fractal order large and small ones alternate, at every scale.
-
-    Picture: docs/gallery/Chebyshev.png
 
     Args:
         smallest: The smallest curvature of the loss, in (0, inf).

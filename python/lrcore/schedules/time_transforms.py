@@ -53,8 +53,6 @@ class Shifted(TimeTransform):
 
     ``value(t) = schedule(max(t − steps, 0))``
 
-    Picture: docs/gallery/Shifted.png
-
     Args:
         schedule: The schedule.
         steps: The delay; a negative number skips as many steps.
@@ -113,8 +111,6 @@ class Stretched(TimeTransform):
     """A schedule that takes longer: ``schedule.stretch(factor)``.
 
     ``value(t) = schedule(t / factor)``
-
-    Picture: docs/gallery/Stretched.png
 
     Args:
         schedule: The schedule.
@@ -176,16 +172,7 @@ class Repeated(TimeTransform):
 
     ``value(t) = schedule(t mod period)``; after ``times`` periods, ``schedule(period)``
 
-    Picture: docs/gallery/Repeated.png
-
-    Args:
-        schedule: The schedule.
-        times: The number of runs, at least 1; None repeats forever.
-        period: The steps of a run, at least 1; None is the schedule's length.
-
-    Raises:
-        TypeError: If an argument has the wrong type.
-        ValueError: If a number is less than 1, or there is no period.
+    Arguments and errors are those of :meth:`Schedule.repeat <lrcore.schedules.Schedule.repeat>`.
 
     Examples:
         >>> from lrcore import schedules
@@ -267,8 +254,6 @@ class Staircase(TimeTransform):
     """A schedule whose value changes only every few steps: ``schedule.every(steps)``.
 
     ``value(t) = schedule(t − t mod steps)``
-
-    Picture: docs/gallery/Staircase.png
 
     Args:
         schedule: The schedule.

@@ -26,8 +26,6 @@ class Constant(Schedule):
 
     ``value(t) = value``
 
-    Picture: docs/gallery/Constant.png
-
     Args:
         value: The value, in [0, inf).
 
@@ -94,8 +92,6 @@ class Exponential(GammaDecay):
 
     ``value(t) = start · gamma^(t / steps)``
 
-    Picture: docs/gallery/Exponential.png
-
     Args:
         start: The value at step 0, in [0, inf).
         gamma: The factor, in [0, inf).
@@ -128,8 +124,6 @@ class InverseTime(GammaDecay):
     """Division by a number that grows linearly with the step.
 
     ``value(t) = start / (1 + gamma · t / steps)``
-
-    Picture: docs/gallery/InverseTime.png
 
     Args:
         start: The value at step 0, in [0, inf).
@@ -166,8 +160,6 @@ class InverseSqrt(Unbounded):
     """Division by the square root of the step.
 
     ``value(t) = start · √timescale / √(t + timescale)``
-
-    Picture: docs/gallery/InverseSqrt.png
 
     Args:
         start: The value at step 0, in [0, inf).
@@ -208,8 +200,6 @@ class Noam(Unbounded):
     """The schedule of the original transformer: a linear warm-up, then an inverse square root.
 
     ``value(t) = factor · d_model^−½ · min((t + 1)^−½, (t + 1) · warmup_steps^−1.5)``
-
-    Picture: docs/gallery/Noam.png
 
     Args:
         d_model: The width of the model, in (0, inf).
@@ -254,8 +244,6 @@ class CosineAnnealing(Unbounded):
     """A cosine between two values, forever.
 
     ``value(t) = low + (high − low) · (1 + cos(2π · t / period)) / 2``
-
-    Picture: docs/gallery/CosineAnnealing.png
 
     Args:
         high: The value at step 0 and after every period, in [0, inf).

@@ -60,8 +60,6 @@ class Warmup(Schedule):
     With ``x = (t + 1) / steps`` the value is ``start + (1 − start) · rise(x)``, where ``rise`` is ``min(x, 1)``
     (linear), ``(1 − cos(π min(x, 1))) / 2`` (cosine), or ``1 − e⁻ˣ`` (exponential, which approaches 1).
 
-    Picture: docs/gallery/Warmup.png
-
     Args:
         steps: The length of the rise, or the time constant of an exponential one; 0 is 1 at once.
         start: The value that the factor rises from, in [0, 1]. Step 0 is already one increment above it.
@@ -140,21 +138,12 @@ def risen(x: Any, shape: str) -> Any:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class WithWarmup(UnaryOperation):
-    """A schedule after a warm-up; made by :meth:`Schedule.warmup <lrcore.schedules.Schedule.warmup>`.
+    """A schedule after a warm-up: ``schedule.warmup(steps, start, shape)``.
 
-    ``value(t) = start + (first − start) · (t + 1) / steps`` for ``t < steps``, then the schedule.
+    ``value(t) = start + (first − start) · (t + 1) / steps`` for ``t < steps``, then the schedule, compressed into the
+    remaining steps if it has a length.
 
-    Picture: docs/gallery/WithWarmup.png
-
-    Args:
-        schedule: The schedule after the warm-up. If it has a length, it is compressed into the remaining steps.
-        steps: The length of the warm-up, or, as a float in [0, 1), a fraction of the schedule's length.
-        start: The value that the warm-up rises from, in [0, inf).
-        shape: ``"linear"``, ``"cosine"`` or ``"exponential"``.
-
-    Raises:
-        TypeError: If ``schedule`` is not a schedule, or ``steps`` is not an integer.
-        ValueError: If ``steps`` is negative, or more than the schedule's length.
+    Arguments and errors are those of :meth:`Schedule.warmup <lrcore.schedules.Schedule.warmup>`.
 
     Examples:
         >>> from lrcore import schedules

@@ -85,7 +85,7 @@ def _check_arguments(where: str, maker: Maker, given: Mapping[str, Any]) -> None
     takes = f"it takes {', '.join(known)}"
     unknown = [key for key in given if key not in known]
     if "lr" in unknown:
-        raise TypeError(f"{where} takes no lr, since its own arguments hold the rate; {takes}")
+        raise TypeError(f"{where} takes no lr, since its own arguments hold the learning rate; {takes}")
     if unknown:
         raise TypeError(f"{where} has no argument {', '.join(map(repr, unknown))}; {takes}")
     missing = [key for key, value in known.items() if value.default is value.empty and key not in given]
@@ -114,7 +114,7 @@ def check_positive(name: str, value: float) -> None:
         raise ValueError(f"{name} must be > 0, got {brief(value)}")
 
 
-# A schedule can be called with any step: it does not have to be told where to continue.
+# A schedule has no state to continue from: it can be called with any step.
 _CONTINUES = "a schedule can be asked for any step, whatever it was"
 
 
