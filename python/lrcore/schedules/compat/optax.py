@@ -53,7 +53,7 @@ def exponential_decay(
     staircase: bool = False,
     end_value: float | None = None,
 ) -> Schedule:
-    """Return an Exponential or a Step, limited by ``end_value``. With 0 steps or decay rate 0 optax keeps ``init_value``."""
+    """Return an Exponential or a Step, limited by ``end_value``. With 0 steps or rate optax keeps ``init_value``."""
     if transition_steps <= 0 or decay_rate == 0.0:
         return Constant(init_value)
     schedule: Schedule = Exponential(init_value, decay_rate, transition_steps)
