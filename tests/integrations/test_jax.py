@@ -698,21 +698,25 @@ def run(code, folder, **environment):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_arrays_stay_on_their_device_and_those_on_several_are_refused(tmp_path):
     run(DEVICES, tmp_path, XLA_FLAGS="--xla_force_host_platform_device_count=2", JAX_PLATFORMS="cpu")
 
 
+@pytest.mark.slow
 def test_without_jax_it_is_named(tmp_path):
     told = "lrcore.jax needs jax, which is not installed: python -m pip install 'jax>=0.4.30'\n"
     assert run(MISSING, tmp_path) == told
 
 
+@pytest.mark.slow
 def test_jax_that_is_too_old_is_named(tmp_path):
     (tmp_path / "jax.py").write_text('__version__, __version_info__ = "0.4.29", (0, 4, 29)')
     told = "lrcore.jax needs jax 0.4.30 or later, and 0.4.29 is installed: python -m pip install 'jax>=0.4.30'\n"
     assert run(MISSING.replace('sys.modules["jax"] = None', 'sys.path.insert(0, "")'), tmp_path) == told
 
 
+@pytest.mark.slow
 def test_jax_is_imported_when_an_optimizer_is_made(tmp_path):
     assert run("import sys, lrcore.jax; print('jax' in sys.modules)", tmp_path) == "False\n"
 

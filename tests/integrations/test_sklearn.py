@@ -197,7 +197,7 @@ def test_a_clone_has_the_same_optimizer_to_make_and_is_not_fitted():
     assert same(copied.fit(X, Y), model)
 
 
-@pytest.mark.parametrize("jobs", [None, 2])
+@pytest.mark.parametrize("jobs", [None, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_grid_is_searched_within_a_pipeline(jobs):
     search = GridSearchCV(
         make_pipeline(StandardScaler(), MLPClassifier(**SMALL)),
@@ -432,6 +432,7 @@ def test_without_scikit_learn_the_error_says_what_to_install(monkeypatch):
         import lrcore.sklearn  # noqa: F401
 
 
+@pytest.mark.slow
 def test_lrcore_does_not_import_scikit_learn():
     code = "import sys, lrcore, lrcore.sweeps, lrcore.finder; sys.exit('sklearn' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)  # noqa: S603
