@@ -169,14 +169,6 @@ class DropIn(Savable):
 
     # Groups
 
-    if TYPE_CHECKING:
-        _params: list[Any]
-        _mappings: list[dict[str, Any]]
-        _lists: list[list[Any]]
-        _states: Any
-        _changes: int
-        _has_inference: bool
-
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters; see :meth:`torch.optim.Optimizer.add_param_group`.
 
@@ -335,7 +327,7 @@ class DropIn(Savable):
                 return False
             if plain(lr) != 0.0 or ("lr" in group.schedules and "lr" not in group.zeroed):
                 return False
-        return not any(param.grad is not None and bool(param.grad.any()) for param in self._params)
+        return not any(param.grad is not None and bool(param.grad.any()) for param in self._shared._params)
 
     def _leave_out(self) -> None:
         """Record a step that a GradScaler skips. As in PyTorch, neither the closure nor hooks are called."""
@@ -420,14 +412,14 @@ class DropIn(Savable):
             before = enumerate(watched[: len(self._engine.param_groups)])
             engine.take_over(self._engine, [(old, *now[id(group)]) for old, group in before if id(group) in now])
         engine.set_steps(self.steps)
-        states = self.state
+        own, states = self._shared, self.state
         mappings = [states.get(param) for param in params]
-        self._params, self._mappings = params, [one if isinstance(one, dict) else {} for one in mappings]
+        own._params, own._mappings = params, [one if isinstance(one, dict) else {} for one in mappings]
         engine.decay_by_names(names)
-        engine.keep_state_in(self._mappings, counts_steps=self._counts_steps)
-        self._lists = [list(self.param_groups), *(list(group["params"]) for group in self.param_groups)]
-        self._has_inference = any(not is_lazy(param) and param.is_inference() for param in params)
-        self._states, self._changes = states, states.changes
+        engine.keep_state_in(own._mappings, counts_steps=self._counts_steps)
+        own._lists = [list(self.param_groups), *(list(group["params"]) for group in self.param_groups)]
+        own._has_inference = any(not is_lazy(param) and param.is_inference() for param in params)
+        own._states, own._changes = states, states.changes
         for group, present in zip(self._groups, engine.param_groups, strict=True):
             group.adopt(present)
         self._engine = engine
@@ -517,8 +509,8 @@ class DropIn(Savable):
             The table, which can be printed; ``.rows`` has its data.
         """
         engine = self._ready()
-        states = [self.state.get(param, {}) for param in self._params]
-        return engine.summary_of(self._params, states)
+        params = self._shared._params
+        return engine.summary_of(params, [self.state.get(param, {}) for param in params])
 
     def memory(self) -> Memory:
         """Return how many bytes weights, state and averages take."""
@@ -543,14 +535,11 @@ class DropIn(Savable):
         return {name: average for name, _, average in self._averages()}
 
     def _averages(self) -> list[tuple[str, Any, torch.Tensor]]:
-        """Return the name of each parameter that has an average, with both."""
-        states = [
-            (name, param, self.state.get(param, {}))
-            for name, param in zip(self._ready().names, self._params, strict=True)
-        ]
+        """Return name, weight and average of each parameter that has an average."""
+        names, own = self._ready().names, self._shared
         return [
             (name, param, state["average"])
-            for name, param, state in states
+            for name, param, state in zip(names, own._params, own._mappings, strict=True)
             # Allocated in the first step, and empty until the average starts.
             if "average" in state and float(state.get("averaged", 0.0)) > 0.0
         ]
