@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import lrcore
-from lrcore import _process_identity, checkpoint
-from lrcore.checkpoint import atomic_file, safetensors
+from lrcore import _process_identity
+from lrcore.checkpoint import atomic_file, folder, safetensors
 
 SECOND = 10**9
 on_posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX")
@@ -327,7 +327,7 @@ def test_what_goes_wrong_after_the_file_is_in_its_place_is_a_warning(tmp_path, m
         with pytest.warns(UserWarning, match="could not be flushed to the disk"):
             atomic_file.sync_folder(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_peek", lambda *_, **__: None)
+        patch.setattr(folder, "peek", lambda *_, **__: None)
         with pytest.warns(UserWarning, match="can't be read again, so nothing was deleted"):
             save(tmp_path, 3, keep=1)
     assert names(tmp_path) == ["step-1", "step-2", "step-3"]

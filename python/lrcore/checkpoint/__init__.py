@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import stat
 import sys
-import time
 import warnings
-from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,17 +14,20 @@ import numpy as np
 from lrcore._collection import without_collections
 from lrcore._ranges import check_count
 from lrcore.checkpoint import atomic_file, safetensors, user_values
+from lrcore.checkpoint.description import VERSION, describe, read, read_extra
+from lrcore.checkpoint.folder import SUFFIX, age, delete_old, files, peek, time_of_save
 from lrcore.checkpoint.safetensors import DamagedError, Entry
-from lrcore.optim import Optimizer, reports
+from lrcore.optim import Optimizer
 from lrcore.optim.allocation import empty_like
-from lrcore.schedules.schedule import Schedule
-from lrcore.schedules.serialization import decode, encode
+from lrcore.optim.matching import match
+from lrcore.optim.state import export_state
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
-    from lrcore.optim.state_dict import Loaded
+    from lrcore.optim.state import OptimizerState
 
+    Array = np.ndarray[Any, Any]
     StrPath = str | os.PathLike[str]
 
 __all__ = ["DamagedError", "latest", "load", "save"]
@@ -37,24 +35,6 @@ __all__ = ["DamagedError", "latest", "load", "save"]
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-SUFFIX = ".safetensors"
-_VERSION = 1
-# What keep counts, and deletes.
-_NUMBERED = re.compile(rf"step-[0-9]+{re.escape(SUFFIX)}")
-# The last time, in nanoseconds since 1970, that a file is believed to have been saved at: in the year 2116.
-_LAST_TIME = 2**62
-_PARTS = {
-    "optimizer": str,
-    "steps": int,
-    "skipped": list,
-    "saved": int,
-    "counts": dict,
-    "param_groups": list,
-    "reports": list,
-    "extra": dict,
-}
 
 
 def save(path: StrPath, opt: Optimizer, *, keep: int | None = None, **extra: Any) -> Path:
@@ -115,13 +95,18 @@ def save(path: StrPath, opt: Optimizer, *, keep: int | None = None, **extra: Any
         opt._refuse_if_swapped()
         if not is_file:
             target = target / f"step-{opt.steps:010d}{SUFFIX}"
-        arrays, description = _describe(opt)
+        arrays = {f"params/{name}": np.asarray(weight) for name, weight in _weights(opt).items()}
+        description = describe(export_state(opt), arrays)
         plain = {name: user_values.plain(value, f"extra/{name}", arrays) for name, value in extra.items()}
-        description = {"version": _VERSION, "saved": _time_of_save(target.parent), **description, "extra": plain}
+        description = {"version": VERSION, "saved": time_of_save(target.parent), **description, "extra": plain}
         safetensors.write(target, arrays, json.dumps(description))
     if keep is not None:
-        _delete_old(target, keep)
+        delete_old(target, keep)
     return target
+
+
+def _weights(opt: Optimizer) -> dict[str, Array]:
+    return dict(zip(opt._names, opt._stepper.weights(), strict=True))
 
 
 def load(
@@ -163,22 +148,61 @@ def load(
             raise FileNotFoundError(f"{place} has no whole checkpoint")
         place = found_path
     with without_collections(), safetensors.opened(place) as file:
-        description, saved = _read(file)
-        extra = _extra(file, description)
+        description, saved = read(file)
+        extra = read_extra(file, description)
         with opt._lock:
             opt._refuse_if_swapped()
-            weights = dict(zip(opt._names, opt._stepper.weights(), strict=True))
-            known = file.names()
-            found = {name: file.entry(f"params/{name}") for name in weights if f"params/{name}" in known}
-            if strict and len(found) < len(weights):
-                raise ValueError(f"{place} has no weights of {[name for name in weights if name not in found]}")
-            for name, entry in found.items():
-                _check_weight(place, name, entry, weights[name])
-            loaded = opt._match(saved, strict=strict, schedules=schedules, unread=Entry)
-            _read_arrays(file, loaded, weights)
-            targets = [(entry, weights[name]) for name, entry in found.items()]
-            opt._set_or_leave(loaded, lambda done: file.fill(targets, done))
+            weights = _weights(opt)
+            found = _matched_weights(file, weights, strict=strict)
+            matched = match(saved, opt, strict=strict, schedules=schedules, unread=Entry)
+            _read_arrays(file, matched.state, weights)
+            opt._go_on_from(matched, lambda done: file.fill(found, done))
     return extra
+
+
+def _matched_weights(
+    file: safetensors.File, weights: Mapping[str, Array], *, strict: bool
+) -> list[tuple[Entry, Array]]:
+    """Return the weights that the file has, each with its entry, or raise if one can't be read into its array."""
+    known = file.names()
+    missing = [name for name in weights if f"params/{name}" not in known]
+    if strict and missing:
+        raise ValueError(f"{file.path} has no weights of {missing}")
+    names = [name for name in weights if f"params/{name}" in known] if missing else list(weights)
+    entries = file.entries([f"params/{name}" for name in names])
+    found = []
+    for name, entry in zip(names, entries, strict=True):
+        weight = weights[name]
+        if entry.shape != weight.shape or entry.dtype != weight.dtype:
+            place = f"{file.path}: params/{name}"
+            if entry.shape != weight.shape:
+                raise ValueError(f"{place} has shape {entry.shape}, the parameter {name!r} has {weight.shape}")
+            raise TypeError(f"{place} has dtype {entry.dtype}, the parameter {name!r} has {weight.dtype}")
+        if not weight.flags.writeable:
+            raise ValueError(f"the parameter {name!r} is read-only")
+        found.append((entry, weight))
+    return found
+
+
+def _read_arrays(file: safetensors.File, state: OptimizerState, weights: Mapping[str, Array]) -> None:
+    """Put arrays, read, in the place of their entries in a state."""
+    small: list[tuple[dict[str, Any], str, Entry]] = []
+    large: list[tuple[Entry, Array]] = []
+    columns: Mapping[str, dict[str, Any]] = state.param_arrays
+    for column in columns.values():
+        for name, entry in column.items():
+            if type(entry) is not Entry:
+                continue
+            weight = weights[name]
+            is_like_weight = entry.shape == weight.shape and entry.dtype == weight.dtype
+            if entry.is_small and (weight.flags.c_contiguous or not is_like_weight):
+                small.append((column, name, entry))
+            else:
+                array = column[name] = empty_like(weight) if is_like_weight else np.empty(entry.shape, entry.dtype)
+                large.append((entry, array))
+    for (column, name, _), array in zip(small, file.small_arrays([entry for *_, entry in small]), strict=True):
+        column[name] = array
+    file.fill(large)
 
 
 def latest(folder: StrPath) -> Path | None:
@@ -208,10 +232,10 @@ def latest(folder: StrPath) -> Path | None:
         )
     for partial in atomic_file.unfinished(place):
         warnings.warn(f"{partial} is unfinished: it is being written, or its process was stopped", stacklevel=2)
-    for path in sorted(_files(place), key=lambda path: _age(path, _peek(path)), reverse=True):
+    for path in sorted(files(place), key=lambda path: age(path, peek(path)), reverse=True):
         try:
             with without_collections(), safetensors.opened(path) as file:
-                _read(file)
+                read(file)
         except (ValueError, OSError) as error:
             warnings.warn(f"passed over: {error}", stacklevel=2)
         else:
@@ -263,229 +287,3 @@ def _what_instead(given: Any) -> str:
         f"opt must be an optimizer of lrcore, such as opt = lrcore.AdamW(params), got {kind}. It is saved and "
         "loaded with its parameters; other values have names: lrcore.save(path, opt, epoch=3)"
     )
-
-
-def _files(folder: Path) -> list[Path]:
-    """Return what has the name of a checkpoint in a folder."""
-    try:
-        return [folder / name for name in os.listdir(folder) if name.endswith(SUFFIX)]
-    except FileNotFoundError:
-        return []
-
-
-def _peek(path: Path, *, whole: bool = False) -> dict[str, Any] | None:
-    """Return the description of a checkpoint, without a look at its arrays; or None if it has none, or is not whole."""
-    try:
-        with safetensors.opened(path) as file:
-            if whole:
-                file.names()
-            description = safetensors.from_json(file.metadata[safetensors.TEXT]) if file.has_checksum else None
-    except (OSError, ValueError, KeyError, RecursionError):
-        return None
-    return description if isinstance(description, dict) else None
-
-
-def _age(path: Path, description: dict[str, Any] | None) -> tuple[int, int, str]:
-    """Return what puts files in the order in which they were saved; where one does not say it, when it was changed."""
-    try:
-        changed = path.stat().st_mtime_ns
-    except OSError:
-        changed = 0
-    saved = None if description is None else description.get("saved")
-    return saved if type(saved) is int and 0 <= saved <= _LAST_TIME else changed, changed, path.name
-
-
-def _time_of_save(folder: Path) -> int:
-    """Return when a checkpoint is saved: in one folder the later one is of a later time, whatever the clock says."""
-    changed = [(_age(path, None), path) for path in _files(folder)]
-    last = max(changed, default=None)
-    return max(time.time_ns(), 0 if last is None else min(_age(last[1], _peek(last[1]))[0] + 1, _LAST_TIME))
-
-
-def _delete_old(target: Path, keep: int) -> None:
-    """Delete all but the newest checkpoints of a folder, of which one was just written. Failures are warnings."""
-    try:
-        if not _is_readable(_peek(target, whole=True)):
-            warnings.warn(f"{target} can't be read again, so nothing was deleted", stacklevel=3)
-            return
-        others = []
-        for path in _files(target.parent):
-            if path.name != target.name and _NUMBERED.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode):
-                description = _peek(path, whole=True)
-                if _is_readable(description):
-                    others.append((_age(path, description), path))
-        for _, old in sorted(others, reverse=True)[keep - 1 :]:
-            old.unlink(missing_ok=True)
-    except OSError as error:
-        warnings.warn(f"{target} was saved, but not all old checkpoints were deleted: {error}", stacklevel=3)
-
-
-def _is_readable(description: dict[str, Any] | None) -> bool:
-    """Return whether a description is one of this version."""
-    return (
-        description is not None
-        and description.get("version") == _VERSION
-        and all(isinstance(description.get(key), kind) for key, kind in _PARTS.items())
-    )
-
-
-def _describe(opt: Optimizer) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, Any]]:
-    """Return the arrays of an optimizer, not copied, and all else that is to be saved of it."""
-    snapshot = opt._snapshot()
-    weights = zip(opt._names, opt._stepper.weights(), strict=True)
-    arrays = {f"params/{name}": np.asarray(weight) for name, weight in weights}
-    # Most parameters have counts, and names of arrays, like the one before: these are left out.
-    counts: dict[str, dict[str, Any]] = {}
-    before: tuple[Any, ...] = (0, 0, ())
-    for name in chain.from_iterable(names for _, names in snapshot.groups):
-        count, state = snapshot.counts[name], snapshot.state[name]
-        of_name = (count, snapshot.averaged[name], tuple(state)) if count else (0, 0, ())
-        for key in of_name[2]:
-            arrays[f"state/{name}/{key}"] = np.asarray(state[key])
-        if of_name != before:
-            averaged = {"averaged": of_name[1]} if "average" in state else {}
-            counts[name] = {"step": count, **averaged, "arrays": of_name[2]}
-            before = of_name
-    accumulated: dict[str, Any] | None = None
-    if snapshot.accumulated is not None:
-        batches, weight, sums, squares = snapshot.accumulated
-        arrays |= {f"accumulated/{name}": np.asarray(array) for name, array in sums.items()}
-        accumulated = {"batches": batches, "weight": weight, "sums": list(sums), "squares": squares}
-    groups = []
-    for i, (group, names) in enumerate(snapshot.groups):
-        values = {
-            key: _scheduled(value, f"param_groups/{i}/{key}", arrays) for key, value in group.hyperparameters.items()
-        }
-        groups.append({"params": names, "name": group.name, "hyperparameters": values})
-    told = [
-        {**entry, "schedule": _scheduled(entry["schedule"], f"reports/{i}", arrays)}
-        for i, entry in enumerate(reports.save(snapshot.reports))
-    ]
-    description = {
-        "optimizer": snapshot.optimizer,
-        "steps": snapshot.steps,
-        "skipped": snapshot.skipped,
-        "accumulated": accumulated,
-        "counts": counts,
-        "param_groups": groups,
-        "reports": told,
-        "noise_scale": None if snapshot.noise is None else snapshot.noise.state(),
-    }
-    return arrays, description
-
-
-def _scheduled(value: Any, name: str, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
-    if isinstance(value, Schedule):
-        return user_values.compact(encode(value), name, arrays)
-    return (
-        [_scheduled(part, f"{name}/{i}", arrays) for i, part in enumerate(value)] if isinstance(value, tuple) else value
-    )
-
-
-def _hyperparameters(group: Mapping[str, Any], reader: user_values.Reader) -> dict[str, Any]:
-    def value(given: Any) -> Any:
-        if isinstance(given, dict):
-            return decode(reader.expanded(given))
-        return tuple(value(part) for part in given) if isinstance(given, list) else given
-
-    named = {} if group["name"] is None else {"name": group["name"]}
-    values = {key: value(given) for key, given in group["hyperparameters"].items()}
-    return {"params": group["params"], **named, **values}
-
-
-@contextmanager
-def _understanding(file: safetensors.File) -> Iterator[None]:
-    """Whatever goes wrong in here is damage: a description is made of values of any kind, or too many of them."""
-    try:
-        yield
-    except (DamagedError, OSError):
-        raise
-    except Exception as error:
-        said = str(error) if isinstance(error, ValueError) else repr(error)
-        raise file.damaged(f"its description can't be read ({said})") from error
-
-
-def _read(file: safetensors.File) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what a checkpoint holds beside arrays, as it is written and as a state dict, if the file is whole."""
-    text = file.text()
-    with _understanding(file):
-        description = safetensors.from_json(text)
-    if not isinstance(description, dict) or "version" not in description:
-        raise file.damaged("its description has no version")
-    if description["version"] != _VERSION:
-        raise ValueError(f"{file.path} is of version {description['version']!r}; known is {_VERSION}")
-    for key, kind in _PARTS.items():
-        if not isinstance(description.get(key), kind):
-            raise file.damaged(f"its description has no {key!r} of type {kind.__name__}")
-    with _understanding(file):
-        return description, _state_dict(file, description)
-
-
-def _extra(file: safetensors.File, description: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of one's own."""
-    reader = user_values.Reader(file)
-    with _understanding(file):
-        return {name: reader.rich(value) for name, value in description["extra"].items()}
-
-
-def _state_dict(file: safetensors.File, description: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a description as a state dict, with what the header says of the arrays in their place."""
-    reader = user_values.Reader(file)
-    state: dict[str, dict[str, Any]] = {}
-    changes = description["counts"]
-    counts: dict[str, int] = {"step": 0}
-    keys: list[str] = []
-    for name in chain.from_iterable(group["params"] for group in description["param_groups"]):
-        if name in changes:
-            counts = {key: count for key, count in changes[name].items() if key != "arrays"}
-            keys = changes[name]["arrays"]
-        if counts["step"]:
-            state[name] = {**counts, **{key: file.entry(f"state/{name}/{key}") for key in keys}}
-    saved = {
-        "optimizer": description["optimizer"],
-        "steps": description["steps"],
-        "param_groups": [_hyperparameters(group, reader) for group in description["param_groups"]],
-        "state": state,
-        "reports": [
-            {**entry, "schedule": decode(reader.expanded(entry["schedule"]))} for entry in description["reports"]
-        ],
-    }
-    saved["skipped"], saved["skipped_in_a_row"] = description["skipped"]
-    if description.get("noise_scale") is not None:
-        saved["noise_scale"] = description["noise_scale"]
-    if (accumulated := description.get("accumulated")) is not None:
-        sums = {name: file.entry(f"accumulated/{name}") for name in accumulated["sums"]}
-        saved["accumulated"] = {**accumulated, "sums": sums}
-    return saved
-
-
-def _read_arrays(file: safetensors.File, loaded: Loaded, weights: Mapping[str, np.ndarray[Any, Any]]) -> None:
-    """Read the arrays whose entries are in what is loaded, and put them in their places."""
-    mappings: list[tuple[str | None, dict[str, Any]]] = list(loaded.state.items())
-    if loaded.accumulated is not None:
-        mappings.append((None, loaded.accumulated.sums))
-    found = [
-        (mapping, key, value, weights[key if name is None else name])
-        for name, mapping in mappings
-        for key, value in mapping.items()
-        if isinstance(value, Entry)
-    ]
-    small, large = [], []
-    for arrays, key, entry, weight in found:
-        if entry.is_small and weight.flags.c_contiguous:
-            small.append((arrays, key, entry))
-        else:
-            array = arrays[key] = empty_like(weight)
-            large.append((entry, array))
-    for (arrays, key, _), array in zip(small, file.small_arrays([entry for _, _, entry in small]), strict=True):
-        arrays[key] = array
-    file.fill(large)
-
-
-def _check_weight(path: Path, name: str, entry: Entry, weight: np.ndarray[Any, Any]) -> None:
-    if entry.shape != weight.shape:
-        raise ValueError(f"{path}: params/{name} has shape {entry.shape}, the parameter {name!r} has {weight.shape}")
-    if entry.dtype != weight.dtype:
-        raise TypeError(f"{path}: params/{name} has dtype {entry.dtype}, the parameter {name!r} has {weight.dtype}")
-    if not weight.flags.writeable:
-        raise ValueError(f"the parameter {name!r} is read-only")

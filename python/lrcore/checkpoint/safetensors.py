@@ -177,19 +177,24 @@ class File:
         """Return the names of the arrays; whether one is among them is found at once."""
         return self._entries.keys()
 
-    def entry(self, name: str) -> Entry:
-        """Return what the header says of an array.
+    def entries(self, names: Sequence[str]) -> list[Entry]:
+        """Return what the header says of arrays.
 
         Raises:
             DamagedError: If there is no such array.
             TypeError: If NumPy has no such dtype.
         """
-        entry = self._entries.get(name)
-        if entry is None:
-            raise self.damaged(f"it has no array {name!r}")
-        if entry.kind not in _NATIVE:
-            raise TypeError(f"{self.path}: {name} has dtype {entry.kind}; allowed are {', '.join(_DTYPES)}")
-        return entry
+        entries = list(map(self._entries.get, names))
+        for name, entry in zip(names, entries, strict=True):
+            if entry is None:
+                raise self.damaged(f"it has no array {name!r}")
+            if entry.kind not in _NATIVE:
+                raise TypeError(f"{self.path}: {name} has dtype {entry.kind}; allowed are {', '.join(_DTYPES)}")
+        return entries  # type: ignore[return-value]
+
+    def entry(self, name: str) -> Entry:
+        """Return what the header says of one array; see :meth:`entries`."""
+        return self.entries([name])[0]
 
     def fill(self, targets: Iterable[tuple[Entry, Array]], done: Callable[[], object] | None = None) -> None:
         """Read arrays to where they belong. If a call is to be made then, no signal handler runs until it is made.

@@ -11,7 +11,7 @@ import numpy as np
 
 from lrcore._messages import brief
 from lrcore._restoring import put_back
-from lrcore.optim import reports
+from lrcore.optim.state import export_state, import_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,32 +57,15 @@ def generators_preserved(generators: Iterable[Any]) -> Iterator[None]:
 
 
 def _of_optimizer(opt: Optimizer) -> Callable[[], None]:
-    weights = opt._stepper.weights()
-    states = opt._stepper.states
-    copies = [weight.copy(order="K") for weight in weights]
-    state_copies = [{name: array.copy(order="K") for name, array in arrays.items()} for arrays in states]
-    counts, averaged, steps = opt._stepper.counts, opt._stepper.averaged, opt.steps
-    values = [group.hyperparameters for group in opt._groups]
-    noise = opt.noise_scale
-    heard, reported = None if noise is None else noise.state(), reports.save(opt._trackers())
-    plain = (opt._skipped, opt._skipped_in_a_row, opt._lr)
+    state = export_state(opt)
+    arrays = [*opt._stepper.weights(), *state.all_arrays()]
+    copies = [array.copy(order="K") for array in arrays]
 
     def restore() -> None:
         with opt._lock:
-            opt._stepper.accumulated = None
-            for weight, copy in zip(weights, copies, strict=True):
-                weight[...] = copy
-            for index, (arrays, saved) in enumerate(zip(states, state_copies, strict=True)):
-                for name, copy in saved.items():
-                    arrays[name][...] = copy
-                opt._stepper.set_state(index, counts[index], averaged[index], arrays)
-            opt._stepper.taken = steps
-            for group, given in zip(opt._groups, values, strict=True):
-                group.replace(given)
-            opt._restore_reports(reports.check_saved(reported))
-            if noise is not None and heard is not None:
-                noise.restore(heard)
-            opt._skipped, opt._skipped_in_a_row, opt._lr = plain
+            for array, copy in zip(arrays, copies, strict=True):
+                array[...] = copy
+            import_state(opt, state)
 
     return restore
 

@@ -9,11 +9,11 @@ from lrcore.optim.averages import EMA as EMA
 from lrcore.optim.averages import SWA as SWA
 from lrcore.optim.declaration import RULES as _RULES
 from lrcore.optim.layers import layerwise as layerwise
+from lrcore.optim.matching import LoadReport as LoadReport
 from lrcore.optim.optimizer import Optimizer as Optimizer
 from lrcore.optim.param_group import ParamGroup as ParamGroup
 from lrcore.optim.rmsprop import RMSprop as RMSprop
 from lrcore.optim.sgd import SGD as SGD
-from lrcore.optim.state_dict import LoadReport as LoadReport
 from lrcore.optim.stats import ParamStats as ParamStats
 from lrcore.optim.stats import StepInfo as StepInfo
 from lrcore.optim.stats import StepStats as StepStats

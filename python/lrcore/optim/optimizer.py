@@ -24,10 +24,12 @@ from lrcore.optim.averages import AVERAGES_NOW, buffers_kept, rebuilt, require, 
 from lrcore.optim.declaration import RULES
 from lrcore.optim.hyperparameter import FLAG, RATE, Hyperparameter
 from lrcore.optim.locks import live_lock, wait_at_end
+from lrcore.optim.matching import match
 from lrcore.optim.option_docs import document
 from lrcore.optim.options import GROUP_OPTIONS, Common, not_of_group, split, warn_of_unmatched
-from lrcore.optim.param_group import ParamGroup, as_groups, check_group, choose_schedules
+from lrcore.optim.param_group import ParamGroup, as_groups, check_group
 from lrcore.optim.reports import Place, check_report, occupy, restore, tell
+from lrcore.optim.state import export_state, import_state
 from lrcore.optim.stats import StepInfo, from_step, with_stats
 from lrcore.optim.summary import summarize
 from lrcore.schedules import Schedule
@@ -40,7 +42,9 @@ if TYPE_CHECKING:
 
     from lrcore.noise import NoiseScale
     from lrcore.optim.declaration import Declaration
-    from lrcore.optim.state_dict import LoadReport, StateDict
+    from lrcore.optim.matching import LoadReport, Match
+    from lrcore.optim.state import OptimizerState
+    from lrcore.optim.state_dict import StateDict
     from lrcore.optim.summary import Memory, Summary
     from lrcore.schedules.metrics import Tracker
 
@@ -635,11 +639,10 @@ class Optimizer:
         ]
         return places + [(Place(None, "clip_norm", part), tracker) for part, tracker in enumerate(self._clip_trackers)]
 
-    def _restore_reports(self, saved: Mapping[Place, Tracker]) -> set[Place]:
-        """Go on from saved trackers, by their places; the others begin. Return the places that were found."""
-        found = restore(self._trackers(), saved)
+    def _restore_reports(self, saved: Mapping[Place, Tracker]) -> None:
+        """Go on from saved trackers, by their places; the others begin."""
+        restore(self._trackers(), saved)
         self._resolve_reports()
-        return found
 
     def _resolve_reports(self) -> None:
         for group in self._groups:
@@ -670,7 +673,7 @@ class Optimizer:
         """
         with self._lock:
             self._refuse_if_swapped()
-            return state_dicts.capture(self._snapshot())
+            return state_dicts.encode(export_state(self).copied())
 
     def load_state_dict(
         self,
@@ -705,37 +708,24 @@ class Optimizer:
         """
         with without_collections(), self._lock:
             self._refuse_if_swapped()
-            loaded = self._match(state_dict, strict=strict, schedules=schedules)
-            self._set_or_leave(loaded)
-            return loaded.report
+            matched = match(state_dicts.decode(state_dict), self, strict=strict, schedules=schedules)
+            self._go_on_from(matched)
+            return matched.report
 
-    def _match(
-        self, state_dict: Mapping[str, Any], *, strict: bool, schedules: str | None, unread: type[Any] | None = None
-    ) -> state_dicts.Loaded:
-        """Return what a state dict sets, checked and copied. Changes nothing. For ``unread`` see ``state_dict.match``.
-
-        Without a choice of schedules it warns the caller of the caller where saved ones replace others.
-        """
-        weights = dict(zip(self._names, self._stepper.weights(), strict=True))
-        states = [RULES[rule][1] for rule in (self._declaration.rules if strict else RULES)]
-        own = {name for rule in self._declaration.rules for name in RULES[rule][1]}
-        loaded = state_dicts.match(state_dict, self._snapshot(), weights, states, own, strict=strict, unread=unread)
-        groups, replaced = choose_schedules(loaded.groups, self._groups, schedules)
-        if replaced:
-            warnings.warn(replaced, stacklevel=3)
-        return loaded._replace(groups=groups)
-
-    def _set_or_leave(self, loaded: state_dicts.Loaded, finish: Callable[[Callable[[], None]], None] = call) -> None:
-        """Set all that was matched, then finish, or after an exception at any point leave all as it was.
+    def _go_on_from(self, matched: Match, finish: Callable[[Callable[[], None]], None] = call) -> None:
+        """Import a state, then finish; or after an exception at any point leave everything as it was.
 
         Args:
-            loaded: What :meth:`_match` returned.
+            matched: The state that matches this optimizer.
             finish: Does the rest; then, before Python code runs again, it makes the call that it is given. From then on
                 nothing is taken back.
         """
-        clean_up: list[Callable[[], object]] = [partial(self._set, self._present())]
+        if matched.warning is not None:
+            warnings.warn(matched.warning, stacklevel=3)
+        clean_up: list[Callable[[], object]] = [partial(import_state, self, matched.before)]
         try:
-            reports.warn_of_lost(self._set(loaded), stacklevel=3)
+            import_state(self, matched.state)
+            reports.warn_of_lost(self._trackers(), matched.state.scalars.get("reports", ()), stacklevel=3)
             finish(clean_up.clear)
         finally:
             # Ctrl-C may come as the first is called; after it the second finds an empty list.
@@ -744,101 +734,29 @@ class Optimizer:
             finally:
                 put_back(clean_up)
 
-    def _set(self, loaded: state_dicts.Loaded) -> set[Place]:
-        """Set all of it, and return the places of saved trackers that no schedule took over."""
-        for group, values in loaded.groups:
-            group.replace(values)
-        lost = loaded.reports.keys() - self._restore_reports(loaded.reports)
-        if self._common.noise_scale is not None and loaded.noise is not None:
-            self._common.noise_scale.restore(loaded.noise)
-        self._skipped, self._skipped_in_a_row = loaded.skipped
-        self._set_state(loaded.steps, loaded.counts, loaded.averaged, loaded.state, loaded.accumulated)
-        return lost
-
-    def _present(self) -> state_dicts.Loaded:
-        """Return what there is now, as what is to be loaded: arrays as they are, not copied."""
-        now = self._snapshot()
-        groups = [(group, group.hyperparameters) for group in self._groups]
-        noise = None if now.noise is None else now.noise.state()
-        counts, averaged, state = dict(now.counts), dict(now.averaged), dict(now.state)
-        told, report = reports.check_saved(reports.save(now.reports)), state_dicts.LoadReport([], [])
-        return state_dicts.Loaded(
-            now.steps, state, counts, averaged, groups, told, noise, now.skipped, now.accumulated, report
-        )
-
-    def _snapshot(self) -> state_dicts.Snapshot:
-        by_group: list[list[str]] = [[] for _ in self._groups]
-        for name, index in zip(self._names, self._stepper.group_of_each, strict=True):
-            by_group[index].append(name)
-        return state_dicts.Snapshot(
-            optimizer=type(self).__name__,
-            steps=self.steps,
-            counts=dict(zip(self._names, self._stepper.counts, strict=True)),
-            averaged=dict(zip(self._names, self._stepper.averaged, strict=True)),
-            state=dict(zip(self._names, self._stepper.states, strict=True)),
-            groups=list(zip(self._groups, by_group, strict=True)),
-            reports=self._trackers(),
-            noise=self._common.noise_scale,
-            skipped=(self._skipped, self._skipped_in_a_row),
-            accumulated=self._accumulated(),
-        )
-
-    def _accumulated(self) -> state_dicts.Accumulated | None:
-        waiting = self._stepper.accumulated
-        if waiting is None:
-            return None
-        count, weight, sums, squares = waiting
-        return state_dicts.Accumulated(count, weight, {self._names[index]: array for index, array in sums}, squares)
-
-    def _set_state(
-        self,
-        steps: int,
-        counts: Mapping[str, int],
-        averaged: Mapping[str, int],
-        state: Mapping[str, dict[str, np.ndarray[Any, Any]]],
-        accumulated: state_dicts.Accumulated | None,
-    ) -> None:
-        self._stepper.taken = steps
-        if accumulated is None:
-            self._stepper.accumulated = None
-        else:
-            count, weight, sums, squares = accumulated
-            indexed = [(index, sums[name]) for index, name in enumerate(self._names) if name in sums]
-            self._stepper.accumulated = (count, weight, indexed, squares)
-        for index, name in enumerate(self._names):
-            self._stepper.set_state(index, counts.get(name, 0), averaged.get(name, 0), state.get(name, {}))
-
     def __getstate__(self) -> dict[str, Any]:
         """Return what a pickle or a deep copy holds: the parameters too, so that both stay together."""
         with self._lock:
             self._refuse_if_swapped()
-            snapshot = self._snapshot()
-        return {
-            "params": self._params,
-            "grouped": (self._began_grouped, self._grouped),
-            "defaults": self._defaults,
-            "common": self._common,
-            "groups": [(group.params, group.name, group.hyperparameters) for group in self._groups],
-            "steps": snapshot.steps,
-            "skipped": snapshot.skipped,
-            "accumulated": snapshot.accumulated,
-            "reports": reports.save(snapshot.reports),
-            "counts": snapshot.counts,
-            "averaged": snapshot.averaged,
-            "state": snapshot.state,
-        }
+            return {
+                "params": self._params,
+                "grouped": (self._began_grouped, self._grouped),
+                "defaults": self._defaults,
+                "common": self._common,
+                "groups": [(group.params, group.name) for group in self._groups],
+                "state": export_state(self),
+            }
 
-    def __setstate__(self, saved: dict[str, Any]) -> None:
-        self._defaults = saved["defaults"]
-        self._common = saved["common"]
-        began_grouped, grouped = saved["grouped"]
-        self._start(saved["params"], grouped=began_grouped)
-        for params, name, values in saved["groups"]:
-            self._add_group({"params": params, "name": name, **values})
+    def __setstate__(self, pickled: dict[str, Any]) -> None:
+        self._defaults = pickled["defaults"]
+        self._common = pickled["common"]
+        began_grouped, grouped = pickled["grouped"]
+        self._start(pickled["params"], grouped=began_grouped)
+        state: OptimizerState = pickled["state"]
+        for (params, name), group in zip(pickled["groups"], state.groups, strict=True):
+            self._add_group({"params": params, "name": name, **group.hyperparameters})
         self._grouped = grouped
-        self._skipped, self._skipped_in_a_row = saved["skipped"]
-        self._restore_reports(reports.check_saved(saved["reports"]))
-        self._set_state(saved["steps"], saved["counts"], saved["averaged"], saved["state"], saved["accumulated"])
+        import_state(self, state)
 
     def __copy__(self) -> NoReturn:
         """Refuse: two optimizers would move the same weights with the same state."""

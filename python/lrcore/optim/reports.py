@@ -106,25 +106,23 @@ def check_saved(state: Any) -> dict[Place, Tracker]:
     return saved
 
 
-def restore(trackers: Iterable[tuple[Place, Tracker]], saved: Mapping[Place, Tracker]) -> set[Place]:
-    """Let trackers go on from saved ones at the same places, and all others begin; return the places found.
+def restore(trackers: Iterable[tuple[Place, Tracker]], saved: Mapping[Place, Tracker]) -> None:
+    """Let trackers go on from saved ones at the same places, and all others begin.
 
     The schedule may have other settings than the saved one, such as another patience; it must be of the same class.
     """
-    found: set[Place] = set()
     for place, tracker in trackers:
         source = saved.get(place)
         if source is None or type(source) is not type(tracker):
             source = tracker.rule.tracker()
-        else:
-            found.add(place)
         tracker.restore(source.state())
-    return found
 
 
-def warn_of_lost(places: Iterable[Place], stacklevel: int = 2) -> None:
-    """Warn of saved trackers that no schedule of the optimizer took over."""
-    for place in sorted(places, key=str):
+def warn_of_lost(trackers: Iterable[tuple[Place, Tracker]], saved: Any, stacklevel: int = 2) -> None:
+    """Warn of saved trackers, as :func:`save` returned them, that none of the optimizer's goes on from."""
+    present = dict(trackers)
+    lost = [place for place, one in check_saved(saved).items() if type(present.get(place)) is not type(one)]
+    for place in sorted(lost, key=str):
         where = place.name if place.group is None else f"param_groups[{place.group}][{place.name!r}]"
         warnings.warn(
             f"what was reported is not loaded for {where}: it has no schedule of the saved class that uses reports at "

@@ -20,10 +20,12 @@ from lrcore.optim.locks import wait_at_end
 from lrcore.optim.optimizer import Optimizer
 from lrcore.optim.options import GROUP_OPTIONS
 from lrcore.optim.param_group import ParamGroup
+from lrcore.optim.state import export_state, import_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from lrcore.optim.state import OptimizerState
     from lrcore.torch.distributed import StepSync
 
 # Integers up to this are exact in float32.
@@ -135,7 +137,7 @@ class Engine(Optimizer):
 
     def prime(self, scale: float) -> None:
         """Create the state of parameters by a step that does not count for schedules and averages."""
-        common, skips, steps = self._common, self.skips, self.steps
+        common, state = self._common, self.export_state()
         if common.average is not None:
             self._common = common._replace(average=SWA(start=_MOST_STEPS))  # allocated, and never updated
         try:
@@ -143,8 +145,7 @@ class Engine(Optimizer):
             self.step(None, grad_scale=scale)
         finally:
             self._common = common
-            self._stepper.taken = steps
-            self._skipped, self._skipped_in_a_row = skips
+            self.import_state(state)
             self._tell_options()
 
     def join(self, processes: StepSync) -> None:
@@ -171,25 +172,18 @@ class Engine(Optimizer):
         """Set how many steps have been taken."""
         self._stepper.taken = steps
 
-    @property
-    def skips(self) -> tuple[int, int]:
-        """How many steps were skipped, and how many of these in a row."""
-        return self._skipped, self._skipped_in_a_row
+    def export_state(self) -> OptimizerState:
+        """Return the state that is not in the mappings: that of the optimizer."""
+        return export_state(self, of_params=False)
 
-    def progress(self) -> dict[str, Any]:
-        """Return what there is to go on from that is not in the mappings: counts of skipped steps, and reports."""
-        return {"skipped": (self._skipped, self._skipped_in_a_row), "reports": reports.save(self._trackers())}
+    def import_state(self, state: OptimizerState) -> None:
+        """Go on from such a state."""
+        import_state(self, state, of_params=False)
 
-    def go_on_from(self, progress: Mapping[str, Any]) -> None:
-        """Take over what :meth:`progress` returned."""
-        self._skipped, self._skipped_in_a_row = progress["skipped"]
-        self._restore_reports(reports.check_saved(progress["reports"]))
-
-    def load(self, progress: Mapping[str, Any]) -> None:
-        """Take over what :meth:`progress` of another optimizer returned; warn of reports that no schedule here uses."""
-        trackers = reports.check_saved(progress["reports"])
-        self._skipped, self._skipped_in_a_row = progress["skipped"]
-        reports.warn_of_lost(trackers.keys() - self._restore_reports(trackers))
+    def load(self, state: OptimizerState) -> None:
+        """Go on from the state of another optimizer; warn of reports that no schedule here uses."""
+        self.import_state(state)
+        reports.warn_of_lost(self._trackers(), state.scalars.get("reports", ()))
 
     def take_over(self, before: Engine, groups: Iterable[tuple[int, int, Mapping[str, Any]]]) -> None:
         """Go on from an engine with other parameters.
@@ -198,7 +192,9 @@ class Engine(Optimizer):
             before: That engine.
             groups: The index of a group there, its index here, and its schedules as they are now, by name.
         """
-        self._skipped, self._skipped_in_a_row = before._skipped, before._skipped_in_a_row
+        state = before.export_state()
+        state.scalars.pop("reports", None)  # groups may have other numbers here
+        self.import_state(state)
         for old, new, schedules in groups:
             self._groups[new].take_trackers(before._groups[old], schedules)
         for tracker, old_tracker in zip(self._clip_trackers, before._clip_trackers, strict=True):

@@ -303,7 +303,7 @@ class DropIn(Savable):
                     states.update((own._params[number], own._mappings[number]) for number in made)
                     own._changes = states.changes
                 if note.is_kept:
-                    if primes:
+                    if primes or note.has_more:
                         self._write_progress()
                     else:  # only the step counts have changed
                         note.write(own.param_groups, engine.taken, engine._skipped, engine._skipped_in_a_row)
@@ -452,7 +452,7 @@ class DropIn(Savable):
                 if schedule is not None:
                     group.schedules[name] = schedule
                 group.accept()
-            if any(report["name"] == name for report in progress[2]["reports"]):
+            if any(report["name"] == name for report in progress[2].scalars.get("reports", ())):
                 # A schedule that is assigned again would lose its reports.
                 self.restore_progress((self.steps, self._info, progress[2]))
             for group, values in zip(groups, before, strict=True):

@@ -1,69 +1,78 @@
-"""What an optimizer goes on from beside state and hyperparameters: a text that stands in its groups.
+"""The state of an optimizer as a text in its groups.
 
 Whatever saves optimizers in pieces (torch.distributed.checkpoint, FSDP, ZeroRedundancyOptimizer) reads ``state`` and
-``param_groups``, some of it from the live optimizer, and puts both back. So the number of steps that schedules are
-asked for, how many were skipped, and what schedules made of reports stand in every group, under one key, as JSON: a
-string is kept by all of them, and by ``torch.load(weights_only=True)``. A text in a group that the optimizer has not
-written there was loaded, and is gone on from.
+``param_groups``, some of it from the live optimizer, and puts both back. The state of parameters is in ``state``. The
+state of the optimizer, such as the number of steps that schedules are evaluated at, stands in every group, under one
+key, as JSON: all of them keep a string, and so does ``torch.load(weights_only=True)``. A text in a group that the
+optimizer has not written there was loaded, and is gone on from.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from lrcore._ranges import check_count
-from lrcore.optim.reports import check_saved
-from lrcore.schedules import Schedule
+from lrcore.optim.state import OptimizerState, fields, from_plain, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from typing import Self
+    from collections.abc import Iterable, Mapping
 
 KEY = "lrcore_state"
+_COUNTS = ("steps", "skipped", "skipped_in_a_row")  # which change at every step
 
 
-class Progress(NamedTuple):
+class SavedText(NamedTuple):
     """What such a text says.
 
     Attributes:
-        steps: How many steps were taken.
-        skipped: How many were skipped, and how many of these in a row.
-        ahead: By how much the largest count of a parameter's steps was larger than ``steps``.
-        reports: What schedules made of reports; see :func:`lrcore.optim.reports.save`.
+        state: The state of the optimizer.
+        ahead: By how much the largest count of a parameter's steps was larger than the number of steps.
     """
 
-    steps: int
-    skipped: tuple[int, int]
+    state: OptimizerState
     ahead: int
-    reports: Sequence[Mapping[str, Any]]
-
-    @classmethod
-    def parsed(cls, text: Any) -> Self:
-        """Read a text.
-
-        Raises:
-            TypeError: If a part is of a wrong type.
-            ValueError: If it is no such text, or a part is out of range.
-        """
-        place = f'param_groups: "{KEY}"'
-        try:
-            found = json.loads(text)
-            steps, (skipped, in_a_row), ahead = found["steps"], found["skipped"], found["ahead"]
-            reports = [{**one, "schedule": Schedule.from_json(one["schedule"])} for one in found["reports"]]
-        except (TypeError, ValueError, KeyError) as error:
-            raise ValueError(f"{place} must be what lrcore wrote there, got {text!r}") from error
-        check_saved(reports)
-        counts = (check_count(f"{place}: skipped", count) for count in (skipped, in_a_row))
-        least = check_count(f"{place}: steps", steps)
-        return cls(least, (next(counts), next(counts)), check_count(f"{place}: ahead", ahead, least=-(2**62)), reports)
 
     def steps_at(self, counted: int) -> int:
         """Return the number of steps, where the largest count of a parameter's steps is this one.
 
         An optimizer of PyTorch that took steps in between has left the text as it was.
         """
-        return max(self.steps, counted - self.ahead)
+        steps: int = self.state.scalars["steps"]
+        return max(steps, counted - self.ahead)
+
+
+def parse(text: Any) -> SavedText:
+    """Read a text.
+
+    Raises:
+        TypeError: If a part is of a wrong type.
+        ValueError: If it is no such text, or a part is out of range.
+    """
+    place = f'param_groups: "{KEY}"'
+    state = OptimizerState("")
+    try:
+        found = json.loads(text)
+        ahead, arrays = found.pop("ahead"), found.pop("arrays", {})
+        found["skipped"], found["skipped_in_a_row"] = found["skipped"]
+        state.scalars = {name: from_plain(value) for name, value in found.items()}
+        state.arrays = {name: _array(*given) for name, given in arrays.items()}
+        checks = {name: fields()[name].check for name in {**_NONE, **found}}
+        values = {name: state.scalars[name] for name in checks}
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(f"{place} must be what lrcore wrote there, got {text!r}") from error
+    state.scalars = {name: checks[name](f"{place}: {name}", value) for name, value in values.items()}
+    return SavedText(state, check_count(f"{place}: ahead", ahead, least=-(2**62)))
+
+
+_NONE = dict.fromkeys((*_COUNTS, "reports"))
+
+
+def _array(dtype: str, shape: list[int], data: str) -> np.ndarray[Any, Any]:
+    return np.frombuffer(base64.b64decode(data, validate=True), np.dtype(dtype)).reshape(shape).copy()
 
 
 class Note:
@@ -74,19 +83,26 @@ class Note:
             so that its state dicts are PyTorch's.
         text: What is in each group now.
         of_step: What was there after the last step, which a program that copies groups may put back.
+        has_more: Whether a step may change more than counts of steps.
     """
 
-    __slots__ = ("_rest", "is_kept", "of_step", "text")
+    __slots__ = ("_rest", "has_more", "is_kept", "of_step", "text")
 
     def __init__(self) -> None:
-        self.is_kept = False
+        self.is_kept = self.has_more = False
         self.text = self.of_step = ""
         self._rest = ""
 
-    def look_at(self, ahead: int, reports: Iterable[Mapping[str, Any]]) -> None:
-        """Take note of what steps don't change."""
-        entries = [{**one, "schedule": one["schedule"].to_json()} for one in reports]
-        self._rest = f'"ahead": {ahead}, "reports": {json.dumps(entries)}}}'
+    def look_at(self, ahead: int, state: OptimizerState) -> None:
+        """Take note of all but the counts."""
+        scalars = {name: plain(value) for name, value in state.scalars.items() if name not in _COUNTS}
+        arrays = {
+            name: (array.dtype.str, array.shape, base64.b64encode(array.tobytes()).decode())
+            for name, array in state.arrays.items()
+        }
+        self.has_more = bool(scalars.keys() - {"reports"} or arrays)
+        rest = {"ahead": ahead, "reports": [], **scalars, **({"arrays": arrays} if arrays else {})}
+        self._rest = json.dumps(rest)[1:]
 
     def write(self, groups: Iterable[dict[str, Any]], steps: int, skipped: int, in_a_row: int) -> None:
         """Put the text into groups. It is the same object in each, which is how it is told from one that was loaded."""
@@ -97,10 +113,7 @@ class Note:
     def is_in(self, groups: Iterable[Mapping[str, Any]]) -> bool:
         """Return whether all groups have the text that was put there."""
         text = self.text
-        for group in groups:  # noqa: SIM110 (a generator takes several times as long)
-            if group.get(KEY) is not text:
-                return False
-        return True
+        return all(group.get(KEY) is text for group in groups)
 
     def loaded(self, groups: Iterable[Mapping[str, Any]]) -> str | None:
         """Return the first text in groups that was not put there, or None."""

@@ -9,11 +9,12 @@ import torch
 from lrcore._ranges import check_count
 from lrcore.optim.averages import AVERAGES_NOW
 from lrcore.optim.locks import live_lock
+from lrcore.optim.state import OptimizerState
 from lrcore.schedules import Schedule
 from lrcore.torch.groups import OWN, WatchedGroup, check_own
 from lrcore.torch.param_names import matched
 from lrcore.torch.param_states import ParamStates
-from lrcore.torch.progress import KEY, Note, Progress
+from lrcore.torch.progress import KEY, Note, parse
 from lrcore.torch.shared_attributes import SharedAttribute, SharedAttributes
 
 if TYPE_CHECKING:
@@ -116,42 +117,47 @@ class Savable(torch.optim.Optimizer):
         note, engine = own._note, own._engine
         if not note.is_kept:
             return
-        reports = [] if engine is None else engine.progress()["reports"]
-        note.look_at(own.state.largest_count() - steps, reports)
-        skipped, in_a_row = (0, 0) if engine is None else engine.skips
-        note.write(own.param_groups, steps, skipped, in_a_row)
+        state = OptimizerState("") if engine is None else engine.export_state()
+        note.look_at(own.state.largest_count() - steps, state)
+        skips = (state.scalars.get(name, 0) for name in ("skipped", "skipped_in_a_row"))
+        note.write(own.param_groups, steps, *skips)
 
     def _go_on(self, text: str | None) -> None:
-        """Go on from a progress that groups were loaded with, or without one from the counts of parameters' steps."""
-        counted = self.state.largest_count()
-        saved = None if text is None else Progress.parsed(text)
+        """Go on from a text that groups were loaded with, or without one from the counts of parameters' steps."""
+        counted, engine = self.state.largest_count(), self._engine
+        saved = None if text is None else parse(text)
         for group in self._groups:
             group.accept()
         self.steps = counted if saved is None else saved.steps_at(counted)
-        skipped = (0, 0) if self._engine is None else self._engine.skips
-        reports, skipped = ([], skipped) if saved is None else (saved.reports, saved.skipped)
-        if self._note.is_kept:
-            engine = self._engine
-            # Only what needs one makes an engine: what is wrong in the groups is for the next step to refuse.
-            if reports or (engine is None and skipped != (0, 0)):
-                engine = self._prepare()
-            if engine is not None:
-                engine.load({"skipped": skipped, "reports": reports})
-                self._show_present()
-            self._write_progress()
-        else:
+        if not self._note.is_kept:
             for given in self.param_groups:
                 given.pop(KEY, None)
+            return
+        if saved is not None:
+            state = saved.state
+        else:
+            state = OptimizerState("") if engine is None else engine.export_state()
+            state.scalars.pop("reports", None)
+        state.scalars["steps"] = self.steps
+        # Only what needs one makes an engine: what is wrong in the groups is for the next step to refuse.
+        has_more = state.arrays or any(value for name, value in state.scalars.items() if name != "steps")
+        if state.scalars.get("reports") or (engine is None and has_more):
+            engine = self._prepare()
+        if engine is not None:
+            engine.load(state)
+            self._show_present()
+        self._write_progress()
 
     def progress(self) -> tuple[Any, ...]:
-        """Return what there is to go on from, beside groups and state."""
-        return self.steps, self._info, None if self._engine is None else self._engine.progress()
+        """Return what there is to go on from, beside groups and the state of parameters."""
+        return self.steps, self._info, None if self._engine is None else self._engine.export_state()
 
     def restore_progress(self, progress: tuple[Any, ...]) -> None:
         """Go on from what :meth:`progress` returned."""
-        self.steps, self._info, of_engine = progress
-        if of_engine is not None:
-            self._ready().go_on_from(of_engine)
+        self.steps, self._info, state = progress
+        if state is not None:
+            state.scalars["steps"] = self.steps
+            self._ready().import_state(state)
             self._show_present()
         else:
             self._engine = None
@@ -192,7 +198,7 @@ class Savable(torch.optim.Optimizer):
             for group in given["param_groups"]:
                 check_own(group)
                 if KEY in group:
-                    Progress.parsed(group[KEY])
+                    parse(group[KEY])
             return {**given, "param_groups": matched(given["param_groups"], self.param_groups)}
 
         # Hooks of the user may replace the state before it is loaded.
@@ -217,7 +223,7 @@ class Savable(torch.optim.Optimizer):
             "processes": self._processes,
             "schedules": self._schedules(),
             "steps": self.steps,
-            "progress": None if engine is None else engine.progress(),
+            "state": None if engine is None else engine.export_state(),
         }
         return {**super().__getstate__(), "_own": own}
 
@@ -255,8 +261,8 @@ class Savable(torch.optim.Optimizer):
         for group, schedules in zip(self._groups, own["schedules"], strict=True):
             group.schedules = schedules
             group.accept()
-        if own["progress"] is not None:
-            self._prepare().go_on_from(own["progress"])
+        if own["state"] is not None:
+            self._prepare().import_state(own["state"])
         self._note_schedules()
         self._write_progress()
 
