@@ -17,6 +17,7 @@ import sys
 import tempfile
 import warnings
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -105,8 +106,11 @@ def with_checksum(header: dict[str, object], data: bytes) -> None:
     """Set the checksum that a reader computes for these arrays and this description, if it gets that far."""
     try:
         arrays = sorted((name, entry) for name, entry in header.items() if name != "__metadata__")
-        names, layouts = [name for name, _ in arrays], [layout(entry) for _, entry in arrays]
-        digest = hashlib.sha256(json.dumps([header["__metadata__"]["lrcore"], names, layouts]).encode())
+        names = [name for name, _ in arrays]
+        layouts = [[text, len(list(alike))] for text, alike in groupby(layout(entry) for _, entry in arrays)]
+        digest = hashlib.sha256(json.dumps([header["__metadata__"]["lrcore"], layouts]).encode())
+        digest.update(np.array([len(name) for name in names], "<i8").tobytes())
+        digest.update("".join(names).encode(errors="surrogatepass"))
         for _, entry in arrays:
             digest.update(data[slice(*entry["data_offsets"])])
         header["__metadata__"]["lrcore.sha256"] = digest.hexdigest()

@@ -23,7 +23,7 @@ from lrcore.optim.matching import match
 from lrcore.optim.state import export_state
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from lrcore.optim.state import OptimizerState
 
@@ -170,38 +170,50 @@ def _matched_weights(
         raise ValueError(f"{file.path} has no weights of {missing}")
     names = [name for name in weights if f"params/{name}" in known] if missing else list(weights)
     entries = file.entries([f"params/{name}" for name in names])
-    found = []
-    for name, entry in zip(names, entries, strict=True):
-        weight = weights[name]
-        if entry.shape != weight.shape or entry.dtype != weight.dtype:
-            place = f"{file.path}: params/{name}"
-            if entry.shape != weight.shape:
-                raise ValueError(f"{place} has shape {entry.shape}, the parameter {name!r} has {weight.shape}")
+    own = [weights[name] for name in names]
+    is_alike = [entry.shape for entry in entries] == [weight.shape for weight in own]
+    is_alike = is_alike and [entry.dtype for entry in entries] == [weight.dtype for weight in own]
+    if not (is_alike and all(weight.flags.writeable for weight in own)):
+        _refuse_weights(file, names, entries, own)
+    return list(zip(entries, own, strict=True))
+
+
+def _refuse_weights(
+    file: safetensors.File, names: Sequence[str], entries: Sequence[Entry], weights: Sequence[Array]
+) -> None:
+    """Raise for the first weight that can't be read."""
+    for name, entry, weight in zip(names, entries, weights, strict=True):
+        place = f"{file.path}: params/{name}"
+        if entry.shape != weight.shape:
+            raise ValueError(f"{place} has shape {entry.shape}, the parameter {name!r} has {weight.shape}")
+        if entry.dtype != weight.dtype:
             raise TypeError(f"{place} has dtype {entry.dtype}, the parameter {name!r} has {weight.dtype}")
         if not weight.flags.writeable:
             raise ValueError(f"the parameter {name!r} is read-only")
-        found.append((entry, weight))
-    return found
 
 
 def _read_arrays(file: safetensors.File, state: OptimizerState, weights: Mapping[str, Array]) -> None:
     """Put arrays, read, in the place of their entries in a state."""
-    small: list[tuple[dict[str, Any], str, Entry]] = []
+    small: list[tuple[dict[str, Any], list[str]]] = []
     large: list[tuple[Entry, Array]] = []
     columns: Mapping[str, dict[str, Any]] = state.param_arrays
     for column in columns.values():
-        for name, entry in column.items():
-            if type(entry) is not Entry:
-                continue
+        names = [name for name, entry in column.items() if type(entry) is Entry]
+        entries = [column[name] for name in names]
+        packed: list[str] = []
+        for name, entry, is_small in zip(names, entries, safetensors.are_small(entries), strict=True):
             weight = weights[name]
+            if is_small and weight.flags.c_contiguous:
+                packed.append(name)
+                continue
             is_like_weight = entry.shape == weight.shape and entry.dtype == weight.dtype
-            if entry.is_small and (weight.flags.c_contiguous or not is_like_weight):
-                small.append((column, name, entry))
-            else:
-                array = column[name] = empty_like(weight) if is_like_weight else np.empty(entry.shape, entry.dtype)
-                large.append((entry, array))
-    for (column, name, _), array in zip(small, file.small_arrays([entry for *_, entry in small]), strict=True):
-        column[name] = array
+            array = column[name] = empty_like(weight) if is_like_weight else np.empty(entry.shape, entry.dtype)
+            large.append((entry, array))
+        small.append((column, packed))
+    # All of them at once: arrays of different fields lie side by side in the file.
+    arrays = iter(file.small_arrays([column[name] for column, names in small for name in names]))
+    for column, names in small:
+        column.update(zip(names, arrays, strict=False))
     file.fill(large)
 
 

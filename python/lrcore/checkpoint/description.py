@@ -21,6 +21,7 @@ import numpy as np
 from lrcore.checkpoint import safetensors, user_values
 from lrcore.checkpoint.safetensors import DamagedError
 from lrcore.optim.state import GroupState, OptimizerState, fields, from_plain, plain
+from lrcore.optim.state_dict import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -144,7 +145,7 @@ def _state(file: safetensors.File, description: Mapping[str, Any]) -> OptimizerS
     state = OptimizerState(description["optimizer"], groups)
     for name, field in fields().items():
         if field.kind == "scalars" and name in description:
-            state.scalars[name] = from_plain(reader.expanded(description[name]))
+            state.scalars[name] = field.check(place_of(name), from_plain(reader.expanded(description[name])))
     for name in description["arrays"]:
         state.arrays[name] = file.array(f"optimizer/{name}")
     names = list(chain.from_iterable(group.params for group in groups))

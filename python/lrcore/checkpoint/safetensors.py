@@ -6,7 +6,7 @@ checksum of both. It is one of what the file holds, not of how it is laid out, s
 program has written the same arrays and metadata again.
 
 A file may hold hundreds of thousands of small arrays, and Python is slow where it works on each. So the usual form of a
-header is matched by a pattern instead of parsed as JSON, and small arrays are read and written many at once.
+header is split at its quotes instead of parsed as JSON, and small arrays are read and written many at once.
 
 https://github.com/huggingface/safetensors
 """
@@ -22,10 +22,11 @@ import os
 import re
 import stat
 import sys
+from collections import defaultdict
 from contextlib import contextmanager
-from functools import cached_property, lru_cache, partial
-from itertools import chain, pairwise, repeat
-from operator import call, itemgetter, setitem
+from functools import cached_property, partial
+from itertools import accumulate, chain, compress, groupby, repeat
+from operator import attrgetter, call, itemgetter, not_, setitem
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -64,14 +65,13 @@ _MOST_BRACKETS = 4_000_000
 _MOST_COMMAS = 8_000_000
 _MOST_DIGITS = 400  # a longer integer is not written as one
 
-# The usual form of a header: metadata first if there is any, then entries as in this pattern. No name in it has an
-# escaped quote, so a quote ends each attempt to match, and the time is linear in the length.
+# The usual form of a header, which the official package writes too: metadata first if there is any, then entries such
+# as "name":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}, without blanks. Split at its quotes, each has ten parts.
+# Of these, numbered from the comma before the entry, six are always the same.
 _METADATA_FIRST = '{"__metadata__":'
-_ENTRY = re.compile(
-    r',("[^"\\]*(?:\\u[0-9a-f]{4}[^"\\]*)*"):\{"dtype":"([A-Z0-9_]+","shape":\[[0-9,]{0,400})'
-    r'\],"data_offsets":\[((?:0|[1-9][0-9]{0,17}),(?:0|[1-9][0-9]{0,17}))\]\}'
-)
-_OUTSIDE_GROUPS = len(',:{"dtype":"],"data_offsets":[]}')
+_FIXED = {2: ":{", 3: "dtype", 4: ":", 6: ",", 7: "shape", 9: "data_offsets"}
+_SHAPE = re.compile(r":\[([0-9,]{0,400})\],")
+_OFFSETS = re.compile(r"(?::\[(?:0|[1-9][0-9]{0,17}),(?:0|[1-9][0-9]{0,17})\]\},)*")
 _CHUNK = 1 << 20  # characters of a header that are matched at once
 
 
@@ -79,28 +79,43 @@ class DamagedError(ValueError):
     """A file that is no safetensors file, or not the one that was written."""
 
 
-class Entry(NamedTuple):
-    """What a header says of an array: the format's name of its dtype, its shape, where in the file it lies."""
+class Layout:
+    """A dtype and a shape of arrays in a file. Entries that are alike have the same object.
 
-    kind: str
-    shape: tuple[int, ...]
+    Attributes:
+        kind: The format's name of the dtype.
+        shape: The shape.
+        dtype: The dtype, in this machine's byte order; None if NumPy has none.
+        text: How an entry begins in a header that is written here.
+    """
+
+    __slots__ = ("dtype", "kind", "shape", "text")
+
+    def __init__(self, kind: str, shape: tuple[int, ...]) -> None:
+        self.kind = kind
+        self.shape = shape
+        self.dtype = _NATIVE.get(kind)
+        self.text = f'{{"dtype":{json.dumps(kind)},"shape":[{",".join(map(str, shape))}],"data_offsets":['
+
+
+class _Entry(NamedTuple):
+    layout: Layout
     begin: int
     end: int
 
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The dtype, in this machine's byte order."""
-        return _NATIVE[self.kind]
 
-    @property
-    def is_small(self) -> bool:
-        """Whether the array is read with others, in :meth:`File.small_arrays`."""
-        return self.end - self.begin <= _SMALL and len(self.shape) < _MOST_AXES
+class Entry(_Entry):
+    """What a header says of an array: its layout, and where in the file it lies."""
+
+    __slots__ = ()
+
+    # Getters written in C, since they are called for every array.
+    shape = property(attrgetter("layout.shape"), doc="The shape.")
+    dtype = property(attrgetter("layout.dtype"), doc="The dtype, in this machine's byte order; None if NumPy has none.")
 
 
-_KIND, _SHAPE, _BEGIN, _END = map(itemgetter, range(4))
-_LAYOUT = itemgetter(0, 1)
-_new_entry: Callable[[tuple[str, tuple[int, ...], int, int]], Entry] = partial(tuple.__new__, Entry)
+_LAYOUT, _BEGIN, _END = map(itemgetter, range(3))
+_new_entry: Callable[[tuple[Layout, int, int]], Entry] = partial(tuple.__new__, Entry)
 
 
 class File:
@@ -185,12 +200,14 @@ class File:
             TypeError: If NumPy has no such dtype.
         """
         entries = list(map(self._entries.get, names))
-        for name, entry in zip(names, entries, strict=True):
-            if entry is None:
-                raise self.damaged(f"it has no array {name!r}")
-            if entry.kind not in _NATIVE:
-                raise TypeError(f"{self.path}: {name} has dtype {entry.kind}; allowed are {', '.join(_DTYPES)}")
-        return entries  # type: ignore[return-value]
+        if None in entries:
+            raise self.damaged(f"it has no array {names[entries.index(None)]!r}")
+        found: list[Any] = entries
+        for layout in set(map(_LAYOUT, found)):
+            if layout.dtype is None:
+                name = next(name for name, entry in zip(names, found, strict=True) if entry.layout is layout)
+                raise TypeError(f"{self.path}: {name} has dtype {layout.kind}; allowed are {', '.join(_DTYPES)}")
+        return found
 
     def entry(self, name: str) -> Entry:
         """Return what the header says of one array; see :meth:`entries`."""
@@ -201,7 +218,7 @@ class File:
 
         Args:
             targets: What the header says of them, each with an array of its shape and dtype. Small ones are read to
-                memory of their own before all others; so are, if there is a call to make, those that are not dense, in
+                memory of their own before all others. So are others, if there is a call to make, that are not dense, in
                 C order and of the byte order of the file.
             done: What is called when all is read: a function written in C.
 
@@ -209,16 +226,15 @@ class File:
             DamagedError: If the file has become shorter. A part may have been read then.
             OSError: If it can't be read. A part may have been read then.
         """
-        small: list[tuple[Entry, Array]] = []
-        large: list[tuple[Entry, Array]] = []
-        for target in targets:
-            (small if target[0].is_small else large).append(target)
+        given = list(targets)
+        are_packed = are_small([entry for entry, _ in given])
+        small = list(compress(given, are_packed))
         calls: list[Callable[[], object]] = []
         results: list[object] = []
         position = -1
-        for entry, array in sorted(large, key=_begin_of):
-            begin, end = entry.begin, entry.end
+        for entry, array in sorted(compress(given, map(not_, are_packed)), key=_begin_of):
             if _is_laid_out_alike(array):
+                _, begin, end = entry
                 if begin != position:
                     calls.append(partial(self._file.seek, begin))
                     results.append(begin)
@@ -247,39 +263,28 @@ class File:
             DamagedError: If the file has become shorter.
             OSError: If it can't be read.
         """
-        count = len(entries)
-        if not count:
-            return []
-        begins = np.fromiter(map(_BEGIN, entries), np.int64, count)
-        sizes = np.fromiter(map(_END, entries), np.int64, count) - begins
+        begins, ends = _places(entries)
         order = np.argsort(begins, kind="stable")
-        ends = begins[order] + sizes[order]
-        raw = bytearray(int(sizes.sum()))
+        sizes = (ends - begins)[order]
+        starts = np.empty_like(begins)  # of arrays in what is read
+        starts[order] = np.cumsum(sizes) - sizes
+        raw = memoryview(bytearray(int(sizes.sum())))
         # Arrays that lie one after the other are read at once.
-        first_of_each = [0, *(np.flatnonzero(begins[order][1:] != ends[:-1]) + 1).tolist(), count]
-        filled = 0
-        for first, after in pairwise(first_of_each):
-            filled = self._read_stretch(int(begins[order[first]]), int(ends[after - 1]), raw, filled)
-        starts = np.empty(count, np.int64)
-        starts[order] = np.cumsum(sizes[order]) - sizes[order]
-        alike: dict[tuple[str, tuple[int, ...]], list[int]] = {}
+        first = np.flatnonzero(begins[order][1:] != ends[order][:-1]) + 1
+        for run in np.split(order, first) if len(order) else ():
+            start, end = int(starts[run[0]]), int(starts[run[-1]] + ends[run[-1]] - begins[run[-1]])
+            self._file.seek(int(begins[run[0]]))
+            self._read(raw[start:end])
+        arrays: list[Any] = [None] * len(entries)
+        alike: defaultdict[Layout, list[int]] = defaultdict(list)
         for number, layout in enumerate(map(_LAYOUT, entries)):
-            if (numbers := alike.get(layout)) is None:
-                numbers = alike[layout] = []
-            numbers.append(number)
+            alike[layout].append(number)
         if len(alike) == 1:
-            return _rows(raw, starts, *next(iter(alike)))
-        arrays: list[Any] = [None] * count
-        for (kind, shape), numbers in alike.items():
-            for number, array in zip(numbers, _rows(raw, starts[numbers], kind, shape), strict=True):
+            return _rows(raw, starts, *alike)
+        for layout, numbers in alike.items():
+            for number, array in zip(numbers, _rows(raw, starts[numbers], layout), strict=True):
                 arrays[number] = array
         return arrays
-
-    def _read_stretch(self, begin: int, end: int, into: bytearray, filled: int) -> int:
-        self._file.seek(begin)
-        after = filled + end - begin
-        self._read(memoryview(into)[filled:after])
-        return after
 
     def array(self, name: str) -> Array:
         """Return an array, read."""
@@ -398,7 +403,7 @@ def _batches(entries: Mapping[str, Entry]) -> Iterator[tuple[list[str], int]]:
     """Yield the names of arrays that are copied together, many small ones or one, and how many bytes they have."""
     names: list[str] = []
     size = 0
-    for name, (_, _, begin, end) in entries.items():
+    for name, (_, begin, end) in entries.items():
         if names and size + end - begin > _BATCH:
             yield names, size
             names, size = [], 0
@@ -410,35 +415,30 @@ def _batches(entries: Mapping[str, Entry]) -> Iterator[tuple[list[str], int]]:
 
 def _laid_out(arrays: Mapping[str, Array]) -> dict[str, Entry]:
     """Return where arrays lie, one after the other, in the order in which the checksum takes them."""
-    entries: dict[str, Entry] = {}
-    kinds: dict[np.dtype[Any], str | None] = {}
-    end = 0
-    for name, array in sorted(arrays.items()):
-        dtype = array.dtype
-        kind = kinds.get(dtype) or kinds.setdefault(dtype, dtype_name(dtype))
-        if kind is None:
-            raise TypeError(f"{name} has dtype {dtype}, which a safetensors file can't hold")
-        begin, end = end, end + array.nbytes
-        entries[name] = _new_entry((kind, array.shape, begin, end))
-    return entries
+    names = sorted(arrays)
+    values = [arrays[name] for name in names]
+    known: dict[tuple[np.dtype[Any], tuple[int, ...]], Layout] = {}
+    alike = [(array.dtype, array.shape) for array in values]
+    for name, pair in zip(names, alike, strict=True):
+        if pair not in known:
+            kind = dtype_name(pair[0])
+            if kind is None:
+                raise TypeError(f"{name} has dtype {pair[0]}, which a safetensors file can't hold")
+            known[pair] = Layout(kind, pair[1])
+    ends = list(accumulate(array.nbytes for array in values))
+    layouts = map(known.__getitem__, alike)
+    return dict(zip(names, map(_new_entry, zip(layouts, chain([0], ends), ends, strict=False)), strict=True))
 
 
 def _header(entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> bytes:
     parts = [f'"__metadata__":{json.dumps(metadata)}']
     names = json.dumps(list(entries), separators=("\n", ":"))[1:-1].split("\n")  # JSON has no line ends within a name
     parts += [
-        f"{name}:{_layout_text(kind, shape)}{begin},{end}]}}"
-        for name, (kind, shape, begin, end) in zip(names, entries.values(), strict=False)
+        f"{name}:{layout.text}{begin},{end}]}}"
+        for name, (layout, begin, end) in zip(names, entries.values(), strict=False)
     ]
     text = f"{{{','.join(parts)}}}".encode()
     return text + b" " * (-len(text) % 8)
-
-
-@lru_cache(maxsize=1024)
-def _layout_text(kind: str, shape: tuple[int, ...]) -> str:
-    """Return how an entry begins that is written here."""
-    lengths = ",".join(map(str, shape))
-    return f'{{"dtype":{json.dumps(kind)},"shape":[{lengths}],"data_offsets":['
 
 
 def _excess(header: bytes) -> str | None:
@@ -487,59 +487,82 @@ class _Header:
         Raises:
             ValueError: If something in the header is no entry.
         """
-        entries = self._matched(start)
+        entries = self._split(start)
         if entries is None:
+            layouts: dict[tuple[str, tuple[int, ...]], Layout] = {}
             given = self._parsed.items()
-            entries = {name: _parsed_entry(name, entry, start) for name, entry in given if name != "__metadata__"}
+            entries = {
+                name: _parsed_entry(name, entry, start, layouts) for name, entry in given if name != "__metadata__"
+            }
         names = sorted(entries)
         return entries if names == list(entries) else {name: entries[name] for name in names}
 
-    def _matched(self, start: int) -> dict[str, Entry] | None:
+    def _split(self, start: int) -> dict[str, Entry] | None:
         """Return the entries if all that follows the metadata is of the usual form, else None."""
         end = len(self._text.rstrip(" ")) - 1
         if self._text[end : end + 1] != "}":
             return None
         text = self._text[self._first : end] if self._first else f",{self._text[1:end]}"
-        found: list[tuple[str, str, str]] = []
+        names: list[str] = []
+        runs: list[tuple[tuple[str, str], int]] = []  # dtype and shape of arrays in a row, and how many
+        offsets = [np.empty(0, np.int64)]
         position = 0
         while position < len(text):
             cut = text.find('},"', position + _CHUNK) + 1 or len(text)
-            found += _ENTRY.findall(text, position, cut)
+            if cut - position > 2 * _CHUNK:  # so that there are not too many parts
+                return None
+            parts = f"{text[position + 1 : cut]},".split('"')
+            count = len(parts) // 10
+            places = "".join(parts[10::10])
+            if (
+                text[position] != ","
+                or len(parts) != 10 * count + 1
+                or parts[0]
+                or any(parts[number::10].count(fixed) != count for number, fixed in _FIXED.items())
+                or not _OFFSETS.fullmatch(places)
+            ):
+                return None
+            names += parts[1::10]
+            alike = groupby(zip(parts[5::10], parts[8::10], strict=True))
+            runs += [(pair, len(list(group))) for pair, group in alike]
+            offsets.append(np.fromstring(places[2:-3].replace("]},:[", ","), np.int64, sep=","))
             position = cut
-        if len(text) != len(found) * _OUTSIDE_GROUPS + sum(map(len, chain.from_iterable(found))):
-            return None
-        quoted, layouts, places = zip(*found, strict=True) if found else ((), (), ())
-        names = json.loads(f"[{','.join(quoted)}]")
-        entries = dict(zip(names, _matched_entries(layouts, places, start), strict=False))
+        if "\\" in text:
+            try:
+                names = json.loads('["' + '","'.join(names) + '"]')
+            except ValueError:  # a name had a quote in it
+                return None
+        entries = dict(zip(names, _split_entries(runs, np.concatenate(offsets), start), strict=False))
         return entries if len(entries) == len(names) and "__metadata__" not in entries else None
 
 
-def _matched_entries(layouts: Sequence[str], places: Sequence[str], start: int) -> Iterable[Entry]:
-    """Return entries of what was matched in a header, or none if one of them is wrong."""
-    known = {}
-    for layout in set(layouts):
-        kind, _, lengths = layout.partition('","shape":[')
-        size, shape = _layout_of(kind, json.loads(f"[{lengths}]"))
+def _split_entries(runs: list[tuple[tuple[str, str], int]], offsets: Array, start: int) -> Iterable[Entry]:
+    """Return entries of dtypes, shapes and offsets as they are in a header, or none if one of them is wrong."""
+    known, sizes = {}, {}
+    for pair in {pair for pair, _ in runs}:
+        kind, match = pair[0], _SHAPE.fullmatch(pair[1])
+        size, shape = _layout_of(kind, json.loads(f"[{match[1]}]")) if match and kind.isalnum() else (None, ())
         if size is None:
             return ()
-        known[layout] = kind, shape, size if kind in _SIZES else -1
-    kinds, shapes, of_layouts = zip(*map(known.__getitem__, layouts), strict=True) if layouts else ((), (), ())
-    offsets = np.fromstring(",".join(places), np.int64, sep=",")
-    begins, ends, sizes = offsets[::2], offsets[1::2], np.array(of_layouts, np.int64)
-    if not ((sizes == ends - begins) | ((sizes < 0) & (begins <= ends))).all():
+        known[pair], sizes[pair] = Layout(kind, shape), size if kind in _SIZES else -1
+    begins, ends = offsets[::2], offsets[1::2]
+    expected = np.repeat([sizes[pair] for pair, _ in runs], [count for _, count in runs]) if runs else begins
+    if not ((expected == ends - begins) | ((expected < 0) & (begins <= ends))).all():
         return ()
-    return map(_new_entry, zip(kinds, shapes, (begins + start).tolist(), (ends + start).tolist(), strict=True))
+    layouts = chain.from_iterable(repeat(known[pair], count) for pair, count in runs)
+    return map(_new_entry, zip(layouts, (begins + start).tolist(), (ends + start).tolist(), strict=True))
 
 
-def _parsed_entry(name: str, given: Any, start: int) -> Entry:
+def _parsed_entry(name: str, given: Any, start: int, layouts: dict[tuple[str, tuple[int, ...]], Layout]) -> Entry:
     """Return the entry that a value of JSON is, or raise a ValueError."""
     match given:
         case {"dtype": str(kind), "shape": list(lengths), "data_offsets": [int(begin), int(end)]}:
             size, shape = _layout_of(kind, lengths)
-            in_range = type(begin) is type(end) is int and 0 <= begin <= end <= _LARGEST_SIZE
+            in_range = type(begin) is type(end) is int and 0 <= begin <= end <= _LARGEST_SIZE - start
             # Of a dtype that NumPy does not have it is not known how large its numbers are.
             if size is not None and in_range and (size == end - begin or kind not in _SIZES):
-                return Entry(kind, shape, start + begin, start + end)
+                layout = layouts.get((kind, shape)) or layouts.setdefault((kind, shape), Layout(kind, shape))
+                return Entry(layout, start + begin, start + end)
     raise ValueError(f"{name[:200]!r} is no array of known dtype, shape and place")
 
 
@@ -567,11 +590,24 @@ _DECODER = json.JSONDecoder(parse_int=_short_integer)
 
 def _is_tiling(entries: Collection[Entry], start: int) -> bool:
     """Return whether arrays lie one after the other, without gaps, in any order."""
-    begins = np.fromiter(map(_BEGIN, entries), np.uint64, len(entries))
-    ends = np.fromiter(map(_END, entries), np.uint64, len(entries))
+    begins, ends = _places(entries)
     order = np.lexsort((ends, begins))
-    befores = np.append(np.uint64(start), ends[order][:-1])
+    befores = np.append(start, ends[order][:-1])
     return not entries or bool((begins[order] == befores).all())
+
+
+def _places(entries: Collection[Entry]) -> tuple[Array, Array]:
+    """Return where arrays begin and end."""
+    count = len(entries)
+    return np.fromiter(map(_BEGIN, entries), np.int64, count), np.fromiter(map(_END, entries), np.int64, count)
+
+
+def are_small(entries: Collection[Entry]) -> list[bool]:
+    """Return for each array whether it can be one of :meth:`File.small_arrays`."""
+    begins, ends = _places(entries)
+    has_axes = any(len(layout.shape) == _MOST_AXES for layout in set(map(_LAYOUT, entries)))
+    small: list[bool] = (ends - begins <= (-1 if has_axes else _SMALL)).tolist()
+    return small
 
 
 def _size_of(shape: list[Any], itemsize: int) -> int | None:
@@ -590,23 +626,21 @@ def _size_of(shape: list[Any], itemsize: int) -> int | None:
 
 def _begun(text: str, entries: Mapping[str, Entry]) -> Any:
     """Return a digest of all but the numbers; those follow, array by array. Entries are in the order of names."""
-    layouts = map(_layout_text, map(_KIND, entries.values()), map(_SHAPE, entries.values()))
+    runs = groupby(layout.text for layout, _, _ in entries.values())
+    layouts = [[layout, len(list(alike))] for layout, alike in runs]
     lengths = np.fromiter(map(len, entries), "<i8", len(entries))  # without these, names could be divided elsewhere
-    digest = hashlib.sha256(json.dumps([text, len(entries)]).encode())
+    digest = hashlib.sha256(json.dumps([text, layouts]).encode())
     digest.update(lengths.data)
-    digest.update("".join(chain(entries, layouts)).encode("utf-8", "surrogatepass"))
+    digest.update("".join(entries).encode(errors="surrogatepass"))
     return digest
 
 
 def _stretches(entries: Mapping[str, Entry]) -> Iterator[tuple[int, int]]:
     """Yield from where to where the numbers are that the checksum is made of, in its order."""
-    begin = end = 0
-    for _, _, first, last in entries.values():
-        if first != end:
-            yield begin, end
-            begin = first
-        end = last
-    yield begin, end
+    begins, ends = _places(entries.values())
+    if len(entries):
+        cuts = (begins[1:] != ends[:-1]).tolist()
+        yield from zip(begins[[True, *cuts]].tolist(), ends[[*cuts, True]].tolist(), strict=True)
 
 
 def _begin_of(target: tuple[Entry, Array]) -> int:
@@ -645,14 +679,14 @@ def _little_endian(array: Array) -> Array:
     return np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
 
 
-def _rows(raw: bytearray, starts: Array, kind: str, shape: tuple[int, ...]) -> list[Array]:
+def _rows(raw: memoryview, starts: Array, layout: Layout) -> list[Array]:
     """Return new arrays of one dtype and shape, parts of one array, with the bytes that begin at these places."""
-    stored = np.dtype(_DTYPES[kind])
+    stored, native, shape = np.dtype(_DTYPES[layout.kind]), _NATIVE[layout.kind], layout.shape
     size = stored.itemsize * math.prod(shape)
     if size == 0:
-        return [np.empty(shape, _NATIVE[kind]) for _ in starts]
+        return [np.empty(shape, native) for _ in starts]
     gathered = np.lib.stride_tricks.sliding_window_view(np.frombuffer(raw, np.uint8), size)[starts]
-    numbers = gathered.view(stored).astype(_NATIVE[kind], copy=False)
+    numbers = gathered.view(stored).astype(native, copy=False)
     if not shape:
         return [numbers[number].reshape(()) for number in range(len(starts))]
     return list(numbers.reshape(len(starts), *shape))

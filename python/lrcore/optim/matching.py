@@ -102,12 +102,7 @@ def match(
     for name, column in saved.param_scalars.items():
         state.param_scalars[name] = _checked(column, name, known[name], weights)
     for name, column in saved.param_arrays.items():
-        is_like_weight = known[name].is_like_weight
-        arrays = {
-            param: _checked_array(array, (name, param), weights[param] if is_like_weight else None, unread)
-            for param, array in column.items()
-            if param in weights
-        }
+        arrays = _checked_arrays(column, name, weights, known[name], unread)
         if name in own or name not in STEPPED.fields:
             state.param_arrays[name] = arrays
     for columns, kept in ((state.param_scalars, present.param_scalars), (state.param_arrays, present.param_arrays)):
@@ -181,8 +176,38 @@ def _check_names(names: Sequence[str], place: str, rules: Sequence[list[str]]) -
         raise ValueError(f"{place} has the arrays {arrays}, and must have {allowed}")
 
 
+def _known(column: Mapping[str, Any], weights: Mapping[str, Array]) -> Mapping[str, Any]:
+    """Return the values of parameters that the optimizer has."""
+    if column.keys() <= weights.keys():
+        return column
+    return {param: value for param, value in column.items() if param in weights}
+
+
 def _checked(column: Mapping[str, Any], name: str, one: Field, weights: Mapping[str, Array]) -> dict[str, Any]:
-    return {param: one.check(place_of(name, param), value) for param, value in column.items() if param in weights}
+    own = _known(column, weights)
+    if not set(map(type, own.values())) <= {int, float}:
+        return {param: one.check(place_of(name, param), value) for param, value in own.items()}
+    # Equal values, of which there are mostly few, are checked once.
+    examples = {(type(value), value): param for param, value in own.items()}
+    checked = {key: one.check(place_of(name, param), key[1]) for key, param in examples.items()}
+    return {param: checked[type(value), value] for param, value in own.items()}
+
+
+def _checked_arrays(
+    column: Mapping[str, Any], name: str, weights: Mapping[str, Array], one: Field, unread: type[Any] | None
+) -> dict[str, Any]:
+    """Return copies of the arrays of a field, or placeholders as they are."""
+    own = _known(column, weights)
+    if one.is_like_weight and set(map(type, own.values())) == {unread}:
+        # Whether all are right is seen fast; which one is wrong, below.
+        like = [weights[param] for param in own]
+        has_shapes = [array.shape for array in own.values()] == [weight.shape for weight in like]
+        if has_shapes and [array.dtype for array in own.values()] == [weight.dtype for weight in like]:
+            return dict(own)
+    return {
+        param: _checked_array(array, (name, param), weights[param] if one.is_like_weight else None, unread)
+        for param, array in own.items()
+    }
 
 
 def _checked_array(array: Any, place: tuple[str, str | None], weight: Array | None, unread: type[Any] | None) -> Any:

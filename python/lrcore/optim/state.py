@@ -310,14 +310,13 @@ def _export_stepped(opt: Optimizer) -> dict[str, Any]:
 
 def _restore_stepped(opt: Optimizer, values: Mapping[str, Any]) -> None:
     steps, averaged = values.get("step", {}), values.get("averaged", {})
-    states: list[dict[str, Array]] = [{} for _ in opt._names]
+    states: dict[str, dict[str, Array]] = {name: {} for name in opt._names}
     for key, column in values.items():
         if key not in _STEPPED_COUNTS:
-            for name, arrays in zip(opt._names, states, strict=True):
-                if name in column:
-                    arrays[key] = column[name]
+            for name, array in column.items():
+                states[name][key] = array
     set_state = opt._stepper.set_state
-    for index, (name, arrays) in enumerate(zip(opt._names, states, strict=True)):
+    for index, (name, arrays) in enumerate(states.items()):
         set_state(index, steps.get(name, 0), averaged.get(name, 0), arrays)
 
 
