@@ -143,7 +143,7 @@ def by_checkpoint(opt, folder):
 def by_estimator(opt, folder):
     del folder
     sklearn = pytest.importorskip("lrcore.sklearn")
-    return pickle.loads(pickle.dumps(sklearn._Packed(opt))).unpacked()  # noqa: S301
+    return pickle.loads(pickle.dumps(sklearn._PickledOptimizer(opt))).restored()  # noqa: S301
 
 
 CARRIERS = {
