@@ -1,7 +1,5 @@
 """PyTorch's numbers: its for-loop path is the outside oracle."""
 
-import inspect
-
 import numpy as np
 import pytest
 
@@ -9,7 +7,7 @@ from lrcore.optim.options import GROUP_OPTIONS
 from support.cases import DTYPES, PLAIN
 
 torch = pytest.importorskip("torch")
-from support.counterparts import counterpart  # noqa: E402
+from support.counterparts import counterpart, for_loop  # noqa: E402
 
 STEPS = 20
 # In units of the last place of the weight's scale: what rounding in another order may add up to in that many steps.
@@ -19,8 +17,7 @@ ULPS = {np.dtype(np.float64): 16, np.dtype(np.float32): 32}
 def run_torch(case, weight, grads):
     parameter = torch.nn.Parameter(torch.from_numpy(weight.copy()))
     factory = counterpart(case.optimizer.__name__)
-    flags = {name: False for name in ("foreach", "fused") if name in inspect.signature(factory).parameters}
-    opt = factory([parameter], **case.arguments, **flags)
+    opt = factory([parameter], **case.arguments, **for_loop(factory.__name__))
     for grad in grads:
         parameter.grad = torch.from_numpy(grad.copy())
         opt.step()

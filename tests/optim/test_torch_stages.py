@@ -9,7 +9,7 @@ import lrcore
 from support.cases import each_optimizer
 
 torch = pytest.importorskip("torch")
-from support.counterparts import counterpart  # noqa: E402
+from support.counterparts import counterpart, for_loop  # noqa: E402
 
 nn = torch.nn
 
@@ -23,7 +23,7 @@ class Loop:
 
     def __init__(self, params, factory, **arguments):
         self.module = nn.ParameterDict({name: nn.Parameter(torch.from_numpy(w.copy())) for name, w in params.items()})
-        self.opt = factory(self.module.parameters(), foreach=False, **arguments)
+        self.opt = factory(self.module.parameters(), **for_loop(factory.__name__), **arguments)
 
     def step(self, grads, *, scale=1.0, clip_norm=None, norm_type=2.0, clip_value=None):
         for name, parameter in self.module.items():

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", minversion="2.10")
 
 import lrcore.torch  # noqa: E402
 from support.cases import FORMS  # noqa: E402
-from support.counterparts import counterpart  # noqa: E402
+from support.counterparts import counterpart, for_loop  # noqa: E402
 
 SHAPES = [(7, 5), (5,), (), (0, 3), (3, 4, 5, 6), (1000,)]
 cases = pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_checkpoint_goes_from_torch_to_lrcore_and_back(name, arguments):
         return torch.load(file, weights_only=True)
 
     torchs, ours = counterpart(name), getattr(lrcore.torch, name)
-    form = {"foreach": False}
+    form = for_loop(name)
     expected, params = parameters(), parameters()
     whole = torchs(expected, **arguments, **form)
     for seed in range(1, 31):
@@ -96,7 +96,7 @@ LAYOUTS = {
 @cases
 def test_any_strides_give_the_numbers_of_torch(name, arguments, shape, dtype, view, grad_like):
     sides = []
-    for kind, flags in ((counterpart(name), {"foreach": False}), (getattr(lrcore.torch, name), {})):
+    for kind, flags in ((counterpart(name), for_loop(name)), (getattr(lrcore.torch, name), {})):
         torch.manual_seed(0)
         param = torch.nn.Parameter(view(torch.randn(shape, dtype=dtype)))
         optimizer = kind([param], **arguments, **flags)

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 
 import lrcore.torch as drop_ins  # noqa: E402
 from support.cases import FULL, NAMES  # noqa: E402
-from support.counterparts import counterpart  # noqa: E402
+from support.counterparts import counterpart, for_loop  # noqa: E402
 
 DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]
 STEPS = 20
@@ -31,12 +31,6 @@ def label(kind):
 
 each = pytest.mark.parametrize("kind", BOTH, ids=label)
 named = pytest.mark.parametrize("name", NAMES)
-
-
-def for_loop(name):
-    """Return the flags that make PyTorch's optimizer take its for-loop path, the one that is the specification."""
-    flags = inspect.signature(counterpart(name)).parameters
-    return {flag: False for flag in ("foreach", "fused") if flag in flags}
 
 
 def copied(tensor):

@@ -222,10 +222,19 @@ class WithoutCounterpart(DropIn):
 
     def __init__(self, params: Any, values: dict[str, Any], options: Mapping[str, Any]) -> None:
         """Make an optimizer of parameters, from a value for each hyperparameter and the options that were given."""
-        defaults = self._start(options, **values)
-        # PyTorch's name for it, in the groups of its Adam.
-        defaults["decoupled_weight_decay"] = self._engine_class._declaration.decay == "decoupled"
-        super().__init__(params, defaults)
+        super().__init__(params, self._start(options, **values))
+
+    @property
+    def _group_options(self) -> Mapping[str, Any]:
+        return {"decay": self._engine_class._declaration.decay, **self._of_groups}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # As in PyTorch: a state that was saved elsewhere may lack hyperparameters.
+        defaults = state.get("defaults") or self.defaults
+        for group in state.get("param_groups", ()):
+            for name, value in defaults.items():
+                group.setdefault(name, value)
+        super().__setstate__(state)
 
 
 # A class a line: what torch.optim lacks.

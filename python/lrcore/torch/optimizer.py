@@ -222,7 +222,7 @@ class DropIn(Savable):
         if self._of_all.get("no_decay") and "param_names" not in given:
             raise ValueError("no_decay matches names: give model.named_parameters(), or groups of such pairs")
         check_own(given)
-        group = WatchedGroup(given, self._engine_class.hyperparameter_names(), self._of_groups)
+        group = WatchedGroup(given, self._engine_class.hyperparameter_names(), self._group_options)
         self._engine_class.check_group(self._own(group.values()))
         group.read(self.steps)
         return group

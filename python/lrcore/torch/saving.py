@@ -63,6 +63,11 @@ class Savable(torch.optim.Optimizer):
         self._note = Note()
         self._processes = None
 
+    @property
+    def _group_options(self) -> Mapping[str, Any]:
+        """The options of groups that have none of their own."""
+        return self._of_groups
+
     def _refuse_if_averaged(self) -> None:
         if self._is_averaged:
             raise RuntimeError(AVERAGES_NOW)
@@ -257,7 +262,7 @@ class Savable(torch.optim.Optimizer):
             return
         self._of_groups, self._of_all, self._scheduled = own["of_groups"], own["of_all"], own["scheduled"]
         self._steps, self._processes = own["steps"], own["processes"]
-        self._groups = [WatchedGroup(given, names, self._of_groups) for given in self.param_groups]
+        self._groups = [WatchedGroup(given, names, self._group_options) for given in self.param_groups]
         for group, schedules in zip(self._groups, own["schedules"], strict=True):
             group.schedules = schedules
             group.accept()
