@@ -1,4 +1,4 @@
-"""Ranges of allowed numbers, and the one way in which a number outside of one is refused."""
+"""Ranges of allowed numbers, and the check of a number against one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def as_number(value: Any) -> int | float | None:
 
 
 def _item(array: Any) -> Any:
-    """Return the element of a 0-d array or tensor, or None if it has no value that can be read."""
+    """Return the element of a 0-d array or tensor; None if it can't be read."""
     kind = getattr(getattr(array, "dtype", None), "kind", "")
     if kind in ("M", "m") or (isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array)):
         return None
@@ -52,7 +52,7 @@ def _item(array: Any) -> Any:
 
 
 class Range:
-    """The numbers from ``low``, included unless ``opened``, to ``high``, included only if ``closed``."""
+    """An interval from ``low``, included unless ``opened``, to ``high``, excluded unless ``closed``."""
 
     __slots__ = ("closed", "high", "low", "opened")
 
@@ -63,7 +63,7 @@ class Range:
         self.closed = closed
 
     def __str__(self) -> str:
-        """Return the range as mathematics writes it: ``[0, 1)``."""
+        """Return the range in mathematical notation: ``[0, 1)``."""
         return f"{'(' if self.opened else '['}{self.low:g}, {self.high:g}{']' if self.closed else ')'}"
 
     def __contains__(self, value: float) -> bool:
@@ -74,9 +74,9 @@ class Range:
         """Return the number as a float, or raise.
 
         Args:
-            name: What it is called in the message.
+            name: The argument's name, for the message.
             value: A real scalar, see :func:`as_number`.
-            otherwise: What else than a number is allowed there, for the message.
+            otherwise: The other types that are allowed, for the message.
 
         Raises:
             TypeError: If it is not a number.
@@ -102,10 +102,10 @@ REAL = Range(-math.inf, math.inf, closed=True)
 
 
 def check_count(name: str, value: Any, *, least: int = 0, most: int | None = None) -> int:
-    """Return a whole number of steps as an int, or raise.
+    """Return an integer as an int, or raise.
 
     Raises:
-        TypeError: If it is not a whole number.
+        TypeError: If it is not an integer.
         ValueError: If it is less than ``least``, or more than ``most``.
     """
     count = as_number(value)

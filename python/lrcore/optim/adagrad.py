@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from lrcore.optim.declaration import Declaration
-from lrcore.optim.hyperparameter import RATE
+from lrcore.optim.hyperparameter import NUMBER
 from lrcore.optim.optimizer import Optimizer
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def floors(count: int, dtype: np.dtype[Any], **_: float) -> list[float]:
 
 
 class Adagrad(Optimizer):
-    """Adagrad: the gradient over the root of the sum of all its squares, for sparse features.
+    """Adagrad: the gradient divided by the root of the sum of its squares, for sparse features.
 
     With gradient ``g`` (negated if ``maximize``), weight ``θ`` and the parameter's own step count ``t`` from 1::
 
@@ -51,15 +51,14 @@ class Adagrad(Optimizer):
     Args:
         params: An array, a sequence or mapping of arrays, these nested, or a sequence of groups: mappings with
             ``"params"``, optionally ``"name"``, and hyperparameters that differ. Arrays are float32 or float64, of any
-            shape and strides, writable, and don't share memory.
+            shape and strides, writable, and do not share memory.
         lr: The learning rate, in [0, inf).
-        lr_decay: How fast the learning rate falls with the steps of a parameter, in [0, inf).
+        lr_decay: The inverse-time decay of the learning rate over the steps of a parameter, in [0, inf).
         weight_decay: The L2 penalty, in [0, inf).
-        initial_accumulator_value: What ``sum`` starts from, in [0, inf).
-        eps: What keeps the denominator from 0, in [0, inf). It is outside the root.
-        maximize: Ascend.
-        options: Those of every optimizer, by name: clipping, forms of decay, averages, statistics. See
-            :class:`Options <lrcore.optim.options.Options>`.
+        initial_accumulator_value: The initial value of ``sum``, in [0, inf).
+        eps: Added to the denominator, outside the root, in [0, inf).
+        maximize: Ascend the gradient.
+        options: The :class:`Options <lrcore.optim.options.Options>` of every optimizer, by name.
 
     Every number may be a schedule.
 
@@ -88,7 +87,7 @@ class Adagrad(Optimizer):
 
     _declaration = Declaration(
         rules={"adagrad": adagrad},
-        hyperparameters={"lr_decay": RATE, "initial_accumulator_value": RATE, "eps": RATE},
+        hyperparameters={"lr_decay": NUMBER, "initial_accumulator_value": NUMBER, "eps": NUMBER},
         in_torch="Adagrad",
         initial="initial_accumulator_value",
         floors=floors,

@@ -10,7 +10,7 @@ import numpy as np
 
 from lrcore.optim import reference
 from lrcore.optim.declaration import Declaration
-from lrcore.optim.hyperparameter import BETAS, FLAG, RATE
+from lrcore.optim.hyperparameter import BETAS, FLAG, NUMBER
 from lrcore.optim.optimizer import Optimizer
 from lrcore.optim.reference import floor_of_mean, floor_of_squares, lerp
 from lrcore.schedules import Cosine
@@ -43,7 +43,7 @@ def floors(count: int, dtype: np.dtype[Any], *, beta1: float, beta2: float, eps:
 
 
 class Adam(Optimizer):
-    """Adam: a step of about the learning rate for every weight, by running moments of its gradient.
+    """Adam: steps of about the learning rate, from running moments of the gradient.
 
     With gradient ``g`` (negated if ``maximize``), weight ``θ`` and the parameter's own step count ``t`` from 1::
 
@@ -55,15 +55,14 @@ class Adam(Optimizer):
     Args:
         params: An array, a sequence or mapping of arrays, these nested, or a sequence of groups: mappings with
             ``"params"``, optionally ``"name"``, and hyperparameters that differ. Arrays are float32 or float64, of any
-            shape and strides, writable, and don't share memory.
+            shape and strides, writable, and do not share memory.
         lr: The learning rate, in [0, inf).
-        betas: How much of the first and of the second moment is kept, each in [0, 1).
-        eps: What keeps the denominator from 0, in [0, inf). It is outside the root.
+        betas: The decay rates of the first and of the second moment, each in [0, 1).
+        eps: Added to the denominator, outside the root, in [0, inf).
         weight_decay: The L2 penalty, in [0, inf); it enters the moments. See :class:`AdamW`.
         amsgrad: Divide by the largest second moment so far.
-        maximize: Ascend.
-        options: Those of every optimizer, by name: clipping, forms of decay, averages, statistics. See
-            :class:`Options <lrcore.optim.options.Options>`.
+        maximize: Ascend the gradient.
+        options: The :class:`Options <lrcore.optim.options.Options>` of every optimizer, by name.
 
     Every number may be a schedule.
 
@@ -81,8 +80,7 @@ class Adam(Optimizer):
         array([0.9, 2.1], dtype=float32)
 
     State:
-        ``exp_avg`` (m), ``exp_avg_sq`` (v), with ``amsgrad`` also ``max_exp_avg_sq``, which stays as it is while it is
-        turned off.
+        ``exp_avg`` (m), ``exp_avg_sq`` (v), with ``amsgrad`` also ``max_exp_avg_sq``, which is kept while it is off.
 
     References:
         Kingma & Ba, *Adam: A Method for Stochastic Optimization* (2015). Reddi, Kale & Kumar, *On the Convergence of
@@ -91,13 +89,13 @@ class Adam(Optimizer):
     Note:
         The numbers are PyTorch's, with ``foreach=False, fused=False``; its step count stops at 2²⁴, this one does not.
         Keras' ``epsilon`` is the paper's "epsilon hat", inside the bias correction. The paper takes AMSGrad's maximum
-        after bias correction, PyTorch and this before. Subnormal moments are stored as 0, unless ``eps`` is so small
-        that this would be seen.
+        after bias correction, PyTorch and lrcore before. Subnormal moments are stored as 0, unless ``eps`` is so
+        small that this could be seen.
     """
 
     _declaration = Declaration(
         rules={"adam": adam, "adam_amsgrad": adam},
-        hyperparameters={"betas": BETAS, "eps": RATE, "amsgrad": FLAG},
+        hyperparameters={"betas": BETAS, "eps": NUMBER, "amsgrad": FLAG},
         in_torch="Adam",
         floors=floors,
         formula="m ← β₁m + (1−β₁)g; v ← β₂v + (1−β₂)g²; θ ← θ − η/(1−β₁ᵗ) · m/(√v/√(1−β₂ᵗ) + ε)",
@@ -147,7 +145,7 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay: weights shrink by themselves, and the moments see the gradient alone.
+    """Adam with decoupled weight decay, which does not enter the moments.
 
     ::
 
@@ -158,13 +156,12 @@ class AdamW(Adam):
     Args:
         params: As for :class:`Adam`.
         lr: The learning rate, in [0, inf).
-        betas: How much of the first and of the second moment is kept, each in [0, 1).
-        eps: What keeps the denominator from 0, in [0, inf). It is outside the root.
+        betas: The decay rates of the first and of the second moment, each in [0, 1).
+        eps: Added to the denominator, outside the root, in [0, inf).
         weight_decay: The decay, in [0, inf); a step multiplies weights by ``1 − lr · weight_decay``.
         amsgrad: Divide by the largest second moment so far.
-        maximize: Ascend. Weights still shrink.
-        options: Those of every optimizer, by name: clipping, forms of decay, averages, statistics. See
-            :class:`Options <lrcore.optim.options.Options>`.
+        maximize: Ascend the gradient. Weights still shrink.
+        options: The :class:`Options <lrcore.optim.options.Options>` of every optimizer, by name.
 
     Every number may be a schedule; the decay follows the learning rate's.
 
@@ -188,7 +185,7 @@ class AdamW(Adam):
 
     Note:
         The numbers are PyTorch's. The paper multiplies by ``1 − η_t · weight_decay`` with a schedule multiplier η_t
-        that does not contain the base rate. Keras' ``AdamW`` decays like this.
+        that does not contain the base learning rate. Keras' ``AdamW`` decays like lrcore's.
     """
 
     _declaration = replace(

@@ -1,4 +1,4 @@
-"""What a hyperparameter may be: a number in a range, a pair of numbers, a flag; each number may be a schedule."""
+"""The kinds of hyperparameters: numbers in a range, pairs of numbers, flags, choices. Each number may be a schedule."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ from lrcore.schedules.schedule import Schedule, refuse_factor, remedy_for
 
 
 class Hyperparameter(Protocol):
-    """The kind of values that a hyperparameter takes."""
+    """The kind of a hyperparameter."""
 
     def check(self, name: str, value: Any) -> Any:
-        """Return the value in its plain form, or raise TypeError or ValueError."""
+        """Return the value as Python's own type, or raise TypeError or ValueError."""
 
     def at(self, name: str, value: Any, step: int) -> dict[str, float]:
-        """Return the value at a step, under the names that rules know it by."""
+        """Return the value at a step, under the names that the rules have for it."""
 
 
 class Number:
-    """A number in a range, or a schedule of such numbers; one of factors alone only where 1 can be meant."""
+    """A number in a range, or a schedule of such numbers.
+
+    A schedule of factors alone, such as ``ReduceOnPlateau()``, is allowed with ``takes_factors``.
+    """
 
     __slots__ = ("range", "takes_factors")
 
@@ -52,7 +55,7 @@ class Number:
 
 
 class Pair:
-    """Two numbers, such as ``betas``; a rule knows them as ``beta1`` and ``beta2``."""
+    """Two numbers, such as ``betas``, which rules have as ``beta1`` and ``beta2``."""
 
     __slots__ = ("number",)
 
@@ -68,7 +71,7 @@ class Pair:
         return self.number.check(f"{name}[0]", first), self.number.check(f"{name}[1]", second)
 
     def at(self, name: str, value: tuple[float | Schedule, float | Schedule], step: int) -> dict[str, float]:
-        """Return both at the step, numbered from 1."""
+        """Return both at the step, with the numbers 1 and 2 in their names."""
         singular = name.removesuffix("s")
         numbers: dict[str, float] = {}
         for i, part in enumerate(value):
@@ -83,7 +86,7 @@ class Flag:
     __slots__ = ()
 
     def check(self, name: str, value: Any) -> bool:
-        """Return the flag as a bool; it may be an array or a tensor without axes."""
+        """Return the flag as a bool, also of a 0-d array or tensor."""
         if getattr(value, "shape", None) == () and hasattr(value, "item"):
             value = value.item()
         if not isinstance(value, bool | np.bool_):
@@ -91,13 +94,13 @@ class Flag:
         return bool(value)
 
     def at(self, name: str, value: bool, step: int) -> dict[str, float]:  # noqa: FBT001
-        """Return nothing: a flag chooses the rule, and is no number of it."""
+        """Return nothing: a flag chooses the rule."""
         del name, value, step
         return {}
 
 
 class Optional:
-    """Another kind of value, or None."""
+    """Another kind of hyperparameter, or None."""
 
     __slots__ = ("kind",)
 
@@ -105,11 +108,11 @@ class Optional:
         self.kind = kind
 
     def check(self, name: str, value: Any) -> Any:
-        """Return None, or the value in its plain form."""
+        """Return None, or the value as Python's own type."""
         return None if value is None else self.kind.check(name, value)
 
     def at(self, name: str, value: Any, step: int) -> dict[str, float]:
-        """Return nothing for None, else the numbers of the value."""
+        """Return nothing for None, else the value at the step."""
         return {} if value is None else self.kind.at(name, value, step)
 
 
@@ -128,13 +131,13 @@ class Choice:
         return value
 
     def at(self, name: str, value: str, step: int) -> dict[str, float]:
-        """Return nothing: a word chooses a stage, and is no number of it."""
+        """Return nothing: a word chooses a stage."""
         del name, value, step
         return {}
 
 
 class Bounds:
-    """The least and the largest value of a weight, each a number or None where there is none; or None."""
+    """The lower and the upper bound of weights, each a number or None for no bound; or None."""
 
     __slots__ = ()
 
@@ -153,19 +156,18 @@ class Bounds:
         return low, high
 
     def at(self, name: str, value: tuple[float, float] | None, step: int) -> dict[str, float]:
-        """Return nothing: bounds stay."""
+        """Return nothing: bounds are no schedules."""
         del name, value, step
         return {}
 
 
-RATE = Number()
-
+NUMBER = Number()
 BETAS = Pair(Number(FRACTION))
 FLAG = Flag()
 
 
 def plain(value: Any) -> Any:
-    """Return a hyperparameter as Python's numbers, where it may be a tensor, or an array or a number of NumPy."""
+    """Return a hyperparameter given as tensors, arrays or NumPy scalars as Python's numbers."""
     if isinstance(value, tuple | list):
         return tuple(map(plain, value))
     if hasattr(value, "tolist"):

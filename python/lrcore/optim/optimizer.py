@@ -22,7 +22,7 @@ from lrcore.optim import state_dict as state_dicts
 from lrcore.optim.allocation import make_state
 from lrcore.optim.averages import AVERAGES_NOW, buffers_kept, rebuilt, require, swapped
 from lrcore.optim.declaration import RULES
-from lrcore.optim.hyperparameter import FLAG, RATE, Hyperparameter
+from lrcore.optim.hyperparameter import FLAG, NUMBER, Hyperparameter
 from lrcore.optim.locks import live_lock, wait_at_end
 from lrcore.optim.matching import match
 from lrcore.optim.option_docs import document
@@ -114,7 +114,13 @@ class Optimizer:
 
     @classmethod
     def _kinds(cls) -> dict[str, Hyperparameter]:
-        return {"lr": RATE, **cls._declaration.hyperparameters, "weight_decay": RATE, "maximize": FLAG, **GROUP_OPTIONS}
+        return {
+            "lr": NUMBER,
+            **cls._declaration.hyperparameters,
+            "weight_decay": NUMBER,
+            "maximize": FLAG,
+            **GROUP_OPTIONS,
+        }
 
     def _start(self, params: Any, *, grouped: bool) -> None:
         wait_at_end()  # the stepper reads Python's containers

@@ -8,7 +8,7 @@ import numpy as np
 
 from lrcore._ranges import SHARE
 from lrcore.optim.declaration import Declaration
-from lrcore.optim.hyperparameter import FLAG, RATE, Number
+from lrcore.optim.hyperparameter import FLAG, NUMBER, Number
 from lrcore.optim.optimizer import Optimizer
 from lrcore.optim.reference import floor_of_squares, lerp
 
@@ -61,7 +61,7 @@ def floors(count: int, dtype: np.dtype[Any], *, alpha: float, eps: float, **_: f
 
 
 class RMSprop(Optimizer):
-    """RMSprop: the gradient over its running root mean square.
+    """RMSprop: the gradient divided by its running root mean square.
 
     With gradient ``g`` (negated if ``maximize``) and weight ``θ``::
 
@@ -73,16 +73,15 @@ class RMSprop(Optimizer):
     Args:
         params: An array, a sequence or mapping of arrays, these nested, or a sequence of groups: mappings with
             ``"params"``, optionally ``"name"``, and hyperparameters that differ. Arrays are float32 or float64, of any
-            shape and strides, writable, and don't share memory.
+            shape and strides, writable, and do not share memory.
         lr: The learning rate, in [0, inf).
-        alpha: How much of the running square is kept, in [0, 1].
-        eps: What keeps the denominator from 0, in [0, inf). It is outside the root.
+        alpha: The decay rate of the running mean square, in [0, 1].
+        eps: Added to the denominator, outside the root, in [0, inf).
         weight_decay: The L2 penalty, in [0, inf).
-        momentum: The share of the buffer that is kept, in [0, inf).
-        centered: Divide by the deviation from the running mean.
-        maximize: Ascend.
-        options: Those of every optimizer, by name: clipping, forms of decay, averages, statistics. See
-            :class:`Options <lrcore.optim.options.Options>`.
+        momentum: The factor of the buffer, in [0, inf).
+        centered: Divide by the standard deviation: subtract the square of the running mean.
+        maximize: Ascend the gradient.
+        options: The :class:`Options <lrcore.optim.options.Options>` of every optimizer, by name.
 
     Every number may be a schedule.
 
@@ -100,15 +99,15 @@ class RMSprop(Optimizer):
 
     State:
         ``square_avg`` (s), with ``centered`` also ``grad_avg`` (ḡ), with momentum also ``momentum_buffer`` (b). The
-        last two stay as they are while they are turned off.
+        last two are kept while they are off.
 
     References:
         Tieleman & Hinton, *Lecture 6.5: rmsprop* (2012). Centered: Graves, *Generating Sequences With Recurrent Neural
         Networks* (2013).
 
     Note:
-        The numbers are PyTorch's, but for one: where rounding makes ``s − ḡ²`` negative, PyTorch has NaN and this has
-        0. Keras and TensorFlow have ``eps`` inside the root, and the learning rate inside the buffer.
+        The numbers are PyTorch's, with one exception: where rounding makes ``s − ḡ²`` negative, PyTorch has NaN and
+        lrcore has 0. Keras and TensorFlow have ``eps`` inside the root, and the learning rate inside the buffer.
     """
 
     _declaration = Declaration(
@@ -118,7 +117,7 @@ class RMSprop(Optimizer):
             "rmsprop_centered": rmsprop_centered,
             "rmsprop_centered_momentum": rmsprop_centered,
         },
-        hyperparameters={"alpha": Number(SHARE), "eps": RATE, "momentum": RATE, "centered": FLAG},
+        hyperparameters={"alpha": Number(SHARE), "eps": NUMBER, "momentum": NUMBER, "centered": FLAG},
         in_torch="RMSprop",
         floors=floors,
         formula="s ← αs + (1−α)g²; a ← √s + ε; θ ← θ − ηg/a; with `centered` ḡ ← αḡ + (1−α)g and a ← √(s − ḡ²) + ε; "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Unpack
 
 from lrcore.optim.declaration import Declaration
-from lrcore.optim.hyperparameter import FLAG, RATE
+from lrcore.optim.hyperparameter import FLAG, NUMBER
 from lrcore.optim.optimizer import Optimizer
 from lrcore.schedules import Linear
 
@@ -39,7 +39,7 @@ def sgd_nesterov(w: Array, g: Array, state: States, t: int, **hyperparameters: f
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent, with momentum if wanted.
+    """Stochastic gradient descent, optionally with momentum.
 
     With gradient ``g`` (negated if ``maximize``), weight ``θ`` and buffer ``b``::
 
@@ -47,26 +47,25 @@ class SGD(Optimizer):
         b ← momentum · b + (1 − dampening) · g        (b ← g when the buffer is new)
         θ ← θ − lr · b                                (θ ← θ − lr · (g + momentum · b) if nesterov)
 
-    Without momentum ``g`` stands in the place of ``b``, and there is no state.
+    Without momentum ``b`` is ``g``, and there is no state.
 
     Args:
         params: An array, a sequence or mapping of arrays, these nested, or a sequence of groups: mappings with
             ``"params"``, optionally ``"name"``, and hyperparameters that differ. Arrays are float32 or float64, of any
-            shape and strides, writable, and don't share memory.
+            shape and strides, writable, and do not share memory.
         lr: The learning rate, in [0, inf).
-        momentum: The share of the buffer that is kept, in [0, inf).
-        dampening: The share of the gradient that does not enter the buffer, in [0, inf).
+        momentum: The factor of the buffer, in [0, inf).
+        dampening: The share of the gradient that is left out of the buffer, in [0, inf).
         weight_decay: The L2 penalty, in [0, inf).
-        nesterov: Look ahead along the buffer. Needs momentum, and no dampening.
-        maximize: Ascend.
-        options: Those of every optimizer, by name: clipping, forms of decay, averages, statistics. See
-            :class:`Options <lrcore.optim.options.Options>`.
+        nesterov: Nesterov momentum. Needs ``momentum > 0`` and ``dampening = 0``.
+        maximize: Ascend the gradient.
+        options: The :class:`Options <lrcore.optim.options.Options>` of every optimizer, by name.
 
     Every number may be a schedule.
 
     Raises:
         TypeError: If an argument or an array is of a wrong type.
-        ValueError: If one is out of range, arrays share memory, or ``nesterov`` has no momentum.
+        ValueError: If one is out of range, arrays share memory, or ``nesterov`` is without momentum.
 
     Examples:
         >>> import lrcore, numpy as np
@@ -78,19 +77,19 @@ class SGD(Optimizer):
         array([0.9, 1.9], dtype=float32)
 
     State:
-        ``momentum_buffer``, if there is momentum. It stays as it is while momentum is set to 0.
+        ``momentum_buffer``, with momentum. It is kept while momentum is set to 0.
 
     References:
         Sutskever, Martens, Dahl & Hinton, *On the importance of initialization and momentum in deep learning* (2013).
 
     Note:
         The numbers are PyTorch's. Keras and the paper keep the learning rate inside the buffer, so that a change of it
-        acts on past gradients late. A momentum that is a schedule keeps its buffer even where it is 0.
+        does not affect past gradients. A scheduled momentum keeps its buffer also at steps where it is 0.
     """
 
     _declaration = Declaration(
         rules={"sgd": sgd, "sgd_momentum": sgd_momentum, "sgd_nesterov": sgd_nesterov},
-        hyperparameters={"momentum": RATE, "dampening": RATE, "nesterov": FLAG},
+        hyperparameters={"momentum": NUMBER, "dampening": NUMBER, "nesterov": FLAG},
         is_adaptive=False,
         in_torch="SGD",
         formula="θ ← θ − ηg; with momentum b ← μb + (1−τ)g, at the first step b ← g, and θ ← θ − ηb; with `nesterov` "
