@@ -25,8 +25,8 @@ class Reference(torch.optim.Optimizer):
     def __setstate__(self, state):
         super().__setstate__(state)
         for group in self.param_groups:
-            for name, value in self.defaults.items():
-                group.setdefault(name, value)
+            for name in inspect.signature(type(self)).parameters.keys() - {"params"}:
+                group.setdefault(name, self.defaults[name])
 
     @torch.no_grad()
     def step(self, closure=None):

@@ -232,8 +232,8 @@ class WithoutCounterpart(DropIn):
         # As in PyTorch: a state that was saved elsewhere may lack hyperparameters.
         defaults = state.get("defaults") or self.defaults
         for group in state.get("param_groups", ()):
-            for name, value in defaults.items():
-                group.setdefault(name, value)
+            for name in self._engine_class.hyperparameter_names():
+                group.setdefault(name, defaults[name])
         super().__setstate__(state)
 
 
