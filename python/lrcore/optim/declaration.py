@@ -57,6 +57,10 @@ class Declaration:
     cases: tuple[tuple[str, Arguments], ...]
     benchmarks: Mapping[str, Arguments] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if lacking := self.rules.keys() - RULES.keys():
+            raise ImportError(f"the extension lacks the rules {sorted(lacking)}; rebuild it: maturin develop --release")
+
     def row(self, name: str) -> str:
         """Return the row of the documentation's table."""
         return f"| `{name}` | {self.formula} | {self.state} | {self.source} | {self.differences} |"
