@@ -1,6 +1,6 @@
-"""Draws the gallery of schedules, a picture for each family and a sheet of all: `python docs/gallery.py`.
+"""Draws the gallery of schedules, a picture of each class and a sheet of all: `python docs/gallery.py`.
 
-The pictures and their page, in docs/gallery, are the same to the byte wherever the same matplotlib draws them.
+The pictures and their page in docs/gallery are the same bytes for the same version of matplotlib.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FORMULA = "#555555"
 
 @dataclass(frozen=True)
 class Picture:
-    """A family: what it is called, its formula, and the schedules that are drawn."""
+    """The name of a class or function, its formula, and the schedules that are drawn."""
 
     name: str
     formula: str
@@ -37,19 +37,19 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """Families that belong together."""
+    """A group of pictures with a title."""
 
     title: str
     pictures: tuple[Picture, ...]
 
 
 def picture(name: str, formula: str, *expressions: str, steps: int = 1000) -> Picture:
-    """Return a picture, from its expressions one by one."""
+    """Return a picture."""
     return Picture(name, formula, expressions, steps)
 
 
-RAMPS = Section(
-    "From one value to another",
+BOUNDED = Section(
+    "Bounded schedules",
     (
         picture(
             "Linear",
@@ -88,8 +88,8 @@ RAMPS = Section(
         ),
     ),
 )  # fmt: skip
-DECAYS = Section(
-    "Without an end",
+UNBOUNDED = Section(
+    "Unbounded schedules",
     (
         picture("Constant", "value", "Constant(0.3)", "Constant(0.1)"),
         picture(
@@ -121,7 +121,7 @@ DECAYS = Section(
     ),
 )  # fmt: skip
 CYCLES = Section(
-    "In cycles",
+    "Cyclic schedules",
     (
         picture(
             "CosineRestarts",
@@ -136,20 +136,20 @@ CYCLES = Section(
         ),
         picture(
             "OneCycle",
-            "from peak / div_factor up to peak, and down to far less",
+            "from peak / div_factor up to peak, and down to much less",
             "OneCycle(1, 1000)", "OneCycle(1, 1000, shape='linear')",
             "OneCycle(1, 1000, pct_start=0.4, three_phase=True)", steps=1100,
         ),
         picture(
             "momentum",
-            "the partner of a OneCycle: high where the rate is low",
+            "the momentum of a OneCycle: high where the learning rate is low",
             "OneCycle(1, 1000).momentum(0.85, 0.95)", "OneCycle(1, 1000, shape='linear').momentum(0.85, 0.95)",
             steps=1100,
         ),
     ),
 )  # fmt: skip
-STAIRS = Section(
-    "Step by step",
+PIECEWISE = Section(
+    "Piecewise schedules",
     (
         picture(
             "Step",
@@ -158,12 +158,12 @@ STAIRS = Section(
         ),
         picture(
             "MultiStep",
-            "start · gamma^(how many milestones are ≤ t)",
+            "start · gamma^(number of milestones ≤ t)",
             "MultiStep(1, [500, 750])", "MultiStep(1, [200, 400, 800], gamma=0.5)",
         ),
         picture(
             "Piecewise",
-            "points, and what is between them",
+            "interpolation between points",
             "Piecewise([(0, 0), (200, 1), (600, 0.4), (1000, 0.4)])",
             "Piecewise([(0, 0), (200, 0.9), (600, 0.3), (1000, 0.5)], 'cosine')",
             "Piecewise([(0, 0.1), (200, 0.7), (600, 0.2)], 'constant')", steps=1100,
@@ -181,8 +181,8 @@ STAIRS = Section(
         ),
     ),
 )  # fmt: skip
-PHASES = Section(
-    "Warm-up, cool-down, and one after the other",
+SEQUENCES = Section(
+    "Sequences, warm-up and cool-down",
     (
         picture(
             "WithWarmup",
@@ -199,13 +199,13 @@ PHASES = Section(
         ),
         picture(
             "WithCooldown",
-            "the schedule, then end + (value − end) · fall",
+            "the schedule, then end + (value − end) · decay",
             "Constant(1).cooldown(300, at=700)", "Exponential(0.8, 0.9995).cooldown(300, at=700, shape='cosine')",
             "Linear(0.6, 0.4, 1000).cooldown(0.3, shape='sqrt')", steps=1100,
         ),
         picture(
             "WSD",
-            "up to peak, peak, and down: warm-up, stable, decay",
+            "warm-up, stable, decay",
             "WSD(1, 1000, 100, 200)", "WSD(0.8, 1000, 100, 400, shape='sqrt')",
             "WSD(0.6, 1000, 100, 200, shape='cosine').branch(500, 200)", steps=1100,
         ),
@@ -221,8 +221,8 @@ PHASES = Section(
         ),
     ),
 )  # fmt: skip
-COMBINED = Section(
-    "Another height",
+ARITHMETIC = Section(
+    "Arithmetic",
     (
         picture(
             "Scaled", "schedule(t) · factor", "Cosine(1, 1000)", "Cosine(1, 1000) * 0.5", "Cosine(1, 1000).scale(0.2)"
@@ -250,18 +250,18 @@ COMBINED = Section(
         ),
         picture(
             "ReduceOnPlateau",
-            "times factor where reports get no better; here as if the loss stalled for ever",
+            "times factor when the metric stops improving; here with a constant loss",
             "Cosine(1, 1000) * ReduceOnPlateau(0.5, patience=150)", "ReduceOnPlateau(0.3, patience=300)",
         ),
         picture(
             "AdaScale",
-            "(σ² + μ²) / (σ²/S + μ²); here of S = 8 micro-batches, whose gradient sinks into its noise",
+            "(σ² + μ²) / (σ²/S + μ²); here of S = 8 micro-batches, with a shrinking gradient",
             "AdaScale()", "Cosine(4, 1000) * AdaScale()",
         ),
     ),
 )  # fmt: skip
-CLOCK = Section(
-    "Another time",
+TIME = Section(
+    "Time",
     (
         picture(
             "Shifted",
@@ -284,12 +284,12 @@ CLOCK = Section(
         ),
     ),
 )  # fmt: skip
-SECTIONS = (RAMPS, DECAYS, CYCLES, STAIRS, PHASES, COMBINED, CLOCK)
+SECTIONS = (BOUNDED, UNBOUNDED, CYCLES, PIECEWISE, SEQUENCES, ARITHMETIC, TIME)
 PICTURES = [picture for section in SECTIONS for picture in section.pictures]
 
 
 def stalled(rule: schedules.ReduceOnPlateau, steps: int) -> schedules.Schedule:
-    """Return the factor of a rule, one report a step, if the loss never falls."""
+    """Return the factors of a plateau with one report per step of a constant loss."""
     tracker = rule.tracker()
     factors = []
     for _ in range(steps):
@@ -299,7 +299,7 @@ def stalled(rule: schedules.ReduceOnPlateau, steps: int) -> schedules.Schedule:
 
 
 def sinking(steps: int) -> schedules.Schedule:
-    """Return the gain of 8 micro-batches as their gradient sinks from ten times the noise to a hundredth of it."""
+    """Return the gain of 8 micro-batches whose gradient shrinks from ten times the noise to a hundredth of it."""
     gains = []
     for step in range(steps):
         noise, signal = NoiseScale(1, smoothing=0.0), 10.0 * 1e-3 ** (step / steps)
@@ -309,7 +309,7 @@ def sinking(steps: int) -> schedules.Schedule:
 
 
 def made(expression: str, steps: int) -> schedules.Schedule:
-    """Return the schedule of an expression; those that hold functions or follow reports are made here."""
+    """Return the schedule of an expression; those with functions or metrics are made here."""
     match expression:
         case "Lambda(lambda t: 1 / (1 + t // 100))":
             return schedules.Lambda(lambda t: 1 / (1 + t // 100))
@@ -325,7 +325,7 @@ def made(expression: str, steps: int) -> schedules.Schedule:
 
 
 def draw(picture: Picture, axes: Axes, linewidth: float) -> None:
-    """Draw the curves of a family, the first on top."""
+    """Draw the curves of a picture, the first on top."""
     for i, expression in reversed(list(enumerate(picture.expressions))):
         schedule = made(expression, picture.steps)
         is_short = picture.steps <= 50
@@ -340,7 +340,7 @@ def draw(picture: Picture, axes: Axes, linewidth: float) -> None:
 
 
 def draw_alone(picture: Picture) -> Figure:
-    """Return the picture of a family, with everything that is to be read on it."""
+    """Return one large figure with titles and a legend."""
     figure = Figure(figsize=(6.4, 3.6), dpi=100, layout="constrained")
     axes = figure.subplots()
     draw(picture, axes, 1.8)
@@ -356,7 +356,7 @@ def draw_alone(picture: Picture) -> Figure:
 
 
 def draw_sheet(pictures: list[Picture]) -> Figure:
-    """Return small pictures of all families, without numbers."""
+    """Return small figures of all pictures, without numbers."""
     columns = 6
     rows = math.ceil(len(pictures) / columns)
     figure = Figure(figsize=(1.7 * columns, 1.25 * rows), dpi=100, layout="constrained")
@@ -371,7 +371,7 @@ def draw_sheet(pictures: list[Picture]) -> Figure:
 
 
 def save(figure: Figure, name: str) -> None:
-    """Write a PNG of few colours, with neither a date nor the version of what drew it."""
+    """Write a PNG with few colours, without a date or version."""
     drawn = BytesIO()
     figure.savefig(drawn, format="png")
     image = Image.open(drawn).convert("RGB").quantize(128, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
@@ -379,7 +379,7 @@ def save(figure: Figure, name: str) -> None:
 
 
 def page() -> str:
-    """Return the page that shows all pictures, with the expressions below each."""
+    """Return the page with all pictures and their expressions."""
     lines = ["# Gallery of schedules", ""]
     lines += [
         "Drawn by `python docs/gallery.py`. The expressions are those of `python -m lrcore schedule`; in Python they"
