@@ -1,15 +1,14 @@
-//! Calls in progress: a fork and the end of the interpreter wait for them.
+//! Calls in progress, which a fork and the end of the interpreter wait for.
 //!
-//! A fork copies memory and the thread that calls it. An optimizer that another thread was stepping would be in use for ever in the
-//! child, with its weights half moved. So before a fork new calls wait, and those in progress are waited for; a call that
-//! began within another goes on, since that one is waited for.
+//! * A fork copies memory, and only the calling thread. An optimizer that another thread was stepping would stay in use in the child,
+//!   with some of its weights updated. So before a fork, new calls wait and calls in progress are waited for. A call within a call
+//!   does not wait, since the outer one is waited for.
+//! * At its end, the interpreter ends threads that acquire it by unwinding their stacks, which makes a Rust function abort the process.
+//!   So an `atexit` function waits for all calls, and later calls hold the interpreter to their end. When it returns, no other thread
+//!   is in a call.
 //!
-//! At its end the interpreter ends threads that ask to have it back, by unwinding their stacks, which Rust does not allow:
-//! the process would abort. So what is registered with `atexit` waits for all calls, and keeps those that begin later from
-//! giving up the interpreter. When it returns it holds the interpreter, and no other thread is in a call.
-//!
-//! Nobody waits longer than [`PATIENCE`] for a call that runs Python code, which may be waiting for the waiting thread itself.
-//! A call that computes comes to an end, and is waited for as long as that takes.
+//! A call that runs Python code is waited for [`PATIENCE`] at most, since that code may be waiting for the thread that waits. A call
+//! that computes ends, and is waited for as long as it takes.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -20,10 +19,10 @@ use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 
-/// A number or a flag that is read and written by threads which hold the interpreter, and so never by two at once.
-struct Held(AtomicUsize);
+/// A number that only threads which hold the interpreter access, so never two at once.
+struct GilCounter(AtomicUsize);
 
-impl Held {
+impl GilCounter {
     const fn zero() -> Self {
         Self(AtomicUsize::new(0))
     }
@@ -38,50 +37,50 @@ impl Held {
         self.0.store(value, Relaxed);
     }
 
-    /// Adds to it while the result lives.
+    /// Adds 1 while the result lives.
     #[inline]
-    fn count(&'static self) -> Counted {
+    fn increment(&'static self) -> Increment {
         self.set(self.get() + 1);
-        Counted(self)
+        Increment(self)
     }
 }
 
-struct Counted(&'static Held);
+struct Increment(&'static GilCounter);
 
-impl Drop for Counted {
+impl Drop for Increment {
     #[inline]
     fn drop(&mut self) {
         self.0.set(self.0.get().saturating_sub(1));
     }
 }
 
-/// How many threads are in a call.
-static INSIDE: Held = Held::zero();
-/// How many of them compute without the interpreter.
-static COMPUTING: Held = Held::zero();
-/// How many threads wait for a fork before they begin a call.
-static WAITING: Held = Held::zero();
-/// How many threads are about to fork.
-static FORKS: Held = Held::zero();
-/// Whether the interpreter is about to end.
-static ENDS: Held = Held::zero();
-/// Whether this process was forked in the middle of a call of another thread.
-static IS_CUT_OFF: Held = Held::zero();
+/// The number of threads in a call.
+static INSIDE: GilCounter = GilCounter::zero();
+/// The number of them that compute without the interpreter.
+static COMPUTING: GilCounter = GilCounter::zero();
+/// The number of threads that wait for a fork before they begin a call.
+static WAITING: GilCounter = GilCounter::zero();
+/// The number of threads that are about to fork.
+static FORKS: GilCounter = GilCounter::zero();
+/// 1 if the interpreter is about to end.
+static ENDS: GilCounter = GilCounter::zero();
+/// 1 if this process was forked during a call of another thread.
+static IS_CUT_OFF: GilCounter = GilCounter::zero();
 
 thread_local! {
-    /// How many calls the thread is in, one within the other.
+    /// The number of calls that the thread is in, one within the other.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
 }
 
-/// How long a fork or the end waits for Python code within a call.
+/// The longest wait for a call that runs Python code.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often what is waited for is looked at.
+/// The time between two looks at what is waited for.
 const PAUSE: Duration = Duration::from_micros(200);
 
-/// What a call uses, from its begin to its end.
+/// An object in use by a call.
 pub(super) struct InUse<T> {
     // Fields are dropped in this order.
-    what: T,
+    object: T,
     _call: Call,
 }
 
@@ -89,11 +88,11 @@ pub(super) struct InUse<T> {
 struct Call(PhantomData<*const ()>);
 
 impl<T> InUse<T> {
-    /// Begins a call, and takes what it uses.
+    /// Begins a call, and takes the object.
     #[inline]
     pub(super) fn begin<E>(py: Python<'_>, take: impl FnOnce() -> Result<T, E>) -> Result<Self, E> {
         let call = Call::begin(py);
-        Ok(Self { what: take()?, _call: call })
+        Ok(Self { object: take()?, _call: call })
     }
 }
 
@@ -102,14 +101,14 @@ impl<T: Deref> Deref for InUse<T> {
 
     #[inline]
     fn deref(&self) -> &T::Target {
-        &self.what
+        &self.object
     }
 }
 
 impl<T: DerefMut> DerefMut for InUse<T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T::Target {
-        &mut self.what
+        &mut self.object
     }
 }
 
@@ -139,7 +138,7 @@ impl Drop for Call {
 
 #[cold]
 fn wait_for_forks(py: Python<'_>) {
-    let _waiting = WAITING.count();
+    let _waiting = WAITING.increment();
     while FORKS.get() > 0 {
         py.detach(|| thread::sleep(PAUSE));
     }
@@ -150,11 +149,11 @@ pub(super) fn detached<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send)
     if ENDS.get() > 0 {
         return work();
     }
-    let _computing = COMPUTING.count();
+    let _computing = COMPUTING.increment();
     py.detach(work)
 }
 
-/// Returns when no other thread is in a call, or when Python code within one takes too long.
+/// Waits until no other thread is in a call, or Python code in one takes too long.
 fn wait_for_calls(py: Python<'_>, others: impl Fn() -> usize) {
     let mut since = Instant::now();
     while others() > 0 && since.elapsed() < PATIENCE {
@@ -165,12 +164,12 @@ fn wait_for_calls(py: Python<'_>, others: impl Fn() -> usize) {
     }
 }
 
-/// To be called before a fork: waits for calls of other threads, and keeps new ones waiting.
+/// To be called before a fork: waits for calls of other threads, and makes new ones wait.
 #[pyfunction]
 pub(crate) fn before_fork(py: Python<'_>) {
     FORKS.set(FORKS.get() + 1);
     let own = usize::from(DEPTH.get() > 0);
-    // Others that are about to fork, within a call of theirs, must not wait for this one.
+    // Threads that are about to fork within a call must not wait for each other.
     INSIDE.set(INSIDE.get() - own);
     wait_for_calls(py, || INSIDE.get());
     INSIDE.set(INSIDE.get() + own);
@@ -182,7 +181,7 @@ pub(crate) fn after_fork_in_parent() {
     FORKS.set(FORKS.get().saturating_sub(1));
 }
 
-/// To be called in the child after a fork: of all threads only the calling one is left.
+/// To be called in the child after a fork, where only the calling thread is left.
 #[pyfunction]
 pub(crate) fn after_fork_in_child() {
     let own = usize::from(DEPTH.get() > 0);
@@ -195,7 +194,7 @@ pub(crate) fn after_fork_in_child() {
     }
 }
 
-/// To be called at the end of the interpreter: waits for calls of other threads, and keeps new ones from giving it up.
+/// To be called at the end of the interpreter: waits for calls of other threads, and makes later ones hold the interpreter.
 #[pyfunction]
 pub(crate) fn at_exit(py: Python<'_>) {
     ENDS.set(1);
@@ -203,7 +202,7 @@ pub(crate) fn at_exit(py: Python<'_>) {
     wait_for_calls(py, || INSIDE.get() - own + WAITING.get());
 }
 
-/// Whether this process was forked in the middle of a call of another thread.
+/// Whether this process was forked during a call of another thread.
 pub(super) fn is_cut_off() -> bool {
     IS_CUT_OFF.get() > 0
 }
