@@ -1,206 +1,195 @@
-//! Gradients that are added up over several calls, to be used in one step.
+//! Gradient accumulation: the weighted sum of the gradients of micro-batches, which a step then divides by the sum of their weights.
+//!
+//! Adding is a step too, whose parameters are the sums and whose rule is [`Accumulate`]. For a gradient noise scale it also sums the
+//! squares of a sample of the gradients: see [`Batch::sampled_squares`](crate::engine::Batch::sampled_squares).
 
 use std::num::NonZeroUsize;
 
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
-use super::buffers::{Header, Source};
-use super::gradients::Found;
-use super::parameter::{Parameter, Recipe, State};
-use super::step::{Step, Task};
+use super::array_view::{ArrayKind, ArrayView};
+use super::param_groups::GradSlot;
+use super::parameter::{GroupConfig, Parameter};
+use super::state::State;
+use super::step_plan::{StepContext, StepPlan};
 use crate::engine::{Sample, Stages, erase};
 use crate::rules::accumulate::Accumulate;
 
-/// The gradients that are waiting.
+/// The gradients that wait for a step.
 #[derive(Default)]
 pub(super) struct Accumulator {
-    /// How often gradients were added.
-    pub(super) count: u64,
+    /// The number of micro-batches.
+    pub(super) pending_batches: u64,
     /// The sum of their weights.
-    weight: f64,
-    /// The sum for each parameter that has had a gradient.
-    sums: Vec<Option<Sum>>,
-    /// The sums as parameters of the step that adds.
-    summed: Vec<Parameter>,
-    /// How the sums of each group move.
-    recipes: Vec<Recipe>,
-    step: Step,
-    squares: Squares,
+    pub(super) total_weight: f64,
+    /// The sum of each parameter that has had a gradient.
+    sums: Vec<Option<GradSum>>,
+    /// The sums as parameters, and the configurations of their groups.
+    parameters: Vec<Parameter>,
+    configs: Vec<GroupConfig>,
+    plan: StepPlan,
+    squares: GradSquares,
 }
 
 /// The sum of a parameter's gradients.
-struct Sum {
+struct GradSum {
     array: Py<PyAny>,
-    /// Whether a gradient has been added since the sum was used; if not, it is 0.
-    waits: bool,
+    /// Whether a gradient waits in it; otherwise it is zero.
+    is_pending: bool,
 }
 
-/// What is saved of gradients that wait: how many there are, the sum of their weights, the sum of each parameter that had one, and
-/// where they were looked at, the sample's stride and phase and the squares.
-pub(super) type Waiting = (u64, f64, Vec<(usize, Py<PyAny>)>, Option<(usize, usize, f64)>);
+/// Gradients that wait, as they are saved: the number of micro-batches, the sum of their weights, the sums by parameter, and for a noise
+/// scale the sample's stride and phase with the sum of squares.
+pub(super) type SavedGradients = (u64, f64, Vec<(usize, Py<PyAny>)>, Option<(usize, usize, f64)>);
 
-/// How many units are looked at in a step, about: so few are read from memory in no time.
-const SAMPLE: usize = 4;
+/// The number of reduction blocks that are sampled in a step, about. So few take no time.
+const SAMPLED_BLOCKS: usize = 4;
 
-/// What gradients have come to, where that is asked for.
+/// The squared norms of gradients, for a noise scale.
 #[derive(Default)]
-struct Squares {
-    /// The units that are looked at; none before the first gradient of a step.
+struct GradSquares {
+    /// The sample; `None` before the first gradient of a step.
     sample: Option<Sample>,
-    /// The sum of squares of every gradient since the last step.
-    grads: f64,
-    /// How many gradients there were to it.
+    /// The sum of the squares of all gradients.
+    sum: f64,
+    /// The number of gradients in it.
     count: u64,
 }
 
 impl Accumulator {
-    /// Adds gradients of parameters of a task, each multiplied by a weight, and returns how often that was done. The task's groups
-    /// say which are to be set to zero. A phase is that of the sample whose squares are wanted.
+    /// Adds the gradients of parameters, multiplied by a weight, and returns the number of micro-batches. The stages of the context's
+    /// groups say which gradients are set to zero. With a phase, that sample of their squares is summed.
     pub(super) fn add<'py>(
         &mut self,
         py: Python<'py>,
-        mut found: Vec<Found<'py>>,
+        mut slots: Vec<GradSlot<'py>>,
         weight: f64,
-        task: Task<'_>,
-        make_state: &Py<PyAny>,
+        context: StepContext<'_>,
         phase: Option<usize>,
     ) -> PyResult<u64> {
-        self.fit(task.parameters, task.recipes);
-        // New sums belong to the parameters when the gradients were found good.
-        for one in &mut found {
-            let sum = match &self.sums[one.parameter] {
-                Some(Sum { array, waits }) if *waits || is_like(array.bind(py), &one.weight) => array.clone_ref(py),
-                _ => make_state.call1(py, (&one.weight, 0.0))?,
+        self.extend_to(context.parameters, context.configs);
+        // The parameters own new sums when the gradients have been checked.
+        for slot in &mut slots {
+            let sum = match &self.sums[slot.parameter] {
+                Some(GradSum { array, is_pending }) if *is_pending || fits(array.bind(py), &slot.weight) => {
+                    array.clone_ref(py)
+                }
+                _ => context.make_state.call1(py, (&slot.weight, 0.0))?,
             };
-            one.weight = sum.into_bound(py);
+            slot.weight = sum.into_bound(py);
         }
-        let task = Task { parameters: &self.summed, recipes: &self.recipes, ..task };
-        self.step.ready(&mut found, task, make_state)?;
-        self.step.fold(task, weight.into())?;
+        let context = StepContext { parameters: &self.parameters, configs: &self.configs, ..context };
+        self.plan.reuse_or_build(&mut slots, context)?;
+        self.plan.make_kernels(context, weight.into())?;
         let sample = phase.map(|phase| self.sample(phase));
-        // SAFETY: nothing ran since the step was made ready.
-        unsafe { self.step.run(py, sample) };
+        // SAFETY: nothing ran since the plan was reused or built.
+        unsafe { self.plan.run(py, sample) };
         if let Some(sample) = sample {
-            self.squares.grads += self.step.batch.sampled_squares(sample);
+            self.squares.sum += self.plan.batch.sampled_squares(sample);
             self.squares.count += 1;
         }
-        for Found { parameter, weight, .. } in found {
-            self.sums[parameter] = Some(Sum { array: weight.unbind(), waits: true });
+        for GradSlot { parameter, weight, .. } in slots {
+            self.sums[parameter] = Some(GradSum { array: weight.unbind(), is_pending: true });
         }
-        self.count += 1;
-        self.weight += weight;
-        Ok(self.count)
+        self.pending_batches += 1;
+        self.total_weight += weight;
+        Ok(self.pending_batches)
     }
 
-    /// Has room for all parameters, and a recipe for each group.
-    fn fit(&mut self, parameters: &[Parameter], recipes: &[Recipe]) {
-        for Parameter { place, group, .. } in &parameters[self.summed.len()..] {
-            self.summed.push(Parameter {
-                place: place.clone(),
-                group: *group,
-                state: State::NONE,
-                decays: false,
-                may_be_lazy: false,
-            });
+    /// Makes room for all parameters, and takes from their groups which gradients are set to zero.
+    fn extend_to(&mut self, parameters: &[Parameter], configs: &[GroupConfig]) {
+        for Parameter { path, group, .. } in &parameters[self.parameters.len()..] {
+            let (path, group) = (path.clone(), *group);
+            self.parameters.push(Parameter { path, group, state: State::NONE, decays: false, may_be_lazy: false });
             self.sums.push(None);
         }
-        for (group, recipe) in recipes.iter().enumerate() {
-            if group == self.recipes.len() {
-                self.recipes.push(Recipe { update: Some((erase(Accumulate), Stages::NONE)), keys: Vec::new() });
-            }
-            if let Some((_, stages)) = &mut self.recipes[group].update {
-                stages.zero_grads = recipe.update.as_ref().is_some_and(|(_, stages)| stages.zero_grads);
-            }
+        self.configs.resize_with(configs.len(), || GroupConfig { rule: Some(erase(Accumulate)), ..GroupConfig::NONE });
+        for (own, config) in self.configs.iter_mut().zip(configs) {
+            own.stages = Stages { zero_grads: config.stages.zero_grads, ..Stages::NONE };
         }
     }
 
-    /// The sums that are waiting as gradients of the parameters, which are these arrays.
-    pub(super) fn found<'py>(&self, weights: &[Bound<'py, PyAny>]) -> Vec<Found<'py>> {
-        let of = |(parameter, (sum, weight)): (usize, (&Option<Sum>, &Bound<'py, PyAny>))| {
-            let Sum { array, .. } = sum.as_ref().filter(|sum| sum.waits)?;
-            let grad = array.bind(weight.py()).clone();
-            Some(Found { parameter, weight: weight.clone(), grad, made: None })
+    /// The sums as gradients of the parameters, which are these arrays.
+    pub(super) fn grads<'py>(&self, weights: &[Bound<'py, PyAny>]) -> Vec<GradSlot<'py>> {
+        let of = |(parameter, (sum, weight)): (usize, (&Option<GradSum>, &Bound<'py, PyAny>))| {
+            let GradSum { array, .. } = sum.as_ref().filter(|sum| sum.is_pending)?;
+            Some(GradSlot::new(parameter, weight.clone(), array.bind(weight.py()).clone()))
         };
         self.sums.iter().zip(weights).enumerate().filter_map(of).collect()
     }
 
-    /// What is to be saved, if gradients are waiting.
-    pub(super) fn waiting(&self, py: Python<'_>) -> Option<Waiting> {
-        let waits = |(parameter, sum): (usize, &Option<Sum>)| {
-            let sum = sum.as_ref().filter(|sum| sum.waits)?;
+    /// The gradients that wait, to be saved.
+    pub(super) fn save(&self, py: Python<'_>) -> Option<SavedGradients> {
+        let pending = |(parameter, sum): (usize, &Option<GradSum>)| {
+            let sum = sum.as_ref().filter(|sum| sum.is_pending)?;
             Some((parameter, sum.array.clone_ref(py)))
         };
-        let Squares { sample, grads, count } = &self.squares;
-        let squares = sample.filter(|_| *count == self.count).map(|at| (at.stride.get(), at.phase, *grads));
-        let sums = self.sums.iter().enumerate().filter_map(waits);
-        (self.count > 0).then(|| (self.count, self.weight, sums.collect(), squares))
+        let GradSquares { sample, sum, count } = &self.squares;
+        let squares = sample.filter(|_| *count == self.pending_batches);
+        let squares = squares.map(|sample| (sample.stride.get(), sample.phase, *sum));
+        let sums = self.sums.iter().enumerate().filter_map(pending);
+        (self.pending_batches > 0).then(|| (self.pending_batches, self.total_weight, sums.collect(), squares))
     }
 
-    /// The accumulator in which these gradients are waiting.
-    pub(super) fn with((count, weight, sums, squares): Waiting, parameters: &[Parameter], recipes: &[Recipe]) -> Self {
-        let mut made = Self { count, weight, ..Self::default() };
-        made.fit(parameters, recipes);
+    /// The accumulator with gradients that were saved.
+    pub(super) fn restore(saved: SavedGradients, parameters: &[Parameter], configs: &[GroupConfig]) -> Self {
+        let (pending_batches, total_weight, sums, squares) = saved;
+        let mut restored = Self { pending_batches, total_weight, ..Self::default() };
+        restored.extend_to(parameters, configs);
         for (parameter, array) in sums {
-            if let Some(slot) = made.sums.get_mut(parameter) {
-                *slot = Some(Sum { array, waits: true });
+            if let Some(sum) = restored.sums.get_mut(parameter) {
+                *sum = Some(GradSum { array, is_pending: true });
             }
         }
-        if let Some((stride, phase, grads)) = squares {
+        if let Some((stride, phase, sum)) = squares {
             let sample = NonZeroUsize::new(stride).map(|stride| Sample { stride, phase });
-            made.squares = Squares { sample, grads, count };
+            restored.squares = GradSquares { sample, sum, count: pending_batches };
         }
-        made
+        restored
     }
 
-    /// What the sums are divided by to be means.
-    pub(super) fn divisor(&self) -> f64 {
-        self.weight
-    }
-
-    /// The mean of the weights.
-    #[expect(clippy::cast_precision_loss, reason = "nobody counts to 2⁵³")]
+    #[expect(clippy::cast_precision_loss, reason = "counts are below 2⁵³")]
     pub(super) fn mean_weight(&self) -> f64 {
-        self.weight / self.count as f64
+        self.total_weight / self.pending_batches as f64
     }
 
-    /// Whether all weights are the same, but for rounding, with one more.
-    pub(super) fn would_be_even(&self, weight: f64) -> bool {
-        self.count == 0 || (self.mean_weight() / weight - 1.0).abs() < 1e-9
+    /// Whether all weights would be equal, but for rounding, with this one.
+    pub(super) fn has_equal_weights_with(&self, weight: f64) -> bool {
+        self.pending_batches == 0 || (self.mean_weight() / weight - 1.0).abs() < 1e-9
     }
 
-    /// Begins anew, if the sums were used; they have been set to zero.
-    pub(super) fn forget(&mut self, used: bool) {
-        if used {
-            self.count = 0;
-            self.weight = 0.0;
-            self.squares = Squares::default();
-            for sum in self.sums.iter_mut().flatten() {
-                sum.waits = false;
-            }
+    /// Starts again, after the sums were used and set to zero.
+    pub(super) fn reset(&mut self) {
+        self.pending_batches = 0;
+        self.total_weight = 0.0;
+        self.squares = GradSquares::default();
+        for sum in self.sums.iter_mut().flatten() {
+            sum.is_pending = false;
         }
     }
 
-    /// The units that are looked at until the next step, of which the batch is the first.
+    /// The sample until the next step, for which the plan's batch is the first.
     fn sample(&mut self, phase: usize) -> Sample {
-        *self.squares.sample.get_or_insert_with(|| {
-            let units = self.step.batch.reduction_blocks();
-            Sample { stride: NonZeroUsize::new(units.div_ceil(SAMPLE)).unwrap_or(NonZeroUsize::MIN), phase }
-        })
+        let blocks = self.plan.batch.reduction_blocks();
+        let stride = NonZeroUsize::new(blocks.div_ceil(SAMPLED_BLOCKS)).unwrap_or(NonZeroUsize::MIN);
+        *self.squares.sample.get_or_insert(Sample { stride, phase })
     }
 
-    /// The units that a step with the sums is to look at, if each gradient was looked at, and there are two or more.
-    pub(super) fn sampled(&self) -> Option<Sample> {
-        self.squares.sample.filter(|_| self.count > 1 && self.squares.count == self.count)
+    /// The sample that a step with the sums takes, if all gradients were sampled, and there are two or more.
+    pub(super) fn sample_of_sums(&self) -> Option<Sample> {
+        let is_complete = self.pending_batches > 1 && self.squares.count == self.pending_batches;
+        self.squares.sample.filter(|_| is_complete)
     }
 
-    /// How many gradients there are, the mean of their squared norms, and that of the norm of their mean, from the squares of
-    /// their sum; if all are finite. They are estimates where only some units are looked at.
-    #[expect(clippy::cast_precision_loss, reason = "nobody has 2⁵³ units")]
-    pub(super) fn squares(&self, Sample { stride, .. }: Sample, of_sum: f64) -> Option<(u64, f64, f64)> {
-        let (share, count, divisor) = (stride.get() as f64, self.count as f64, self.divisor());
-        let (small, large) = (share * self.squares.grads / count, share * of_sum / (divisor * divisor));
-        (small + large).is_finite().then_some((self.count, small, large))
+    /// The number of gradients, the mean of their squared norms, and the squared norm of their mean, from the sampled squares of their
+    /// sum; `None` if they are not finite. A sample of all blocks gives them exactly, another one estimates them.
+    #[expect(clippy::cast_precision_loss, reason = "there are fewer than 2⁵³ blocks")]
+    pub(super) fn squared_norms(&self, Sample { stride, .. }: Sample, of_sum: f64) -> Option<(u64, f64, f64)> {
+        let (scale, count) = (stride.get() as f64, self.pending_batches as f64);
+        let small = scale * self.squares.sum / count;
+        let large = scale * of_sum / (self.total_weight * self.total_weight);
+        (small + large).is_finite().then_some((self.pending_batches, small, large))
     }
 
     pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -208,8 +197,8 @@ impl Accumulator {
     }
 }
 
-/// Whether a sum is one for this weight, which may be another than it was.
-fn is_like(sum: &Bound<'_, PyAny>, weight: &Bound<'_, PyAny>) -> bool {
-    let (sum, weight) = (Header::of(sum, Source::NumPy), Header::of(weight, Source::NumPy));
-    sum.zip(weight).is_some_and(|(sum, weight)| sum.dtype() == weight.dtype() && sum.is_shaped_like(weight))
+/// Whether a sum has the dtype and shape of a weight, which may be another array than before.
+fn fits(sum: &Bound<'_, PyAny>, weight: &Bound<'_, PyAny>) -> bool {
+    let [sum, weight] = [sum, weight].map(|array| ArrayView::of(array, ArrayKind::NumPy));
+    sum.zip(weight).is_some_and(|(sum, weight)| sum.dtype() == weight.dtype() && sum.has_shape_of(weight))
 }

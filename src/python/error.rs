@@ -1,4 +1,4 @@
-//! Every message that the bindings raise. Each says what was given, what is allowed, and where.
+//! All errors of the bindings. A message says where, what is allowed, and what was given.
 
 use std::fmt::Display;
 
@@ -21,12 +21,12 @@ fn type_error(message: impl Display) -> PyErr {
     PyTypeError::new_err(message.to_string())
 }
 
-/// The name of an object's type, for messages.
+/// The name of an object's type.
 fn type_of(object: &Bound<'_, PyAny>) -> String {
     object.get_type().name().map_or_else(|_| "an object".into(), |name| name.to_string())
 }
 
-/// A shape, or whatever else an attribute holds, as Python prints it.
+/// An attribute, such as a shape, as Python prints it.
 fn attribute(object: &Bound<'_, PyAny>, name: &str) -> String {
     object.getattr(name).and_then(|value| value.str()).map_or_else(|_| "unknown".into(), |text| text.to_string())
 }
@@ -35,13 +35,13 @@ fn repr(object: &Bound<'_, PyAny>) -> String {
     object.repr().map_or_else(|_| type_of(object), |text| text.to_string())
 }
 
-/// What a message says of an object that is no array and no structure of arrays: its type, and what to give in its place.
+/// The type of an object that is no array and no structure of arrays, and what to give instead.
 fn described(given: &Bound<'_, PyAny>) -> String {
     let has = |name| given.hasattr(name).unwrap_or(false);
     let kind = type_of(given);
     let module = given.get_type().module().map_or_else(|_| String::new(), |name| name.to_string());
     let hint = match module.split('.').next() {
-        // Generators, sets and views of dictionaries: none can be read again, in the same order, by index.
+        // Generators, sets and views of dictionaries, which can't be read again by index.
         _ if has("__iter__") && !has("__getitem__") => "; give list(...) of it, since it is read at every step",
         Some("torch") => "; lrcore.torch has the optimizers of PyTorch's tensors",
         Some("jax" | "jaxlib") => "; lrcore.jax has the optimizers of JAX arrays",
@@ -63,7 +63,7 @@ pub(super) fn masked(place: &str, is_grad: bool) -> PyErr {
     type_error(format!("{place} is a masked array, whose mask a step would ignore: {remedy}"))
 }
 
-/// A container gives another array each time.
+/// A container returns another array at each access.
 pub(super) fn not_kept(place: &str) -> PyErr {
     value(format!(
         "{place} is another array at each access, with memory of its own, so that no step would have an effect: hold the arrays in a \
@@ -89,7 +89,7 @@ pub(super) fn other_dtype(place: &str, array: &Bound<'_, PyAny>, of: (&str, &Bou
     type_error(differs("dtype", place, array, of))
 }
 
-/// As `other_dtype`, of a gradient. One of the other precision is converted with no more than a rounding, so that is proposed.
+/// As `other_dtype`, of a gradient. To convert one of the other precision only rounds, so the message proposes it.
 pub(super) fn other_dtype_of_grad(place: &str, array: &Bound<'_, PyAny>, of: (&str, &Bound<'_, PyAny>)) -> PyErr {
     let message = differs("dtype", place, array, of);
     let dtype = attribute(array, "dtype");
@@ -102,8 +102,8 @@ pub(super) fn other_dtype_of_grad(place: &str, array: &Bound<'_, PyAny>, of: (&s
     })
 }
 
-/// A tensor that has no memory here, or not that of a dense one.
-pub(super) fn nowhere(place: &str, tensor: &Bound<'_, PyAny>) -> PyErr {
+/// A tensor without dense memory in this process.
+pub(super) fn no_memory(place: &str, tensor: &Bound<'_, PyAny>) -> PyErr {
     let layout = attribute(tensor, "layout");
     if layout != "torch.strided" {
         return PyRuntimeError::new_err(format!(
@@ -136,11 +136,11 @@ pub(super) fn share_memory(place: &str, other: &str) -> PyErr {
     value(format!("{place} and {other} share memory"))
 }
 
-pub(super) fn shares_with_itself(place: &str) -> PyErr {
+pub(super) fn overlaps_itself(place: &str) -> PyErr {
     value(format!("{place} has elements that share memory with each other; give a copy"))
 }
 
-/// `now` is how many parameters there are, if that is not how many there were when the optimizer was made.
+/// `now` is the present number of parameters, if that is another one than when the optimizer was made.
 pub(super) fn other_length(place: &str, given: usize, expected: usize, now: Option<usize>) -> PyErr {
     let entries = if given == 1 { "entry" } else { "entries" };
     value(match now {
@@ -179,12 +179,12 @@ pub(super) fn gone(place: &str) -> PyErr {
     value(format!("{place} is gone since the optimizer was made"))
 }
 
-/// Counts that are others each time they are read.
+/// Step counts that change each time they are read.
 pub(super) fn counts_change() -> PyErr {
     PyRuntimeError::new_err("counts in the state of a parameter are changed while they are read")
 }
 
-/// A number of a group that arrays of a dtype can't be computed with.
+/// A hyperparameter that is out of the range of a dtype.
 pub(super) fn unfit(group: usize, OutOfRange { name, value: given }: OutOfRange, dtype: Dtype) -> PyErr {
     let (least, most) = match dtype {
         Dtype::F32 => (f64::from(f32::from_bits(1)), f64::from(f32::MAX)),
@@ -197,8 +197,8 @@ pub(super) fn unfit(group: usize, OutOfRange { name, value: given }: OutOfRange,
     ))
 }
 
-/// Gradients were given to a step while others wait.
-pub(super) fn others_wait(count: u64) -> PyErr {
+/// A step got gradients while accumulated ones wait.
+pub(super) fn batches_wait(count: u64) -> PyErr {
     let (batches, wait) = if count == 1 { ("micro-batch", "waits") } else { ("micro-batches", "wait") };
     PyRuntimeError::new_err(format!(
         "{count} {batches} {wait} for a step, which step(grads) would leave out: use opt.step() for their mean, \
@@ -206,8 +206,8 @@ pub(super) fn others_wait(count: u64) -> PyErr {
     ))
 }
 
-/// Micro-batches of other weights than those that wait, where the noise scale is wanted.
-pub(super) fn uneven(waiting: f64, given: f64) -> PyErr {
+/// A noise scale is wanted, and a micro-batch has another weight than those that wait.
+pub(super) fn unequal_weights(waiting: f64, given: f64) -> PyErr {
     value(format!(
         "noise_scale needs micro-batches of equal weight, since their gradients must be equally noisy: those that wait have \
          {waiting}, got {given}"
@@ -222,14 +222,14 @@ pub(super) fn too_deep(place: &str, limit: usize) -> PyErr {
     value(format!("{place} is nested more than {limit} deep; does it contain itself?"))
 }
 
-/// Two parameters of one group have the same name, which is made of keys and indices.
+/// Two parameters of one group have the same name.
 pub(super) fn same_name(name: &str, place: &str, other: &str) -> PyErr {
     value(format!(
         "{place}: there is a parameter named {name:?} already, {other}; names are keys joined by dots: rename one of the keys"
     ))
 }
 
-/// A parameter has the name of one of another group, though its own is prefixed with the group's name.
+/// A parameter has the name of one of another group, even with its group's name as prefix.
 pub(super) fn same_name_in_groups(name: &str, place: &str, group: &str) -> PyErr {
     value(format!(
         "{place}: there is a parameter named {name:?} already, of another group; give this group a \"name\" other than \
@@ -285,7 +285,7 @@ pub(super) fn busy() -> PyErr {
     })
 }
 
-pub(super) fn no_exchange(kind: &Bound<'_, PyType>) -> PyErr {
+pub(super) fn no_dlpack_api(kind: &Bound<'_, PyType>) -> PyErr {
     let name = kind.qualname().map_or_else(|_| "?".into(), |name| name.to_string());
     type_error(format!(
         "{name} has no C functions for the exchange of tensors by DLPack 1.3; PyTorch has them from 2.10 on"

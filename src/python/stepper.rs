@@ -1,91 +1,114 @@
-//! The prepared list of an optimizer: its groups and parameters, and the way of a step through them.
+//! The steps of one optimizer.
+//!
+//! ```text
+//! step(grads):
+//!     find_grads      the slots of all parameters with a gradient
+//!     make_plan       load external state; reuse the plan of the last step, or build one
+//!     clip_or_skip    the norm of the gradients, and the factor that they are multiplied by
+//!     run             move the weights
+//!     commit          count the step, and store what it created
+//! ```
+//!
+//! Up to `run` nothing is written, so after an error everything is as it was.
 
-use std::collections::{HashMap, HashSet};
-use std::mem;
+use std::collections::HashSet;
 
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyMapping, PyString, PyTuple, PyType};
+use pyo3::types::{PyDict, PyList, PyMapping, PyTuple, PyType};
 
-use super::accumulator::{Accumulator, Waiting};
-use super::buffers::{Header, Source, is_held};
+use super::accumulator::{Accumulator, SavedGradients};
+use super::array_view::{ArrayKind, ArrayView, is_referenced_elsewhere};
 use super::calls::InUse;
-use super::dlpack::Exchange;
+use super::dlpack::DlpackApi;
 use super::error;
-use super::gradients::{Form, Found, Groups};
-use super::home::{Home, Terms};
-use super::operands::Places;
-use super::parameter::{Located, Parameter, Recipe, State};
-use super::step::{Step, Task, as_numpy, check_weights, check_zeroed};
-use super::structure::{Node, Place};
+use super::external_state::ExternalContext;
+use super::param_groups::{GradSlot, ParamGroups};
+use super::param_path::{GradLayout, ParamPath, unique_names};
+use super::param_tree::{ParamTree, TreeBuilder};
+use super::parameter::{GroupConfig, OperandNames, Parameter};
+use super::shared_memory::{as_numpy, check_weights, check_zeroed_grads};
+use super::state::{NO_STATE, State};
+use super::step_plan::{StepContext, StepPlan};
 use crate::engine::{
     Average, Decay, DefaultMode, Factor, Norm, Signature, SpanSet, Stages, Stats, WEIGHT, create, signature,
 };
 
-/// Moves the parameters of one optimizer.
+/// Takes the steps of one optimizer.
 #[pyclass(module = "lrcore._lrcore")]
 pub(crate) struct Stepper {
-    groups: Groups,
-    recipes: Vec<Recipe>,
+    groups: ParamGroups,
+    configs: Vec<GroupConfig>,
     parameters: Vec<Parameter>,
     /// The names of all parameters.
     names: HashSet<String>,
-    /// The memory in which parameters lay when they were last looked at, as their groups were added.
+    /// The memory of all parameters when they were last checked, which groups that are added are compared with.
     memory: SpanSet,
-    /// How many parameters of other groups there were when all of them were last looked at.
+    /// The number of parameters when all of them were last checked.
     checked: usize,
-    /// How many steps have been taken.
-    taken: u64,
-    /// `make_state(weight, initial)` gives a new state array.
+    step_count: u64,
+    /// `make_state(weight, initial)` returns a new state array.
     make_state: Py<PyAny>,
-    source: Source,
-    /// What has to be asked and told, where the arrays are another library's.
-    library: Option<Library>,
+    kind: ArrayKind,
+    /// Functions of PyTorch's optimizers, whose parameters are tensors.
+    hooks: Option<TensorHooks>,
     options: Options,
-    step: Step,
+    plan: StepPlan,
     accumulator: Accumulator,
-    report: Report,
+    report: StepReport,
 }
 
-/// A library of tensors, each of which has its gradient as an attribute.
-struct Library {
-    /// `make_count(value)` gives a tensor of one number.
+struct TensorHooks {
+    /// `make_count(value)` returns a tensor of one number.
     make_count: Py<PyAny>,
-    /// `written(tensors)` is told what a step has written.
-    written: Py<PyAny>,
+    /// `on_written(tensors)` is called with the tensors that a step has written.
+    on_written: Py<PyAny>,
 }
 
-/// What all groups have in common.
-#[derive(Default)]
+/// The options of all groups.
+#[derive(Clone, Copy, Default)]
 struct Options {
-    /// Which norm of the gradients is wanted.
+    /// The norm to compute of all gradients.
     norm: Option<Norm>,
-    /// What it is clipped to.
+    /// The largest norm; larger ones are clipped.
     clip_norm: Option<f64>,
-    /// Whether a step with gradients that are not finite is left out.
+    /// Whether a step with gradients that are not finite is skipped.
     skip_nonfinite: bool,
     average: Option<Average>,
     stats: bool,
-    /// Whether the squares of accumulated gradients are wanted.
-    squares: bool,
+    /// Whether the squared norms of accumulated gradients are computed.
+    noise_scale: bool,
 }
 
-/// What there is to say of the last step, beside its number.
+/// What the last step did.
 #[derive(Default)]
-struct Report {
+struct StepReport {
     grad_norm: Option<f64>,
-    /// The reason why the step was left out, if it was.
-    fault: Option<Fault>,
+    skip_reason: Option<SkipReason>,
     stats: Vec<(usize, usize, Stats)>,
-    /// Of gradients that were accumulated: how many, the mean of their squared norms, and that of the norm of their mean.
-    squares: Option<(u64, f64, f64)>,
-    /// Parameters whose state is new.
-    made: Vec<usize>,
+    /// Of accumulated gradients: their number, the mean of their squared norms, and the squared norm of their mean.
+    squared_norms: Option<(u64, f64, f64)>,
+    /// The parameters whose state is new.
+    new_states: Vec<usize>,
+}
+
+/// The parameter with a gradient that is not finite, with the index and the value of its first such element. No parameter: the gradient
+/// is another process's. No index: it is `grad_scale` that makes the gradient infinite.
+type SkipReason = (Option<usize>, Option<(Vec<usize>, String)>);
+
+/// A step that is being taken.
+struct StepInProgress<'py> {
+    slots: Vec<GradSlot<'py>>,
+    layout: GradLayout,
+    /// Whether the gradients are the sums of the accumulator.
+    uses_sums: bool,
+    /// Whether nothing can have moved the arrays of external counts since they were read: the interpreter is held, and no Python code runs.
+    has_counts_in_place: bool,
 }
 
 #[pymethods]
 impl Stepper {
-    /// `tensors` are their type, `make_count` and `written`: then these are the parameters, and not arrays of NumPy.
+    /// For tensors, `tensors` has their type and two functions: `make_count(value)` and `on_written(tensors)`.
     #[new]
     #[pyo3(signature = (grouped, make_state, *, tensors=None))]
     fn new(
@@ -93,82 +116,35 @@ impl Stepper {
         make_state: Py<PyAny>,
         tensors: Option<(Bound<'_, PyType>, Py<PyAny>, Py<PyAny>)>,
     ) -> PyResult<Self> {
-        let (source, library) = match tensors {
-            None => (Source::NumPy, None),
-            Some((kind, make_count, written)) => {
-                (Source::Tensors(Exchange::of(&kind)?), Some(Library { make_count, written }))
+        let (kind, hooks) = match tensors {
+            None => (ArrayKind::NumPy, None),
+            Some((tensor_type, make_count, on_written)) => {
+                let kind = ArrayKind::Tensors(DlpackApi::of(&tensor_type)?);
+                (kind, Some(TensorHooks { make_count, on_written }))
             }
         };
         Ok(Self {
-            groups: Groups::new(grouped, library.is_some()),
-            recipes: Vec::new(),
+            groups: ParamGroups::new(grouped, hooks.is_some()),
+            configs: Vec::new(),
             parameters: Vec::new(),
             names: HashSet::new(),
             memory: SpanSet::default(),
             checked: 0,
-            taken: 0,
+            step_count: 0,
             make_state,
-            source,
-            library,
+            kind,
+            hooks,
             options: Options::default(),
-            step: Step::default(),
+            plan: StepPlan::default(),
             accumulator: Accumulator::default(),
-            report: Report::default(),
+            report: StepReport::default(),
         })
     }
 
-    /// Adds a group: a structure of parameters, and a name to tell them from those of other groups. Returns their names. With
-    /// a second group, gradients come in groups.
+    /// Adds a group of parameters, and returns their names. The group's name tells them from those of other groups. From the second group
+    /// on, gradients are given by group.
     fn add_group(slf: &Bound<'_, Self>, params: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<String>> {
-        let mut stepper = Self::change(slf)?;
-        let form = stepper.groups.form_with_another();
-        let group = stepper.groups.len();
-        let root = form.params(group);
-        let mut places = Vec::new();
-        let mut arrays = Vec::new();
-        let first = stepper.parameters.len();
-        let node = Node::build(params, stepper.source, &root, &mut |place, array| {
-            arrays.push(array.clone());
-            places.push(place);
-            first + places.len() - 1
-        })?;
-        if places.is_empty() && stepper.library.is_none() {
-            return Err(error::empty(&root));
-        }
-        for array in &arrays {
-            stepper.source.learn(array)?;
-        }
-        if stepper.library.is_none() {
-            check_same_again(params, &node, &root, &places, (first, &arrays))?;
-        }
-        let prefix = (form != Form::Single).then_some(name);
-        stepper.name(&mut places, prefix, params.cast::<PyMapping>().is_ok(), &root)?;
-        let parameter = |place| Parameter { place, group, state: State::NONE, decays: true, may_be_lazy: true };
-        let parameters: Vec<_> = places.into_iter().map(parameter).collect();
-        // Of tensors only those that get a gradient need to be fit for a step.
-        let mut spans = Vec::new();
-        if stepper.library.is_none() {
-            let own = parameters.iter().zip(&arrays);
-            spans = check_weights(own.clone(), form)?;
-            // The parameters of other groups are looked at again where memory meets, or else each time that their number has
-            // doubled: so to add groups one by one takes a time that is linear in their number. A step looks at all of them.
-            let meets = spans.iter().any(|&span| stepper.memory.overlaps(span));
-            if meets || stepper.parameters.len() >= 2 * stepper.checked {
-                stepper.checked = stepper.parameters.len();
-                let known = stepper.present_weights(params.py())?;
-                spans = check_weights(stepper.parameters.iter().zip(&known).chain(own), form)?;
-                stepper.memory = SpanSet::default();
-            }
-        }
-        let names: Vec<_> = parameters.iter().map(|parameter| parameter.place.name.clone()).collect();
-        stepper.groups.push(params, node)?;
-        for span in spans {
-            stepper.memory.insert(span);
-        }
-        stepper.names.extend(names.iter().cloned());
-        stepper.parameters.extend(parameters);
-        stepper.recipes.push(Recipe::default());
-        Ok(names)
+        Self::borrow_mut(slf)?.add_params(params, name)
     }
 
     /// Sets the rule of a group, the values of its hyperparameters, and its stages.
@@ -189,19 +165,19 @@ impl Stepper {
         zero_grads: bool,
     ) -> PyResult<()> {
         let Signature { hyperparameters, .. } = signature(rule).ok_or_else(|| error::unknown_rule(rule))?;
-        let update = create(rule, &values).ok_or_else(|| error::wrong_count(rule, hyperparameters, values.len()))?;
-        let keys = update.state().iter().map(|name| PyString::intern(slf.py(), name).unbind()).collect();
+        let rule = create(rule, &values).ok_or_else(|| error::wrong_count(rule, hyperparameters, values.len()))?;
         let decay = Decay::from_name(decay).ok_or_else(|| error::unknown_decay(decay))?;
         let stages = Stages { maximize, decay, decay_rate, clip_value, bounds, zero_grads, ..Stages::NONE };
-        let mut stepper = Self::change(slf)?;
-        let recipe = stepper.recipes.get_mut(group).ok_or_else(|| error::bad_index(group))?;
-        *recipe = Recipe { update: Some((update, stages)), keys };
+        let mut stepper = Self::borrow_mut(slf)?;
+        let config = stepper.configs.get_mut(group).ok_or_else(|| error::bad_index(group))?;
+        *config = GroupConfig::new(slf.py(), rule, stages);
         Ok(())
     }
 
-    /// Sets what all groups have in common. The norm is "1", "2" or "inf", or none is wanted; the average is
-    /// `("ema", decay, warmup)` or `("swa", start, every)`.
-    #[pyo3(signature = (*, norm, clip_norm, skip_nonfinite, average, stats, squares))]
+    /// Sets the options of all groups. The norm is `"1"`, `"2"` or `"inf"`; the average is `("ema", decay, warmup)` or
+    /// `("swa", start, every)`.
+    #[pyo3(signature = (*, norm, clip_norm, skip_nonfinite, average, stats, noise_scale=false, squares=false))]
+    #[expect(clippy::too_many_arguments, clippy::fn_params_excessive_bools, reason = "keywords name them in Python")]
     fn set_options(
         slf: &Bound<'_, Self>,
         norm: Option<&str>,
@@ -209,287 +185,240 @@ impl Stepper {
         skip_nonfinite: bool,
         average: Option<&Bound<'_, PyAny>>,
         stats: bool,
+        noise_scale: bool,
         squares: bool,
     ) -> PyResult<()> {
+        let noise_scale = noise_scale || squares;
         let norm = norm.map(|name| Norm::from_name(name).ok_or_else(|| error::unknown_norm(name))).transpose()?;
         let average = average.map(average_from).transpose()?;
-        Self::change(slf)?.options = Options { norm, clip_norm, skip_nonfinite, average, stats, squares };
+        Self::borrow_mut(slf)?.options = Options { norm, clip_norm, skip_nonfinite, average, stats, noise_scale };
         Ok(())
     }
 
     /// Sets whether weight decay acts on a parameter.
     fn set_decays(slf: &Bound<'_, Self>, parameter: usize, decays: bool) -> PyResult<()> {
-        let mut stepper = Self::change(slf)?;
+        let mut stepper = Self::borrow_mut(slf)?;
         stepper.parameters.get_mut(parameter).ok_or_else(|| error::bad_index(parameter))?.decays = decays;
         Ok(())
     }
 
-    /// Sets a parameter's state arrays, by name, with its average, and the numbers of steps and of weights that they have seen.
+    /// Sets the state of a parameter: its step count, the number of weights in its average, and its arrays by name, with the average.
     fn set_state(
         slf: &Bound<'_, Self>,
         parameter: usize,
-        t: u64,
-        averaged: u64,
+        step_count: u64,
+        average_count: u64,
         arrays: &Bound<'_, PyDict>,
     ) -> PyResult<()> {
-        let mut stepper = Self::change(slf)?;
+        let mut stepper = Self::borrow_mut(slf)?;
         let parameter = stepper.parameters.get_mut(parameter).ok_or_else(|| error::bad_index(parameter))?;
-        parameter.state = State::from_mapping(t, averaged, arrays, &parameter.place.name)?;
+        parameter.state = State::from_arrays(step_count, average_count, arrays, &parameter.path.name)?;
         Ok(())
     }
 
-    /// Keeps the state of each parameter in a mapping of its own, from names to arrays and counts. They are read before each
-    /// step. Without `counts_steps` it is only known whether a parameter has seen any.
+    /// Keeps the state of each parameter in a mapping, from names to arrays and counts, which each step loads. Without `counts_steps` the
+    /// mappings have no step counts: a step only knows whether it is a parameter's first.
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 gives no slice of objects")]
-    fn keep_state_in(slf: &Bound<'_, Self>, mappings: Vec<Bound<'_, PyDict>>, counts_steps: bool) -> PyResult<()> {
-        let mut stepper = Self::change(slf)?;
+    fn use_external_states(
+        slf: &Bound<'_, Self>,
+        mappings: Vec<Bound<'_, PyDict>>,
+        counts_steps: bool,
+    ) -> PyResult<()> {
+        let mut stepper = Self::borrow_mut(slf)?;
         for (parameter, mapping) in stepper.parameters.iter_mut().zip(&mappings) {
-            parameter.state = State { home: Some(Box::new(Home::new(mapping, counts_steps))), ..State::NONE };
+            parameter.state = State::in_mapping(mapping, counts_steps);
         }
         Ok(())
     }
 
-    /// Of the last step: the numbers of parameters whose state is new.
+    /// The parameters whose state the last step created.
     #[getter]
-    fn made(slf: &Bound<'_, Self>) -> PyResult<Vec<usize>> {
-        Ok(Self::look(slf)?.report.made.clone())
+    fn new_states(slf: &Bound<'_, Self>) -> PyResult<Vec<usize>> {
+        Ok(Self::borrow(slf)?.report.new_states.clone())
     }
 
     /// The state arrays of each parameter, by name.
     #[getter]
     fn states<'py>(slf: &Bound<'py, Self>) -> PyResult<Vec<Bound<'py, PyDict>>> {
-        Self::look(slf)?.parameters.iter().map(|parameter| parameter.state.to_dict(slf.py())).collect()
+        Self::borrow(slf)?.parameters.iter().map(|parameter| parameter.state.to_arrays(slf.py())).collect()
     }
 
-    /// The arrays that are the parameters now.
+    /// The present arrays of all parameters.
     fn weights<'py>(slf: &Bound<'py, Self>) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        Self::look(slf)?.present_weights(slf.py())
+        Self::borrow(slf)?.present_weights(slf.py())
     }
 
-    /// How many steps have been taken.
     #[getter]
-    fn get_taken(slf: &Bound<'_, Self>) -> PyResult<u64> {
-        Ok(Self::look(slf)?.taken)
+    fn get_step_count(slf: &Bound<'_, Self>) -> PyResult<u64> {
+        Ok(Self::borrow(slf)?.step_count)
     }
 
     #[setter]
-    fn set_taken(slf: &Bound<'_, Self>, taken: u64) -> PyResult<()> {
-        Self::change(slf)?.taken = taken;
+    fn set_step_count(slf: &Bound<'_, Self>, step_count: u64) -> PyResult<()> {
+        Self::borrow_mut(slf)?.step_count = step_count;
         Ok(())
     }
 
-    /// How many steps each parameter's state has seen.
+    /// The step count of each parameter.
     #[getter]
-    fn counts(slf: &Bound<'_, Self>) -> PyResult<Vec<u64>> {
-        Ok(Self::look(slf)?.parameters.iter().map(|parameter| parameter.state.t).collect())
+    fn step_counts(slf: &Bound<'_, Self>) -> PyResult<Vec<u64>> {
+        Ok(Self::borrow(slf)?.parameters.iter().map(|parameter| parameter.state.step_count).collect())
     }
 
-    /// How many weights the average of each parameter has seen.
+    /// The number of weights in the average of each parameter.
     #[getter]
-    fn averaged(slf: &Bound<'_, Self>) -> PyResult<Vec<u64>> {
-        Ok(Self::look(slf)?.parameters.iter().map(|parameter| parameter.state.averaged).collect())
+    fn average_counts(slf: &Bound<'_, Self>) -> PyResult<Vec<u64>> {
+        Ok(Self::borrow(slf)?.parameters.iter().map(|parameter| parameter.state.average_count).collect())
     }
 
     /// The group of each parameter.
     #[getter]
-    fn group_of_each(slf: &Bound<'_, Self>) -> PyResult<Vec<usize>> {
-        Ok(Self::look(slf)?.parameters.iter().map(|parameter| parameter.group).collect())
+    fn group_indices(slf: &Bound<'_, Self>) -> PyResult<Vec<usize>> {
+        Ok(Self::borrow(slf)?.parameters.iter().map(|parameter| parameter.group).collect())
     }
 
-    /// Takes one step, and returns how many have been taken. Gradients are divided by a number; without any, the mean of
-    /// those that were accumulated is used, and with some, none may be waiting. After an error nothing has changed.
+    /// Takes a step, and returns the step count. Gradients are divided by `grad_scale`. Without gradients, the mean of the accumulated ones
+    /// is used. After an error nothing has changed.
     ///
-    /// `combine(norm, skip)` is called with the norm of the gradients, if one is wanted, and whether the step is to be skipped,
-    /// and returns both for all processes together.
-    #[pyo3(signature = (grads, divisor=1.0, combine=None))]
+    /// `combine(norm, skip)` gets the norm of the gradients, and whether the step is to be skipped, and returns both for all processes
+    /// together.
+    #[pyo3(signature = (grads, grad_scale=1.0, combine=None))]
     fn step(
         slf: &Bound<'_, Self>,
         grads: &Bound<'_, PyAny>,
-        divisor: f64,
+        grad_scale: f64,
         combine: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<u64> {
-        let py = slf.py();
         let _mode = DefaultMode::enter();
-        let mut stepper = Self::change(slf)?;
-        let Self {
-            groups,
-            recipes,
-            parameters,
-            taken,
-            make_state,
-            source,
-            library,
-            options,
-            step,
-            accumulator,
-            report,
-            ..
-        } = &mut *stepper;
-        if !grads.is_none() && accumulator.count > 0 {
-            return Err(error::others_wait(accumulator.count));
-        }
-        let own = accumulator.count > 0;
-        let (mut found, form) = if own {
-            (accumulator.found(&groups.weights(py, parameters.len())?), groups.form())
-        } else if grads.is_none() && library.is_some() {
-            (groups.find_attached(py, parameters.len())?, groups.form())
-        } else {
-            groups.find(grads, parameters.len())?
-        };
-        let mut as_it_was = true;
-        if library.is_none() {
-            check_held(&found, parameters, form)?;
-        }
-        if let Some(Library { make_count, .. }) = library {
-            let terms = Terms { source: *source, make_count, averages: options.average.is_some() };
-            as_it_was = fetch(py, &mut found, parameters, recipes, terms)?;
-        }
-        let scale = Factor::ONE.over(divisor.into());
-        let scale = if own { scale.over(accumulator.divisor().into()) } else { scale };
-        let (average, number) = (options.average, *taken + 1);
-        let task = Task { form, source: *source, parameters, recipes, average, number, zero_grads: own };
-        // Whether the interpreter is held and no Python code runs from the reading of counts to the end: then memory stays where it lies.
-        let mut held = step.ready(&mut found, task, make_state)? && step.is_short() && as_it_was;
-        *report = Report::default();
-        let factor = match options.norm {
-            None => scale,
-            Some(norm) => {
-                // SAFETY: nothing ran since the step was made ready.
-                let mut value = unsafe { step.grad_norm(py, norm, scale) };
-                // Where a norm is larger than the largest number of a dtype, or is no number, an element may be.
-                let may_be_bad = options.skip_nonfinite && !value.is_at_most(step.batch.largest_of_dtypes());
-                let bad = if may_be_bad { step.batch.first_nonfinite(scale) } else { None };
-                let mut skips = bad.is_some();
-                if let Some(combine) = combine {
-                    let combined: (f64, bool) = combine.call1((value.value(), skips))?.extract()?;
-                    (value, skips) = (combined.0.into(), combined.1);
-                    // Python code ran, so all is read again before anything is written.
-                    step.ready(&mut found, task, make_state)?;
-                    held = false;
-                }
-                report.grad_norm = Some(value.value());
-                if skips {
-                    let place = |bad: usize| Ok::<_, PyErr>((Some(found[bad].parameter), locate(&found[bad].grad)?));
-                    report.fault = Some(bad.map(place).transpose()?.unwrap_or_default());
-                    // As above.
-                    step.ready(&mut found, task, make_state)?;
-                    step.batch.zero_grads();
-                    if let Some(Library { written, .. }) = library {
-                        let grads = zeroed(&found, task);
-                        written.call1(py, (PyList::new(py, grads)?,))?;
-                    }
-                    accumulator.forget(own);
-                    return Ok(*taken);
-                }
-                options.clip_norm.map_or(scale, |most| scale.times(value.clipped_to(most)))
+        let mut stepper = Self::borrow_mut(slf)?;
+        let mut step = stepper.find_grads(grads)?;
+        stepper.make_plan(slf.py(), &mut step)?;
+        match stepper.clip_or_skip(slf.py(), &mut step, grad_scale, combine)? {
+            None => Ok(stepper.step_count),
+            Some(grad_factor) => {
+                stepper.run(slf.py(), &step, grad_factor)?;
+                stepper.commit(slf.py(), &step)
             }
-        };
-        step.fold(task, factor)?;
-        let sample = if own { accumulator.sampled() } else { None };
-        if options.stats {
-            // SAFETY: nothing ran since the step was made ready; to compute a norm and to fold run no Python code.
-            let stats = unsafe { step.run_with_stats(py, sample) };
-            report.stats = found.iter().zip(stats).map(|(found, (len, stats))| (found.parameter, len, stats)).collect();
-        } else {
-            // SAFETY: as above.
-            unsafe { step.run(py, sample) };
         }
-        report.squares = sample.and_then(|sample| accumulator.squares(sample, step.batch.sampled_squares(sample)));
-        let touched = library.as_ref().map(|library| {
-            let weights = found.iter().map(|one| one.weight.clone());
-            (library, weights.chain(zeroed(&found, task)).collect::<Vec<_>>())
-        });
-        // SAFETY: where all is held, nothing ran since counts were read: state was neither made nor is it new.
-        unsafe { count(py, &mut found, parameters, (average, number), &mut report.made, (!held).then_some(*source))? };
-        accumulator.forget(own);
-        *taken += 1;
-        if let Some((Library { written, .. }, tensors)) = touched {
-            written.call1(py, (PyList::new(py, tensors)?,))?;
-        }
-        Ok(*taken)
     }
 
-    /// Adds gradients, multiplied by a weight, to those that are waiting, and returns how often that was done since they were
-    /// used.
+    /// Accumulates gradients, multiplied by a weight, and returns the number of micro-batches that wait for a step.
     #[pyo3(signature = (grads, weight=1.0))]
     fn accumulate(slf: &Bound<'_, Self>, grads: &Bound<'_, PyAny>, weight: f64) -> PyResult<u64> {
-        let py = slf.py();
         let _mode = DefaultMode::enter();
-        let mut stepper = Self::change(slf)?;
-        let Self { groups, recipes, parameters, taken, make_state, accumulator, options, .. } = &mut *stepper;
-        if options.squares && !accumulator.would_be_even(weight) {
-            return Err(error::uneven(accumulator.mean_weight(), weight));
-        }
-        let (found, form) = groups.find(grads, parameters.len())?;
-        check_held(&found, parameters, form)?;
-        let source = Source::NumPy;
-        let task = Task { form, source, parameters, recipes, average: None, number: 1, zero_grads: false };
-        if (0..recipes.len()).any(|group| task.zeroes(group)) {
-            check_zeroed(&found, &groups.weights(py, parameters.len())?, task)?;
-        }
-        // Another sample at each step, and the same one in a run that goes on elsewhere.
-        let phase = options.squares.then(|| usize::try_from(*taken).unwrap_or_default());
-        accumulator.add(py, found, weight, task, make_state, phase)
+        Self::borrow_mut(slf)?.accumulate_grads(grads, weight)
     }
 
-    /// How many micro-batches are waiting.
+    /// The number of accumulated micro-batches.
     #[getter]
-    fn waiting(slf: &Bound<'_, Self>) -> PyResult<u64> {
-        Ok(Self::look(slf)?.accumulator.count)
+    fn pending_batches(slf: &Bound<'_, Self>) -> PyResult<u64> {
+        Ok(Self::borrow(slf)?.accumulator.pending_batches)
     }
 
-    /// Of the last step, with the option `squares`: of how many micro-batches it used the mean, if of two or more, the mean of
-    /// their squared norms, and that of the norm of their mean.
+    /// Of the last step with accumulated gradients, with the option `noise_scale`: the number of micro-batches, the mean of their squared
+    /// norms, and the squared norm of their mean. None for fewer than two.
     #[getter]
-    fn squares(slf: &Bound<'_, Self>) -> PyResult<Option<(u64, f64, f64)>> {
-        Ok(Self::look(slf)?.report.squares)
+    fn squared_norms(slf: &Bound<'_, Self>) -> PyResult<Option<(u64, f64, f64)>> {
+        Ok(Self::borrow(slf)?.report.squared_norms)
     }
 
-    /// What is waiting: of how many micro-batches, the sum of their weights, each parameter's number and sum, and where they were
-    /// looked at, the stride and the phase of the sample and the sum of squares. None if there are none.
+    /// The accumulated gradients: the number of micro-batches, the sum of their weights, parameters with their sums, and for a noise scale
+    /// the stride and phase of the sample and its sum of squares. None if there are none.
     #[getter]
-    fn get_accumulated(slf: &Bound<'_, Self>) -> PyResult<Option<Waiting>> {
-        Ok(Self::look(slf)?.accumulator.waiting(slf.py()))
+    fn get_accumulated(slf: &Bound<'_, Self>) -> PyResult<Option<SavedGradients>> {
+        Ok(Self::borrow(slf)?.accumulator.save(slf.py()))
     }
 
     #[setter]
-    fn set_accumulated(slf: &Bound<'_, Self>, waiting: Option<Waiting>) -> PyResult<()> {
-        let mut stepper = Self::change(slf)?;
-        let Self { parameters, recipes, accumulator, .. } = &mut *stepper;
+    fn set_accumulated(slf: &Bound<'_, Self>, saved: Option<SavedGradients>) -> PyResult<()> {
+        let mut stepper = Self::borrow_mut(slf)?;
+        let Self { parameters, configs, accumulator, .. } = &mut *stepper;
         *accumulator =
-            waiting.map_or_else(Accumulator::default, |waiting| Accumulator::with(waiting, parameters, recipes));
+            saved.map_or_else(Accumulator::default, |saved| Accumulator::restore(saved, parameters, configs));
         Ok(())
     }
 
-    /// Of the last step: the norm of the gradients, if one was computed.
+    /// The norm of the last step's gradients, if it was computed.
     #[getter]
     fn grad_norm(slf: &Bound<'_, Self>) -> PyResult<Option<f64>> {
-        Ok(Self::look(slf)?.report.grad_norm)
+        Ok(Self::borrow(slf)?.report.grad_norm)
     }
 
-    /// Of the last step, if it was left out: the number of a parameter whose gradient is not finite, unless it is one of another
-    /// process, and where and what it is.
+    /// Why the last step was skipped: the parameter with a gradient that is not finite, with index and value of the first such element.
+    /// Without a parameter it is a gradient of another process, without an index `grad_scale` makes it infinite.
     #[getter]
-    fn fault(slf: &Bound<'_, Self>) -> PyResult<Option<Fault>> {
-        Ok(Self::look(slf)?.report.fault.clone())
+    fn skip_reason(slf: &Bound<'_, Self>) -> PyResult<Option<SkipReason>> {
+        Ok(Self::borrow(slf)?.report.skip_reason.clone())
     }
 
-    /// Of the last step, for each parameter that it moved: its number, its elements, and norms of weight, gradient and
-    /// update, the largest update, and how many elements of the gradient are 0, and not finite.
+    /// Of each parameter that the last step moved: its index, the number of its elements, the norms of weight, gradient and update, the
+    /// largest update, and the numbers of gradient elements that are 0 and that are not finite.
     #[getter]
     fn stats(slf: &Bound<'_, Self>) -> PyResult<Vec<(usize, usize, [f64; 6])>> {
         let of = |&(parameter, len, stats): &(usize, usize, Stats)| {
             let Stats { weight_norm, grad_norm, update_norm, update_max, zeros, nonfinite } = stats;
             (parameter, len, [weight_norm, grad_norm, update_norm, update_max, zeros, nonfinite])
         };
-        Ok(Self::look(slf)?.report.stats.iter().map(of).collect())
+        Ok(Self::borrow(slf)?.report.stats.iter().map(of).collect())
+    }
+
+    // The names that Python code uses until it has the new ones.
+
+    #[pyo3(name = "keep_state_in")]
+    fn old_keep_state_in(slf: &Bound<'_, Self>, mappings: Vec<Bound<'_, PyDict>>, counts_steps: bool) -> PyResult<()> {
+        Self::use_external_states(slf, mappings, counts_steps)
+    }
+
+    #[getter]
+    fn made(slf: &Bound<'_, Self>) -> PyResult<Vec<usize>> {
+        Self::new_states(slf)
+    }
+
+    #[getter]
+    fn get_taken(slf: &Bound<'_, Self>) -> PyResult<u64> {
+        Self::get_step_count(slf)
+    }
+
+    #[setter]
+    fn set_taken(slf: &Bound<'_, Self>, taken: u64) -> PyResult<()> {
+        Self::set_step_count(slf, taken)
+    }
+
+    #[getter]
+    fn counts(slf: &Bound<'_, Self>) -> PyResult<Vec<u64>> {
+        Self::step_counts(slf)
+    }
+
+    #[getter]
+    fn averaged(slf: &Bound<'_, Self>) -> PyResult<Vec<u64>> {
+        Self::average_counts(slf)
+    }
+
+    #[getter]
+    fn group_of_each(slf: &Bound<'_, Self>) -> PyResult<Vec<usize>> {
+        Self::group_indices(slf)
+    }
+
+    #[getter]
+    fn waiting(slf: &Bound<'_, Self>) -> PyResult<u64> {
+        Self::pending_batches(slf)
+    }
+
+    #[getter]
+    fn squares(slf: &Bound<'_, Self>) -> PyResult<Option<(u64, f64, f64)>> {
+        Self::squared_norms(slf)
+    }
+
+    #[getter]
+    fn fault(slf: &Bound<'_, Self>) -> PyResult<Option<SkipReason>> {
+        Self::skip_reason(slf)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.make_state)?;
-        if let Some(Library { make_count, written }) = &self.library {
+        if let Some(TensorHooks { make_count, on_written }) = &self.hooks {
             visit.call(make_count)?;
-            visit.call(written)?;
+            visit.call(on_written)?;
         }
         self.groups.traverse(&visit)?;
         self.accumulator.traverse(&visit)?;
@@ -500,9 +429,318 @@ impl Stepper {
         self.groups.clear();
         self.parameters.clear();
         self.names.clear();
-        self.recipes.clear();
+        self.configs.clear();
         self.accumulator = Accumulator::default();
-        self.report = Report::default();
+        self.report = StepReport::default();
+    }
+}
+
+/// The five parts of a step.
+impl Stepper {
+    fn find_grads<'py>(&mut self, grads: &Bound<'py, PyAny>) -> PyResult<StepInProgress<'py>> {
+        let (py, count) = (grads.py(), self.parameters.len());
+        let pending = self.accumulator.pending_batches;
+        if !grads.is_none() && pending > 0 {
+            return Err(error::batches_wait(pending));
+        }
+        let (slots, layout) = if pending > 0 {
+            (self.accumulator.grads(&self.groups.weights(py, count)?), self.groups.layout())
+        } else if grads.is_none() && self.hooks.is_some() {
+            (self.groups.find_grad_attributes(py, count)?, self.groups.layout())
+        } else {
+            self.groups.find_grads(grads, count)?
+        };
+        if self.hooks.is_none() {
+            self.check_referenced(&slots, layout)?;
+        }
+        self.plan.begin_step();
+        Ok(StepInProgress { slots, layout, uses_sums: pending > 0, has_counts_in_place: false })
+    }
+
+    fn make_plan(&mut self, py: Python<'_>, step: &mut StepInProgress<'_>) -> PyResult<()> {
+        let is_loaded_in_place = self.load_external_states(py, &mut step.slots)?;
+        let is_reused = self.reuse_or_build_plan(step)?;
+        step.has_counts_in_place = is_loaded_in_place && is_reused && self.plan.is_short();
+        self.report = StepReport::default();
+        Ok(())
+    }
+
+    /// Returns the factor that gradients are multiplied by, or `None` if the step was skipped.
+    fn clip_or_skip(
+        &mut self,
+        py: Python<'_>,
+        step: &mut StepInProgress<'_>,
+        grad_scale: f64,
+        combine: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Option<Factor>> {
+        let factor = Factor::ONE.over(grad_scale.into());
+        let factor = if step.uses_sums { factor.over(self.accumulator.total_weight.into()) } else { factor };
+        let Options { norm: Some(norm), clip_norm, skip_nonfinite, .. } = self.options else {
+            return Ok(Some(factor));
+        };
+        // SAFETY: nothing ran since the plan was reused or built.
+        let mut value = unsafe { self.plan.grad_norm(py, norm, factor) };
+        // Where the norm is finite in every dtype, each element is.
+        let may_skip = skip_nonfinite && !value.is_at_most(self.plan.batch.largest_of_dtypes());
+        let nonfinite = if may_skip { self.plan.batch.first_nonfinite(factor) } else { None };
+        let mut skips = nonfinite.is_some();
+        if let Some(combine) = combine {
+            let combined: (f64, bool) = combine.call1((value.value(), skips))?.extract()?;
+            (value, skips) = (combined.0.into(), combined.1);
+            // Python code ran, so everything is read again before anything is written.
+            self.reuse_or_build_plan(step)?;
+            step.has_counts_in_place = false;
+        }
+        self.report.grad_norm = Some(value.value());
+        if skips {
+            self.skip(py, step, nonfinite)?;
+            return Ok(None);
+        }
+        Ok(Some(clip_norm.map_or(factor, |most| factor.times(value.clipped_to(most)))))
+    }
+
+    fn run(&mut self, py: Python<'_>, step: &StepInProgress<'_>, grad_factor: Factor) -> PyResult<()> {
+        let sample = if step.uses_sums { self.accumulator.sample_of_sums() } else { None };
+        let (plan, context) = self.plan_and_context(step);
+        plan.make_kernels(context, grad_factor)?;
+        if self.options.stats {
+            // SAFETY: nothing ran since the plan was reused or built: computing a norm and making kernels run no Python code.
+            let stats = unsafe { self.plan.run_with_stats(py, sample) };
+            let stats = step.slots.iter().zip(stats).map(|(slot, (len, stats))| (slot.parameter, len, stats));
+            self.report.stats = stats.collect();
+        } else {
+            // SAFETY: as above.
+            unsafe { self.plan.run(py, sample) };
+        }
+        self.report.squared_norms = sample.and_then(|sample| {
+            let of_sum = self.plan.batch.sampled_squares(sample);
+            self.accumulator.squared_norms(sample, of_sum)
+        });
+        Ok(())
+    }
+
+    /// Returns the step count. The slots are dropped by the caller, at the end, since freeing an array may run Python code.
+    fn commit(&mut self, py: Python<'_>, step: &StepInProgress<'_>) -> PyResult<u64> {
+        let number = self.step_count + 1;
+        let average = self.options.average;
+        let written = self.hooks.is_some().then(|| {
+            let weights = step.slots.iter().map(|slot| slot.weight.clone());
+            weights.chain(self.zeroed_grads(step)).collect::<Vec<_>>()
+        });
+        let kind = (!step.has_counts_in_place).then_some(self.kind);
+        let mut new_states = self.plan.take_new_states();
+        for (i, slot) in step.slots.iter().enumerate() {
+            let state = &mut self.parameters[slot.parameter].state;
+            let new = new_states.get_mut(i).and_then(Option::take);
+            let is_new = new.is_some() || state.external.as_ref().is_some_and(|external| external.has_new_counts());
+            if is_new {
+                self.report.new_states.push(slot.parameter);
+            }
+            if let Some(new) = new {
+                state.replace(*new);
+            }
+            if average.is_some_and(|average| average.coefficient(number, state.average_count).is_some()) {
+                state.average_count += 1;
+            }
+            state.step_count += 1;
+            // SAFETY: with counts in place, nothing ran since they were read: no state was created, and none is new.
+            unsafe { state.store(py, is_new, kind)? };
+        }
+        if step.uses_sums {
+            self.accumulator.reset();
+        }
+        self.step_count = number;
+        if let Some((hooks, written)) = self.hooks.as_ref().zip(written) {
+            hooks.on_written.call1(py, (PyList::new(py, written)?,))?;
+        }
+        Ok(number)
+    }
+}
+
+impl Stepper {
+    fn borrow<'py>(slf: &Bound<'py, Self>) -> PyResult<InUse<PyRef<'py, Self>>> {
+        InUse::begin(slf.py(), || slf.try_borrow().map_err(|_| error::busy()))
+    }
+
+    fn borrow_mut<'py>(slf: &Bound<'py, Self>) -> PyResult<InUse<PyRefMut<'py, Self>>> {
+        InUse::begin(slf.py(), || slf.try_borrow_mut().map_err(|_| error::busy()))
+    }
+
+    fn add_params(&mut self, params: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<String>> {
+        let layout = self.groups.layout_with_another();
+        let group = self.groups.len();
+        let root = &layout.params(group);
+        let first = self.parameters.len();
+        let mut builder = TreeBuilder { kind: self.kind, root, first, arrays: Vec::new(), paths: Vec::new() };
+        let tree = builder.build(params)?;
+        let TreeBuilder { arrays, mut paths, .. } = builder;
+        if arrays.is_empty() && self.hooks.is_none() {
+            return Err(error::empty(root));
+        }
+        arrays.iter().try_for_each(|array| self.kind.learn(array))?;
+        if self.hooks.is_none() {
+            check_stable(params, &tree, root, (first, &arrays, &paths))?;
+        }
+        let prefix = (layout != GradLayout::Single).then_some(name);
+        let is_named_by_keys = params.cast::<PyMapping>().is_ok();
+        unique_names(&mut paths, &self.names, prefix, is_named_by_keys, root)?;
+        let parameter = |path| Parameter { path, group, state: State::NONE, decays: true, may_be_lazy: true };
+        let parameters: Vec<_> = paths.into_iter().map(parameter).collect();
+        // Of tensors, only those with a gradient must be fit for a step.
+        if self.hooks.is_none() {
+            self.check_added(params.py(), &parameters, &arrays, layout)?;
+        }
+        let names: Vec<_> = parameters.iter().map(|parameter| parameter.path.name.clone()).collect();
+        self.groups.push(params, tree)?;
+        self.names.extend(names.iter().cloned());
+        self.parameters.extend(parameters);
+        self.configs.push(GroupConfig::NONE);
+        Ok(names)
+    }
+
+    fn accumulate_grads(&mut self, grads: &Bound<'_, PyAny>, weight: f64) -> PyResult<u64> {
+        let py = grads.py();
+        let noise_scale = self.options.noise_scale;
+        if noise_scale && !self.accumulator.has_equal_weights_with(weight) {
+            return Err(error::unequal_weights(self.accumulator.mean_weight(), weight));
+        }
+        let (slots, layout) = self.groups.find_grads(grads, self.parameters.len())?;
+        self.check_referenced(&slots, layout)?;
+        let Self { groups, parameters, configs, accumulator, make_state, .. } = self;
+        let kind = ArrayKind::NumPy;
+        let (average, number, zero_grads) = (None, 1, false);
+        let context = StepContext { layout, kind, parameters, configs, average, number, make_state, zero_grads };
+        if (0..configs.len()).any(|group| context.zeroes(group)) {
+            let weights = groups.weights(py, parameters.len())?;
+            let grads = slots.iter().map(|slot| (&parameters[slot.parameter], &slot.grad));
+            let zeroed = grads.filter(|(parameter, _)| context.zeroes(parameter.group));
+            check_zeroed_grads(zeroed, parameters.iter().zip(&weights), layout)?;
+        }
+        // Each step has another sample, and a resumed run has the same ones.
+        let phase = noise_scale.then(|| usize::try_from(self.step_count).unwrap_or_default());
+        accumulator.add(py, slots, weight, context, phase)
+    }
+
+    fn plan_and_context(&mut self, step: &StepInProgress<'_>) -> (&mut StepPlan, StepContext<'_>) {
+        let context = StepContext {
+            layout: step.layout,
+            kind: self.kind,
+            parameters: &self.parameters,
+            configs: &self.configs,
+            average: self.options.average,
+            number: self.step_count + 1,
+            make_state: &self.make_state,
+            zero_grads: step.uses_sums,
+        };
+        (&mut self.plan, context)
+    }
+
+    /// Returns whether the last plan was reused, without running Python code.
+    fn reuse_or_build_plan(&mut self, step: &mut StepInProgress<'_>) -> PyResult<bool> {
+        let (plan, context) = self.plan_and_context(step);
+        plan.reuse_or_build(&mut step.slots, context)
+    }
+
+    /// Skips a step because of gradients that are not finite, in this slot if it is in this process.
+    fn skip(&mut self, py: Python<'_>, step: &mut StepInProgress<'_>, nonfinite: Option<usize>) -> PyResult<()> {
+        let reason = nonfinite.map(|i| Ok::<_, PyErr>((Some(step.slots[i].parameter), locate(&step.slots[i].grad)?)));
+        self.report.skip_reason = Some(reason.transpose()?.unwrap_or_default());
+        // Python code ran, so everything is read again before gradients are set to zero.
+        self.reuse_or_build_plan(step)?;
+        self.plan.batch.zero_grads();
+        if let Some(hooks) = &self.hooks {
+            let zeroed: Vec<_> = self.zeroed_grads(step).collect();
+            hooks.on_written.call1(py, (PyList::new(py, zeroed)?,))?;
+        }
+        if step.uses_sums {
+            self.accumulator.reset();
+        }
+        Ok(())
+    }
+
+    /// The gradients that a step sets to zero.
+    fn zeroed_grads<'py>(&self, step: &StepInProgress<'py>) -> impl Iterator<Item = Bound<'py, PyAny>> {
+        let is_zeroed = |slot: &&GradSlot<'_>| {
+            step.uses_sums || self.configs[self.parameters[slot.parameter].group].stages.zero_grads
+        };
+        step.slots.iter().filter(is_zeroed).map(|slot| slot.grad.clone())
+    }
+
+    /// Resolves lazy gradients of tensors, and loads the external state of their parameters. Returns whether it is the same arrays, and no
+    /// Python code ran after their counts were read.
+    ///
+    /// Counts are read last: nothing runs until the caller does something.
+    fn load_external_states(&mut self, py: Python<'_>, slots: &mut [GradSlot<'_>]) -> PyResult<bool> {
+        let Some(TensorHooks { make_count, .. }) = &self.hooks else { return Ok(true) };
+        let context = ExternalContext { kind: self.kind, make_count, has_average: self.options.average.is_some() };
+        let mut is_same = true;
+        for slot in &mut *slots {
+            let may_be_lazy = &mut self.parameters[slot.parameter].may_be_lazy;
+            is_same &= !*may_be_lazy;
+            *may_be_lazy = *may_be_lazy && slot.resolve(self.kind)?;
+        }
+        // A second time if a count can't be read that could be read in the last step.
+        for trust_format in [true, false] {
+            for slot in &*slots {
+                let Parameter { group, state, .. } = &mut self.parameters[slot.parameter];
+                let GroupConfig { rule: Some(_), state_names, state_keys, .. } = &self.configs[*group] else {
+                    continue;
+                };
+                is_same &= state.load(py, state_names, state_keys, trust_format, context)?;
+            }
+            if slots.iter().all(|slot| self.parameters[slot.parameter].state.read_counts(py, context)) {
+                return Ok(is_same);
+            }
+        }
+        Err(error::counts_change())
+    }
+
+    /// Checks that each weight is referenced by something else, so that the step has an effect that can be seen.
+    fn check_referenced(&self, slots: &[GradSlot<'_>], layout: GradLayout) -> PyResult<()> {
+        match slots.iter().find(|slot| !is_referenced_elsewhere(&slot.weight)) {
+            None => Ok(()),
+            Some(slot) => {
+                let names = OperandNames { parameter: &self.parameters[slot.parameter], state: &NO_STATE, layout };
+                Err(error::not_kept(&names.of(WEIGHT)))
+            }
+        }
+    }
+
+    /// Checks the arrays of parameters that are to be added, and remembers their memory.
+    ///
+    /// Those of other groups are viewed again if memory overlaps, and each time that the number of parameters has doubled: adding groups
+    /// one by one takes time linear in their number. A step checks all of them.
+    fn check_added(
+        &mut self,
+        py: Python<'_>,
+        parameters: &[Parameter],
+        arrays: &[Bound<'_, PyAny>],
+        layout: GradLayout,
+    ) -> PyResult<()> {
+        let added = parameters.iter().zip(arrays);
+        let mut spans = check_weights(added.clone(), layout)?;
+        let overlaps = spans.iter().any(|&span| self.memory.overlaps(span));
+        if overlaps || self.parameters.len() >= 2 * self.checked {
+            self.checked = self.parameters.len();
+            let known = self.present_weights(py)?;
+            spans = check_weights(self.parameters.iter().zip(&known).chain(added), layout)?;
+            self.memory = SpanSet::default();
+        }
+        for span in spans {
+            self.memory.insert(span);
+        }
+        Ok(())
+    }
+
+    fn present_weights<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let weights = self.groups.weights(py, self.parameters.len())?;
+        for (parameter, weight) in self.parameters.iter().zip(&weights) {
+            if ArrayView::of(weight, self.kind).is_none() {
+                let names = OperandNames { parameter, state: &parameter.state, layout: self.groups.layout() };
+                return Err(error::not_an_array(&names.of(WEIGHT), weight));
+            }
+        }
+        Ok(weights)
     }
 }
 
@@ -515,173 +753,37 @@ fn average_from(given: &Bound<'_, PyAny>) -> PyResult<Average> {
     }
 }
 
-/// The parameter whose gradient is not finite, where it is not, and its value there. The parameter is not known if it is one of
-/// another process, the place if it is the factor that makes it infinite.
-type Fault = (Option<usize>, Option<(Vec<usize>, String)>);
-
-/// Finds the first element of an array that is not finite.
+/// Finds the first element of an array that is not finite, with its value as text, since it may be complex.
 fn locate(array: &Bound<'_, PyAny>) -> PyResult<Option<(Vec<usize>, String)>> {
     let array = &as_numpy(array)?;
     let numpy = array.py().import("numpy")?;
-    let bad = numpy.call_method1("logical_not", (numpy.call_method1("isfinite", (array,))?,))?;
-    let places = numpy.call_method1("argwhere", (bad,))?;
-    if places.len()? == 0 {
+    let nonfinite = numpy.call_method1("logical_not", (numpy.call_method1("isfinite", (array,))?,))?;
+    let indices = numpy.call_method1("argwhere", (nonfinite,))?;
+    if indices.len()? == 0 {
         return Ok(None);
     }
-    let place: Vec<usize> = places.get_item(0)?.extract()?;
-    // As text, since it may be a complex number.
-    let value = array.get_item(PyTuple::new(array.py(), &place)?)?.str()?.to_string();
-    Ok(Some((place, value)))
+    let index: Vec<usize> = indices.get_item(0)?.extract()?;
+    let value = array.get_item(PyTuple::new(array.py(), &index)?)?.str()?.to_string();
+    Ok(Some((index, value)))
 }
 
-/// Checks that a structure gives the same memory each time that it is read, if not the same arrays. What it gave first is alive, so
-/// memory that was made for it is not that of another.
-fn check_same_again(
+/// Checks that a structure gives the same memory each time that it is read, if not the same arrays. The first arrays are alive, so new
+/// memory can't be at their addresses.
+fn check_stable(
     params: &Bound<'_, PyAny>,
-    node: &Node,
+    tree: &ParamTree,
     root: &str,
-    places: &[Place],
-    (first, arrays): (usize, &[Bound<'_, PyAny>]),
+    (first, arrays, paths): (usize, &[Bound<'_, PyAny>], &[ParamPath]),
 ) -> PyResult<()> {
-    let mut other = None;
-    let walked = node.walk(params.clone(), params.clone(), &mut |leaf, again, _| {
-        let array = &arrays[leaf - first];
-        let header = |array| Header::of(array, Source::NumPy);
-        if !again.is(array) && !header(array).zip(header(&again)).is_some_and(|(one, other)| one.is_same_memory(other))
-        {
-            other = other.or(Some(leaf - first));
+    let mut changed = None;
+    let walked = tree.walk(params.clone(), params.clone(), &mut |number, again, _| {
+        let array = &arrays[number - first];
+        let [view, view_again] = [array, &again].map(|array| ArrayView::of(array, ArrayKind::NumPy));
+        let is_same = again.is(array) || view.zip(view_again).is_some_and(|(view, again)| view.has_memory_of(again));
+        if !is_same {
+            changed = changed.or(Some(number - first));
         }
     });
-    walked.map_err(|fault| fault.into_error(params.py(), root, root))?;
-    other.map_or(Ok(()), |other| Err(error::not_kept(&format!("{root}{}", places[other].path))))
-}
-
-/// Checks that someone else has the weights, so that what is done to them can be seen.
-fn check_held(found: &[Found<'_>], parameters: &[Parameter], form: Form) -> PyResult<()> {
-    match found.iter().find(|one| !is_held(&one.weight)) {
-        None => Ok(()),
-        Some(one) => {
-            let parameter = &parameters[one.parameter];
-            Err(error::not_kept(&Located { parameter, state: &State::NONE, form }.place(WEIGHT)))
-        }
-    }
-}
-
-/// Resolves gradients of a library, and has the state of their parameters where steps read it. Returns whether all is what it was.
-///
-/// What may run Python code comes first; then counts are read, and nothing runs until whoever called this does something. So where they
-/// lie is known for certain if the step runs no Python code either.
-fn fetch(
-    py: Python<'_>,
-    found: &mut [Found<'_>],
-    parameters: &mut [Parameter],
-    recipes: &[Recipe],
-    terms: Terms<'_>,
-) -> PyResult<bool> {
-    let mut as_it_was = true;
-    for one in &mut *found {
-        let known = &mut parameters[one.parameter].may_be_lazy;
-        as_it_was &= !*known;
-        *known = *known && one.resolve(terms.source)?;
-    }
-    // A second time if a count can't be read any more that was readable at the step before.
-    for certain in [true, false] {
-        for one in &*found {
-            let Parameter { group, state, .. } = &mut parameters[one.parameter];
-            let Recipe { update: Some((update, _)), keys } = &recipes[*group] else { continue };
-            as_it_was &= state.look_up(py, update.state(), keys, certain, terms)?;
-        }
-        if found.iter().all(|one| parameters[one.parameter].state.read_counts(py, terms)) {
-            return Ok(as_it_was);
-        }
-    }
-    Err(error::counts_change())
-}
-
-/// Counts a step for the parameters that it moved, gives them the state that was made for them, and adds their numbers to `made`.
-///
-/// What was found is dropped by the caller, at the end: what is freed then may run Python code.
-///
-/// # Safety
-/// That of [`State::keep`], which the source is for.
-unsafe fn count(
-    py: Python<'_>,
-    found: &mut [Found<'_>],
-    parameters: &mut [Parameter],
-    (average, number): (Option<Average>, u64),
-    made: &mut Vec<usize>,
-    source: Option<Source>,
-) -> PyResult<()> {
-    for found in found {
-        let state = &mut parameters[found.parameter].state;
-        let is_new = found.made.is_some() || state.home.as_ref().is_some_and(|home| home.is_fresh());
-        if is_new {
-            made.push(found.parameter);
-        }
-        if let Some(made) = found.made.take() {
-            state.becomes(*made);
-        }
-        state.t += 1;
-        if average.is_some_and(|average| average.coefficient(number, state.averaged).is_some()) {
-            state.averaged += 1;
-        }
-        // SAFETY: the caller's promise.
-        unsafe { state.keep(py, is_new, source)? };
-    }
-    Ok(())
-}
-
-/// The gradients that a step sets to zero.
-fn zeroed<'a, 'py>(found: &'a [Found<'py>], task: Task<'a>) -> impl Iterator<Item = Bound<'py, PyAny>> + 'a {
-    let is_zeroed = move |one: &&Found<'_>| task.zeroes(task.parameters[one.parameter].group);
-    found.iter().filter(is_zeroed).map(|one| one.grad.clone())
-}
-
-impl Stepper {
-    fn look<'py>(slf: &Bound<'py, Self>) -> PyResult<InUse<PyRef<'py, Self>>> {
-        InUse::begin(slf.py(), || slf.try_borrow().map_err(|_| error::busy()))
-    }
-
-    fn change<'py>(slf: &Bound<'py, Self>) -> PyResult<InUse<PyRefMut<'py, Self>>> {
-        InUse::begin(slf.py(), || slf.try_borrow_mut().map_err(|_| error::busy()))
-    }
-
-    /// The arrays that are the parameters now.
-    fn present_weights<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        let weights = self.groups.weights(py, self.parameters.len())?;
-        for (parameter, weight) in self.parameters.iter().zip(&weights) {
-            if Header::of(weight, self.source).is_none() {
-                let located = Located { parameter, state: &parameter.state, form: self.groups.form() };
-                return Err(error::not_an_array(&located.place(WEIGHT), weight));
-            }
-        }
-        Ok(weights)
-    }
-
-    /// Makes the names of a group's parameters unique: those from keys stand for themselves unless one is taken, others come
-    /// after the group's name.
-    fn name(&self, places: &mut [Place], group: Option<&str>, named_by_keys: bool, root: &str) -> PyResult<()> {
-        let group = group.filter(|_| !named_by_keys || places.iter().any(|place| self.names.contains(&place.name)));
-        let mut own = HashMap::new();
-        for (number, place) in places.iter_mut().enumerate() {
-            place.name = match (group, place.name.is_empty()) {
-                (Some(group), true) => group.to_owned(),
-                (Some(group), false) => format!("{group}.{}", place.name),
-                (None, true) => "0".to_owned(),
-                (None, false) => mem::take(&mut place.name),
-            };
-            if let Some(group) = group.filter(|_| self.names.contains(&place.name)) {
-                return Err(error::same_name_in_groups(&place.name, &format!("{root}{}", place.path), group));
-            }
-            own.entry(place.name.clone()).or_insert(number);
-        }
-        for (number, place) in places.iter().enumerate() {
-            let first = own[&place.name];
-            if first != number {
-                let [place_of_first, place_of_this] = [first, number].map(|at| format!("{root}{}", places[at].path));
-                return Err(error::same_name(&place.name, &place_of_this, &place_of_first));
-            }
-        }
-        Ok(())
-    }
+    walked.map_err(|mismatch| mismatch.into_error(params.py(), root, root))?;
+    changed.map_or(Ok(()), |changed| Err(error::not_kept(&format!("{root}{}", paths[changed].indices))))
 }

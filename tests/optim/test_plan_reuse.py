@@ -1,4 +1,4 @@
-"""A step of the same arrays as the one before looks at less, and must not be told apart from one that looks at all."""
+"""A step that reuses the plan of the last one has the results of a step that builds its own."""
 
 import copy
 from functools import partial
@@ -7,17 +7,20 @@ import numpy as np
 import pytest
 
 import lrcore
-from lrcore.optim import optimizer
+from lrcore.optim import allocation
 from support.cases import OPTIMIZERS, same
 
 SHAPES = {"w": (5, 3), "b": (3,), "scalar": (), "empty": (0,), "long": (40,)}
 
 
 def changes(rng):
-    """What may happen to parameters, gradients and optimizer between two steps: functions of all three."""
+    """Return functions that change an optimizer, its parameters or gradients between two steps."""
 
     def move_grad(opt, params, grads, name):
         grads[name] = grads[name].copy()
+
+    def stride_grad(opt, params, grads, name):
+        grads[name] = np.repeat(grads[name][..., None], 2, axis=-1)[..., 0]
 
     def reorder_grad(opt, params, grads, name):
         grads[name] = grads[name].copy(order="F")
@@ -43,18 +46,19 @@ def changes(rng):
     def nothing(opt, params, grads, name):
         pass
 
-    return [move_grad, reorder_grad, skip, replace_weight, edit_rate, change_rule, load_other_counts, *[nothing] * 6]
+    moves = [move_grad, stride_grad, reorder_grad]
+    return [*moves, skip, replace_weight, edit_rate, change_rule, load_other_counts, *[nothing] * 6]
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_step_like_the_one_before_gives_what_a_new_optimizer_gives(seed):
+def test_steps_that_reuse_a_plan_equal_those_of_new_optimizers(seed):
     rng = np.random.default_rng(seed)
     params = {name: rng.standard_normal(shape) for name, shape in SHAPES.items()}
     kept = lrcore.Adam(params, lr=0.05)
     fresh, choices = copy.deepcopy(kept), changes(rng)
     for _ in range(60):
         grads = {name: np.asarray(rng.standard_normal(shape)) for name, shape in SHAPES.items()}
-        for _ in range(3):  # the same arrays, so that there is something to renew
+        for _ in range(3):  # of the same arrays, so that plans are reused
             change, name = choices[rng.integers(len(choices))], str(rng.choice(list(SHAPES)))
             if grads[name] is None:
                 continue
@@ -69,7 +73,7 @@ def test_a_step_like_the_one_before_gives_what_a_new_optimizer_gives(seed):
                 assert same(kept.params[name], fresh.params[name])
 
 
-def test_a_gradient_that_moves_onto_a_weight_is_refused_each_time():
+def test_a_gradient_moved_onto_a_weight_is_refused_each_time():
     params = {"a": np.ones(4), "b": np.ones(4)}
     grads = {"a": np.ones(4), "b": np.ones(4)}
     opt = lrcore.SGD(params, lr=1.0, momentum=0.5)
@@ -94,7 +98,7 @@ def test_a_gradient_that_moves_onto_a_weight_is_refused_each_time():
     ids=["shrunk", "another dtype"],
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_an_array_that_changes_where_it_is_is_looked_at_again(which, spoil, message):
+def test_an_array_changed_in_place_is_checked_again(which, spoil, message):
     params, grads = {"a": np.ones(4), "b": np.ones(4)}, {"a": np.ones(4), "b": np.ones(4)}
     opt = lrcore.Adam(params)
     for _ in range(3):
@@ -114,28 +118,28 @@ AVERAGES = {"EMA": lrcore.EMA(0.9), "SWA": lrcore.SWA(start=3, every=1)}
 
 
 def skipped(opt, grad):
-    """A step that is left out when it would have made the average."""
+    """Skip a step that would have created the average."""
     bad = grad.copy()
     bad[3] = np.nan
     opt.step({"w": bad})
 
 
 def rolled_back(opt, grad):
-    """A step that is undone by loading what was before it."""
+    """Take a step, and load the state before it."""
     saved = opt.state_dict()
     opt.step({"w": grad})
     opt.load_state_dict(saved)
 
 
 def searched(opt, grad):
-    """Steps that a range test undoes."""
+    """Run a range test, which undoes its steps."""
     lrcore.find_lr(opt, lambda _: (1.0, {"w": grad}), [()], steps=5, progress=False)
 
 
 @pytest.mark.parametrize("undone", [skipped, rolled_back, searched])
 @pytest.mark.parametrize("average", AVERAGES.values(), ids=AVERAGES)
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
-def test_an_average_that_is_gone_is_not_written_to(make, average, undone):
+def test_an_average_that_was_dropped_is_not_written(make, average, undone):
     rng = np.random.default_rng(0)
     weights = [np.ones(1000, np.float32), np.ones(1000, np.float32)]
     first, second = (make({"w": weight}, average=average, skip_nonfinite=True) for weight in weights)
@@ -144,7 +148,7 @@ def test_an_average_that_is_gone_is_not_written_to(make, average, undone):
         before = weights[0].copy()
         undone(first, grad)
         weights[0][...] = before
-        # Whoever has the memory of an average that was made and dropped would see it written to.
+        # Arrays that get the memory of the dropped average.
         guards = [np.full(1000, 7.0, np.float32) for _ in range(20)]
         first.step({"w": grad})
         second.step({"w": grad})
@@ -155,7 +159,7 @@ def test_an_average_that_is_gone_is_not_written_to(make, average, undone):
         assert bool(first.average) == (step >= (2 if isinstance(average, lrcore.SWA) else 0))
 
 
-def test_a_step_that_ended_before_its_state_was_made_is_not_renewed(monkeypatch):
+def test_a_plan_without_its_states_is_not_reused(monkeypatch):
     memory = np.ones(8)
     params = [{"params": [np.ones(1)]}, {"params": [memory[4:]], "zero_grads": True}]
     opt = lrcore.Adam(params, lr=0.1)
@@ -166,7 +170,7 @@ def test_a_step_that_ended_before_its_state_was_made_is_not_renewed(monkeypatch)
         raise MemoryError
 
     with monkeypatch.context() as patched:
-        patched.setattr(optimizer, "empty_like", full)
+        patched.setattr(allocation, "empty_like", full)
         with pytest.raises(MemoryError):
             opt.step([[np.ones(1)], [grads]])
     before = memory.copy()

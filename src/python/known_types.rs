@@ -1,4 +1,4 @@
-//! Types of which it is known that their objects can be read without running Python code.
+//! A set of types whose objects can be read without running Python code.
 
 use std::ptr;
 use std::sync::Mutex;
@@ -8,11 +8,11 @@ use pyo3::ffi::PyTypeObject;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
-/// A set of types. To look for one runs no Python code, so it can be done while memory is read; to find out whether one belongs to it
-/// may, and is done before.
+/// A set of types. A lookup runs no Python code, so it is allowed while memory is read. Finding out whether a type belongs to the set
+/// may run some, and is done before.
 pub(super) struct KnownTypes {
     all: Mutex<Vec<Py<PyType>>>,
-    /// The one that was asked for last.
+    /// The type of the last successful lookup.
     last: AtomicPtr<PyTypeObject>,
 }
 
@@ -21,7 +21,7 @@ impl KnownTypes {
         Self { all: Mutex::new(Vec::new()), last: AtomicPtr::new(ptr::null_mut()) }
     }
 
-    /// Whether the object's type is among them.
+    /// Whether the set has the object's type.
     #[inline]
     pub(super) fn contains(&self, object: &Bound<'_, PyAny>) -> bool {
         object.get_type_ptr() == self.last.load(Ordering::Relaxed) || self.find(object)
@@ -37,7 +37,7 @@ impl KnownTypes {
         found
     }
 
-    /// Adds a type. It is kept, so that no other can come to lie where it lies.
+    /// Adds a type, and keeps it alive, so that no other type gets its address.
     pub(super) fn add(&self, kind: Bound<'_, PyType>) {
         if let Ok(mut all) = self.all.lock()
             && !all.iter().any(|known| known.is(&kind))
