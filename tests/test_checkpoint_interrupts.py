@@ -13,7 +13,7 @@ import pytest
 
 import lrcore
 from lrcore import schedules
-from lrcore.optim import reports
+from lrcore.optim import metric_trackers
 from support.snapshot import snapshot
 
 # A file that was just opened when the interrupt came is closed when its frame is collected.
@@ -79,8 +79,8 @@ def everything(opt, params):
     waiting = opt.state_dict()["accumulated"]
     sums = {name: array.tobytes() for name, array in waiting["sums"].items()}
     return (
-        snapshot(opt, *params.values()), repr(reports.save(opt._trackers())), opt.noise_scale.state(), opt.skipped,
-        (waiting["batches"], waiting["squares"], sums),
+        snapshot(opt, *params.values()), repr(metric_trackers.save(opt._trackers())), opt.noise_scale.state(),
+        opt.skipped, (waiting["batches"], waiting["squares"], sums),
     )  # fmt: skip
 
 

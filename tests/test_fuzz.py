@@ -133,7 +133,7 @@ def test_a_call_succeeds_or_is_refused_and_changes_nothing(data, optimizer, chos
             assert info.step == opt.steps == steps + info.applied
             if not info.applied and not chosen.get("zero_grads"):
                 assert everything(opt, params, grads)[0] == kept[0]
-    if opt._common.average is not None and all(array.flags.writeable for array in params.values()):
+    if opt._global_options.average is not None and all(array.flags.writeable for array in params.values()):
         kept = everything(opt, params)
         with opt.averaged():
             pass

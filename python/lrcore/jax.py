@@ -194,7 +194,7 @@ class Optimizer(optim.Optimizer):
             In the other optimizers of lrcore ``averaged`` is a ``with`` block, in which the weights have these values.
             Running statistics of batch normalisation belong to the weights: recompute them for the averages.
         """
-        require(self._common.average, self)
+        require(self._global_options.average, self)
         with self._lock:
             averages = self.average
             weights = zip(self._names, self._stepper.weights(), strict=True)

@@ -11,7 +11,7 @@ import pytest
 import lrcore
 from lrcore import schedules
 from lrcore.finder import Finder, RangeTest, curve, find_lr
-from lrcore.optim import reports
+from lrcore.optim import metric_trackers
 from support.cases import FULL, NAMES
 from support.problems import quadratic
 
@@ -23,7 +23,7 @@ def everything(opt):
     groups = [repr(group.hyperparameters) for group in opt.param_groups]
     noise = None if opt.noise_scale is None else opt.noise_scale.state()
     counts = (opt._stepper.counts, opt._stepper.averaged, opt.steps, opt.skipped, opt.lr, opt._skipped_in_a_row)
-    return arrays, states, groups, counts, reports.save(opt._trackers()), noise
+    return arrays, states, groups, counts, metric_trackers.save(opt._trackers()), noise
 
 
 MAKERS = {

@@ -17,7 +17,7 @@ from lrcore._messages import brief, listed
 from lrcore._ranges import POSITIVE
 from lrcore._restoring import put_back
 from lrcore._text import counted, html_table, html_text
-from lrcore.optim import reports
+from lrcore.optim import metric_trackers
 from lrcore.optim import state_dict as state_dicts
 from lrcore.optim.allocation import make_state
 from lrcore.optim.averages import AVERAGES_NOW, buffers_kept, rebuilt, require, swapped
@@ -25,10 +25,10 @@ from lrcore.optim.declaration import RULES
 from lrcore.optim.hyperparameter import FLAG, NUMBER, Hyperparameter
 from lrcore.optim.locks import live_lock, wait_at_end
 from lrcore.optim.matching import match
+from lrcore.optim.metric_trackers import Occurrence, check_report, report_to, restore, with_trackers
 from lrcore.optim.option_docs import document
-from lrcore.optim.options import GROUP_OPTIONS, Common, not_of_group, split, warn_of_unmatched
+from lrcore.optim.options import GROUP_OPTIONS, GlobalOptions, not_of_group, split, warn_of_unmatched
 from lrcore.optim.param_group import ParamGroup, as_groups, check_group
-from lrcore.optim.reports import Place, check_report, occupy, restore, tell
 from lrcore.optim.state import export_state, import_state
 from lrcore.optim.stats import StepInfo, from_step, with_stats
 from lrcore.optim.summary import summarize
@@ -67,7 +67,7 @@ class Optimizer:
     _names: list[str]
     _decaying: dict[int, bool]
     _lr: float
-    _common: Common
+    _global_options: GlobalOptions
     _clip_trackers: list[Tracker]
     _lock: threading.RLock
     _skipped: int
@@ -92,14 +92,14 @@ class Optimizer:
         """
         if type(self) is Optimizer:
             raise TypeError("Optimizer is what all optimizers have in common; use SGD, Adam, AdamW, …")
-        of_groups, self._common = split(options, self._declaration.decay, type(self).__name__, defaults)
+        of_groups, self._global_options = split(options, self._declaration.decay, type(self).__name__, defaults)
         self._defaults = ParamGroup(None, None, self._kinds(), {**defaults, **of_groups}, self._check).hyperparameters
         groups = as_groups(params)
         self._start(params, grouped=groups is not None)
         for group in [{"params": params}] if groups is None else groups:
             self._add_group(group)
         if self._warns:
-            warn_of_unmatched(self._common.no_decay, self._names)
+            warn_of_unmatched(self._global_options.no_decay, self._names)
 
     @classmethod
     def _rule(cls, group: Mapping[str, Any]) -> str:
@@ -134,12 +134,12 @@ class Optimizer:
         self._lr = math.nan
         self._skipped = self._skipped_in_a_row = 0
         self._swapped = False
-        clip_norm, self._clip_trackers = occupy(self._common.clip_norm)
-        self._common = self._common._replace(clip_norm=clip_norm)
+        clip_norm, self._clip_trackers = with_trackers(self._global_options.clip_norm)
+        self._global_options = self._global_options._replace(clip_norm=clip_norm)
         # Asked for at every step, where it takes a sixth of the time in Python.
-        self._is_plain = self._common.is_plain
+        self._is_plain = self._global_options.is_plain
         self._stepper = self._new_stepper(grouped)
-        self._stepper.set_options(**self._common.for_stepper(0, self._clip_trackers))
+        self._stepper.set_options(**self._global_options.for_stepper(0, self._clip_trackers))
 
     def _new_stepper(self, grouped: bool) -> _lrcore.Stepper:  # noqa: FBT001
         return _lrcore.Stepper(grouped, make_state)
@@ -189,22 +189,22 @@ class Optimizer:
         divisor = POSITIVE.check("grad_scale", grad_scale)
         # For what is told of the step; the step itself takes factors that are beyond a float.
         scale = 1.0 / divisor
-        if isinstance(self._common.clip_norm, Schedule):
-            self._stepper.set_options(**self._common.for_stepper(self.steps, self._clip_trackers))
+        if isinstance(self._global_options.clip_norm, Schedule):
+            self._stepper.set_options(**self._global_options.for_stepper(self.steps, self._clip_trackers))
         steps = self._stepper.step(grads, divisor, self._combine)
         fault = self._stepper.fault
         if fault is not None:
             self._skip(*fault)
             return self._info(steps, scale, applied=False)
         self._skipped_in_a_row = 0
-        noise = self._common.noise_scale
+        noise = self._global_options.noise_scale
         if noise is not None:
             self._learn_noise(noise, scale)
         return self._info(steps, scale, applied=True)
 
     def _info(self, steps: int, scale: float, *, applied: bool) -> StepInfo:
         info = StepInfo(applied, steps, self._lr, self._stepper.grad_norm)
-        if not self._common.stats:
+        if not self._global_options.stats:
             return info
         return with_stats(info, partial(from_step, self._stepper.stats, self._names, scale))
 
@@ -216,14 +216,14 @@ class Optimizer:
         if noise.has_update:
             noise.has_update = False
             trackers = [tracker for _, tracker in self._trackers() if not tracker.rule._uses_reports]
-            if trackers and tell(trackers, noise.gain()):
+            if trackers and report_to(trackers, noise.gain()):
                 self._resolve_reports()
 
     def _skip(self, parameter: int | None, place: tuple[list[int], str] | None) -> None:
         """Count a step that was left out; raise if there were too many in a row."""
         self._skipped += 1
         self._skipped_in_a_row += 1
-        if self._skipped_in_a_row >= self._common.max_skips:
+        if self._skipped_in_a_row >= self._global_options.max_skips:
             times, self._skipped_in_a_row = self._skipped_in_a_row, 0
             were = "1 step was" if times == 1 else f"{times} steps in a row were"
             raise FloatingPointError(f"{were} skipped: {self._reason(parameter, place)}")
@@ -297,12 +297,12 @@ class Optimizer:
         with group._lock:
             group.edited = False
             try:
-                self._tell(index, group)
+                self._sync_group(index, group)
             except BaseException:
                 group.edited = True
                 raise
 
-    def _tell(self, index: int, group: ParamGroup) -> None:
+    def _sync_group(self, index: int, group: ParamGroup) -> None:
         numbers = group.at(self._stepper.taken)
         # What only an edit changes is looked up once for each: half of the time of a scheduled step in Python.
         fixed = group.fixed
@@ -365,7 +365,7 @@ class Optimizer:
 
     def _set_decays(self, parameter: int, name: str) -> None:
         """Match ``no_decay`` with the name of a parameter, by its number."""
-        decays = self._common.decays(name)
+        decays = self._global_options.decays(name)
         self._stepper.set_decays(parameter, decays)
         self._decaying[parameter] = decays
 
@@ -430,7 +430,7 @@ class Optimizer:
             >>> opt.averaged_params()
             {'w': array([2.]), 'more': [array([0., 0.])]}
         """
-        require(self._common.average, self)
+        require(self._global_options.average, self)
         with self._lock:
             averages = self.average
             named = zip(self._names, self._stepper.weights(), strict=True)
@@ -476,7 +476,7 @@ class Optimizer:
             >>> running["mean"]
             array([3.])
         """
-        require(self._common.average, self)
+        require(self._global_options.average, self)
         swaps = False
         try:
             with self._lock:
@@ -499,12 +499,12 @@ class Optimizer:
     @property
     def options(self) -> Mapping[str, Any]:
         """The options of all groups together; those of each group are in :attr:`param_groups`."""
-        return MappingProxyType(self._common._asdict())
+        return MappingProxyType(self._global_options._asdict())
 
     @property
     def noise_scale(self) -> NoiseScale | None:
         """The gradient noise scale, if the optimizer has the option: what ``accumulate`` has told it so far."""
-        return self._common.noise_scale
+        return self._global_options.noise_scale
 
     @property
     def skipped(self) -> int:
@@ -630,22 +630,24 @@ class Optimizer:
                     "report: no hyperparameter follows reports; give one such as lr=schedule * "
                     "schedules.ReduceOnPlateau()"
                 )
-            changed = tell(trackers, number)
+            changed = report_to(trackers, number)
             if changed:
                 self._resolve_reports()
             return changed
 
-    def _trackers(self) -> list[tuple[Place, Tracker]]:
+    def _trackers(self) -> list[tuple[Occurrence, Tracker]]:
         """Return the tracker of each occurrence of a schedule that uses reports, or the noise of the gradient."""
         places = [
-            (Place(index, name, part), tracker)
+            (Occurrence(index, name, part), tracker)
             for index, group in enumerate(self._groups)
             for name, trackers in group.trackers.items()
             for part, tracker in enumerate(trackers)
         ]
-        return places + [(Place(None, "clip_norm", part), tracker) for part, tracker in enumerate(self._clip_trackers)]
+        return places + [
+            (Occurrence(None, "clip_norm", part), tracker) for part, tracker in enumerate(self._clip_trackers)
+        ]
 
-    def _restore_reports(self, saved: Mapping[Place, Tracker]) -> None:
+    def _restore_reports(self, saved: Mapping[Occurrence, Tracker]) -> None:
         """Go on from saved trackers, by their places; the others begin."""
         restore(self._trackers(), saved)
         self._resolve_reports()
@@ -731,7 +733,7 @@ class Optimizer:
         clean_up: list[Callable[[], object]] = [partial(import_state, self, matched.before)]
         try:
             import_state(self, matched.state)
-            reports.warn_of_lost(self._trackers(), matched.state.scalars.get("reports", ()), stacklevel=3)
+            metric_trackers.warn_of_lost(self._trackers(), matched.state.scalars.get("reports", ()), stacklevel=3)
             finish(clean_up.clear)
         finally:
             # Ctrl-C may come as the first is called; after it the second finds an empty list.
@@ -748,14 +750,14 @@ class Optimizer:
                 "params": self._params,
                 "grouped": (self._began_grouped, self._grouped),
                 "defaults": self._defaults,
-                "common": self._common,
+                "common": self._global_options,
                 "groups": [(group.params, group.name) for group in self._groups],
                 "state": export_state(self),
             }
 
     def __setstate__(self, pickled: dict[str, Any]) -> None:
         self._defaults = pickled["defaults"]
-        self._common = pickled["common"]
+        self._global_options = pickled["common"]
         began_grouped, grouped = pickled["grouped"]
         self._start(pickled["params"], grouped=began_grouped)
         state: OptimizerState = pickled["state"]

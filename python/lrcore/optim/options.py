@@ -13,7 +13,7 @@ from lrcore._messages import brief, did_you_mean, listed, warn
 from lrcore._ranges import POSITIVE, Range, as_number, check_count
 from lrcore.optim.averages import EMA, SWA, Average
 from lrcore.optim.hyperparameter import FLAG, Bounds, Choice, Hyperparameter, Number, Optional
-from lrcore.optim.reports import resolve
+from lrcore.optim.metric_trackers import apply_factors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -62,7 +62,7 @@ class Options(TypedDict, total=False):
     noise_scale: NoiseScale | None
 
 
-class Common(NamedTuple):
+class GlobalOptions(NamedTuple):
     """The options of all groups together, checked."""
 
     clip_norm: float | Schedule | None = None
@@ -115,7 +115,7 @@ class Common(NamedTuple):
 
     def for_stepper(self, step: int, trackers: Sequence[Tracker]) -> dict[str, Any]:
         """Return what the stepper is told before a step, with the factors that reports have led to."""
-        clip_norm = resolve(self.clip_norm, trackers)
+        clip_norm = apply_factors(self.clip_norm, trackers)
         most = _CLIP_NORM.at("clip_norm", clip_norm, step).get("clip_norm")
         return {
             "norm": NORMS[self.norm_type] if self.needs_norm else None,
@@ -203,7 +203,7 @@ def split(
     where: str,
     own: Collection[str],
     known: Collection[str] = tuple(Options.__annotations__),
-) -> tuple[dict[str, Any], Common]:
+) -> tuple[dict[str, Any], GlobalOptions]:
     """Return the options of groups, each with a value, and those of all groups together.
 
     Args:
@@ -222,4 +222,4 @@ def split(
             meant = did_you_mean(name, [*own, *known])
             raise TypeError(f"{where} has no argument {name!r}; its options are {', '.join(known)}{meant}")
     defaults = {"decay": decay, **NO_OPTIONS}
-    return {name: given.get(name, default) for name, default in defaults.items()}, Common.of(given)
+    return {name: given.get(name, default) for name, default in defaults.items()}, GlobalOptions.of(given)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from lrcore._messages import brief, did_you_mean
 from lrcore._text import html_table
 from lrcore.optim.locks import live_lock
+from lrcore.optim.metric_trackers import apply_factors, with_trackers
 from lrcore.optim.options import NO_OPTIONS
-from lrcore.optim.reports import occupy, resolve
 from lrcore.schedules import Schedule
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class ParamGroup(MutableMapping[str, Any]):
 
     def _occupied(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[Tracker]]]:
         """Return values with occurrences of this group, and the trackers of those that use reports."""
-        occupied = {name: occupy(value, self._trackers.get(name, ())) for name, value in values.items()}
+        occupied = {name: with_trackers(value, self._trackers.get(name, ())) for name, value in values.items()}
         trackers = {name: found for name, (_, found) in occupied.items() if found}
         return {name: value for name, (value, _) in occupied.items()}, trackers
 
@@ -137,7 +137,7 @@ class ParamGroup(MutableMapping[str, Any]):
             constant: dict[str, float] = {}
             for name in self._values.keys() - scheduled:
                 constant |= self._kinds[name].at(name, self._values[name], 0)
-            changing = {name: resolve(self._values[name], self._trackers.get(name, ())) for name in scheduled}
+            changing = {name: apply_factors(self._values[name], self._trackers.get(name, ())) for name in scheduled}
             self._commit(constant, changing)
 
     def _commit(self, constant: dict[str, float], changing: dict[str, Any]) -> None:
@@ -229,7 +229,7 @@ class ParamGroup(MutableMapping[str, Any]):
                     for number in self._kinds[name].at(name, before[name], 0):
                         del constant[number]
                 if is_scheduled(value):
-                    changing[name] = resolve(value, trackers.get(name, ()))
+                    changing[name] = apply_factors(value, trackers.get(name, ()))
                 else:
                     constant |= self._kinds[name].at(name, value, 0)
             self._values = {**before, **occupied}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lrcore._messages import brief
 from lrcore._ranges import NON_NEGATIVE, POSITIVE, check_count
-from lrcore.optim import reports
+from lrcore.optim import metric_trackers
 from lrcore.optim.declaration import RULES
 from lrcore.schedules.schedule import Schedule
 from lrcore.schedules.serialization import decode, encode
@@ -202,13 +202,13 @@ _SKIPS = Component(
 
 
 def _export_noise_scale(opt: Optimizer) -> dict[str, Any]:
-    noise = opt._common.noise_scale
+    noise = opt._global_options.noise_scale
     return {} if noise is None else {"noise_scale": noise.state()}
 
 
 def _restore_noise_scale(opt: Optimizer, values: Mapping[str, Any]) -> None:
-    if opt._common.noise_scale is not None and "noise_scale" in values:
-        opt._common.noise_scale.restore(values["noise_scale"])
+    if opt._global_options.noise_scale is not None and "noise_scale" in values:
+        opt._global_options.noise_scale.restore(values["noise_scale"])
 
 
 def _check_noise_scale(place: str, value: Any) -> Any:
@@ -226,16 +226,16 @@ _NOISE_SCALE = Component(
 
 def _export_reports(opt: Optimizer) -> dict[str, Any]:
     trackers = opt._trackers()
-    return {"reports": reports.save(trackers)} if trackers else {}
+    return {"reports": metric_trackers.save(trackers)} if trackers else {}
 
 
 def _restore_reports(opt: Optimizer, values: Mapping[str, Any]) -> None:
-    opt._restore_reports(reports.check_saved(values.get("reports", ())))
+    opt._restore_reports(metric_trackers.check_saved(values.get("reports", ())))
 
 
 def _check_reports(place: str, value: Any) -> Any:
     del place
-    reports.check_saved(value)
+    metric_trackers.check_saved(value)
     return value
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lrcore import _lrcore
-from lrcore.optim import reports
+from lrcore.optim import metric_trackers
 from lrcore.optim.allocation import LARGE, PAGE, next_offset
 from lrcore.optim.averages import SWA
 from lrcore.optim.locks import wait_at_end
@@ -130,27 +130,27 @@ class Engine(Optimizer):
         group.edited = False
         try:
             zeroed = self._zeroed.get(index) if self._zeroed else None
-            self._tell(index, _ZeroedGroup(group, zeroed) if zeroed else group)  # type: ignore[arg-type]
+            self._sync_group(index, _ZeroedGroup(group, zeroed) if zeroed else group)  # type: ignore[arg-type]
         except BaseException:
             group.edited = True
             raise
 
     def prime(self, scale: float) -> None:
         """Create the state of parameters by a step that does not count for schedules and averages."""
-        common, state = self._common, self.export_state()
+        common, state = self._global_options, self.export_state()
         if common.average is not None:
-            self._common = common._replace(average=SWA(start=_MOST_STEPS))  # allocated, and never updated
+            self._global_options = common._replace(average=SWA(start=_MOST_STEPS))  # allocated, and never updated
         try:
-            self._tell_options()
+            self._sync_options()
             self.step(None, grad_scale=scale)
         finally:
-            self._common = common
+            self._global_options = common
             self.import_state(state)
-            self._tell_options()
+            self._sync_options()
 
     def join(self, processes: StepSync) -> None:
         """Combine norms and skips with those of other processes."""
-        self._combine = partial(processes.combined, self._common.norm_type)
+        self._combine = partial(processes.combined, self._global_options.norm_type)
         self._processes = processes
 
     def _reason(self, parameter: int | None, place: tuple[list[int], str] | None) -> str:
@@ -160,8 +160,8 @@ class Engine(Optimizer):
         texts = enumerate(self._processes.texts(own))
         return "; ".join(f"rank {rank} of process_group: {text}" for rank, text in texts if text)
 
-    def _tell_options(self) -> None:
-        self._stepper.set_options(**self._common.for_stepper(self.steps, self._clip_trackers))
+    def _sync_options(self) -> None:
+        self._stepper.set_options(**self._global_options.for_stepper(self.steps, self._clip_trackers))
 
     @property
     def taken(self) -> int:
@@ -183,7 +183,7 @@ class Engine(Optimizer):
     def load(self, state: OptimizerState) -> None:
         """Go on from the state of another optimizer; warn of reports that no schedule here uses."""
         self.import_state(state)
-        reports.warn_of_lost(self._trackers(), state.scalars.get("reports", ()))
+        metric_trackers.warn_of_lost(self._trackers(), state.scalars.get("reports", ()))
 
     def take_over(self, before: Engine, groups: Iterable[tuple[int, int, Mapping[str, Any]]]) -> None:
         """Go on from an engine with other parameters.

@@ -34,7 +34,7 @@ from lrcore.torch.engine import engine_of
 from lrcore.torch.groups import WatchedGroup, check_own, copied, number_for_torch, structures_of, warn_of_bare_options
 from lrcore.torch.module_state import copy_of, recompute_statistics, restores_of_buffers
 from lrcore.torch.progress import KEY
-from lrcore.torch.saving import Savable
+from lrcore.torch.saving import StatefulOptimizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -91,7 +91,7 @@ Examples:
 """
 
 
-class DropIn(Savable):
+class DropIn(StatefulOptimizer):
     """An optimizer of PyTorch whose step is lrcore's. Use a subclass."""
 
     _counts_steps: ClassVar = True

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _HOOKS = [name for name in torch.optim.Optimizer.__annotations__ if name.startswith("_optimizer_")]
 
 
-class Savable(torch.optim.Optimizer):
+class StatefulOptimizer(torch.optim.Optimizer):
     """What a drop-in holds, as a state dict in PyTorch's form, a pickle or a copy."""
 
     _engine_class: ClassVar[type[Engine]]
@@ -273,4 +273,4 @@ class Savable(torch.optim.Optimizer):
 
 
 for _name in SharedAttributes.__annotations__.keys() - {"state"}:
-    setattr(Savable, _name, SharedAttribute(_name))
+    setattr(StatefulOptimizer, _name, SharedAttribute(_name))

@@ -1,9 +1,9 @@
-"""What a run reported, and the factors that schedules make of it.
+"""Trackers of reported metrics, and the factors of schedules that they determine.
 
-A tracker belongs to an occurrence of a schedule: a hyperparameter of a group (or ``clip_norm``), and the place within
-its value. The instance of the schedule is the identity of the occurrence: a value that is assigned gets instances of
-its own (:func:`occupy`), so that equal schedules elsewhere, or assigned later, have trackers of their own; and what a
-program makes of the present value, such as ``group["lr"] *= 0.5``, holds the same instances and keeps its trackers.
+A schedule that uses reports, such as ``ReduceOnPlateau``, has a tracker for each occurrence: a hyperparameter of a
+group (or ``clip_norm``), and the position in its value. The instance of the schedule identifies the occurrence. A value
+that is assigned gets new instances (:func:`with_trackers`), so equal schedules elsewhere have other trackers. A value
+derived from the present one, such as ``group["lr"] *= 0.5``, contains the same instances and keeps the trackers.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from lrcore.schedules.schedule import Schedule
 if TYPE_CHECKING:
     from lrcore.schedules.metrics import Tracker
 
-# This module is part of every optimizer and that of feedback is not: it is imported where there is a schedule.
+# Every optimizer imports this module. lrcore.schedules.metrics is imported only where there is a schedule.
 
 
-class Place(NamedTuple):
-    """Where an occurrence is: the group's index, or None for options of all; the name; the number within the value."""
+class Occurrence(NamedTuple):
+    """The index of the group, or None for global options; the hyperparameter; and the position in its value."""
 
     group: int | None
     name: str
     part: int
 
 
-def occupy(value: Any, trackers: Sequence[Tracker] = ()) -> tuple[Any, list[Tracker]]:
-    """Return a value with instances of its own for schedules that use reports, and the tracker of each, in order.
+def with_trackers(value: Any, trackers: Sequence[Tracker] = ()) -> tuple[Any, list[Tracker]]:
+    """Return a value with new instances of the schedules that use reports, and the tracker of each, in order.
 
     Args:
         value: A hyperparameter: anything, a schedule, or a tuple with schedules.
-        trackers: Those of the value before. An instance that one of them belongs to keeps it.
+        trackers: Trackers of the value before. Their instances are kept, with them.
     """
     if not any(isinstance(part, Schedule) for part in (value if isinstance(value, tuple) else (value,))):
         return value, []
@@ -44,8 +44,8 @@ def occupy(value: Any, trackers: Sequence[Tracker] = ()) -> tuple[Any, list[Trac
     return bind_trackers(value, trackers)
 
 
-def resolve(value: Any, trackers: Sequence[Tracker]) -> Any:
-    """Return a value with the present factors in the places of schedules that use reports."""
+def apply_factors(value: Any, trackers: Sequence[Tracker]) -> Any:
+    """Return a value in which schedules that use reports are replaced by their present factors."""
     if not trackers:
         return value
     from lrcore.schedules.metrics import apply_factors
@@ -67,19 +67,19 @@ def check_report(value: Any) -> float:
         raise TypeError(f"report: value must be a number, got {brief(value)}") from None
 
 
-def tell(trackers: Iterable[Tracker], value: float) -> bool:
-    """Give trackers a value; return whether a factor changed."""
+def report_to(trackers: Iterable[Tracker], value: float) -> bool:
+    """Report a value to trackers; return whether a factor changed."""
     changed = [tracker.report(value) for tracker in trackers]
     return any(changed)
 
 
-def save(trackers: Iterable[tuple[Place, Tracker]]) -> list[dict[str, Any]]:
-    """Return what is saved of trackers: the place of each, its schedule, and its numbers."""
+def save(trackers: Iterable[tuple[Occurrence, Tracker]]) -> list[dict[str, Any]]:
+    """Return trackers as plain entries: the occurrence, the schedule and the state of each."""
     return [{**place._asdict(), "schedule": tracker.rule, "state": tracker.state()} for place, tracker in trackers]
 
 
-def check_saved(state: Any) -> dict[Place, Tracker]:
-    """Return trackers that go on from what :func:`save` returned, by their places.
+def check_saved(state: Any) -> dict[Occurrence, Tracker]:
+    """Return trackers restored from the entries of :func:`save`, by occurrence.
 
     Raises:
         TypeError: If a part is of a wrong type.
@@ -89,9 +89,9 @@ def check_saved(state: Any) -> dict[Place, Tracker]:
 
     if not isinstance(state, Sequence) or isinstance(state, str):
         raise TypeError(f"reports must be a sequence, got {type(state).__name__}")
-    saved: dict[Place, Tracker] = {}
+    saved: dict[Occurrence, Tracker] = {}
     for i, entry in enumerate(state):
-        if not isinstance(entry, Mapping) or entry.keys() != {*Place._fields, "schedule", "state"}:
+        if not isinstance(entry, Mapping) or entry.keys() != {*Occurrence._fields, "schedule", "state"}:
             known = "group, name, part, schedule and state"
             raise ValueError(f"reports[{i}] must be a mapping of {known}, got {brief(entry)}")
         rule = entry["schedule"]
@@ -102,12 +102,12 @@ def check_saved(state: Any) -> dict[Place, Tracker]:
         group = None if entry["group"] is None else check_count(f"reports[{i}]['group']", entry["group"])
         tracker = rule.tracker()
         tracker.restore(entry["state"])
-        saved[Place(group, entry["name"], check_count(f"reports[{i}]['part']", entry["part"]))] = tracker
+        saved[Occurrence(group, entry["name"], check_count(f"reports[{i}]['part']", entry["part"]))] = tracker
     return saved
 
 
-def restore(trackers: Iterable[tuple[Place, Tracker]], saved: Mapping[Place, Tracker]) -> None:
-    """Let trackers go on from saved ones at the same places, and all others begin.
+def restore(trackers: Iterable[tuple[Occurrence, Tracker]], saved: Mapping[Occurrence, Tracker]) -> None:
+    """Restore trackers from saved ones of the same occurrence, and reset all others.
 
     The schedule may have other settings than the saved one, such as another patience; it must be of the same class.
     """
@@ -118,8 +118,8 @@ def restore(trackers: Iterable[tuple[Place, Tracker]], saved: Mapping[Place, Tra
         tracker.restore(source.state())
 
 
-def warn_of_lost(trackers: Iterable[tuple[Place, Tracker]], saved: Any, stacklevel: int = 2) -> None:
-    """Warn of saved trackers, as :func:`save` returned them, that none of the optimizer's goes on from."""
+def warn_of_lost(trackers: Iterable[tuple[Occurrence, Tracker]], saved: Any, stacklevel: int = 2) -> None:
+    """Warn of entries of :func:`save` that no tracker was restored from."""
     present = dict(trackers)
     lost = [place for place, one in check_saved(saved).items() if type(present.get(place)) is not type(one)]
     for place in sorted(lost, key=str):
