@@ -181,7 +181,7 @@ def test_a_run_has_at_most_one_holder(tmp_path):
         assert first.finish(ours[0], Outcome("finished", 2.0))
         first.release()
         assert second.claim()[1] == runs[2]
-        assert second.settled() == 1
+        assert second.count_ended() == 1
 
 
 def test_a_dead_lease_holder_is_detected():

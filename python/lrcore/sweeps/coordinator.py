@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrcore._messages import brief
 from lrcore.sweeps.lease import HEARTBEAT
-from lrcore.sweeps.objective import Outcome, Run, Train, call
+from lrcore.sweeps.objective import Outcome, Run, Train, execute
 from lrcore.sweeps.process_executor import WorkerDiedError, WorkerStartError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Coordinator:
         last_heartbeat = last_poll = time.monotonic()
         while True:
             self._fill()
-            if not self.waiting and self.store.settled() == len(runs):
+            if not self.waiting and self.store.count_ended() == len(runs):
                 break
             if self.waiting:
                 self._record(wait(self.waiting, timeout=1.0, return_when=FIRST_COMPLETED).done)
@@ -104,7 +104,7 @@ class Coordinator:
                 last_heartbeat = now
             if len(self.waiting) < self.most and now - last_poll >= _POLL:
                 self.store.reclaim()
-                self.progress.show(self.store.settled())
+                self.progress.show(self.store.count_ended())
                 last_poll = now
         self.progress.show(len(runs))
 
@@ -122,7 +122,7 @@ class Coordinator:
             if claimed is None:
                 return
             try:
-                future = self.executor.submit(call, self.train, claimed[1], self.takes_report)
+                future = self.executor.submit(execute, self.train, claimed[1], self.takes_report)
             except (BrokenExecutor, RuntimeError) as error:
                 raise _broken(error) from error
             self.waiting[future] = claimed
@@ -134,7 +134,7 @@ class Coordinator:
             row_id, run = self.waiting[future]
             outcome = self._outcome(future)
             if self.store.finish(row_id, outcome):
-                self.progress.note(run, outcome)
+                self.progress.add(run, outcome)
             del self.waiting[future]
 
     def _outcome(self, future: Future[Outcome]) -> Outcome:

@@ -46,7 +46,7 @@ def divergence(value: float) -> str:
 
 
 @contextmanager
-def leaving_forks() -> Iterator[None]:
+def exit_in_forked_child() -> Iterator[None]:
     """Exit in a forked child at the end of the block, with the exit status that a script would have.
 
     If the function forks and also returns in the child, the child would otherwise continue as a second worker on the
@@ -102,11 +102,11 @@ class Outcome:
 
 def name_of(train: Train) -> str:
     """Return the name of a function in a results file."""
-    train = unwrapped(train)
+    train = unwrap(train)
     return getattr(train, "__qualname__", type(train).__qualname__)
 
 
-def unwrapped(train: Train) -> Train:
+def unwrap(train: Train) -> Train:
     """Return the function within ``functools.partial``."""
     while isinstance(train, functools.partial):
         train = train.func
@@ -142,16 +142,16 @@ def check_train(train: Any, names: Iterable[str], *, budget: bool = False) -> bo
     return "report" in taken
 
 
-def call(train: Train, run: Run, takes_report: bool) -> Outcome:  # noqa: FBT001  # executors pass it by position
+def execute(train: Train, run: Run, takes_report: bool) -> Outcome:  # noqa: FBT001  # executors pass it by position
     """Run once; whatever happens becomes an outcome."""
     start = time.perf_counter()
     extra: dict[str, Any] = {} if run.budget is None else {"budget": run.budget}
     if takes_report:
-        extra["report"] = reporter()
+        extra["report"] = make_report()
     try:
-        with leaving_forks():
+        with exit_in_forked_child():
             returned = train(**run.settings, seed=run.seed, **extra)
-        objective, metrics, dropped = read(returned, run.settings)
+        objective, metrics, dropped = parse_result(returned, run.settings)
     except DivergedError as error:
         return Outcome("diverged", reason=str(error), seconds=time.perf_counter() - start)
     except KeyboardInterrupt:
@@ -165,7 +165,7 @@ def call(train: Train, run: Run, takes_report: bool) -> Outcome:  # noqa: FBT001
     return Outcome("finished", objective, metrics, "; ".join(dropped), seconds)
 
 
-def reporter(then: Callable[[float, int], None] | None = None) -> Callable[..., None]:
+def make_report(then: Callable[[float, int], None] | None = None) -> Callable[..., None]:
     """Return the ``report`` function of one run.
 
     Args:
@@ -193,7 +193,7 @@ def reporter(then: Callable[[float, int], None] | None = None) -> Callable[..., 
     return report
 
 
-def read(returned: Any, settings: Mapping[str, Any]) -> tuple[float, dict[str, Any], list[str]]:
+def parse_result(returned: Any, settings: Mapping[str, Any]) -> tuple[float, dict[str, Any], list[str]]:
     """Return the objective, the other metrics, and why some of these are dropped.
 
     An unsupported metric does not fail a run, whose objective may have taken hours.

@@ -39,7 +39,7 @@ from types import (
 )
 from typing import TYPE_CHECKING, Any
 
-from lrcore.sweeps.objective import unwrapped
+from lrcore.sweeps.objective import unwrap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -258,7 +258,7 @@ class PickledFunction:
         try:
             self.message = pickle.dumps(train)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
-            self.message = _dump_by_value(train, described_error(error))
+            self.message = _dump_by_value(train, describe_error(error))
 
     def by_value(self, why: str) -> bytes:
         """Pickle the function with everything it needs of its module; the message stays this.
@@ -281,7 +281,7 @@ def _is_redefined(train: Train) -> bool:
 
     A worker would import the script's own function of that name.
     """
-    function = inspect.unwrap(unwrapped(train))
+    function = inspect.unwrap(unwrap(train))
     main, code = sys.modules["__main__"], getattr(function, "__code__", None)
     file = getattr(main, "__file__", None)
     if code is None or file is None or getattr(function, "__module__", None) != "__main__":
@@ -300,12 +300,12 @@ def _dump_by_value(train: Train, why: str, *, whole: bool = False) -> bytes:
     Raises:
         TypeError: If it can't be pickled by value either.
     """
-    module = getattr(unwrapped(train), "__module__", None) if whole else None
+    module = getattr(unwrap(train), "__module__", None) if whole else None
     if find_spec("cloudpickle") is None:
         try:
             return dumps(train, module)
         except Exception as error:
-            raise TypeError(refusal(why, f"by value ({described_error(error)})", install=True)) from None
+            raise TypeError(unsendable_message(why, f"by value ({describe_error(error)})", install=True)) from None
     cloudpickle = importlib.import_module("cloudpickle")
     loaded = sys.modules.get(module or "")
     try:
@@ -315,10 +315,10 @@ def _dump_by_value(train: Train, why: str, *, whole: bool = False) -> bytes:
                 stack.callback(cloudpickle.unregister_pickle_by_value, loaded)
             return bytes(cloudpickle.dumps(train))
     except Exception as error:
-        raise TypeError(refusal(why, f"with cloudpickle ({described_error(error)})")) from None
+        raise TypeError(unsendable_message(why, f"with cloudpickle ({describe_error(error)})")) from None
 
 
-def refusal(why: str, other: str, *, install: bool = False) -> str:
+def unsendable_message(why: str, other: str, *, install: bool = False) -> str:
     """Return the error of a function that can be sent neither by name nor by value."""
     more = ", or install cloudpickle, which can send more" if install else ""
     return (
@@ -327,6 +327,6 @@ def refusal(why: str, other: str, *, install: bool = False) -> str:
     )
 
 
-def described_error(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Return the type and the message of an error."""
     return f"{type(error).__name__}: {error}"

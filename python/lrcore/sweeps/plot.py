@@ -8,7 +8,7 @@ import numpy as np
 
 from lrcore._messages import brief
 from lrcore._optional import matplotlib
-from lrcore.sweeps.progress import shown
+from lrcore.sweeps.progress import format_value
 from lrcore.sweeps.sensitivity import Sensitivity, best_of, by_value
 
 if TYPE_CHECKING:
@@ -42,9 +42,9 @@ def draw_sensitivity(found: Sensitivity, log: bool | None, ax: Axes | None) -> A
     _shade(ax, found, values, log=log)
     _mark_failed(ax, [x for x, point in zip(values, found.points, strict=True) if point.best is None])
     if not numeric:
-        ax.set_xticks(values, [shown(point.value) for point in found.points])
+        ax.set_xticks(values, [format_value(point.value) for point in found.points])
     elif len(values) <= 6:
-        ax.set_xticks(values, [shown(value) for value in values], minor=False)
+        ax.set_xticks(values, [format_value(value) for value in values], minor=False)
         ax.minorticks_off()
     ax.set_xlabel(found.name)
     ax.set_ylabel("objective, the others at their best" if found.points[0].others > 1 else "objective")
@@ -64,7 +64,7 @@ def _shade(ax: Axes, found: Sensitivity, values: Sequence[Any], *, log: bool) ->
             color="C2",
             alpha=0.15,
             lw=0,
-            label=f"{label}: {shown(found.low)} to {shown(found.high)}",
+            label=f"{label}: {format_value(found.low)} to {format_value(found.high)}",
         )
         return
     for i, x in enumerate(inside):
@@ -73,7 +73,7 @@ def _shade(ax: Axes, found: Sensitivity, values: Sequence[Any], *, log: bool) ->
             ends = (x / 10**width, x * 10**width) if log else (x - width, x + width)
         else:
             ends = (x - 0.4, x + 0.4)
-        only = f": {shown(found.good[0])} alone" if len(inside) == 1 else ""
+        only = f": {format_value(found.good[0])} alone" if len(inside) == 1 else ""
         ax.axvspan(*ends, color="C2", alpha=0.15, lw=0, label=f"{label}{only}" if i == 0 else None)
 
 
@@ -110,7 +110,7 @@ def draw_heatmap(settings: Sequence[SettingSummary], x: str, y: str, ax: Axes | 
     mesh = _mesh(ax, means, minimize=minimize)
     for axis, values in ((ax.xaxis, columns), (ax.yaxis, [value for value, _ in rows])):
         every = -(-len(values) // _LABELS)
-        axis.set_ticks(range(0, len(values), every), [shown(value) for value in values[::every]])
+        axis.set_ticks(range(0, len(values), every), [format_value(value) for value in values[::every]])
     if sum(len(label.get_text()) + 1 for label in ax.get_xticklabels()) > _LETTERS:
         ax.tick_params(axis="x", labelrotation=45)
     ax.set_xlabel(x)

@@ -33,8 +33,8 @@ from typing import TYPE_CHECKING, Any
 
 from lrcore import _lrcore
 from lrcore.sweeps import guardian
-from lrcore.sweeps.objective import leaving_forks
-from lrcore.sweeps.pickling import PickledFunction, described_error, refusal
+from lrcore.sweeps.objective import exit_in_forked_child
+from lrcore.sweeps.pickling import PickledFunction, describe_error, unsendable_message
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,7 +91,7 @@ class Guardian:
                 command, stdin=subprocess.PIPE, env=environment, start_new_session=True, cwd="/", bufsize=0
             )
 
-    def note(self, worker: int, *, begins: bool) -> None:
+    def update(self, worker: int, *, begins: bool) -> None:
         """Report that a worker starts or has ended."""
         (self._workers.add if begins else self._workers.discard)(worker)
         if self._process is not None and self._process.stdin is not None:
@@ -123,14 +123,16 @@ class ProcessExecutor(Executor):
         self._pickled = pickled
         self._threads = threads
         self._live: set[SpawnProcess] = set()
-        self._killing = threading.Event()
+        self._cancelled = threading.Event()
         self._guardian = Guardian()
         if os.name == "posix":
-            # Started here, since its start unblocks the signal that _slot blocks.
+            # Started here, since its start unblocks the signal that _run_calls blocks.
             resource_tracker.ensure_running()
-        self._slots = [threading.Thread(target=self._slot, name=f"sweep-{i}", daemon=True) for i in range(workers)]
-        for slot in self._slots:
-            slot.start()
+        self._dispatchers = [
+            threading.Thread(target=self._run_calls, name=f"sweep-{i}", daemon=True) for i in range(workers)
+        ]
+        for dispatcher in self._dispatchers:
+            dispatcher.start()
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> Future[Any]:
         """Call a function in a process; the future fails with WorkerDiedError if the process dies."""
@@ -140,19 +142,19 @@ class ProcessExecutor(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002  # as Executor
         """End the processes, after their current calls unless futures are cancelled."""
-        for _ in self._slots:
+        for _ in self._dispatchers:
             self._tasks.put(None)
         if cancel_futures:
-            self._killing.set()
+            self._cancelled.set()
             for process in list(self._live):
                 _kill(process)
             self._guardian.kill(self._guardian.mark)
         if wait:
-            for slot in self._slots:
-                slot.join()
+            for dispatcher in self._dispatchers:
+                dispatcher.join()
             self._guardian.end()
 
-    def _slot(self) -> None:
+    def _run_calls(self) -> None:
         """Pass calls to one process, from a thread."""
         if hasattr(signal, "pthread_sigmask"):
             # Workers inherit this from the thread: Ctrl-C is for the sweep, which then ends them.
@@ -164,8 +166,8 @@ class ProcessExecutor(Executor):
                 continue
             try:
                 if worker is None:
-                    worker = _Worker(self._pickled, self._threads, self._live, self._killing, self._guardian)
-                worked, result = worker.ask(call)
+                    worker = _Worker(self._pickled, self._threads, self._live, self._cancelled, self._guardian)
+                worked, result = worker.request(call)
             except BaseException as error:
                 worker = None
                 future.set_exception(error)
@@ -184,7 +186,12 @@ class _Worker:
     _numbers = itertools.count()
 
     def __init__(
-        self, pickled: PickledFunction, threads: int, live: set[SpawnProcess], killing: threading.Event, guard: Guardian
+        self,
+        pickled: PickledFunction,
+        threads: int,
+        live: set[SpawnProcess],
+        cancelled: threading.Event,
+        guard: Guardian,
     ) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
@@ -200,8 +207,8 @@ class _Worker:
             raise WorkerStartError(f"a worker process could not start: {type(error).__name__}: {error}") from error
         theirs.close()
         live.add(self._process)
-        guard.note(self._pid, begins=True)
-        if killing.is_set():
+        guard.update(self._pid, begins=True)
+        if cancelled.is_set():
             self._process.kill()
         try:
             self._receive(0)
@@ -219,10 +226,10 @@ class _Worker:
     def _load(self, pickled: PickledFunction) -> None:
         """Send the function, by value if the process can't load it by name; end the process if that fails too."""
         try:
-            if trouble := self.ask(pickled.message):
-                message = pickled.by_value(trouble)
-                if other := self.ask(message):
-                    raise TypeError(refusal(trouble, f"by value ({other})"))
+            if error_by_name := self.request(pickled.message):
+                message = pickled.by_value(error_by_name)
+                if error_by_value := self.request(message):
+                    raise TypeError(unsendable_message(error_by_name, f"by value ({error_by_value})"))
         except WorkerDiedError as error:
             raise WorkerStartError(f"a worker process could not load train: {error}") from None
         except TypeError as error:
@@ -231,13 +238,13 @@ class _Worker:
             failed.is_unsendable = True
             raise failed from None
 
-    def ask(self, message: bytes | _Call) -> Any:
+    def request(self, message: bytes | _Call) -> Any:
         """Send the function and return why it can't be loaded, or send a call: see :func:`_called`."""
         number = next(self._requests)
         try:
             self._pipe.send((number, message))
         except (BrokenPipeError, ConnectionResetError):  # it died while idle
-            raise self._died() from None
+            raise self._death() from None
         return self._receive(number)
 
     def _receive(self, number: int) -> Any:
@@ -252,11 +259,11 @@ class _Worker:
                     raise EOFError
                 answered, answer = self._pipe.recv()
             except (EOFError, ConnectionResetError):
-                raise self._died() from None
+                raise self._death() from None
             if answered == number:
                 return answer
 
-    def _died(self) -> WorkerDiedError:
+    def _death(self) -> WorkerDiedError:
         self._process.join()
         self._guardian.kill(self._mark, self._pid)  # children of the run
         code = self._process.exitcode or 0
@@ -270,7 +277,7 @@ class _Worker:
         """Close the pipe, which ends an idle process, and wait for it."""
         self._pipe.close()
         self._process.join()
-        self._guardian.note(self._pid, begins=False)
+        self._guardian.update(self._pid, begins=False)
         self._live.discard(self._process)
         self._process.close()
 
@@ -296,21 +303,21 @@ def _work(pipe: Connection, threads: int) -> None:
             number, message = pipe.recv()
         except (EOFError, ConnectionResetError):
             return
-        with leaving_forks():
+        with exit_in_forked_child():
             if isinstance(message, bytes):
                 train = message
-                answer: Any = _trouble(train)
+                answer: Any = _load_error(train)
             else:
                 answer = _called(train, *message)
         pipe.send((number, answer))
 
 
-def _trouble(train: bytes) -> str:
+def _load_error(train: bytes) -> str:
     """Return why the function can't be loaded here, or an empty string."""
     try:
         pickle.loads(train)  # noqa: S301  # from the parent process
     except BaseException as error:
-        return described_error(error)
+        return describe_error(error)
     return ""
 
 
@@ -322,7 +329,7 @@ def _called(train: bytes, function: Callable[..., Any], arguments: Any, keywords
     try:
         return True, function(pickle.loads(train), *arguments, **keywords)  # noqa: S301  # as above
     except BaseException as error:
-        return False, described_error(error)
+        return False, describe_error(error)
 
 
 def _end_with_parent() -> None:

@@ -49,7 +49,7 @@ class SweepProgress:
             if row.status not in ("pending", "running"):
                 self._count(row.settings, row.budget, row.status, row.objective)
 
-    def note(self, run: Run, outcome: Outcome) -> None:
+    def add(self, run: Run, outcome: Outcome) -> None:
         """Count a run that has ended."""
         self._count(run.settings, run.budget, outcome.status, outcome.objective)
         self._show()
@@ -93,17 +93,17 @@ class SweepProgress:
     def _note(self) -> str:
         parts = []
         if self._best is not None:
-            where = " ".join(f"{name}={shown(value)}" for name, value in self._best[2].items())
+            where = " ".join(f"{name}={format_value(value)}" for name, value in self._best[2].items())
             parts.append(f"best {self._best[1]:.4g} at {where}")
         if self._troubled:
             parts.append(f"{self._troubled} diverged or failed")
         return ", ".join(parts) or "none finished yet"
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Format a value for tables and labels."""
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, tuple):
-        return f"({', '.join(map(shown, value))})"
+        return f"({', '.join(map(format_value, value))})"
     return str(value)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 from lrcore._messages import brief
 from lrcore._optional import imported
 from lrcore._text import aligned, counted, html_table, html_text, write_csv
-from lrcore.sweeps.progress import shown
+from lrcore.sweeps.progress import format_value
 from lrcore.sweeps.store import Row, Store
 from lrcore.sweeps.summary import SettingSummary, summaries
 
@@ -254,9 +254,9 @@ def _cells(settings: Sequence[SettingSummary], names: Sequence[str]) -> list[lis
     head = [*names, *(["budget"] if budgeted else []), "objective", "std", "seeds", "seconds", "status"]
     lines = [head]
     for each in settings:
-        values = [shown(each.settings[name]) if name in each.settings else "" for name in names]
+        values = [format_value(each.settings[name]) if name in each.settings else "" for name in names]
         if budgeted:
-            values.append(shown(each.budget or ""))
+            values.append(format_value(each.budget or ""))
         numbers = [f"{each.mean:.4g}", f"{each.std:.2g}"] if each.seeds else ["", ""]
         lines.append([*values, *numbers, str(each.seeds), _seconds(each.seconds), each.status])
     return lines

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrcore._ranges import NON_NEGATIVE
 from lrcore._text import aligned, counted, html_table, html_text
-from lrcore.sweeps.progress import shown
+from lrcore.sweeps.progress import format_value
 from lrcore.sweeps.space import canonical
 
 if TYPE_CHECKING:
@@ -87,14 +87,14 @@ class Sensitivity:
             best = point.best
             numbers = [best.mean, best.std, best.least, best.largest, point.over_rest] if best else []
             texts = [f"{number:.4g}" for number in numbers] or [""] * 5
-            lines.append([shown(point.value), *texts, f"{point.complete} of {point.others}"])
+            lines.append([format_value(point.value), *texts, f"{point.complete} of {point.others}"])
         return lines
 
     def _range(self) -> str:
         if self.is_numeric:
-            where = f"from {shown(self.low)} to {shown(self.high)}"
+            where = f"from {format_value(self.low)} to {format_value(self.high)}"
         else:
-            where = f"for {', '.join(map(shown, self.good))}"
+            where = f"for {', '.join(map(format_value, self.good))}"
         return f"within {self.within:.3g} of the best {where}"
 
 

@@ -200,7 +200,7 @@ class Store:
             if lease.is_gone(holder, beat):
                 self._free(holder)
 
-    def settled(self) -> int:
+    def count_ended(self) -> int:
         """Return how many runs of the sweep have ended, in any process."""
         ended = f"status NOT IN ('pending', 'running') AND id IN ({_SELECTED})"
         (count,) = self._execute(f"SELECT count(*) FROM runs WHERE {ended}").fetchone()  # noqa: S608

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lrcore._text import counted
-from lrcore.sweeps.progress import shown
+from lrcore.sweeps.progress import format_value
 from lrcore.sweeps.store import Row, same_settings
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class SettingSummary:
 
     def __str__(self) -> str:
         """Return the setting and its objective on one line."""
-        where = " ".join(f"{name}={shown(value)}" for name, value in self.settings.items())
+        where = " ".join(f"{name}={format_value(value)}" for name, value in self.settings.items())
         at = "" if self.budget is None else f" budget={self.budget}"
         return f"{where}{at}: {self.mean:.4g} ± {self.std:.2g} over {counted(self.seeds, 'seed')}"
 

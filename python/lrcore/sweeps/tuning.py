@@ -20,10 +20,10 @@ from lrcore.sweeps.objective import (
     Train,
     check_train,
     divergence,
-    leaving_forks,
+    exit_in_forked_child,
+    make_report,
     name_of,
-    read,
-    reporter,
+    parse_result,
 )
 from lrcore.sweeps.space import LogUniform, Uniform, canonical, check_space, grid, seed_of
 
@@ -116,10 +116,10 @@ def tune(
             return _repeated(optuna, trial, same)
         results = []
         for index in range(seeds):
-            reports = {"report": reporter(_pruning(optuna, trial) if index == 0 else None)} if takes_report else {}
-            with leaving_forks():
+            reports = {"report": make_report(_pruning(optuna, trial) if index == 0 else None)} if takes_report else {}
+            with exit_in_forked_child():
                 returned = train(**settings, **extra, seed=seed_of(settings, index), **reports)
-            value, metrics, dropped = read(returned, settings)
+            value, metrics, dropped = parse_result(returned, settings)
             if why := divergence(value):
                 raise DivergedError(f"the objective is {why}")
             results.append(value)
