@@ -339,7 +339,7 @@ REFUSED = [
      "loss_and_grads: the loss must be a number, got ndarray of shape (2,)"),
     ({"validation": 3}, TypeError, "validation must be a function or None, got 3"),
     ({"validation": lambda _: None}, TypeError, "validation: the loss must be a number, got NoneType"),
-    ({"generators": [3]}, TypeError, "generators: a generator of NumPy, Python or PyTorch is needed, got 3"),
+    ({"generators": [3]}, TypeError, "generators must be of NumPy, Python or PyTorch, got 3"),
 ]  # fmt: skip
 
 
@@ -353,7 +353,7 @@ def test_pending_micro_batches_are_rejected():
     params, loss_and_grads = quadratic()
     opt = lrcore.SGD(params, lr=0.1)
     opt.accumulate(loss_and_grads(params)[1])
-    with pytest.raises(RuntimeError, match=r"^micro-batches are waiting for a step; take it first$"):
+    with pytest.raises(RuntimeError, match=r"^accumulated micro-batches are pending; take a step first$"):
         find_lr(opt, loss_and_grads, [()], progress=False)
 
 

@@ -1,4 +1,4 @@
-"""Putting an optimizer back as it was: weights, state, counters, schedules, and random generators."""
+"""Restores an optimizer (weights, state, counters, schedules) and random generators after a range test."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 @contextmanager
 def preserved(opt: Optimizer) -> Iterator[None]:
-    """Put the optimizer back at the end of a ``with`` block, bit for bit, also after an exception.
+    """Restore an optimizer bit for bit at the end of a ``with`` block, also after an exception.
 
-    It takes a copy of weights and state meanwhile.
+    Holds a copy of weights and state.
     """
     with opt._lock:
         opt._refuse_if_swapped()
         if opt._stepper.waiting:
-            raise RuntimeError("micro-batches are waiting for a step; take it first")
-        restore = _of_optimizer(opt)
+            raise RuntimeError("accumulated micro-batches are pending; take a step first")
+        restore = _restorer(opt)
     try:
         yield
     finally:
@@ -37,7 +37,7 @@ def preserved(opt: Optimizer) -> Iterator[None]:
 
 
 def all_of(generators: Any) -> list[Any]:
-    """Return generators as a list, also a single one, or none."""
+    """Return a list of generators from one, several or None."""
     if generators is None:
         return []
     return list(generators) if isinstance(generators, Iterable) else [generators]
@@ -45,18 +45,19 @@ def all_of(generators: Any) -> list[Any]:
 
 @contextmanager
 def generators_preserved(generators: Iterable[Any]) -> Iterator[None]:
-    """Put random generators back at the end of a ``with`` block.
+    """Restore random generators at the end of a ``with`` block.
 
-    They are those of NumPy, Python or PyTorch, or these modules, which stand for their global ones.
+    Args:
+        generators: Generators of NumPy, Python or PyTorch, or these modules for their global ones.
     """
-    restores: list[Callable[[], object]] = [_of_generator(generator) for generator in generators]
+    restores: list[Callable[[], object]] = [_generator_restorer(generator) for generator in generators]
     try:
         yield
     finally:
         put_back(restores)
 
 
-def _of_optimizer(opt: Optimizer) -> Callable[[], None]:
+def _restorer(opt: Optimizer) -> Callable[[], None]:
     state = export_state(opt)
     arrays = [*opt._stepper.weights(), *state.all_arrays()]
     copies = [array.copy(order="K") for array in arrays]
@@ -70,15 +71,15 @@ def _of_optimizer(opt: Optimizer) -> Callable[[], None]:
     return restore
 
 
-# How generators of Python, NumPy's older ones, those of PyTorch, and PyTorch itself are read and set.
+# Getters and setters of Python's random, NumPy's RandomState and PyTorch's generators, and the torch module.
 _METHODS = (("getstate", "setstate"), ("get_state", "set_state"), ("get_rng_state", "set_rng_state"))
 
 
-def _of_generator(generator: Any) -> Callable[[], None]:
+def _generator_restorer(generator: Any) -> Callable[[], None]:
     if isinstance(generator, np.random.Generator):
         bits, state = generator.bit_generator, generator.bit_generator.state
         return lambda: setattr(bits, "state", state)
     for get, put in _METHODS:
         if hasattr(generator, get) and hasattr(generator, put):
             return partial(getattr(generator, put), getattr(generator, get)())
-    raise TypeError(f"generators: a generator of NumPy, Python or PyTorch is needed, got {brief(generator)}")
+    raise TypeError(f"generators must be of NumPy, Python or PyTorch, got {brief(generator)}")
