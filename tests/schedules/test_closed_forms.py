@@ -1,4 +1,4 @@
-"""Schedules are pure functions of the step: their closed forms, written down a second time, and their ends."""
+"""Simple schedules have their closed forms, written a second time here, at all steps."""
 
 import math
 import pkgutil
@@ -76,7 +76,7 @@ def chebyshev(place, smallest, largest, steps):
 
 
 # A schedule, and its value at steps 0, 1, 2, …
-COURSES = [
+EXPECTED = [
     (Constant(0.3), [0.3] * 5),
     (Linear(1.0, 0.0, steps=4), [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]),
     (Linear(0.0, 2.0, steps=2), [0.0, 1.0, 2.0, 2.0]),
@@ -187,22 +187,22 @@ COURSES = [
     (ReduceOnPlateau(0.5), [1.0, 1.0]),
     (AdaScale(), [1.0, 1.0]),
 ]
-SCHEDULES = [schedule for schedule, _ in COURSES]
+SCHEDULES = [schedule for schedule, _ in EXPECTED]
 
 
-@each(("schedule", "course"), COURSES, ids=[label(schedule) for schedule in SCHEDULES])
-def test_a_schedule_has_its_closed_form(schedule, course):
-    taken = [schedule(step) for step in range(len(course))]
-    assert taken == pytest.approx(course, rel=1e-13, abs=1e-15)
+@each(("schedule", "expected"), EXPECTED, ids=[label(schedule) for schedule in SCHEDULES])
+def test_a_schedule_has_its_closed_form(schedule, expected):
+    taken = [schedule(step) for step in range(len(expected))]
+    assert taken == pytest.approx(expected, rel=1e-13, abs=1e-15)
     assert all(type(value) is float for value in taken)
 
 
-def test_every_class_that_is_no_combination_has_a_closed_form_here():
+def test_every_simple_class_has_a_closed_form_in_this_file():
     assert {type(schedule).__name__ for schedule in SCHEDULES} == set(CLASSES) - COMBINATIONS.keys()
 
 
 @each("schedule", SCHEDULES, ids=label)
-def test_a_schedule_stays_at_its_end(schedule):
+def test_the_last_value_stays(schedule):
     if schedule.length is not None:
         assert {schedule(schedule.length + k) for k in (0, 1, *HUGE)} == {schedule(schedule.length)}
     assert all(0.0 <= schedule(step) < math.inf for step in HUGE if step < 10**7 or not isinstance(schedule, Lambda))
@@ -219,7 +219,7 @@ FAR = [
 
 
 @each(("schedule", "value"), FAR, ids=[label(schedule) for schedule, _ in FAR])
-def test_a_schedule_is_right_at_any_step_however_far(schedule, value):
+def test_values_at_huge_steps_are_right(schedule, value):
     assert [schedule(step) for step in HUGE] == [value] * len(HUGE)
 
 
@@ -232,7 +232,7 @@ CYCLES = [
 
 @each(("schedule", "period"), CYCLES, ids=[label(schedule) for schedule, _ in CYCLES])
 @each("far", [10**6, 2**53 - 9, 2**53, 2**63, 10**30], ids=["1e6", "2^53-9", "2^53", "2^63", "1e30"])
-def test_a_cycle_is_as_exact_after_any_number_of_cycles(schedule, period, far):
+def test_cycles_are_exact_after_any_number_of_them(schedule, period, far):
     begin = far - far % period
     expected = [schedule(step) for step in range(period)]
     assert [schedule(begin + step) for step in range(period)] == pytest.approx(expected, rel=1e-12, abs=1e-12)
@@ -251,7 +251,7 @@ def test_the_start_of_a_long_schedule_is_right():
     assert WSD(1.0, 2**63 + 4, 0, 4)(2**63 + 1) == 0.75
 
 
-def test_a_course_between_the_ends_of_the_number_range_is_right():
+def test_values_near_the_limits_of_float64_are_right():
     assert LogLinear(1e-300, 1e300, steps=10)(5) == pytest.approx(1.0, rel=1e-9)
     assert LogLinear(1e300, 1e-300, steps=10)(5) == pytest.approx(1.0, rel=1e-9)
     assert CosineRestarts(1.7e308, period=3)(0) == pytest.approx(1.7e308)
@@ -260,20 +260,20 @@ def test_a_course_between_the_ends_of_the_number_range_is_right():
 
 
 @each("steps", [np.int64(3), np.uint8(3), np.array(3)], ids=lambda step: str(type(step).__name__))
-def test_whole_numbers_of_any_kind_are_steps(steps):
+def test_integers_of_any_type_are_steps(steps):
     assert Linear(1.0, 0.0, steps=4)(steps) == 0.25
     assert Linear(1.0, 0.0, steps=steps) == Linear(1.0, 0.0, steps=3)
     assert type(Linear(1.0, 0.0, steps=steps).steps) is int
 
 
-def test_numbers_of_numpy_are_numbers():
+def test_numpy_scalars_are_accepted():
     schedule = Linear(np.float32(0.5), np.int64(2), np.int16(2))
     assert (schedule.start, schedule.end) == (0.5, 2.0)
     assert {type(schedule.start), type(schedule.end)} == {float}
 
 
 MAXIMA = [
-    *((schedule, max(course)) for schedule, course in COURSES if not isinstance(schedule, Lambda | Warmup)),
+    *((schedule, max(expected)) for schedule, expected in EXPECTED if not isinstance(schedule, Lambda | Warmup)),
     (Warmup(4), 1.0),
     (Warmup(4, shape="exponential"), 1.0),
     (CosineRestarts(0.1, period=5, end=0.03, factor=2), 0.1),
@@ -285,11 +285,11 @@ MAXIMA = [
 
 
 @each(("schedule", "most"), MAXIMA, ids=[label(schedule) for schedule, _ in MAXIMA])
-def test_the_largest_value_is_known(schedule, most):
+def test_the_maximum_is_exact(schedule, most):
     assert schedule.maximum == pytest.approx(most, rel=1e-13)
 
 
-def test_where_values_grow_for_ever_there_is_no_largest():
+def test_unbounded_growth_has_no_maximum():
     for schedule in (Exponential(0.1, gamma=1.1), Step(0.1, step_size=3, gamma=2.0), Lambda(lambda step: step)):
         with pytest.raises(ValueError, match="largest value"):
             schedule.maximum  # noqa: B018
@@ -300,14 +300,14 @@ def test_where_values_grow_for_ever_there_is_no_largest():
 @each("steps", [2, 3, 4, 7, 10, 50])
 @each("pct_start", [0.0, 0.1, 0.3, 0.5])
 @each("three_phase", [False, True])
-def test_one_cycle_has_no_jumps_and_never_leaves_its_range(shape, steps, pct_start, three_phase):
+def test_one_cycle_is_continuous_and_stays_in_its_range(shape, steps, pct_start, three_phase):
     schedule = OneCycle(1.0, steps, pct_start, shape, 4.0, 10.0, three_phase)
     taken = [schedule(step) for step in range(2 * steps)]
     assert all(0.025 <= value <= 1.0 for value in taken)
     assert taken[steps - 1 :] == [0.025] * (steps + 1)
 
 
-def test_a_subclass_needs_a_value_alone():
+def test_a_subclass_needs_only_a_value_method():
     class Sawtooth(Schedule):
         def _value(self, step):
             return step % 3 / 2

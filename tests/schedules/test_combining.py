@@ -1,4 +1,4 @@
-"""Schedules combine into schedules: before, after, times, plus, within limits, and in another time."""
+"""Combinations of schedules: in sequence, by arithmetic, by limits, and by changes of time."""
 
 import math
 from itertools import islice
@@ -41,7 +41,7 @@ ONE, HALVES = Constant(1.0), Exponential(1.0, gamma=0.5)
 FALL, RISE = Linear(1.0, 0.0, steps=4), Linear(0.0, 1.0, steps=4)
 
 # A schedule, its value at steps 0, 1, 2, …, and its length.
-COURSES = [
+EXPECTED = [
     (ONE.warmup(4), [0.25, 0.5, 0.75, 1.0, 1.0, 1.0], None),
     (ONE.warmup(1), [1.0, 1.0], None),
     (ONE.warmup(0), [1.0, 1.0], None),
@@ -125,17 +125,17 @@ COURSES = [
     (per_epoch(Lambda(lambda epoch: epoch), 3), [0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 2.0], None),
     (Warmup(2) * FALL, [0.5, 0.75, 0.5, 0.25, 0.0], 4),
 ]  # fmt: skip
-IDS = [label(schedule)[:90] for schedule, *_ in COURSES]
+IDS = [label(schedule)[:90] for schedule, *_ in EXPECTED]
 
 
-@each(("schedule", "course", "length"), COURSES, ids=IDS)
-def test_a_combination_has_its_values_and_its_length(schedule, course, length):
-    assert [schedule(step) for step in range(len(course))] == pytest.approx(course, rel=1e-14, abs=1e-15)
+@each(("schedule", "expected", "length"), EXPECTED, ids=IDS)
+def test_a_combination_has_its_values_and_its_length(schedule, expected, length):
+    assert [schedule(step) for step in range(len(expected))] == pytest.approx(expected, rel=1e-14, abs=1e-15)
     assert schedule.length == length
 
 
-@each("schedule", [row[0] for row in COURSES if row[2] is not None], ids=label)
-def test_the_largest_value_of_a_combination_is_that_of_its_steps(schedule):
+@each("schedule", [row[0] for row in EXPECTED if row[2] is not None], ids=label)
+def test_the_maximum_of_a_combination_is_that_of_its_values(schedule):
     assert schedule.maximum == max(schedule(step) for step in range(schedule.length + 1))
 
 
@@ -148,7 +148,7 @@ MAXIMA = [
 
 
 @each(("schedule", "most"), MAXIMA, ids=[label(schedule) for schedule, _ in MAXIMA])
-def test_the_largest_value_is_one_that_is_taken(schedule, most):
+def test_the_maximum_is_one_of_the_values(schedule, most):
     assert schedule.maximum == pytest.approx(most, rel=1e-14)
 
 
@@ -165,7 +165,7 @@ FITTED = [
 
 @each("schedule", FITTED, ids=label)
 @each("steps", [1, 3, 7, 13, 19])
-def test_a_warm_up_of_what_has_a_length_begins_and_ends_where_that_does(schedule, steps):
+def test_a_warmup_keeps_the_length_and_the_ends(schedule, steps):
     warm = schedule.warmup(steps)
     assert warm.length == schedule.length == 20
     assert warm(0) == pytest.approx(schedule(0) / steps)
@@ -185,7 +185,7 @@ SMOOTH = [
 @each("schedule", SMOOTH, ids=label)
 @each("steps", [5, 20, 60])
 @each("shape", ["linear", "cosine", "exponential"])
-def test_a_warm_up_leads_to_the_first_value_without_a_jump(schedule, steps, shape):
+def test_a_warmup_joins_the_first_value_without_a_jump(schedule, steps, shape):
     warm = schedule.warmup(steps, shape=shape)
     assert warm(steps - 1) == schedule(0)
     assert warm(steps) == pytest.approx(schedule(0), rel=1e-12)
@@ -194,7 +194,7 @@ def test_a_warm_up_leads_to_the_first_value_without_a_jump(schedule, steps, shap
 @each("schedule", [*SMOOTH, Noam(16, 30), Cyclic(0.1, 1.0, 30), CosineAnnealing(1.0, 50)], ids=label)
 @each("at", [0, 1, 37, 90])
 @each("shape", ["linear", "cosine", "sqrt"])
-def test_a_cool_down_begins_without_a_jump(schedule, at, shape):
+def test_a_cooldown_begins_without_a_jump(schedule, at, shape):
     cool = schedule.cooldown(10, shape=shape, at=at)
     assert cool(at) == schedule(at)
     assert cool(at + 9) > cool(at + 10) == 0.0
@@ -210,11 +210,11 @@ JOINED = [
 
 
 @each(("schedule", "stride"), JOINED, ids=[label(schedule) for schedule, _ in JOINED])
-def test_no_step_is_longer_than_those_beside_it_where_phases_meet(schedule, stride):
+def test_phases_join_without_jumps(schedule, stride):
     assert np.abs(np.diff(schedule.values(300))).max() <= stride * (1.0 + 1e-12)
 
 
-def test_a_branch_is_the_same_run_up_to_where_it_leaves():
+def test_a_branch_equals_the_schedule_up_to_its_decay():
     run = WSD(1.0, steps=100, warmup_steps=10, decay_steps=20)
     for at in (10, 50, 80):
         branch = run.branch(at, decay_steps=0.2, shape="sqrt")
@@ -224,29 +224,29 @@ def test_a_branch_is_the_same_run_up_to_where_it_leaves():
 
 
 @each("steps", range(1, 12))
-def test_shares_of_the_whole_fit(steps):
+def test_fractions_that_add_up_to_one_fit(steps):
     for share in (0.1, 0.25, 0.5, 0.7):
         assert WSD(1.0, steps, warmup_steps=share, decay_steps=1.0 - share).length == steps
 
 
-def test_a_share_is_of_the_length_whatever_its_type():
+def test_a_fraction_of_any_float_type_is_of_the_length():
     schedule = Linear(1.0, 0.0, steps=10**6)
     for kind in (float, np.float16, np.float32, np.float64):
         assert schedule.warmup(kind(0.5)) == schedule.warmup(500_000)
 
 
-def test_a_share_is_rounded_to_the_nearest_step():
+def test_a_fraction_is_rounded_to_the_nearest_step():
     line = Linear(1.0, 0.0, steps=10)
     assert [line.warmup(share).steps for share in (0.0, 0.04, 0.06, 0.29, 0.31, 0.99)] == [0, 0, 1, 3, 3, 10]
 
 
-def test_a_thousand_schedules_one_after_the_other_are_one():
+def test_a_thousand_schedules_can_be_concatenated():
     whole = concat([Linear(k, k + 1, steps=3) for k in range(2000)])
     assert [whole(3 * k) for k in (0, 1, 999, 1999, 2000)] == [0.0, 1.0, 999.0, 1999.0, 2000.0]
     assert whole.length == 6000
 
 
-def test_phases_are_told_where_they_begin():
+def test_phases_begin_at_their_steps():
     phases = {
         FALL.warmup(1).cooldown(2): [0, 1, 2],
         WSD(1.0, 9, 2, 3): [0, 2, 6],
@@ -262,7 +262,7 @@ def test_phases_are_told_where_they_begin():
         assert [at for _, at in islice(schedule._phases(), 4)] == begins
 
 
-def test_sizes_of_trainings_are_steps():
+def test_epochs_samples_and_tokens_are_converted_to_steps():
     assert steps_in(epochs=3, dataset=1000, batch=10) == 300
     assert steps_in(epochs=3, dataset=1001, batch=10) == 303
     assert steps_in(epochs=3, dataset=1001, batch=10, drop_last=True) == 300
@@ -275,7 +275,7 @@ def test_sizes_of_trainings_are_steps():
     assert steps_in(epochs=0, dataset=10, batch=3) == steps_in(samples=0, batch=3) == 0
 
 
-def test_untuned_warm_ups_are_rounded():
+def test_untuned_warmups_are_rounded():
     assert [untuned(beta2) for beta2 in (0.0, 0.9, 0.99, 0.999, 0.9999)] == [2, 20, 200, 2000, 20_000]
     assert [untuned(beta2, "exponential") for beta2 in (0.9, 0.999)] == [10, 1000]
     assert Warmup.untuned(0.999) == Warmup(2000)

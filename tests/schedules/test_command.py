@@ -1,4 +1,4 @@
-"""``python -m lrcore schedule``: schedules from text, of which nothing is executed."""
+"""``python -m lrcore schedule``: schedules from expressions, which are not executed."""
 
 import contextlib
 import io
@@ -89,7 +89,7 @@ GOOD = [
 
 
 @each(("text", "expected"), GOOD, ids=[text for text, _ in GOOD])
-def test_an_expression_is_what_python_makes_of_it(text, expected):
+def test_an_expression_equals_what_python_evaluates(text, expected):
     assert evaluate(text) == expected
 
 
@@ -105,11 +105,11 @@ def test_an_expression_is_what_python_makes_of_it(text, expected):
     ],
     ids=repr,
 )
-def test_what_a_schedule_is_printed_as_reads_back(rate):
+def test_a_repr_evaluates_to_the_schedule(rate):
     assert evaluate(repr(rate)) == rate
 
 
-def test_all_that_is_allowed_exists():
+def test_every_allowed_name_exists():
     assert all(isinstance(getattr(schedules, name), type) for name in CLASSES)
     assert all(callable(getattr(schedules, name)) for name in FUNCTIONS)
     kinds = [getattr(schedules, name) for name in CLASSES]
@@ -217,14 +217,14 @@ TOO_LARGE = [
 
 
 @each(("text", "message"), HOSTILE, ids=[text for text, _ in HOSTILE])
-def test_what_is_not_allowed_is_refused(text, message):
+def test_forbidden_expressions_are_refused(text, message):
     with pytest.raises((TypeError, ValueError)) as caught:
         evaluate(text)
     assert message in str(caught.value)
 
 
 @each(("text", "message"), TOO_LARGE, ids=[text[:40] for text, _ in TOO_LARGE])
-def test_what_is_too_large_is_refused_and_not_begun(text, message):
+def test_too_large_expressions_are_refused_before_evaluation(text, message):
     with pytest.raises((TypeError, ValueError)) as caught:
         evaluate(text)
     assert message in str(caught.value)
@@ -233,7 +233,7 @@ def test_what_is_too_large_is_refused_and_not_begun(text, message):
 # The command
 
 
-def test_the_command_prints_what_a_schedule_does():
+def test_the_command_prints_values_and_phases():
     done = start(RATE)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
@@ -260,20 +260,20 @@ def test_the_page_shows_what_the_command_prints():
     assert run(expression).stdout == shown
 
 
-def test_several_schedules_are_shown_one_after_the_other():
+def test_several_schedules_are_shown_in_order():
     done = run("Constant(1)", "Cosine(1, 10)")
     assert done.stdout.split("\n\n")[1].startswith("Cosine(start=1.0, steps=10)\n")
 
 
-def test_json_is_shown_too():
+def test_json_is_accepted():
     assert run(Cosine(0.1, 100).to_json()).stdout.startswith("Cosine(start=0.1, steps=100)\n")
 
 
-def test_steps_say_how_much_is_shown():
+def test_steps_set_how_much_is_shown():
     assert "  0 … 6: " in run("Constant(1)", "--steps", 7).stdout
 
 
-def test_a_csv_on_the_standard_output_is_alone():
+def test_a_csv_on_standard_output_is_the_only_output():
     done = run("Linear(1, 0, 3)", "--csv", "-")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
@@ -289,7 +289,7 @@ def test_a_csv_is_written(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a pipe that is closed is another error on Windows")
-def test_who_reads_a_csv_may_stop_early():
+def test_a_reader_of_a_csv_can_stop_early():
     command = [sys.executable, "-m", "lrcore", "schedule", "Constant(1)", "--csv", "-", "--steps", "300000"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # noqa: S603
     assert process.stdout.readline() == "step,value\n"
@@ -347,7 +347,7 @@ def test_a_bad_argument_is_named(arguments, message):
     assert "Traceback" not in done.stderr
 
 
-def test_a_picture_of_an_unknown_kind_is_refused(tmp_path):
+def test_an_unknown_image_format_is_refused(tmp_path):
     pytest.importorskip("matplotlib")
     done = run("Constant(1)", "--plot", tmp_path / "rate.doc")
     assert (done.returncode, done.stdout) == (2, "")

@@ -1,4 +1,4 @@
-"""What schedules.get makes of other libraries' names is what those libraries do, at every step."""
+"""Schedules by other libraries' names have those libraries' values at every step."""
 
 import inspect
 import json
@@ -354,7 +354,7 @@ FASTAI = [
     ("fit_sgdr", None, {"n_cycles": 1, "cycle_len": 3, "n_iter": 5, "lr_max": 0.1}, 15),
 ]  # fmt: skip
 
-COURSES = [
+SETTINGS = [
     *(("torch", *setting) for setting in TORCH),
     *(("transformers", *setting) for setting in TRANSFORMERS),
     *(("timm", *setting) for setting in TIMM),
@@ -365,7 +365,7 @@ COURSES = [
 
 
 def worst_difference(ours, theirs):
-    """Return the largest difference between two courses, as a share of theirs.
+    """Return the largest relative difference between two arrays of values.
 
     Near 0 all of them subtract nearly equal numbers, as in 1 + cos: there the rounding of the cosine, 1e-16, is left of
     a value of 1e-4. So a value below 1e-4 of the largest one is compared with that.
@@ -383,8 +383,8 @@ def name_of(setting):
 @pytest.mark.parametrize(
     "source", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("keras", "optax"))) for name in SOURCES]
 )
-def test_every_step_has_the_rate_of_that_library(source):
-    @each("setting", [setting for setting in COURSES if setting[0] == source], ids=name_of)
+def test_every_value_is_that_of_the_library(source):
+    @each("setting", [setting for setting in SETTINGS if setting[0] == source], ids=name_of)
     def compare(setting):
         _, name, lr, arguments, steps = setting
         theirs = peers.rates(source, name, arguments, lr, steps)
@@ -405,7 +405,7 @@ LATE = [
 
 
 @pytest.mark.parametrize(("source", "name", "lr", "arguments", "steps", "late"), LATE)
-def test_a_step_that_rounding_moves_is_where_it_would_be_without(source, name, lr, arguments, steps, late):
+def test_steps_that_rounding_moves_in_the_library_are_exact(source, name, lr, arguments, steps, late):
     theirs = np.array(peers.rates(source, name, arguments, lr, steps))
     ours = schedules.get(name, source=source, lr=lr, **arguments).values(steps)
     assert np.flatnonzero(np.abs(ours - theirs) > 1e-12).tolist() == late
@@ -414,7 +414,7 @@ def test_a_step_that_rounding_moves_is_where_it_would_be_without(source, name, l
 
 
 @pytest.mark.parametrize("arguments", [{}, {"three_phase": True}, {"anneal_strategy": "linear", "pct_start": 0.9}])
-def test_one_cycle_stays_at_its_end_where_torch_goes_on_and_then_raises(arguments):
+def test_one_cycle_stays_at_its_end_where_torch_raises(arguments):
     arguments = {"max_lr": 0.1, "total_steps": 50, **arguments}
     theirs = peers.rates("torch", "OneCycleLR", arguments, None, 51)
     ours = schedules.get("OneCycleLR", source="torch", **arguments)
@@ -426,7 +426,7 @@ def test_one_cycle_stays_at_its_end_where_torch_goes_on_and_then_raises(argument
 
 
 @pytest.mark.parametrize("setting", FASTAI, ids=lambda setting: setting[0])
-def test_what_ends_with_the_training_in_fastai_stays(setting):
+def test_schedules_of_fastai_stay_at_their_end(setting):
     name, lr, arguments, _ = setting
     schedule = schedules.get(name, source="fastai", lr=lr, **arguments)
     last = schedule.length or 0
@@ -456,7 +456,7 @@ PLATEAUS = [
 
 
 @pytest.mark.parametrize(("source", "name", "arguments"), PLATEAUS)
-def test_after_every_report_the_rate_is_that_of_that_library(source, name, arguments):
+def test_the_learning_rate_after_every_report_is_that_of_the_library(source, name, arguments):
     theirs = peers.rates_after(source, name, arguments, 0.1, REPORTS)
     opt = lrcore.SGD(np.zeros(1), lr=schedules.get(name, source=source, lr=0.1, **arguments))
     ours = [opt.lr]
@@ -507,7 +507,7 @@ DEFECTS = [
 
 
 @pytest.mark.parametrize(("source", "name", "lr", "arguments", "failure", "message"), DEFECTS)
-def test_where_that_library_fails_there_is_an_error_that_says_why(source, name, lr, arguments, failure, message):
+def test_arguments_on_which_the_library_fails_are_errors(source, name, lr, arguments, failure, message):
     with pytest.raises(failure):
         peers.rates(source, name, arguments, lr, 20)
     with pytest.raises(ValueError, match=message):
@@ -607,12 +607,12 @@ REFUSED = [
 
 
 @each(("source", "name", "arguments", "exception", "message"), REFUSED)
-def test_what_is_unknown_missing_or_wrong_is_named(source, name, arguments, exception, message):
+def test_unknown_missing_and_wrong_arguments_are_named(source, name, arguments, exception, message):
     with pytest.raises(exception, match=f"^{re.escape(message)}"):
         schedules.get(name, source=source, **arguments)
 
 
-def test_a_configuration_of_keras_may_hold_its_name():
+def test_a_configuration_of_keras_can_contain_its_name():
     config = {"initial_learning_rate": 0.1, "decay_steps": 9, "decay_rate": 0.5, "staircase": False, "name": "decay"}
     assert schedules.get("ExponentialDecay", source="keras", **config) == schedules.Exponential(0.1, 0.5, 9)
 
@@ -650,15 +650,15 @@ def test_every_name_of_keras_is_known():
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_every_name_is_run(source):
-    tested = {name for given, name, *_ in COURSES if given == source}
+def test_every_name_is_tested(source):
+    tested = {name for given, name, *_ in SETTINGS if given == source}
     tested |= {name for given, name, *_ in PLATEAUS if given == source}
     assert tested == _names(source)[0]
-    assert sum(given == source for given, *_ in COURSES) >= 20
+    assert sum(given == source for given, *_ in SETTINGS) >= 20
 
 
-@each("setting", COURSES, ids=name_of)
-def test_a_schedule_of_another_library_is_one_of_lrcore(setting):
+@each("setting", SETTINGS, ids=name_of)
+def test_a_schedule_of_another_library_can_be_compared_and_saved(setting):
     source, name, lr, arguments, steps = setting
     schedule = schedules.get(name, source=source, lr=lr, **arguments)
     assert [schedule(step) for step in range(steps)] == schedule.values(steps).tolist()
@@ -677,7 +677,7 @@ def test_no_other_library_is_imported():
     )
     first = {
         source: (name, {**arguments, **({} if lr is None else {"lr": lr})})
-        for source, name, lr, arguments, _ in reversed(COURSES)
+        for source, name, lr, arguments, _ in reversed(SETTINGS)
         if not any(map(callable, arguments.values()))
     }
     given = json.dumps([(source, *setting) for source, setting in first.items()])
@@ -688,7 +688,7 @@ def test_no_other_library_is_imported():
 @pytest.mark.parametrize("cycle_decay", [1.0, 0.5])
 @pytest.mark.parametrize("k", [1.0, 0.7])
 @pytest.mark.parametrize("name", ["CosineLRScheduler", "TanhLRScheduler", "PolyLRScheduler"])
-def test_cycles_of_timm_may_begin_between_steps(name, k, cycle_decay):
+def test_cycles_of_timm_can_begin_at_fractional_steps(name, k, cycle_decay):
     cycles = {"t_initial": 30, "cycle_mul": 1.5, "cycle_limit": 4, "cycle_decay": cycle_decay, "lr_min": 0.01}
     more = {} if name == "TanhLRScheduler" else {"k_decay": k}
     rate = lrcore.schedules.get(name, source="timm", lr=0.1, **cycles, **more)

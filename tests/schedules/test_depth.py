@@ -1,4 +1,4 @@
-"""However often a schedule is combined, it stays small and fast, or is refused with a clear message."""
+"""Schedules that are combined many times stay small and fast, or are refused with a clear message."""
 
 import copy
 import math
@@ -25,7 +25,7 @@ from lrcore.schedules.compound import DEEPEST, extent_of
 from support.rows import each
 
 LINE = Linear(1.0, 0.0, steps=1000)
-MANY = 5000
+MANY = 2000
 
 
 def again(schedule, edit, times):
@@ -57,7 +57,7 @@ FOLDED = {
 
 
 @each("name", FOLDED)
-def test_numbers_are_folded(name):
+def test_repeated_numbers_are_merged(name):
     edit, expected = FOLDED[name]
     made = again(LINE, edit, MANY)
     assert extent_of(made)[0] <= 6
@@ -73,7 +73,7 @@ def test_a_factor_is_the_product_of_the_numbers():
     assert opt.lr == math.prod([0.999] * 1000)
 
 
-def test_one_that_uses_reports_is_folded_too():
+def test_a_schedule_with_a_metric_factor_is_merged_too():
     opt = lrcore.SGD(np.ones(2), lr=LINE * ReduceOnPlateau(0.5, patience=0))
     for _ in range(300):
         opt.param_groups[0]["lr"] *= 0.999
@@ -83,14 +83,14 @@ def test_one_that_uses_reports_is_folded_too():
     assert extent_of(opt.param_groups[0]["lr"])[0] <= 6
 
 
-def test_a_product_that_is_no_number_is_kept_apart():
+def test_factors_whose_product_overflows_are_not_merged():
     assert (LINE * 1e-200 * 1e-200 * 1e300)(0) == pytest.approx(1e-100)
     assert (Constant(1e-300) * 1e200 * 1e200)(0) == pytest.approx(1e100)
     assert again(LINE, lambda s: s * 0.5, 10**4)(0) == 0.0
     assert again(LINE, lambda s: s * 2.0, 10**4)(0) == np.finfo(float).max
 
 
-def test_repeats_and_stretches():
+def test_equal_time_transforms_are_merged():
     assert LINE.repeat(3).repeat(2) == LINE.repeat(6)
     assert LINE.repeat(3).repeat() == LINE.repeat()
     assert LINE.stretch(2).stretch(3) == LINE.stretch(6)
@@ -120,7 +120,7 @@ DEEP = {
 
 
 @each("name", DEEP)
-def test_what_lies_deep_works_or_is_refused(name):
+def test_deep_nesting_works_or_is_refused(name):
     made, edit = LINE, DEEP[name]
     while extent_of(made)[0] <= DEEPEST - 3:
         made = edit(made)
@@ -184,7 +184,7 @@ def test_a_warmup_that_does_not_fit_is_refused_at_once():
         (Linear(1.0, 0.0, steps=10).warmup(6) * Constant(2.0)).warmup(6)
 
 
-def test_many_one_after_the_other():
+def test_many_schedules_in_sequence_are_not_deep():
     made = concat([Linear(1.0, 0.0, steps=2)] * 2000)
     assert made.length == 4000
     assert extent_of(made)[0] < 15

@@ -1,4 +1,4 @@
-"""Schedules are subtracted, and values below 0 are refused where they are used."""
+"""Differences of schedules; negative values are refused where they are used."""
 
 import pickle
 import re
@@ -32,7 +32,7 @@ CASES = [
 
 
 @each("schedule", CASES, ids=repr)
-def test_a_difference_is_a_schedule_as_any_other(schedule):
+def test_a_difference_works_like_any_schedule(schedule):
     values = schedule.values(300)
     assert np.isfinite(values).all()
     assert values.tolist() == [schedule(step) for step in range(300)]
@@ -67,7 +67,7 @@ def test_values_are_those_of_the_formula():
     assert A - 1 - 2 == A - 3
 
 
-def test_a_factor_of_reports_is_subtracted_too():
+def test_a_metric_factor_can_be_subtracted():
     opt = lrcore.SGD(np.ones(2), lr=1.0 - 0.5 * ReduceOnPlateau(0.5, patience=0))
     assert opt.lr == 0.5
     opt.report(1.0)
@@ -92,14 +92,14 @@ def test_an_optimizer_refuses_a_value_below_0_at_its_step(make):
     assert before is None or (opt.params == before).all()
 
 
-def test_where_no_value_below_0_can_stand_it_is_named():
+def test_negative_values_are_named_where_they_are_refused():
     with pytest.raises(
         ValueError, match=r"^cooldown: the value at step 90, where the fall begins, must be in \[0, inf"
     ):
         (A - 0.5).cooldown(10)
 
 
-def test_bridges_refuse_values_below_0():
+def test_conversions_refuse_negative_values():
     from lrcore.schedules.interop import table_of
 
     with pytest.raises(ValueError, match=r"^to_optax: a value must be in \[0, inf\), got -0.5 at step 100"):
@@ -113,7 +113,7 @@ def test_bridges_refuse_values_below_0():
         scheduler.step()
 
 
-def test_its_parts_may_be_any_schedule():
+def test_operands_can_be_any_schedule():
     assert Difference(A, B) == A - B
     with pytest.raises(TypeError, match="Difference: b must be a schedule, got 1"):
         Difference(A, 1)

@@ -1,4 +1,4 @@
-"""A factor is 1 by itself: alone it is no learning rate, nor another hyperparameter where 1 can't be meant."""
+"""A factor by itself is 1, and refused as a learning rate and other hyperparameters."""
 
 import functools
 import importlib
@@ -78,7 +78,7 @@ def test_a_factor_alone_is_no_learning_rate(place, factor):
 
 
 @each("value", VALUES, ids=repr)
-def test_a_value_times_a_factor_is_one(value):
+def test_a_value_times_a_factor_is_a_value(value):
     sgd(lr=value)
     lrcore.scaling.linear(value, 8, 16)
 
@@ -101,7 +101,7 @@ def test_other_hyperparameters():
 
 @each("function", [lambda step: 0.1, functools.partial(max, 1), np.sqrt, len], ids=range(4))  # noqa: ARG005
 @each("make", [sgd, torch_sgd, jax_sgd])
-def test_a_function_is_pointed_to_its_schedule(make, function):
+def test_an_error_for_a_function_names_lambda(make, function):
     with pytest.raises(
         TypeError, match=r"^lr must be .*; make a schedule of a function: schedules\.Lambda\(function\)$"
     ):

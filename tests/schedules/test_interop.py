@@ -1,4 +1,4 @@
-"""Schedules in torch, optax and Keras have the values of lrcore, and torch's schedulers as schedules those of torch."""
+"""Conversions to and from torch, optax and Keras keep the values."""
 
 import copy
 import json
@@ -39,7 +39,7 @@ from support.labels import label
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "schedules_interop.md"
 
-COURSES = [
+FINITE = [
     Constant(0.3),
     Linear(1.0, 0.0, steps=20),
     Linear(1.0, 0.5, steps=0),
@@ -86,8 +86,8 @@ from lrcore.schedules import interop
 assert test.examples
 for example in test.examples:
     example.options.pop(doctest.SKIP, None)
-told = io.StringIO()
-assert not doctest.DocTestRunner().run(test, out=told.write).failed, told.getvalue()
+output = io.StringIO()
+assert not doctest.DocTestRunner().run(test, out=output.write).failed, output.getvalue()
 """
 
 # The frameworks
@@ -239,19 +239,19 @@ SCHEDULERS = {
 # PyTorch warns of the steps that it takes itself as it makes a sequence within another.
 @pytest.mark.filterwarnings("ignore:Detected call of")
 @pytest.mark.parametrize("make", SCHEDULERS.values(), ids=SCHEDULERS)
-def test_a_schedule_from_torch_has_torchs_rates(torch, make):
+def test_a_schedule_from_torch_has_torchs_learning_rates(torch, make):
     opt = sgd(torch, 0.1, 0.3, momentum=0.9)
     scheduler = make(torch.optim.lr_scheduler, opt)
-    courses = from_torch(scheduler)
+    made = from_torch(scheduler)
     seen = walk(opt, scheduler, 60)
-    for group, schedule in enumerate(courses if isinstance(courses, tuple) else (courses, courses)):
+    for group, schedule in enumerate(made if isinstance(made, tuple) else (made, made)):
         assert schedule.values(60) == pytest.approx(seen[:, group], rel=1e-12, abs=1e-12)
 
 
 # PyTorch warns of the steps that it takes itself as it makes a sequence within another.
 @pytest.mark.filterwarnings("ignore:Detected call of")
 @pytest.mark.parametrize("make", SCHEDULERS.values(), ids=SCHEDULERS)
-def test_a_schedule_from_torch_begins_where_the_scheduler_did(torch, make):
+def test_a_schedule_from_torch_starts_at_the_first_step(torch, make):
     opt = sgd(torch, 0.1, 0.3, momentum=0.9)
     scheduler = make(torch.optim.lr_scheduler, opt)
     before = from_torch(scheduler)
@@ -263,14 +263,14 @@ def test_a_schedule_from_torch_begins_where_the_scheduler_did(torch, make):
     assert rates(opt)[: len(now)] == pytest.approx(now)
 
 
-def test_groups_with_the_same_course_have_one_schedule(torch):
+def test_groups_with_equal_schedules_get_one(torch):
     m = torch.optim.lr_scheduler
     assert from_torch(m.StepLR(sgd(torch, 0.1, 0.1), 30)) == Step(0.1, step_size=30)
     assert from_torch(m.StepLR(sgd(torch, 0.1, 0.3), 30)) == (Step(0.1, step_size=30), Step(0.3, step_size=30))
     assert from_torch(m.CyclicLR(sgd(torch, 0.1, 0.3), 0.1, 0.4, 5, cycle_momentum=False)) == Cyclic(0.1, 0.4, 5, 5)
 
 
-def test_a_rate_that_is_a_tensor_is_read(torch):
+def test_a_tensor_learning_rate_is_read(torch):
     assert from_torch(torch.optim.lr_scheduler.ExponentialLR(sgd(torch, torch.tensor(0.5)), 0.9)) == Exponential(
         0.5, 0.9
     )
@@ -281,8 +281,8 @@ def test_a_plateau_of_torch_reduces_at_the_same_reports(torch):
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
         opt, factor=0.5, patience=1, threshold=0.01, cooldown=1, min_lr=[0.03, 0.3]
     )
-    courses = from_torch(scheduler)
-    [plateau, _] = [course.a.b for course in courses]
+    made = from_torch(scheduler)
+    [plateau, _] = [schedule.a.b for schedule in made]
     tracker = plateau.tracker()
     losses = [1.0, 0.9, 0.9, 0.895, 0.9, 0.9, 0.9, 0.5, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6]
     seen = []
@@ -295,7 +295,7 @@ def test_a_plateau_of_torch_reduces_at_the_same_reports(torch):
     assert from_torch(scheduler)[0](0) == pytest.approx(0.03)
 
 
-def test_a_subclass_that_leaves_the_rate_alone_is_known(torch):
+def test_a_subclass_with_the_same_learning_rates_is_supported(torch):
     class Named(torch.optim.lr_scheduler.StepLR):
         def label(self):
             return "steps"
@@ -349,7 +349,7 @@ def refused_from_torch(torch):
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of")
-def test_what_has_no_schedule_is_refused(torch):
+def test_schedulers_without_a_schedule_are_refused(torch):
     for scheduler, exception, message in refused_from_torch(torch):
         with pytest.raises(exception, match=f"^{re.escape(message)}"):
             from_torch(scheduler)
@@ -358,7 +358,7 @@ def test_what_has_no_schedule_is_refused(torch):
 # To torch
 
 
-@pytest.mark.parametrize("schedule", COURSES + ENDLESS, ids=label)
+@pytest.mark.parametrize("schedule", FINITE + ENDLESS, ids=label)
 def test_after_k_steps_the_groups_have_the_value_at_k(torch, schedule):
     opt = sgd(torch, 0.1, 0.3)
     scheduler = to_torch(schedule, opt)
@@ -369,7 +369,7 @@ def test_after_k_steps_the_groups_have_the_value_at_k(torch, schedule):
         scheduler.step()
 
 
-def test_a_training_follows_the_schedule(torch):
+def test_a_run_follows_the_schedule(torch):
     schedule = Cosine(0.1, steps=10).warmup(3)
     weight = torch.ones(2, dtype=torch.float64, requires_grad=True)
     opt = torch.optim.SGD([weight], lr=1.0)
@@ -393,8 +393,8 @@ def test_each_group_can_have_its_schedule(torch):
 def test_groups_keep_their_ratios_if_asked(torch):
     opt = sgd(torch, 0.5, 0.25, 0.0)
     seen = walk(opt, to_torch(Linear(1.0, 0.0, steps=5), opt, keep_ratios=True), 8)
-    course = Linear(1.0, 0.0, steps=5).values(8)
-    assert seen.T.tolist() == [course.tolist(), (course / 2).tolist(), [0.0] * 8]
+    expected = Linear(1.0, 0.0, steps=5).values(8)
+    assert seen.T.tolist() == [expected.tolist(), (expected / 2).tolist(), [0.0] * 8]
 
 
 def test_a_group_that_is_added_later_has_the_schedule_too(torch):
@@ -437,7 +437,7 @@ def test_tensors_in_the_groups_stay_the_same_tensors(torch):
 
 
 @pytest.mark.parametrize("order", ["scheduler", "scheduler optimizer", "optimizer scheduler"])
-def test_a_loaded_state_gives_the_right_rate_at_once(torch, order, tmp_path):
+def test_a_loaded_state_sets_the_learning_rate_at_once(torch, order, tmp_path):
     schedule = Cosine(0.1, steps=20).warmup(4)
     opt = sgd(torch, 0.5, 0.25)
     scheduler = to_torch(schedule, opt, keep_ratios=True)
@@ -453,7 +453,7 @@ def test_a_loaded_state_gives_the_right_rate_at_once(torch, order, tmp_path):
     assert walk(again, restored, 20).tolist() == walk(opt, scheduler, 20).tolist()
 
 
-def test_a_loaded_state_is_a_place_in_the_schedule_that_is_there(torch):
+def test_a_loaded_state_is_a_step_of_the_present_schedule(torch):
     opt = sgd(torch)
     old = to_torch(Linear(1.0, 0.0, steps=4), opt)
     walk(opt, old, 2)
@@ -480,7 +480,7 @@ def test_a_factor_alone_is_no_learning_rate(torch, given):
     to_torch(0.1 * Warmup(10), sgd(torch))
 
 
-def test_a_training_can_go_on_from_a_step(torch):
+def test_a_run_can_continue_from_a_step(torch):
     opt = sgd(torch, 0.5)
     walk(opt, to_torch(Linear(1.0, 0.0, steps=8), opt), 3)
     scheduler = to_torch(Linear(1.0, 0.0, steps=8), opt, last_epoch=3)
@@ -493,7 +493,7 @@ def pickled(value):
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, pickled])
-def test_a_copy_goes_on_by_itself(torch, duplicate):
+def test_a_copy_is_independent(torch, duplicate):
     opt = sgd(torch, momentum=0.9)
     scheduler = to_torch([Cosine(0.1, steps=20)], opt, name="momentum")
     walk(opt, scheduler, 3)
@@ -513,12 +513,12 @@ def sequence(torch, opt):
 
 def test_schedules_are_parts_of_a_sequence(torch):
     opt = sgd(torch, 0.5)
-    course = Linear(0.0, 1.0, steps=3).then(Cosine(1.0, steps=9)).then(Exponential(0.5, gamma=0.5), at=7)
-    assert walk(opt, sequence(torch, opt), 12)[:, 0].tolist() == course.values(12).tolist()
+    expected = Linear(0.0, 1.0, steps=3).then(Cosine(1.0, steps=9)).then(Exponential(0.5, gamma=0.5), at=7)
+    assert walk(opt, sequence(torch, opt), 12)[:, 0].tolist() == expected.values(12).tolist()
 
 
 @pytest.mark.parametrize("steps", range(10))
-def test_a_sequence_goes_on_from_its_state_and_that_of_the_optimizer(torch, steps):
+def test_a_sequence_resumes_from_its_state_and_the_optimizers(torch, steps):
     opt, again = sgd(torch, 0.5), sgd(torch, 0.5)
     scheduler, restored = sequence(torch, opt), sequence(torch, again)
     walk(opt, scheduler, steps)
@@ -561,7 +561,7 @@ def refused_to_torch(torch):
     yield lambda: scheduler.load_state_dict(state), TypeError, "last_epoch must be a whole number"
 
 
-def test_what_torch_cannot_be_given_is_refused_before_anything_is_set(torch):
+def test_bad_arguments_of_to_torch_are_refused_before_anything_is_set(torch):
     for call, exception, message in refused_to_torch(torch):
         with pytest.raises(exception, match=f"^{re.escape(message)}"):
             call()
@@ -575,7 +575,7 @@ def test_what_torch_cannot_be_given_is_refused_before_anything_is_set(torch):
 # To optax
 
 
-@pytest.mark.parametrize("schedule", COURSES, ids=label)
+@pytest.mark.parametrize("schedule", FINITE, ids=label)
 def test_a_schedule_of_optax_has_the_values_rounded_to_float32(jax, schedule):
     rate = to_optax(schedule)
     expected = schedule.values(60).astype(np.float32)
@@ -597,7 +597,7 @@ def test_given_steps_end_a_longer_schedule_and_not_a_shorter_one(jax):
     assert [float(to_optax(schedule, steps=500)(k)) for k in (4, 8, 400)] == [0.5, 0.0, 0.0]
 
 
-@pytest.mark.parametrize("schedule", COURSES, ids=label)
+@pytest.mark.parametrize("schedule", FINITE, ids=label)
 def test_a_schedule_of_optax_works_when_jax_compiles_it(jax, schedule):
     jnp = jax.numpy
     rate, counts = to_optax(schedule), jnp.arange(50)
@@ -616,7 +616,7 @@ def test_a_table_made_in_one_trace_is_there_in_the_next(jax):
     assert float(rate(2)) == 0.75
 
 
-@pytest.mark.parametrize("schedule", COURSES, ids=label)
+@pytest.mark.parametrize("schedule", FINITE, ids=label)
 def test_a_schedule_of_optax_has_every_bit_in_float64(jax, schedule):
     rate = to_optax(schedule)
     assert rate(3).dtype == np.float32
@@ -637,7 +637,7 @@ def test_counts_are_whole_numbers_of_any_kind(jax, kind):
         rate(2.0)
 
 
-def test_optax_trains_at_the_rates_of_the_schedule(jax):
+def test_optax_uses_the_schedules_learning_rates(jax):
     optax = pytest.importorskip("optax")
     schedule = Cosine(0.1, steps=10).warmup(3)
     tx = optax.sgd(learning_rate=to_optax(schedule))
@@ -653,7 +653,7 @@ def test_optax_trains_at_the_rates_of_the_schedule(jax):
     assert np.asarray(weight) == pytest.approx([expected] * 2, rel=1e-6)
 
 
-def test_a_rate_of_optax_can_be_read_from_injected_hyperparameters(jax):
+def test_optax_can_inject_the_learning_rate(jax):
     optax = pytest.importorskip("optax")
     schedule = Cosine(0.1, steps=10)
     tx = optax.inject_hyperparams(optax.adam)(learning_rate=to_optax(schedule))
@@ -677,14 +677,14 @@ def test_a_schedule_of_optax_can_be_pickled_and_printed(jax):
 # Runs pieces of Python, each by itself, and tells how each ended.
 RUN = """
 import json, sys, traceback
-told = {}
+output = {}
 for name, code in json.loads(sys.stdin.read()).items():
     try:
         exec(compile(code, name, "exec"), {"__name__": "__main__"})
-        told[name] = ""
+        output[name] = ""
     except BaseException:
-        told[name] = traceback.format_exc()
-print(json.dumps(told))
+        output[name] = traceback.format_exc()
+print(json.dumps(output))
 """
 KERAS = """
 import json
@@ -801,7 +801,7 @@ def ends(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_keras_trains_at_the_rates_of_the_schedule(ends, backend):
+def test_keras_uses_the_schedules_learning_rates(ends, backend):
     assert ends[backend]["fit"] == ""
 
 
@@ -816,7 +816,7 @@ def test_a_schedule_of_keras_has_every_bit_in_float64(ends):
 
 
 @pytest.mark.slow
-def test_what_keras_cannot_be_given_is_refused(ends):
+def test_bad_arguments_of_to_keras_are_refused(ends):
     assert ends["jax"]["refuse"] == ""
 
 
@@ -824,7 +824,7 @@ def test_what_keras_cannot_be_given_is_refused(ends):
 
 
 @pytest.mark.parametrize("schedule", FEEDBACK, ids=label)
-def test_a_schedule_that_follows_reports_is_refused(torch, jax, schedule):
+def test_a_schedule_with_a_metric_factor_is_refused(torch, jax, schedule):
     for bridge in (
         lambda: to_torch(schedule, sgd(torch)),
         lambda: to_optax(schedule),
@@ -845,7 +845,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("options", "schedule", "exception", "message"), REFUSED, ids=[row[3][:40] for row in REFUSED])
-def test_what_makes_no_table_is_refused(jax, options, schedule, exception, message):
+def test_schedules_without_a_table_are_refused(jax, options, schedule, exception, message):
     with pytest.raises(exception, match=f"^{message}"):
         to_optax(schedule, **options)
 

@@ -1,4 +1,4 @@
-"""The largest value of a schedule is composed from its parts, whatever their length."""
+"""The largest value of a schedule, found from bounds of its parts."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from lrcore.schedules import (
 )
 from support.labels import label
 from support.rows import each
-from support.schedule_strategies import courses
+from support.schedule_strategies import any_schedule
 from support.schedule_tables import MAXIMA, evaluated
 
 FAR = 10**12
@@ -51,16 +51,17 @@ def test_the_largest_value_is_found_from_few_values(expression, most):
     ],
     ids=label,
 )
-def test_where_there_is_none_it_says_so(schedule):
+def test_an_unknown_maximum_is_an_error(schedule):
     with pytest.raises(
         ValueError, match=r"largest value of .* is not known: values grow without an end, or a function"
     ):
         schedule.maximum  # noqa: B018
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
-@given(courses)
-def test_it_is_the_largest_of_all_values(schedule):
+@given(any_schedule)
+def test_the_maximum_is_the_largest_of_all_values(schedule):
     length = schedule.length
     assume(length is not None and length < 20_000)
     most = float(schedule.values(length + 1).max())
@@ -69,8 +70,8 @@ def test_it_is_the_largest_of_all_values(schedule):
 
 @pytest.mark.slow
 @settings(max_examples=300, deadline=None)
-@given(courses, courses, courses)
-def test_it_is_the_largest_of_all_values_of_a_combination(a, b, c):
+@given(any_schedule, any_schedule, any_schedule)
+def test_the_maximum_of_a_combination_is_the_largest_of_all_values(a, b, c):
     for schedule in (
         a * b,
         a + b,
@@ -91,7 +92,7 @@ def test_it_is_the_largest_of_all_values_of_a_combination(a, b, c):
 
 @pytest.mark.slow
 @settings(max_examples=200, deadline=None)
-@given(courses, courses)
+@given(any_schedule, any_schedule)
 @example(Constant(1.0), CosineRestarts(2.0**-52, 2.0, end=3.0, decay=0.0))
 def test_bounds_hold_for_every_part(a, b):
     for schedule in (a * b, (a + b).stretch(1.7), a.repeat(3, 50).shift(-7), b.every(3).stretch(0.6), a.then(b, at=40)):
@@ -111,7 +112,7 @@ def test_bounds_hold_for_every_part(a, b):
     ],
     ids=label,
 )  # fmt: skip
-def test_independent_decay_works_with_any(lr):
+def test_independent_decay_works_with_any_schedule(lr):
     weight = np.ones(4)
     opt = lrcore.SGD(weight, lr=lr, weight_decay=0.125, decay="independent")
     opt.step(np.zeros(4))

@@ -1,4 +1,4 @@
-"""A factor that follows what is reported does what PyTorch's and Keras' plateaus do."""
+"""Metric factors equal PyTorch's and Keras' ReduceLROnPlateau."""
 
 import json
 import math
@@ -121,7 +121,7 @@ def test_the_factor_is_that_of_keras():
     check()
 
 
-COURSES = [
+EXPECTED = [
     (ReduceOnPlateau(0.5, 0), [1, 1, 1], [1.0, 1.0, 0.5, 0.25]),
     (ReduceOnPlateau(0.5, 1), [1, 1, 1, 1, 1], [1.0, 1.0, 1.0, 0.5, 0.5, 0.25]),
     (ReduceOnPlateau(0.5, 1, convention="keras"), [1, 1, 1], [1.0, 1.0, 0.5, 0.25]),
@@ -138,9 +138,9 @@ COURSES = [
 ]
 
 
-@each(("rule", "metrics", "course"), COURSES, ids=[str(row[0])[15:] for row in COURSES])
-def test_a_factor_falls_where_nothing_gets_better(rule, metrics, course):
-    assert factors(rule, metrics) == course
+@each(("rule", "metrics", "expected"), EXPECTED, ids=[str(row[0])[15:] for row in EXPECTED])
+def test_the_factor_falls_without_improvement(rule, metrics, expected):
+    assert factors(rule, metrics) == expected
 
 
 @some
@@ -154,7 +154,7 @@ def test_a_report_says_whether_the_factor_changed(rule, metrics):
 
 @some
 @given(RULES, METRICS, METRICS, st.booleans())
-def test_a_tracker_goes_on_from_its_state(rule, before, after, keras):
+def test_a_tracker_resumes_from_its_state(rule, before, after, keras):
     rule = with_convention(rule, "keras" if keras else "torch")
     tracker, resumed = rule.tracker(), rule.tracker()
     for metric in before:
@@ -182,7 +182,7 @@ REFUSED = [
 
 
 @each(("state", "exception", "message"), REFUSED, ids=[row[2] for row in REFUSED])
-def test_a_state_that_is_none_is_refused_and_changes_nothing(state, exception, message):
+def test_a_bad_state_is_refused_and_changes_nothing(state, exception, message):
     tracker = ReduceOnPlateau(0.5, 2).tracker()
     for metric in (1.0, 1.0, 1.0, 1.0, 1.0):
         tracker.report(metric)
@@ -193,7 +193,7 @@ def test_a_state_that_is_none_is_refused_and_changes_nothing(state, exception, m
     assert tracker.state() == before
 
 
-def test_the_rule_itself_is_a_value_and_reports_leave_it_alone():
+def test_reports_do_not_change_the_schedule():
     rule = ReduceOnPlateau(0.5, 0)
     tracker = rule.tracker()
     tracker.report(1.0)
@@ -205,7 +205,7 @@ def test_the_rule_itself_is_a_value_and_reports_leave_it_alone():
     assert json.loads(rule.to_json())["arguments"]["patience"] == 0
 
 
-def test_present_factors_stand_in_the_place_of_the_rules():
+def test_present_factors_replace_the_metric_factors():
     fast, slow = ReduceOnPlateau(0.5, 0), ReduceOnPlateau(0.1, 9)
     line = Linear(1.0, 0.0, steps=10)
     rate = (line * fast).warmup(2).at_least(slow * 0.25).cooldown(2).then(fast * 3.0)

@@ -1,4 +1,4 @@
-"""Pictures of schedules: what is drawn, printed and written is what the schedule says."""
+"""Plots, previews and CSV files have the values of the schedule."""
 
 import csv
 import io
@@ -68,7 +68,7 @@ def test_the_longest_schedule_says_how_many_steps_are_drawn(ax, given, steps):
         assert line.get_xdata()[-1] == steps - 1
 
 
-def test_a_number_of_steps_is_heeded(ax):
+def test_the_number_of_steps_can_be_given(ax):
     assert list(plot(Cosine(1, 300), steps=np.int64(7), ax=ax).get_lines()[0].get_xdata()) == list(range(7))
 
 
@@ -92,14 +92,14 @@ def test_a_long_label_is_cut(ax):
     assert label.endswith("…")
 
 
-def test_names_that_axes_have_already_stay(ax):
+def test_existing_axis_labels_are_kept(ax):
     ax.set(xlabel="update", ylabel="learning rate")
     plot(Constant(1), ax=ax)
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("update", "learning rate")
 
 
 @pytest.mark.parametrize("steps", [70_000, 3_000_000, 2**53])
-def test_a_long_course_is_drawn_with_few_points_and_all_its_jumps(ax, steps):
+def test_a_long_schedule_is_drawn_with_few_points_and_all_its_jumps(ax, steps):
     third = steps // 3
     rate = (
         Constant(1).then(Constant(4), at=third).then(Constant(2), at=third + 1).then(Linear(2, 0, third), at=2 * third)
@@ -223,7 +223,7 @@ def test_phases_are_in_order_and_those_that_begin_later_are_left_out():
     assert [at for _, at in phases(rate, 61)] == [0, 10, 60]
 
 
-def test_a_repeat_without_an_end_is_marked_only_if_its_runs_can_be_told_apart():
+def test_runs_of_an_infinite_repeat_are_marked_if_they_are_few():
     forever = Linear(1, 0, 100).repeat()
     assert phases(forever, 300) == [("run 1", 0), ("run 2", 100), ("run 3", 200)]
     assert phases(forever, 10_000) == []
@@ -239,7 +239,7 @@ def test_a_repeat_without_an_end_is_marked_only_if_its_runs_can_be_told_apart():
         Linear(1, 0, 10).repeat(10**12).warmup(5),
     ],
 )
-def test_what_follows_a_repeat_without_an_end_can_be_drawn(rate):
+def test_a_schedule_after_an_infinite_repeat_can_be_drawn(rate):
     # In a process of its own, since what has no end would fill the memory.
     code = f"from lrcore.schedules import *; from lrcore.schedules.plotting import phases; phases({rate!r}, 200)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)  # noqa: S603
@@ -280,7 +280,7 @@ def test_a_preview_has_its_width(steps, width):
     assert text.startswith(f"0 … {steps - 1}: ")
 
 
-def test_a_preview_of_a_schedule_longer_than_any_training():
+def test_a_preview_of_a_very_long_schedule():
     assert preview(Linear(1, 0, 10**30), width=10) == f"{'█' * 10}  0 … {2**53 - 1}: 1 → 1, largest 1"
 
 

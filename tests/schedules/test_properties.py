@@ -1,4 +1,4 @@
-"""What holds for every schedule, whatever its numbers and however it is composed."""
+"""Properties of every schedule, on random compositions."""
 
 import math
 
@@ -8,31 +8,40 @@ from hypothesis import strategies as st
 
 from lrcore import schedules
 from lrcore.schedules import REX, Constant, Cosine, Exponential, Linear, LogLinear, Polynomial, Sqrt, Step, Tanh, Warmup
-from support.schedule_strategies import COMBINATIONS, LEAVES, courses, lengths, positive, some, telling_steps, values
+from support.schedule_strategies import (
+    COMBINATIONS,
+    LEAVES,
+    any_schedule,
+    interesting_steps,
+    lengths,
+    positive,
+    some,
+    values,
+)
 
 huge = st.floats(0.0, 1.7976931348623157e308) | values
 
 
-def test_random_schedules_are_of_every_class_that_can_be_saved():
+def test_random_schedules_cover_every_class_with_json():
     assert LEAVES.keys() | COMBINATIONS.keys() == set(schedules.CLASSES) - {"Lambda"}
 
 
 @some
-@given(courses)
+@given(any_schedule)
 def test_every_value_is_finite_and_not_negative(schedule):
-    taken = [schedule(step) for step in telling_steps(schedule)]
+    taken = [schedule(step) for step in interesting_steps(schedule)]
     assert all(type(value) is float for value in taken)
     assert all(0.0 <= value < math.inf for value in taken)
 
 
 @some
-@given(courses)
-def test_every_schedule_has_a_value_at_a_step_beyond_the_largest_number(schedule):
+@given(any_schedule)
+def test_every_schedule_has_a_value_at_steps_beyond_float64(schedule):
     assert 0.0 <= schedule(10**400) < math.inf
 
 
 @some
-@given(courses)
+@given(any_schedule)
 def test_from_its_length_on_the_value_stays(schedule):
     assume(schedule.length is not None)
     # What follows a warm-up is fitted by a float, which has no step of its own for each of more.
@@ -41,21 +50,21 @@ def test_from_its_length_on_the_value_stays(schedule):
 
 
 @some
-@given(courses)
+@given(any_schedule)
 def test_a_schedule_is_pure(schedule):
-    steps = telling_steps(schedule)
+    steps = interesting_steps(schedule)
     forward = [schedule(step) for step in steps]
     assert [schedule(step) for step in reversed(steps)] == forward[::-1]
 
 
 @some
-@given(courses)
+@given(any_schedule)
 def test_the_largest_value_bounds_every_value(schedule):
     try:
         largest = schedule.maximum
     except ValueError:
         return
-    assert all(schedule(step) <= largest * (1.0 + 1e-12) for step in telling_steps(schedule))
+    assert all(schedule(step) <= largest * (1.0 + 1e-12) for step in interesting_steps(schedule))
 
 
 ramps = st.sampled_from(
@@ -76,22 +85,22 @@ ramps = st.sampled_from(
 @given(ramps, huge, huge, lengths | st.integers(0, 10**20))
 @example(Linear, 0.9, 0.999, 10**17)
 @example(Linear, 0.1, 0.3, 3)
-def test_a_course_between_two_values_stays_between_them_and_goes_one_way(make, start, end, length):
+def test_an_interpolation_is_monotone_between_its_values(make, start, end, length):
     schedule = make(start, end, length)
     start, end = schedule.start, schedule.end
-    course = [schedule(step) for step in telling_steps(schedule)]
-    assert all(min(start, end) <= value <= max(start, end) for value in course)
-    assert course in (sorted(course), sorted(course, reverse=True))
-    assert course[0] == (start if length and not isinstance(schedule, Tanh) else course[0])
-    assert course[-1] == end
-    assert schedule.maximum == max(course)
+    taken = [schedule(step) for step in interesting_steps(schedule)]
+    assert all(min(start, end) <= value <= max(start, end) for value in taken)
+    assert taken in (sorted(taken), sorted(taken, reverse=True))
+    assert taken[0] == (start if length and not isinstance(schedule, Tanh) else taken[0])
+    assert taken[-1] == end
+    assert schedule.maximum == max(taken)
 
 
 @some
 @given(huge, huge, st.integers(0, 5000), st.integers(1, 50))
 @example(1e-300, 2.0, 1100, 1)
 @example(1e300, 0.5, 1100, 1)
-def test_a_power_is_the_power_where_it_is_a_number(start, gamma, step, size):
+def test_a_power_is_exact_where_it_does_not_overflow(start, gamma, step, size):
     for schedule, times in ((Exponential(start, gamma), step), (Step(start, size, gamma), step // size)):
         value = schedule(step)
         if start == 0.0 or (gamma == 0.0 and times):
@@ -113,8 +122,8 @@ def test_a_factor_below_one_never_raises_the_value(start, gamma, steps, step):
 
 
 @some
-@given(courses, st.integers(1, 200))
-def test_a_warm_up_rises_to_the_first_value_and_never_wastes_a_step(schedule, steps):
+@given(any_schedule, st.integers(1, 200))
+def test_a_warmup_rises_to_the_first_value_from_above_zero(schedule, steps):
     assume(schedule.length is None or schedule.length >= steps)
     try:
         warm = schedule.warmup(steps)
@@ -135,7 +144,7 @@ def test_a_warm_up_rises_to_the_first_value_and_never_wastes_a_step(schedule, st
 
 @some
 @given(ramps, values, values, st.integers(1, 300), st.data())
-def test_after_a_warm_up_a_course_goes_on_from_its_first_value_and_ends_where_it_ended(make, start, end, length, data):
+def test_a_schedule_after_a_warmup_keeps_its_first_and_last_value(make, start, end, length, data):
     schedule = make(start, end, length)
     steps = data.draw(st.integers(0, length - 1))
     warm = schedule.warmup(steps)
@@ -145,8 +154,8 @@ def test_after_a_warm_up_a_course_goes_on_from_its_first_value_and_ends_where_it
 
 
 @some
-@given(courses, st.sampled_from(["linear", "cosine", "exponential"]), values, st.integers(1, 60))
-def test_a_warm_up_of_any_shape_goes_one_way_from_its_start(schedule, shape, start, steps):
+@given(any_schedule, st.sampled_from(["linear", "cosine", "exponential"]), values, st.integers(1, 60))
+def test_a_warmup_of_any_shape_is_monotone(schedule, shape, start, steps):
     assume(schedule.length is None or schedule.length >= steps)
     try:
         warm = schedule.warmup(steps, start, shape)
@@ -158,9 +167,9 @@ def test_a_warm_up_of_any_shape_goes_one_way_from_its_start(schedule, shape, sta
 
 
 @some
-@given(courses)
-def test_no_warm_up_and_no_cool_down_change_nothing(schedule):
-    steps = telling_steps(schedule)
+@given(any_schedule)
+def test_a_warmup_or_cooldown_of_0_steps_changes_nothing(schedule):
+    steps = interesting_steps(schedule)
     expected = [schedule(step) for step in steps]
     assert [schedule.warmup(0)(step) for step in steps] == expected
     if schedule.length is not None:
@@ -168,8 +177,8 @@ def test_no_warm_up_and_no_cool_down_change_nothing(schedule):
 
 
 @some
-@given(courses, st.integers(1, 60), values, st.sampled_from(["linear", "cosine", "sqrt"]), st.integers(0, 100))
-def test_a_cool_down_begins_at_the_value_that_is_reached_and_goes_one_way_to_its_end(schedule, steps, end, shape, at):
+@given(any_schedule, st.integers(1, 60), values, st.sampled_from(["linear", "cosine", "sqrt"]), st.integers(0, 100))
+def test_a_cooldown_is_monotone_from_the_present_value_to_its_end(schedule, steps, end, shape, at):
     cool = schedules.WithCooldown(schedule, steps, end, shape, at)
     reached = schedule(at)
     assert [cool(step) for step in range(at)] == [schedule(step) for step in range(at)]
@@ -181,17 +190,17 @@ def test_a_cool_down_begins_at_the_value_that_is_reached_and_goes_one_way_to_its
 
 
 @some
-@given(courses, courses, st.integers(0, 100))
-def test_the_second_schedule_counts_from_where_it_takes_over(first, second, at):
+@given(any_schedule, any_schedule, st.integers(0, 100))
+def test_the_second_schedule_starts_at_its_step_0(first, second, at):
     joined = first.then(second, at=at)
-    steps = telling_steps(joined)
+    steps = interesting_steps(joined)
     assert [joined(step) for step in steps] == [first(step) if step < at else second(step - at) for step in steps]
 
 
 @some
-@given(courses, courses, values)
+@given(any_schedule, any_schedule, values)
 def test_sums_products_and_limits_are_those_of_the_values(a, b, number):
-    for step in telling_steps(a):
+    for step in interesting_steps(a):
         x, y = a(step), b(step)
         assert (a * b)(step) == x * y
         assert (a + b)(step) == x + y
@@ -204,10 +213,10 @@ def test_sums_products_and_limits_are_those_of_the_values(a, b, number):
 
 
 @some
-@given(courses, st.integers(-60, 60), st.integers(1, 60), st.integers(1, 9))
-def test_another_time_is_that_of_the_formula(schedule, delay, steps, times):
+@given(any_schedule, st.integers(-60, 60), st.integers(1, 60), st.integers(1, 9))
+def test_time_transforms_have_their_formulas(schedule, delay, steps, times):
     period = schedule.length or 7
-    for step in telling_steps(schedule):
+    for step in interesting_steps(schedule):
         assert schedule.shift(delay)(step) == schedule(max(step - delay, 0))
         assert schedule.every(steps)(step) == schedule(step - step % steps)
         assert schedule.repeat(period=period)(step) == schedule(step % period)
@@ -215,17 +224,17 @@ def test_another_time_is_that_of_the_formula(schedule, delay, steps, times):
         assert schedule.repeat(times, period)(step) == schedule(within)
         if 2**50 < step < 2**53:
             continue  # the step within is a float, and what is near its last whole numbers may be rounded
-        # The step within is the same number, but long courses round it elsewhere.
+        # The step within is the same number, but rounded elsewhere for long schedules.
         assert schedule.stretch(float(steps))(step * steps) == pytest.approx(schedule(step), rel=1e-9, abs=1e-12)
         held = schedules.per_epoch(schedule, steps)
         assert held(step) == pytest.approx(schedule(step // steps), rel=1e-9, abs=1e-12)
 
 
 @some
-@given(courses, lengths)
-def test_a_factor_that_warms_up_moves_nothing(schedule, steps):
+@given(any_schedule, lengths)
+def test_a_warmup_factor_only_multiplies(schedule, steps):
     product = Warmup(steps) * schedule
-    for step in telling_steps(schedule):
+    for step in interesting_steps(schedule):
         assert product(step) == pytest.approx(schedule(step) * min(1.0, (step + 1) / steps if steps else 1.0))
 
 

@@ -32,7 +32,7 @@ LIBRARIES = {
 
 @each("expression", SCALARS)
 @each("library", LIBRARIES)
-def test_a_scalar_is_as_good_as_a_number(library, expression):
+def test_scalars_of_other_libraries_equal_numbers(library, expression):
     plain = evaluated(expression, of=lambda value: value)
     schedule = evaluated(expression, of=LIBRARIES[library])
     assert schedule == plain
@@ -84,7 +84,7 @@ def test_numbers_of_other_kinds():
     ],
     ids=label,
 )
-def test_what_is_no_real_scalar(value):
+def test_other_values_are_no_real_scalars(value):
     assert as_number(value) is None
     with pytest.raises(TypeError, match=r"Constant: value must be a number in \[0, inf\), got "):
         Constant(value)
@@ -117,7 +117,7 @@ TRAPS = {
 
 @each("name", TRAPS)
 @each("of", [float, np.float32, np.array])
-def test_one_step_and_the_whole_length_are_told_apart(name, of):
+def test_ambiguous_numbers_of_steps_are_refused(name, of):
     make, where, length = TRAPS[name]
     make(1)
     whole = f", or {length} for the whole length" if length else ""
@@ -128,7 +128,7 @@ def test_one_step_and_the_whole_length_are_told_apart(name, of):
         make(of(5.0))
 
 
-def test_counts_are_no_floats():
+def test_counts_must_be_integers():
     for make in (
         lambda: Warmup(1.0),
         lambda: ReduceOnPlateau(cooldown=1.0),

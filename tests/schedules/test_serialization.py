@@ -26,7 +26,7 @@ from lrcore.schedules import (
     concat,
 )
 from support.rows import each
-from support.schedule_strategies import courses, some, telling_steps
+from support.schedule_strategies import any_schedule, interesting_steps, some
 
 NAMES = {name: getattr(schedules, name) for name in CLASSES}
 LINE = Linear(1.0, 0.0, steps=4)
@@ -49,9 +49,9 @@ def forms(schedule):
 
 
 @some
-@given(courses)
+@given(any_schedule)
 def test_a_schedule_is_a_value(schedule):
-    steps = telling_steps(schedule)
+    steps = interesting_steps(schedule)
     course = [schedule(step) for step in steps]
     for same in forms(schedule):
         assert type(same) is type(schedule)
@@ -65,7 +65,7 @@ def test_a_schedule_is_a_value(schedule):
 
 
 @some
-@given(courses)
+@given(any_schedule)
 def test_a_schedule_is_frozen(schedule):
     for field in dataclasses.fields(schedule):
         with pytest.raises(dataclasses.FrozenInstanceError):
@@ -75,8 +75,8 @@ def test_a_schedule_is_frozen(schedule):
 
 
 @some
-@given(courses)
-def test_json_holds_the_version_and_plain_values_alone(schedule):
+@given(any_schedule)
+def test_json_contains_only_the_version_and_plain_values(schedule):
     def plain(value):
         if isinstance(value, dict) and "schedule" in value:
             assert value.keys() == {"schedule", "version", "arguments"}
@@ -108,7 +108,7 @@ PRINTED = [
 
 
 @each(("schedule", "text"), PRINTED, ids=[text for _, text in PRINTED])
-def test_a_schedule_is_printed_as_the_call_that_makes_it(schedule, text):
+def test_the_repr_is_the_call_that_makes_it(schedule, text):
     assert repr(schedule) == str(schedule) == text
     assert eval(text, NAMES) == schedule  # noqa: S307
 
@@ -130,7 +130,7 @@ def test_a_schedule_with_a_function_is_pickled_but_never_written_to_a_file():
             schedule.to_json()
 
 
-def test_a_class_of_somebody_else_is_not_written_to_a_file():
+def test_a_foreign_class_is_not_saved():
     class Constant(Schedule):
         def _value(self, step):
             return 1.0 + 0.0 * step
@@ -190,7 +190,7 @@ REFUSED = [
 
 
 @each(("text", "exception", "message"), REFUSED, ids=[str(i) for i in range(len(REFUSED))])
-def test_what_is_no_json_of_a_schedule_is_refused(text, exception, message):
+def test_bad_json_is_refused(text, exception, message):
     with pytest.raises(exception) as caught:
         Schedule.from_json(text)
     assert str(caught.value).startswith(message)
@@ -207,7 +207,7 @@ def test_json_that_is_nested_too_deep_is_refused_or_read(depth):
         assert "nested too deep" in str(error)  # noqa: PT017
 
 
-def test_json_of_the_present_version_stays_readable():
+def test_json_of_this_version_stays_readable():
     text = (
         '{"schedule": "WithWarmup", "version": 1, "arguments": {"schedule": {"schedule": "Cosine", "version": 1, '
         '"arguments": {"start": 0.1, "steps": 100, "end": 0.0, "power": 1.0, "k": 1.0}}, "steps": 10, "start": 0.0, '
@@ -218,11 +218,11 @@ def test_json_of_the_present_version_stays_readable():
     assert Schedule.from_json(text) == schedule
 
 
-def test_arguments_at_their_defaults_may_be_left_out_of_json():
+def test_json_can_omit_defaults():
     assert Schedule.from_json(written("Cosine", start=0.1, steps=9)) == Cosine(0.1, 9)
 
 
-def test_json_keeps_numbers_to_the_bit():
+def test_json_keeps_every_bit_of_a_number():
     numbers = [0.1, 1 / 3, 5e-324, 1.7976931348623157e308, 2**63 + 1]
     schedule = Table(numbers)
     assert Schedule.from_json(schedule.to_json()).values(5).tolist() == schedule.values(5).tolist()
@@ -231,14 +231,14 @@ def test_json_keeps_numbers_to_the_bit():
     assert (long.steps, long.length) == (2**62 + 1, 2**63 + 1)
 
 
-def test_every_name_of_the_package_is_there_and_no_other():
+def test_the_package_has_its_public_names_and_no_other():
     assert set(CLASSES) <= set(schedules.__all__) <= set(dir(schedules))
     assert schedules.WithWarmup is WithWarmup
     with pytest.raises(AttributeError, match="has no attribute 'Sawtooth'"):
         schedules.Sawtooth  # noqa: B018
 
 
-def test_long_chains_are_values_too():
+def test_long_chains_can_be_compared_and_saved():
     chain = concat([Exponential(1.0, 0.5).cooldown(1, at=k + 1) for k in range(300)])
     assert Schedule.from_json(chain.to_json()) == chain
     assert eval(repr(chain), NAMES) == chain  # noqa: S307

@@ -22,7 +22,7 @@ from lrcore.schedules import (
     Tanh,
 )
 from support.rows import each
-from support.schedule_strategies import courses, some, telling_steps
+from support.schedule_strategies import any_schedule, interesting_steps, some
 
 LINE = Linear(1.0, 0.0, steps=4)
 
@@ -36,17 +36,17 @@ def called(schedule, steps):
 
 
 @some
-@given(courses)
-def test_values_are_those_of_calls_to_the_bit(schedule):
-    steps = [step for step in telling_steps(schedule) if step < 2**63]
+@given(any_schedule)
+def test_values_are_bitwise_those_of_calls(schedule):
+    steps = [step for step in interesting_steps(schedule) if step < 2**63]
     assert bits(schedule.values(steps)) == called(schedule, steps)
     below = [step for step in steps if step < 2**53]
     assert bits(schedule.values(below)) == called(schedule, below)
 
 
 @some
-@given(courses, st.integers(0, 300), st.integers(0, 10**6), st.integers(1, 10**4))
-def test_values_of_a_range_are_those_of_calls_to_the_bit(schedule, count, begin, stride):
+@given(any_schedule, st.integers(0, 300), st.integers(0, 10**6), st.integers(1, 10**4))
+def test_values_of_a_range_are_bitwise_those_of_calls(schedule, count, begin, stride):
     assert bits(schedule.values(count)) == called(schedule, range(count))
     steps = range(begin, begin + 40 * stride, stride)
     assert bits(schedule.values(steps)) == called(schedule, steps)
@@ -65,7 +65,7 @@ LONG = [
 
 
 @each("schedule", LONG, ids=str)
-def test_values_of_a_long_training_are_those_of_calls_to_the_bit(schedule):
+def test_values_of_long_schedules_are_bitwise_those_of_calls(schedule):
     assert bits(schedule.values(100_000)) == called(schedule, range(100_000))
 
 
@@ -89,7 +89,7 @@ STEPS = [
 
 
 @each(("steps", "expected"), STEPS, ids=[str(i) for i in range(len(STEPS))])
-def test_steps_come_as_a_number_a_range_a_sequence_or_an_array(steps, expected):
+def test_steps_can_be_a_number_a_range_a_sequence_or_an_array(steps, expected):
     values = LINE.values(steps)
     assert values.dtype == np.float64
     assert values.tolist() == [LINE(step) for step in expected]
@@ -109,7 +109,7 @@ def test_the_steps_are_only_read():
     assert steps.tolist() == [0, 1, 2, 3, 4]
 
 
-def test_values_are_the_callers_to_change():
+def test_the_array_of_values_can_be_changed():
     LINE.values(3)[:] = 7.0
     Constant(1.0).values(3)[:] = 7.0
     assert LINE.values(3).tolist() == [1.0, 0.75, 0.5]
@@ -117,18 +117,18 @@ def test_values_are_the_callers_to_change():
 
 
 @each("steps", [True, 2.5, None, [1.0], [True], ["1"], "12", [None], np.array([0.5]), 1j], ids=repr)
-def test_what_is_no_whole_number_is_a_type_error(steps):
+def test_steps_that_are_no_integers_are_type_errors(steps):
     with pytest.raises(TypeError, match=r"^steps must be"):
         LINE.values(steps)
 
 
 @each("steps", [-1, [-1], [3, -1], range(-1, 2), np.array([-5]), np.array([2**63], np.uint64)], ids=repr)
-def test_what_is_no_step_is_a_value_error(steps):
+def test_steps_out_of_range_are_value_errors(steps):
     with pytest.raises(ValueError, match=r"^steps must be"):
         LINE.values(steps)
 
 
-def test_a_function_is_asked_for_each_step_as_an_int():
+def test_a_function_gets_each_step_as_an_int():
     seen = []
     Lambda(lambda step: seen.append(step) or 1.0).values(range(2, 5))
     assert seen == [2, 3, 4]
@@ -136,7 +136,7 @@ def test_a_function_is_asked_for_each_step_as_an_int():
 
 
 @each("edge", [2**53 - 2, 2**53, 2**63 - 2])
-def test_values_are_those_of_calls_where_whole_numbers_are_no_longer_floats(edge):
+def test_values_are_those_of_calls_beyond_exact_floats(edge):
     for schedule in (
         Linear(1.0, 0.0, steps=edge + 2),
         Step(1.0, step_size=edge, gamma=0.5),
@@ -159,7 +159,7 @@ def test_values_are_those_of_calls_where_whole_numbers_are_no_longer_floats(edge
         assert bits(schedule.values(below)) == called(schedule, below), schedule
 
 
-def test_values_beyond_the_largest_number_stay_at_it():
+def test_values_are_limited_to_the_largest_finite_number():
     grown = Exponential(1.0, gamma=1e10).values(50)
     assert bits(grown) == called(Exponential(1.0, gamma=1e10), range(50))
     assert grown.max() < math.inf

@@ -183,10 +183,10 @@ def compositions(draw, depth):
     return draw(LEAVES[name] if name in LEAVES else COMBINATIONS[name](compositions(depth - 1)))
 
 
-courses = compositions(5)
+any_schedule = compositions(5)
 
 
-def telling_steps(schedule):
+def interesting_steps(schedule):
     """Return steps at which something may happen, in order, small ones and huge ones."""
     length = 100 if schedule.length is None else schedule.length
     around = {length // 3, length // 2, length - 2, length - 1, length, length + 1, 2 * length + 5}
