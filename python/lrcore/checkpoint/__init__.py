@@ -1,4 +1,4 @@
-"""Checkpoints: an optimizer and its parameters in one file that is written whole or not at all."""
+"""Checkpoints: an optimizer and its parameters in one file, written atomically."""
 
 from __future__ import annotations
 
@@ -38,38 +38,35 @@ def __dir__() -> list[str]:
 
 
 def save(path: StrPath, opt: Optimizer, *, keep: int | None = None, **extra: Any) -> Path:
-    """Write weights, state, averages, counters and hyperparameters, schedules too, and whatever else a run needs.
+    """Save weights, state, averages, counters and hyperparameters, with their schedules, and values of your own.
 
-    The file is written beside its place, flushed to the disk and renamed, so that a process that is killed at any
-    moment leaves either the checkpoint before or this one. Arrays are written from where they lie, through a buffer of
-    a few MiB.
+    The file is written under another name, flushed to the disk and renamed, so a process that is killed at any time
+    leaves either the old checkpoint or the new one. Arrays are not copied, but for a buffer of a few MiB.
 
     Args:
-        path: The file, if the name ends in ``.safetensors``; any other path is a folder, which is made if need be. In a
-            folder the file is ``step-<steps>.safetensors``. A symbolic link is followed.
+        path: The file, if the name ends in ``.safetensors``; any other path is a folder, created if necessary, in which
+            the file is ``step-<steps>.safetensors``. Symbolic links are followed.
         opt: The optimizer, with its parameters.
-        keep: How many checkpoints stay in the folder: this one, and of the others those that were saved last. What is
-            deleted are whole checkpoints of the name ``step-<digits>.safetensors`` that this function wrote, nothing
-            else, and only when the new one was read again. By default all stay.
+        keep: The number of checkpoints to keep in the folder, at least 1: this one, and the most recent of the others.
+            Only complete checkpoints named ``step-<digits>.safetensors`` that this function wrote are deleted, and
+            only after the new one could be read. By default all are kept.
         extra: Values of your own, by name: numbers, strings, bytes, None, NumPy arrays, PyTorch's tensors on the CPU,
-            and lists, tuples and dicts of these, whose keys are strings or integers, such as
-            ``epoch=3, rng=generator.bit_generator.state``. Tensors come back as NumPy arrays, NumPy's scalars as
+            and lists, tuples and dicts of these, with strings or integers as keys, such as
+            ``epoch=3, rng=generator.bit_generator.state``. Tensors are loaded as NumPy arrays, NumPy's scalars as
             Python's numbers.
 
     Returns:
         The path of the file.
 
     Raises:
-        TypeError: If a value can't be saved, or the path or the optimizer is none.
-        ValueError: If ``keep`` is less than 1, or given with a file; if the file could not be read again, since its
-            description is too large, or values are nested too deep. Nothing is written or deleted then.
-        RuntimeError: If the weights are averages now, within
-            :meth:`Optimizer.averaged <lrcore.optim.Optimizer.averaged>`.
-        OSError: If the file can't be written. What was there is there still.
+        TypeError: If a value can't be saved, the path is not a path, or the optimizer not one of lrcore.
+        ValueError: If ``keep`` is less than 1, or given with a file; if the file could not be read, since its
+            description would be too large or values are nested too deep. Nothing is written or deleted then.
+        RuntimeError: Within :meth:`Optimizer.averaged <lrcore.optim.Optimizer.averaged>`.
+        OSError: If the file can't be written. An existing file is unchanged.
 
     Warns:
-        UserWarning: If the file is in its place, but something after that failed: flushing the name of the file to the
-            disk, or deleting old checkpoints.
+        UserWarning: If the file was written, but flushing its name to the disk or deleting old checkpoints failed.
 
     Examples:
         >>> import lrcore, numpy as np, tempfile
@@ -83,8 +80,8 @@ def save(path: StrPath, opt: Optimizer, *, keep: int | None = None, **extra: Any
 
     Note:
         It is a safetensors file: ``safetensors.numpy.load_file`` reads its arrays, which are named ``params/…``,
-        ``state/<parameter>/…`` and ``extra/…``. Nothing in it is ever executed, as in a pickle. Gradients that were
-        accumulated and wait for a step are saved too.
+        ``state/<parameter>/…`` and ``extra/…``. Unlike a pickle it contains no code. Pending accumulated gradients are
+        saved too.
     """
     target, is_file = _place("save", path, opt)
     if keep is not None:
@@ -112,34 +109,33 @@ def _weights(opt: Optimizer) -> dict[str, Array]:
 def load(
     path: StrPath, opt: Optimizer, *, strict: bool = True, schedules: Literal["saved", "program"] | None = None
 ) -> dict[str, Any]:
-    """Read a checkpoint into an optimizer and its weights: all of it, or on an error, or Ctrl-C, nothing.
+    """Load a checkpoint into an optimizer and its weights, completely or, on an error or Ctrl-C, not at all.
 
-    Parameters are matched by name. Weights are written in place; the run then goes on with the same bits as if it had
-    never stopped, with any number of threads and any instruction set. The file is read twice: once to find damage,
-    before anything is changed, and once for the numbers, which are read to where they belong. Signals are handled when
-    all weights are read: Ctrl-C waits so long.
+    Parameters are matched by name, and weights are written in place. The run continues with the same bits as without
+    the interruption, with any number of threads and any instruction set. The file is read twice: to verify its checksum
+    before anything is changed, and to fill the arrays. Ctrl-C is handled after all weights are read.
 
     Args:
-        path: A file that :func:`save` wrote, whose name ends in ``.safetensors``, or a folder, of which the
-            :func:`latest` is read.
-        opt: The optimizer, made of the same parameters.
+        path: A file of :func:`save`, whose name ends in ``.safetensors``, or a folder, whose :func:`latest` checkpoint
+            is loaded.
+        opt: The optimizer, created with the same parameters.
         strict: Whether parameters, groups and state must be the same on both sides. If not, what both sides have is
             loaded.
-        schedules: Which schedules hold from then on, for each hyperparameter that is one on either side: ``"saved"``,
-            those of the checkpoint, or ``"program"``, those that the optimizer has now, as for a run that is made
-            longer. By default those of the checkpoint, with a warning where they differ.
+        schedules: The schedules to use, for each hyperparameter with a schedule on either side: ``"saved"``, those of
+            the checkpoint, or ``"program"``, those of the optimizer, such as to prolong a run. By default those of the
+            checkpoint, with a warning where they differ.
 
     Returns:
-        The values of one's own that were saved, by name.
+        The saved values of your own, by name.
 
     Raises:
-        lrcore.checkpoint.DamagedError: If the file is not as it was written; a ``ValueError``.
-        ValueError: If it does not match the optimizer, or was written by a newer version.
-        TypeError: If an array has another dtype, or the path or the optimizer is none.
-        OSError: If it can't be read. Only if that is so the second time, weights are left with a part of it.
+        lrcore.checkpoint.DamagedError: If the file is damaged; a ``ValueError``.
+        ValueError: If it does not match the optimizer, or has an unknown version.
+        TypeError: If an array has another dtype, the path is not a path, or the optimizer not one of lrcore.
+        OSError: If it can't be read. If that happens while weights are filled, some of them are overwritten.
 
     Warns:
-        UserWarning: If a schedule of the program is replaced by another one, and ``schedules`` is not given.
+        UserWarning: If a saved schedule replaces a different one of the program, and ``schedules`` is not given.
     """
     place, is_file = _place("load", path, opt)
     if not is_file:
@@ -163,7 +159,7 @@ def load(
 def _matched_weights(
     file: safetensors.File, weights: Mapping[str, Array], *, strict: bool
 ) -> list[tuple[Entry, Array]]:
-    """Return the weights that the file has, each with its entry, or raise if one can't be read into its array."""
+    """Return the entries of weights and their arrays, or raise if one can't be read into its array."""
     known = file.names()
     missing = [name for name in weights if f"params/{name}" not in known]
     if strict and missing:
@@ -193,7 +189,7 @@ def _refuse_weights(
 
 
 def _read_arrays(file: safetensors.File, state: OptimizerState, weights: Mapping[str, Array]) -> None:
-    """Put arrays, read, in the place of their entries in a state."""
+    """Replace the entries in a state by arrays, read from the file."""
     small: list[tuple[dict[str, Any], list[str]]] = []
     large: list[tuple[Entry, Array]] = []
     columns: Mapping[str, dict[str, Any]] = state.param_arrays
@@ -210,7 +206,7 @@ def _read_arrays(file: safetensors.File, state: OptimizerState, weights: Mapping
             array = column[name] = empty_like(weight) if is_like_weight else np.empty(entry.shape, entry.dtype)
             large.append((entry, array))
         small.append((column, packed))
-    # All of them at once: arrays of different fields lie side by side in the file.
+    # In one call: arrays of different fields are next to each other in the file.
     arrays = iter(file.small_arrays([column[name] for column, names in small for name in names]))
     for column, names in small:
         column.update(zip(names, arrays, strict=False))
@@ -218,17 +214,17 @@ def _read_arrays(file: safetensors.File, state: OptimizerState, weights: Mapping
 
 
 def latest(folder: StrPath) -> Path | None:
-    """Return the newest whole checkpoint of a folder, or None if there is none.
+    """Return the newest complete checkpoint of a folder, or None if there is none.
 
-    Newest is what was saved last, as the files say themselves, so that it is the same in a copy of the folder. A file
-    that is damaged, unfinished or no checkpoint is passed over, with a warning.
+    The time of saving is stored in the files, so the result is the same in a copy of the folder. Files that are
+    damaged, unfinished or not checkpoints are skipped with a warning.
 
     Args:
-        folder: Where to look for ``*.safetensors``.
+        folder: The folder of ``*.safetensors`` files. If it does not exist, there is no checkpoint.
 
     Raises:
-        ValueError: If the name is one of a file: it ends in ``.safetensors``.
-        OSError: If the folder can't be read, or is a file. One that is not there has no checkpoint.
+        ValueError: If the name is that of a file: it ends in ``.safetensors``.
+        OSError: If the folder can't be read, or is a file.
 
     Examples:
         >>> import lrcore, tempfile
@@ -259,11 +255,11 @@ _NO_OPTIMIZER: Any = object()
 
 
 def _place(function: str, path: Any, opt: Any = _NO_OPTIMIZER) -> tuple[Path, bool]:
-    """Return a path, and whether it is the name of a file: one that ends in ``.safetensors``, there or not.
+    """Return a path, and whether its name is that of a file: whether it ends in ``.safetensors``.
 
     Raises:
-        TypeError: If it is no path, or the optimizer is none.
-        OSError: If what is there is a folder in the place of a file, or the other way round.
+        TypeError: If it is not a path, or the optimizer not one of lrcore.
+        OSError: If a file is expected and a folder exists, or the other way round.
     """
     if not isinstance(path, str | os.PathLike):
         call = f"lrcore.{function}({'folder' if opt is _NO_OPTIMIZER else 'path, opt'})"
@@ -281,7 +277,7 @@ def _place(function: str, path: Any, opt: Any = _NO_OPTIMIZER) -> tuple[Path, bo
 
 
 def _what_instead(given: Any) -> str:
-    """Return what to do with something that is no optimizer of NumPy or JAX arrays."""
+    """Return how to save something that is not an optimizer of NumPy or JAX arrays."""
     kind = type(given).__name__
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(given, torch.optim.Optimizer):

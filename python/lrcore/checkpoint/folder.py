@@ -1,4 +1,4 @@
-"""The checkpoints of a folder: which are there, in what order they were saved, and which are deleted."""
+"""The checkpoints of a folder: their names, the order in which they were saved, and the deletion of old ones."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SUFFIX = ".safetensors"
-# What keep counts, and deletes.
+# Names that keep counts and deletes.
 _NUMBERED = re.compile(rf"step-[0-9]+{re.escape(SUFFIX)}")
-# The last time, in nanoseconds since 1970, that a file is believed to have been saved at: in the year 2116.
+# The largest plausible time of saving, in nanoseconds since 1970: in the year 2116.
 _LAST_TIME = 2**62
 
 
 def files(folder: Path) -> list[Path]:
-    """Return what has the name of a checkpoint in a folder."""
+    """Return the files of a folder that are named like checkpoints."""
     try:
         return [folder / name for name in os.listdir(folder) if name.endswith(SUFFIX)]
     except FileNotFoundError:
@@ -31,7 +31,12 @@ def files(folder: Path) -> list[Path]:
 
 
 def peek(path: Path, *, whole: bool = False) -> dict[str, Any] | None:
-    """Return the description of a checkpoint, without a look at its arrays; or None if it has none, or is not whole."""
+    """Return the description of a checkpoint without reading its arrays, or None if it can't be read.
+
+    Args:
+        path: The file.
+        whole: Whether the header must be valid and the file complete.
+    """
     try:
         with safetensors.opened(path) as file:
             if whole:
@@ -43,7 +48,7 @@ def peek(path: Path, *, whole: bool = False) -> dict[str, Any] | None:
 
 
 def age(path: Path, description: dict[str, Any] | None) -> tuple[int, int, str]:
-    """Return what puts files in the order in which they were saved; where one does not say it, when it was changed."""
+    """Return a sort key: the stored time of saving, or else the time of the last change."""
     try:
         changed = path.stat().st_mtime_ns
     except OSError:
@@ -53,14 +58,14 @@ def age(path: Path, description: dict[str, Any] | None) -> tuple[int, int, str]:
 
 
 def time_of_save(folder: Path) -> int:
-    """Return when a checkpoint is saved: in one folder the later one is of a later time, whatever the clock says."""
+    """Return the present time, or a later one than that of every checkpoint in the folder if the clock was set back."""
     changed = [(age(path, None), path) for path in files(folder)]
     last = max(changed, default=None)
     return max(time.time_ns(), 0 if last is None else min(age(last[1], peek(last[1]))[0] + 1, _LAST_TIME))
 
 
 def delete_old(target: Path, keep: int) -> None:
-    """Delete all but the newest checkpoints of a folder, of which one was just written. Failures are warnings."""
+    """Delete all but the newest checkpoints of the folder of a new one. Failures are warnings."""
     try:
         if not is_readable(peek(target, whole=True)):
             warnings.warn(f"{target} can't be read again, so nothing was deleted", stacklevel=3)

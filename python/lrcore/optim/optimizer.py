@@ -1,4 +1,4 @@
-"""What every optimizer does: name parameters, resolve hyperparameters, own state, and step."""
+"""The base class of optimizers: parameters and their names, groups, the step, averages, and state."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ if TYPE_CHECKING:
     from lrcore.schedules.metrics import Tracker
 
 
-# Of a group, what the stepper takes as it is.
+# Hyperparameters of a group that are passed to the stepper unchanged.
 _FIXED = ("maximize", "bounds", "zero_grads")
 
 
 class Optimizer:
-    """What all optimizers have in common. Use one of its subclasses.
+    """The base class of all optimizers. Use one of its subclasses.
 
-    A subclass names its hyperparameters and the rule that they choose; the arithmetic of the rule is compiled.
+    A subclass declares its hyperparameters and the rules that they choose from; the rules are compiled.
     """
 
     _declaration: ClassVar[Declaration]
@@ -73,7 +73,7 @@ class Optimizer:
     _skipped: int
     _skipped_in_a_row: int
     _stepper: _lrcore.Stepper
-    # What makes the norm, and the decision to skip, those of several processes.
+    # Combines the norm, and the decision to skip, with those of other processes.
     _combine: Callable[[float, bool], tuple[float, bool]] | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -83,15 +83,15 @@ class Optimizer:
         document(cls, decay=declaration.decay if declaration else "coupled")
 
     def __init__(self, params: Any, defaults: dict[str, Any], options: Mapping[str, Any]) -> None:
-        """Make an optimizer of parameters.
+        """Create an optimizer.
 
         Args:
             params: An array, a sequence or mapping of arrays, these nested, or a sequence of groups.
-            defaults: A value for each hyperparameter, for the groups that don't say otherwise.
-            options: Those of :class:`Options <lrcore.optim.options.Options>` that were given.
+            defaults: The default of each hyperparameter.
+            options: The given ones of :class:`Options <lrcore.optim.options.Options>`.
         """
         if type(self) is Optimizer:
-            raise TypeError("Optimizer is what all optimizers have in common; use SGD, Adam, AdamW, …")
+            raise TypeError("Optimizer is the base class of all optimizers; use SGD, Adam, AdamW, …")
         of_groups, self._global_options = split(options, self._declaration.decay, type(self).__name__, defaults)
         self._defaults = ParamGroup(None, None, self._kinds(), {**defaults, **of_groups}, self._check).hyperparameters
         groups = as_groups(params)
@@ -103,14 +103,14 @@ class Optimizer:
 
     @classmethod
     def _rule(cls, group: Mapping[str, Any]) -> str:
-        """Return which of the class's rules a group's hyperparameters choose."""
+        """Return the rule, one of those of the class, that the hyperparameters of a group choose."""
         del group
         (rule,) = cls._declaration.rules
         return rule
 
     @staticmethod
     def _check(group: Mapping[str, Any]) -> None:
-        """Raise if hyperparameters, each valid, contradict each other."""
+        """Raise if valid hyperparameters contradict each other."""
 
     @classmethod
     def _kinds(cls) -> dict[str, Hyperparameter]:
@@ -126,7 +126,7 @@ class Optimizer:
         wait_at_end()  # the stepper reads Python's containers
         self._params = params
         self._began_grouped = self._grouped = grouped
-        # Threads take turns. One that comes again from within a step is refused by the stepper.
+        # Threads take turns. The stepper refuses a thread that calls again from within its own step.
         self._lock = live_lock(self)
         self._groups = []
         self._names = []
@@ -136,7 +136,7 @@ class Optimizer:
         self._swapped = False
         clip_norm, self._clip_trackers = with_trackers(self._global_options.clip_norm)
         self._global_options = self._global_options._replace(clip_norm=clip_norm)
-        # Asked for at every step, where it takes a sixth of the time in Python.
+        # Computed once: it takes a sixth of a step's time in Python.
         self._is_plain = self._global_options.is_plain
         self._stepper = self._new_stepper(grouped)
         self._stepper.set_options(**self._global_options.for_stepper(0, self._clip_trackers))
@@ -147,32 +147,33 @@ class Optimizer:
     # The step
 
     def step(self, grads: Any = None, *, grad_scale: float = 1.0) -> StepInfo:
-        """Move every parameter that has a gradient by one step, in place.
+        """Update every parameter that has a gradient, in place.
 
-        All is checked before the first write: after an error, weights, state and step counts are as they were.
+        Everything is checked before the first write: after an error, weights, state and step counts are unchanged.
 
         Args:
-            grads: Gradients in the structure of the parameters, each of its parameter's shape and dtype. None in the
-                place of one, or of a part of the structure, skips it. For groups: a sequence with an entry for each, or
-                one mapping with the entries of all. Gradients are read only, unless ``zero_grads`` is set; they may
-                have any strides. Left out, the mean of those that were accumulated is used.
-            grad_scale: What gradients are divided by as they are read, in (0, inf): the scale of a loss, or the number
-                of micro-batches in a sum.
+            grads: Gradients in the structure of the parameters, each of its parameter's shape and dtype. None in place
+                of a gradient, or of a part of the structure, skips it. For groups: a sequence with an entry for each,
+                or one mapping with the entries of all. Gradients may have any strides, and are not written to unless
+                ``zero_grads`` is set. By default the mean of the accumulated gradients is used.
+            grad_scale: The divisor of the gradients, in (0, inf), such as the scale of a loss or the number of
+                micro-batches in a sum.
 
         Returns:
-            What the step did.
+            The step's number, learning rate and gradient norm, and whether it was applied.
 
         Raises:
             TypeError: If a gradient is no array, or of another dtype.
             ValueError: If a gradient is missing, unexpected or of another shape, shares memory with a weight, or a
                 weight is read-only; if a schedule gives a value out of range.
             FloatingPointError: If gradients were not finite ``max_skips`` times in a row, with ``skip_nonfinite``.
-            RuntimeError: If gradients are given while others wait, which were accumulated; if it is called from within
-                a step of this optimizer, or within :meth:`averaged`. Threads take turns.
+            RuntimeError: If gradients are given while accumulated ones are pending; if it is called from within a step
+                of this optimizer, or within :meth:`averaged`. Threads take turns.
 
         Note:
-            A strided view, or a gradient whose memory order is not the weight's, is gathered through a small buffer: no
-            copy is made, but the step is several times slower. Arrays must not be resized by another thread meanwhile.
+            A strided view, or a gradient whose memory order is not the weight's, is gathered through a small buffer. It
+            is not copied as a whole, but the step is several times slower. Another thread must not resize arrays
+            during the step.
         """
         with self._lock:
             for index, group in enumerate(self._groups):
@@ -187,7 +188,7 @@ class Optimizer:
     def _step_with_options(self, grads: Any, grad_scale: float) -> StepInfo:
         self._refuse_if_swapped()
         divisor = POSITIVE.check("grad_scale", grad_scale)
-        # For what is told of the step; the step itself takes factors that are beyond a float.
+        # For statistics. The step itself divides, since the reciprocal of a subnormal is infinite.
         scale = 1.0 / divisor
         if isinstance(self._global_options.clip_norm, Schedule):
             self._stepper.set_options(**self._global_options.for_stepper(self.steps, self._clip_trackers))
@@ -220,7 +221,7 @@ class Optimizer:
                 self._resolve_reports()
 
     def _skip(self, parameter: int | None, place: tuple[list[int], str] | None) -> None:
-        """Count a step that was left out; raise if there were too many in a row."""
+        """Count a skipped step; raise if there were too many in a row."""
         self._skipped += 1
         self._skipped_in_a_row += 1
         if self._skipped_in_a_row >= self._global_options.max_skips:
@@ -229,32 +230,32 @@ class Optimizer:
             raise FloatingPointError(f"{were} skipped: {self._reason(parameter, place)}")
 
     def _reason(self, parameter: int | None, place: tuple[list[int], str] | None) -> str:
-        """Return why a step was skipped."""
+        """Return the reason for a skipped step."""
         if parameter is None:
             return "a gradient of another process is not finite"
         name = f"the gradient of {self._names[parameter]!r}"
         return f"{name} is {place[1]} at index {tuple(place[0])}" if place else f"{name} is too large for grad_scale"
 
     def accumulate(self, grads: Any, weight: float = 1.0) -> int:
-        """Add the gradients of a micro-batch to those that are waiting; :meth:`step` without gradients uses their mean.
+        """Add the gradients of a micro-batch to the pending ones; :meth:`step` without gradients uses their mean.
 
         With the gradient ``gᵢ`` and the weight ``wᵢ`` of each micro-batch, the step uses ``Σ wᵢ gᵢ / Σ wᵢ``.
 
-        The sums are kept in arrays of the optimizer's own, made on first use, and are part of a state dict while they
-        wait. With ``zero_grads`` the gradients are set to zero as they are added.
+        The sums are in arrays of the optimizer, allocated on first use, and part of a state dict while they are
+        pending. With ``zero_grads`` the gradients are set to zero as they are added.
 
         Args:
-            grads: As for :meth:`step`. A parameter without a gradient counts as one of zeros, unless it has none in any
-                of the micro-batches.
-            weight: How much the micro-batch counts, in (0, inf). If its gradients are those of a mean over n tokens,
-                ``weight=n`` makes the step one of the mean over all tokens, however many each micro-batch has.
+            grads: As for :meth:`step`. A missing gradient counts as zeros, unless the parameter has none in any of the
+                micro-batches.
+            weight: The weight of the micro-batch, in (0, inf). With gradients of a mean over n tokens, ``weight=n``
+                makes the step use the mean over all tokens of all micro-batches.
 
         Returns:
-            How many micro-batches are waiting.
+            The number of pending micro-batches.
 
         Raises:
             TypeError: As :meth:`step`.
-            ValueError: As :meth:`step`; if the weight is out of range, or differs from those that wait and the
+            ValueError: As :meth:`step`; if the weight is out of range, or differs from the pending ones and the
                 optimizer has a ``noise_scale``. Nothing is added then.
 
         Examples:
@@ -275,7 +276,7 @@ class Optimizer:
             return self._stepper.accumulate(grads, weight)
 
     def discard_accumulated(self) -> int:
-        """Drop the gradients that are waiting for a step, and return of how many micro-batches they were.
+        """Discard the pending gradients, and return the number of their micro-batches.
 
         Examples:
             >>> import lrcore, numpy as np
@@ -291,9 +292,9 @@ class Optimizer:
             return count
 
     def _resolve(self, index: int, group: ParamGroup) -> None:
-        """Tell the stepper the rule and the numbers of a group at the present step."""
-        wait_at_end()  # a first step has Python make its state
-        # An edit by another thread is seen whole or not at all, and then at the next step.
+        """Pass the rule and the values of a group at the present step to the stepper."""
+        wait_at_end()  # the first step calls Python code to allocate state
+        # With the lock, an edit by another thread is seen completely, or at the next step.
         with group._lock:
             group.edited = False
             try:
@@ -304,7 +305,7 @@ class Optimizer:
 
     def _sync_group(self, index: int, group: ParamGroup) -> None:
         numbers = group.at(self._stepper.taken)
-        # What only an edit changes is looked up once for each: half of the time of a scheduled step in Python.
+        # Cached until the next edit: these lookups took half of the time of a scheduled step in Python.
         fixed = group.fixed
         if fixed is None:
             rule = self._rule(group)
@@ -335,14 +336,13 @@ class Optimizer:
     # Groups
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
-        """Add parameters, with hyperparameters of their own.
+        """Add a group of parameters with its own hyperparameters.
 
-        From then on gradients come in groups. Names that are taken already are prefixed with the group's name, or its
+        From then on gradients are given by group. A name that exists already is prefixed with the group's name or
         number.
 
         Args:
-            group: ``"params"``, a structure; optionally ``"name"``, and hyperparameters that differ from the
-                optimizer's.
+            group: ``"params"``, a structure; optionally ``"name"``, and hyperparameters that differ from the defaults.
 
         Raises:
             TypeError: If the group or a value in it is of a wrong type.
@@ -364,7 +364,7 @@ class Optimizer:
             self._grouped = True
 
     def _set_decays(self, parameter: int, name: str) -> None:
-        """Match ``no_decay`` with the name of a parameter, by its number."""
+        """Set whether weight decay applies to a parameter, by matching its name with ``no_decay``."""
         decays = self._global_options.decays(name)
         self._stepper.set_decays(parameter, decays)
         self._decaying[parameter] = decays
@@ -384,28 +384,28 @@ class Optimizer:
         self._groups.append(group)
         self._names.extend(names)
 
-    # What there is to read
+    # Attributes, averages and metrics
 
     @property
     def params(self) -> Any:
-        """The parameters, in the structure that was given."""
+        """The parameters, in the given structure."""
         return self._params
 
     @property
     def param_groups(self) -> tuple[ParamGroup, ...]:
-        """The groups. Edits of one are checked at once and hold from the next step on."""
+        """The groups. An edit is checked at once and takes effect at the next step."""
         return tuple(self._groups)
 
     @property
     def state(self) -> Mapping[str, Mapping[str, np.ndarray[Any, Any]]]:
-        """The state arrays: parameter name, then state name. A parameter has none before its first step."""
+        """The state arrays, by parameter name, then by state name. A parameter has none before its first step."""
         with self._lock:
             states = list(zip(self._names, self._stepper.states, strict=True))
         return MappingProxyType({name: MappingProxyType(arrays) for name, arrays in states if arrays})
 
     @property
     def average(self) -> Mapping[str, np.ndarray[Any, Any]]:
-        """The averages of the weights by parameter name, as read-only views; at first there are none."""
+        """The averages of the weights by parameter name, as read-only views; empty before the first update."""
         with self._lock:
             averages = {name: arrays["average"] for name, arrays in self.state.items() if "average" in arrays}
         views = {name: array.view() for name, array in averages.items()}
@@ -414,10 +414,10 @@ class Optimizer:
         return MappingProxyType(views)
 
     def averaged_params(self) -> Any:
-        """Return the averages of the weights in the structure of :attr:`params`, as new arrays: to keep, or to export.
+        """Return copies of the averages of the weights, in the structure of :attr:`params`, such as for an export.
 
-        A parameter that has no average, since it had no gradient so far, is there with its weight. Of groups, each has
-        its own ``"params"``. :attr:`average` has the same by name, and :meth:`averaged` evaluates them in place.
+        For a parameter without an average, which has had no gradient so far, it is a copy of the weight. With groups,
+        each has its own ``"params"``. :attr:`average` has the averages by name; :meth:`averaged` puts them in place.
 
         Raises:
             ValueError: If the optimizer has no ``average``.
@@ -438,24 +438,24 @@ class Optimizer:
 
     @contextmanager
     def averaged(self, buffers: Any = None) -> Iterator[Self]:
-        """Give the weights the values of their averages for the length of a ``with`` block, as for an evaluation.
+        """Replace the weights by their averages within a ``with`` block, such as for an evaluation.
 
-        Afterwards, also after an exception, every weight has its own values again, bit for bit. A parameter that has no
-        average keeps its weight. It takes a copy of the weights. Within the block all is refused that would keep the
-        averages as weights, or train on them: steps, gradients to be accumulated, state dicts, checkpoints, pickles and
-        copies, new groups.
+        Afterwards, also after an exception, every weight is restored bit for bit. A parameter without an average keeps
+        its weight. The weights are copied meanwhile. Within the block everything is refused that would save the
+        averages as weights or train them: steps, accumulation, state dicts, checkpoints, pickles and copies, new
+        groups.
 
         Args:
-            buffers: Arrays that belong to the weights and are no parameters, such as the running statistics of a batch
-                normalisation: an array, or a sequence or mapping of arrays, these nested. They may be computed anew
-                within the block, for the averages, and are put back at its end.
+            buffers: Arrays that depend on the weights and are not parameters, such as the running statistics of a batch
+                normalisation: an array, or a sequence or mapping of arrays, these nested. They may be recomputed for
+                the averages within the block, and are restored at its end.
 
         Raises:
-            TypeError: If something in ``buffers`` is no array.
-            ValueError: If the optimizer has no ``average``; if a weight is read-only or was given another shape, or a
-                buffer is read-only, and then no weight is changed.
-            RuntimeError: If the averages are in place already. At the end, if a weight could not be put back, since it
-                became read-only or got another shape in the block; all others are.
+            TypeError: If something in ``buffers`` is not an array.
+            ValueError: If the optimizer has no ``average``; if a weight is read-only or has got another shape, or a
+                buffer is read-only. No weight is changed then.
+            RuntimeError: If the averages are already in place. At the end of the block, if a weight could not be
+                restored, since it became read-only or got another shape; all others are restored.
 
         Examples:
             >>> import lrcore, numpy as np
@@ -468,7 +468,7 @@ class Optimizer:
             >>> opt.params["w"]
             array([3.])
 
-            Statistics that the model keeps beside its weights:
+            With running statistics of the model:
 
             >>> running = {"mean": np.array([3.0])}
             >>> with opt.averaged(buffers=running):
@@ -481,7 +481,7 @@ class Optimizer:
         try:
             with self._lock:
                 self._refuse_if_swapped()
-                # Within the try: Ctrl-C as the lock is left must not leave the optimizer refusing steps for good.
+                # Within the try: after Ctrl-C at the end of the lock the optimizer must accept steps again.
                 swaps = self._swapped = True
                 averages = self.average
                 weights = dict(zip(self._names, self._stepper.weights(), strict=True))
@@ -498,25 +498,25 @@ class Optimizer:
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """The options of all groups together; those of each group are in :attr:`param_groups`."""
+        """The global options; those of each group are in :attr:`param_groups`."""
         return MappingProxyType(self._global_options._asdict())
 
     @property
     def noise_scale(self) -> NoiseScale | None:
-        """The gradient noise scale, if the optimizer has the option: what ``accumulate`` has told it so far."""
+        """The gradient noise scale, if the optimizer has the option; ``accumulate`` updates it."""
         return self._global_options.noise_scale
 
     @property
     def skipped(self) -> int:
-        """How many steps were left out, since gradients were not finite."""
+        """The number of steps that were skipped because gradients were not finite."""
         return self._skipped
 
     @property
     def lr(self) -> float:
-        """The learning rate of the next step, of the first group. It can be set where there is one group.
+        """The learning rate of the next step, of the first group. It can be set if there is only one group.
 
         Raises:
-            TypeError: If it is set to what is neither a number nor a schedule.
+            TypeError: If it is set to something that is neither a number nor a schedule.
             ValueError: If it is set to a number out of range, if there are several groups, or if the group has an
                 ``lr_scale``, which would multiply it.
 
@@ -550,7 +550,7 @@ class Optimizer:
         """Return a table of the parameters: name, shape, dtype, group, learning rate, weight decay and state bytes.
 
         Returns:
-            The table, which prints itself; ``.rows`` has it as data.
+            The table, whose text is readable; ``.rows`` has it as data.
 
         Examples:
             >>> import lrcore, numpy as np
@@ -566,7 +566,7 @@ class Optimizer:
             return self.summary_of(self._stepper.weights(), self._stepper.states)
 
     def summary_of(self, weights: Sequence[Any], states: Sequence[Mapping[str, Any]]) -> Summary:
-        """Return :meth:`summary` of parameters that are these arrays, or tensors, with these states."""
+        """Return :meth:`summary` for these arrays or tensors as weights, and these states."""
         accumulated = self._stepper.accumulated
         return summarize(
             self._names,
@@ -580,7 +580,7 @@ class Optimizer:
         )
 
     def memory(self) -> Memory:
-        """Return how many bytes weights, state and averages take.
+        """Return the bytes of weights, state and averages.
 
         Examples:
             >>> import lrcore, numpy as np
@@ -594,7 +594,7 @@ class Optimizer:
     def hyperparameters(self) -> list[dict[str, Any]]:
         """Return the values of all hyperparameters at the next step, for each group.
 
-        Schedules are evaluated, and ``lr`` contains the group's ``lr_scale``.
+        Schedules are evaluated, and ``lr`` includes the group's ``lr_scale``.
 
         Examples:
             >>> import lrcore, numpy as np
@@ -609,17 +609,17 @@ class Optimizer:
             return [group.present(steps) for group in self._groups]
 
     def report(self, value: float) -> bool:
-        """Tell the schedules that follow reports a loss or another metric, such as that of an epoch.
+        """Report a loss or another metric, such as that of an epoch, to the schedules that use it.
 
         Args:
-            value: The metric. Of a :class:`ReduceOnPlateau <lrcore.schedules.ReduceOnPlateau>` with ``mode="min"`` a
+            value: The metric. For a :class:`ReduceOnPlateau <lrcore.schedules.ReduceOnPlateau>` with ``mode="min"`` a
                 smaller one is better; a NaN never is.
 
         Returns:
-            Whether a factor changed; it holds from the next step on.
+            Whether a factor changed; it takes effect at the next step.
 
         Raises:
-            TypeError: If the value is no number.
+            TypeError: If the value is not a number.
             ValueError: If no hyperparameter follows reports.
         """
         with self._lock:
@@ -636,7 +636,7 @@ class Optimizer:
             return changed
 
     def _trackers(self) -> list[tuple[Occurrence, Tracker]]:
-        """Return the tracker of each occurrence of a schedule that uses reports, or the noise of the gradient."""
+        """Return the tracker of each occurrence of a schedule that uses reports or the noise scale."""
         places = [
             (Occurrence(index, name, part), tracker)
             for index, group in enumerate(self._groups)
@@ -648,7 +648,7 @@ class Optimizer:
         ]
 
     def _restore_reports(self, saved: Mapping[Occurrence, Tracker]) -> None:
-        """Go on from saved trackers, by their places; the others begin."""
+        """Restore trackers from saved ones, by their occurrence, and reset the others."""
         restore(self._trackers(), saved)
         self._resolve_reports()
 
@@ -659,25 +659,25 @@ class Optimizer:
 
     @property
     def steps(self) -> int:
-        """How many steps have been taken."""
+        """The number of steps taken."""
         with self._lock:
             return self._stepper.taken
 
-    # How it is saved
+    # Saving
 
     def state_dict(self) -> StateDict:
-        """Return all but the parameters, as copies: state arrays, step counts and hyperparameters.
+        """Return copies of the state: arrays, step counts and hyperparameters, without the parameters.
 
         Returns:
-            ``"optimizer"``, the class's name; ``"steps"``; ``"state"``, for each parameter that has taken a step its
-            count ``"step"`` and its arrays, by name; ``"param_groups"``, for each group its hyperparameters and the
-            names of its parameters; how many steps were skipped; and what micro-batches wait for a step.
+            ``"optimizer"``, the name of the class; ``"steps"``; ``"state"``, for each parameter that has taken a step
+            its count ``"step"`` and its arrays, by name; ``"param_groups"``, for each group its hyperparameters and the
+            names of its parameters; the numbers of skipped steps; and pending gradients.
 
         Note:
             PyTorch numbers parameters; here they have names, so their order does not matter.
 
         Raises:
-            RuntimeError: Within :meth:`averaged`, as from all that saves, loads or copies the optimizer.
+            RuntimeError: Within :meth:`averaged`, as from everything that saves, loads or copies the optimizer.
         """
         with self._lock:
             self._refuse_if_swapped()
@@ -690,21 +690,20 @@ class Optimizer:
         *,
         schedules: Literal["saved", "program"] = "saved",
     ) -> LoadReport:
-        """Go on from a state that was saved: all of it, or on an error, or Ctrl-C, nothing.
+        """Load a saved state, completely or, on an error or Ctrl-C, not at all.
 
-        Arrays are copied, hyperparameters are those that were saved. Parameters are matched by name, so that their
-        order does not matter.
+        Arrays are copied, and hyperparameters replaced. Parameters are matched by name, so their order does not matter.
 
         Args:
-            state_dict: What :meth:`state_dict` returned.
+            state_dict: The result of :meth:`state_dict`.
             strict: Whether parameters, groups and state arrays must be the same on both sides. If not, what both sides
                 have is loaded.
-            schedules: Which schedules hold from then on, for each hyperparameter that is one on either side:
-                ``"saved"``, those of the state dict, or ``"program"``, those that the optimizer has now, as for a run
-                that is made longer. :func:`lrcore.load` warns where they differ and neither was asked for.
+            schedules: The schedules to use, for each hyperparameter with a schedule on either side: ``"saved"``, those
+                of the state dict, or ``"program"``, those of the optimizer, such as to prolong a run.
+                :func:`lrcore.load` warns where they differ and no choice is given.
 
         Returns:
-            The names of parameters that were missing in the state dict, and of those that were unexpected.
+            The names of parameters that are missing in the state dict, and of those that are unexpected.
 
         Raises:
             TypeError: If a part of the state dict is of a wrong type, or an array of another dtype.
@@ -721,12 +720,12 @@ class Optimizer:
             return matched.report
 
     def _go_on_from(self, matched: Match, finish: Callable[[Callable[[], None]], None] = call) -> None:
-        """Import a state, then finish; or after an exception at any point leave everything as it was.
+        """Import a state, then finish; after an exception at any point restore the state before.
 
         Args:
-            matched: The state that matches this optimizer.
-            finish: Does the rest; then, before Python code runs again, it makes the call that it is given. From then on
-                nothing is taken back.
+            matched: The state, matched with this optimizer.
+            finish: Does the rest, and then calls its argument before Python code runs again. From that call on nothing
+                is restored.
         """
         if matched.warning is not None:
             warnings.warn(matched.warning, stacklevel=3)
@@ -736,14 +735,14 @@ class Optimizer:
             metric_trackers.warn_of_lost(self._trackers(), matched.state.scalars.get("reports", ()), stacklevel=3)
             finish(clean_up.clear)
         finally:
-            # Ctrl-C may come as the first is called; after it the second finds an empty list.
+            # If Ctrl-C interrupts the first call, the second completes it; otherwise the list is empty by then.
             try:
                 put_back(clean_up)
             finally:
                 put_back(clean_up)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a pickle or a deep copy holds: the parameters too, so that both stay together."""
+        """Return the contents of a pickle or a deep copy. They include the parameters, so that both stay together."""
         with self._lock:
             self._refuse_if_swapped()
             return {
@@ -767,10 +766,10 @@ class Optimizer:
         import_state(self, state)
 
     def __copy__(self) -> NoReturn:
-        """Refuse: two optimizers would move the same weights with the same state."""
+        """Refuse shallow copies: two optimizers would update the same weights with the same state."""
         raise TypeError(f"{type(self).__name__} can't be copied without its parameters; use copy.deepcopy")
 
-    # How it is shown
+    # Printing
 
     def __repr__(self) -> str:
         if len(self._groups) == 1:
