@@ -260,7 +260,7 @@ impl<F: Real> Lerp<F> {
         Self { from_start, coefficient }
     }
 
-    /// Interpolates between `a` and `b`. The branch is the same for every element, so the compiler moves it out of the loop.
+    /// Interpolates between `a` and `b`. The branch is the same for every element: one predicted jump per vector.
     #[inline(always)]
     #[must_use]
     pub fn between(self, a: F, b: F) -> F {
