@@ -29,7 +29,7 @@ from lrcore.schedules import (
 from lrcore.schedules.compat import accepting, check_positive, torch, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from lrcore.schedules import Schedule
     from lrcore.schedules.compat import Maker, Whole
@@ -318,48 +318,47 @@ def create_scheduler_v2(
     unit = 1 if step_on_epochs else updates_per_epoch
     steps, warmup = num_epochs * unit, warmup_epochs * unit
     common: dict[str, Any] = {"lr": lr, "warmup_t": warmup, "warmup_lr_init": warmup_lr}
-    prefixed = {**common, "warmup_prefix": warmup_prefix}
+    prefixed: dict[str, Any] = {**common, "warmup_prefix": warmup_prefix}
     cycles = {"lr_min": min_lr, "cycle_mul": cycle_mul, "cycle_decay": cycle_decay, "cycle_limit": cycle_limit}
     cyclic: dict[str, Any] = {"t_initial": steps, **cycles, **prefixed}
-    if sched == "cosine":
-        return CosineLRScheduler(k_decay=k_decay, **cyclic).schedule()
-    if sched == "tanh":
-        return TanhLRScheduler(**cyclic).schedule()
-    if sched == "poly":
-        return PolyLRScheduler(power=decay_rate, k_decay=k_decay, **cyclic).schedule()
-    if sched == "step":
-        every = 90 if decay_epochs is None else decay_epochs
-        return StepLRScheduler(decay_t=every * unit, decay_rate=decay_rate, **prefixed).schedule()
-    if sched == "multistep":
-        milestones = [at * unit for at in decay_milestones]
-        return MultiStepLRScheduler(decay_t=milestones, decay_rate=decay_rate, **prefixed).schedule()
-    if sched == "constant":
-        return StepLRScheduler(decay_t=1, **prefixed).schedule()
-    if sched == "plateau":
-        if unit != 1:
-            raise ValueError("plateau steps in epochs alone")
-        plateau: dict[str, Any] = {
-            "decay_rate": decay_rate,
-            "patience_t": patience_epochs,
-            "lr_min": min_lr,
-            "mode": plateau_mode,
-        }
-        return PlateauLRScheduler(**plateau, **common).schedule()
-    if sched in ("wsd", "rsqrt"):
-        steps -= 0 if warmup_prefix else warmup
-        length = 0.2 if decay_epochs is None else decay_epochs
-        return WSDLRScheduler(
-            t_initial=whole("num_epochs", steps),
-            decay_t=round(length * (steps if 0 < length < 1 else unit)),
-            lr_min=min_lr,
-            stable_fn="rsqrt" if sched == "rsqrt" else "constant",
-            stable_timescale=None if stable_timescale is None else stable_timescale * unit,
-            decay_fn=decay_fn or ("linear" if sched == "rsqrt" else "1-sqrt"),
-            **common,
-        ).schedule()
     if sched == "none":
         return Constant(lr)
-    raise ValueError(f"there is no sched {sched!r}; there are {', '.join(_SHORT)}, none")
+    if sched not in _SHORT:
+        raise ValueError(f"there is no sched {sched!r}; there are {', '.join(_SHORT)}, none")
+    if sched == "plateau" and unit != 1:
+        raise ValueError("plateau steps in epochs alone")
+    every = (90 if decay_epochs is None else decay_epochs) * unit
+    plateau: dict[str, Any] = {
+        "decay_rate": decay_rate,
+        "patience_t": patience_epochs,
+        "lr_min": min_lr,
+        "mode": plateau_mode,
+        **common,
+    }
+    makers: dict[str, Callable[[], Scheduler]] = {
+        "cosine": lambda: CosineLRScheduler(k_decay=k_decay, **cyclic),
+        "tanh": lambda: TanhLRScheduler(**cyclic),
+        "poly": lambda: PolyLRScheduler(power=decay_rate, k_decay=k_decay, **cyclic),
+        "step": lambda: StepLRScheduler(decay_t=every, decay_rate=decay_rate, **prefixed),
+        "multistep": lambda: MultiStepLRScheduler(
+            decay_t=[at * unit for at in decay_milestones], decay_rate=decay_rate, **prefixed
+        ),
+        "constant": lambda: StepLRScheduler(decay_t=1, **prefixed),
+        "plateau": lambda: PlateauLRScheduler(decay_rate=decay_rate, **plateau),
+    }
+    if sched in makers:
+        return makers[sched]().schedule()
+    steps -= 0 if warmup_prefix else warmup
+    length = 0.2 if decay_epochs is None else decay_epochs
+    return WSDLRScheduler(
+        t_initial=whole("num_epochs", steps),
+        decay_t=round(length * (steps if 0 < length < 1 else unit)),
+        lr_min=min_lr,
+        stable_fn="rsqrt" if sched == "rsqrt" else "constant",
+        stable_timescale=None if stable_timescale is None else stable_timescale * unit,
+        decay_fn=decay_fn or ("linear" if sched == "rsqrt" else "1-sqrt"),
+        **common,
+    ).schedule()
 
 
 _SHORT = ("cosine", "tanh", "step", "multistep", "poly", "plateau", "wsd", "rsqrt", "constant")
