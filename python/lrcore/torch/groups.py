@@ -167,9 +167,10 @@ class WatchedGroup:
                 numbers = present.at(steps)  # the next step uses the same result
             except ValueError:
                 pass  # out of range: the next step raises
+        names, written = self._names, self._written
         for name, schedule in self.schedules.items():
-            holder = self._holder(name)
-            if is_edited and (name not in holder or holder[name] != self._written.get(name, holder[name])):
+            holder = self.given if name in names else self._holder(name)
+            if is_edited and (name not in holder or holder[name] != written.get(name, holder[name])):
                 continue
             if name in numbers:
                 value: Any = numbers[name]
@@ -182,13 +183,6 @@ class WatchedGroup:
         else:  # only numbers differ, so the keys stay
             values = self._read(self.given)
             self._snapshot = tuple(map(copied, values)) if self._is_nested else values
-
-    def show_next(self, steps: int, present: ParamGroup) -> None:
-        """Call :meth:`show` after a step. An error of a schedule is raised by the step that needs its value."""
-        try:
-            self.show(steps, present)
-        except Exception:
-            self.shown = None
 
     def release(self, name: str) -> None:
         """Drop the schedule of a hyperparameter, so that a number can replace it."""

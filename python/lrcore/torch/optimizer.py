@@ -312,7 +312,10 @@ class DropIn(StatefulOptimizer):
                 steps = engine.taken
                 for group, present in zip(own._groups, engine._groups, strict=True):
                     if group.schedules:
-                        group.show_next(steps, present)
+                        try:
+                            group.show(steps, present)
+                        except Exception:  # of a schedule: raised by the next step, which needs the value
+                            group.shown = None
         return loss
 
     def _only_makes_state(self) -> bool:
@@ -354,8 +357,11 @@ class DropIn(StatefulOptimizer):
         """Return the engine, updated to the present groups and state."""
         own = self._shared
         note = own._note
-        if note.is_kept and not note.is_in(own.param_groups):
-            self._restore_saved_text()
+        if note.is_kept:
+            for group in own.param_groups:  # 0.7 µs less than all(…)
+                if group.get(KEY) is not note.text:
+                    self._restore_saved_text()
+                    break
         given, engine, states = own.param_groups, own._engine, own.state
         if (
             engine is None
@@ -364,20 +370,20 @@ class DropIn(StatefulOptimizer):
             or not _lrcore.same_objects([given, *[group["params"] for group in given]], own._lists)
         ):
             engine = self._prepare()
-        for index, group in enumerate(own._groups):
-            if group.has_changed():
+        for index, watched in enumerate(own._groups):
+            if watched.has_changed():
                 try:
-                    engine.param_groups[index].update(self._own(group.changes(engine.taken)))
-                    engine.set_zeroed(index, group.zeroed)
-                    group.adopt(engine.param_groups[index])
+                    engine.param_groups[index].update(self._own(watched.changes(engine.taken)))
+                    engine.set_zeroed(index, watched.zeroed)
+                    watched.adopt(engine.param_groups[index])
                 except BaseException:
-                    group.forget()
+                    watched.forget()
                     raise
-                if group.schedules and not note.is_kept:
+                if watched.schedules and not note.is_kept:
                     self._note_schedules()
                     self._write_progress()
-            if group.schedules and group.shown != engine.taken:
-                group.show(engine.taken, engine.param_groups[index])
+            if watched.schedules and watched.shown != engine.taken:
+                watched.show(engine.taken, engine.param_groups[index])
         if own._has_inference and not torch.is_inference_mode_enabled():
             raise RuntimeError("the parameter was created under torch.inference_mode() and can only be updated there")
         return engine

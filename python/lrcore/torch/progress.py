@@ -110,11 +110,6 @@ class Note:
         for group in groups:
             group[KEY] = text
 
-    def is_in(self, groups: Iterable[Mapping[str, Any]]) -> bool:
-        """Return whether all groups have the text that was put there."""
-        text = self.text
-        return all(group.get(KEY) is text for group in groups)
-
     def loaded(self, groups: Iterable[Mapping[str, Any]]) -> str | None:
         """Return the first text in groups that was not put there, or None."""
         known = (self.text, self.of_step)
