@@ -344,7 +344,7 @@ def create_scheduler_v2(
             decay_t=[at * unit for at in decay_milestones], decay_rate=decay_rate, **prefixed
         ),
         "constant": lambda: StepLRScheduler(decay_t=1, **prefixed),
-        "plateau": lambda: PlateauLRScheduler(decay_rate=decay_rate, **plateau),
+        "plateau": lambda: PlateauLRScheduler(**plateau),
     }
     if sched in makers:
         return makers[sched]().schedule()
