@@ -13,7 +13,8 @@ from support.optimizer_pairs import torch
 
 @pytest.mark.parametrize("norm", [1.0, 2.0, math.inf])
 def test_clip_norm_is_clip_grad_norm_and_leaves_gradients(norm):
-    expected, model = network(batch_norm=True), network(batch_norm=True)
+    # Behind a batch norm the gradient of a bias is rounding, which Adam blows up.
+    expected, model = network(), network()
     torchs = torch.optim.AdamW(expected.parameters(), foreach=False)
     ours = lrcore.torch.AdamW(model.parameters(), clip_norm=0.05, norm_type=norm)
     for _ in range(5):
