@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrcore._messages import brief
 from lrcore.sweeps.lease import HEARTBEAT
-from lrcore.sweeps.objective import Outcome, Run, Train, execute
+from lrcore.sweeps.objective import Outcome, Run, Train, describe_error, execute
 from lrcore.sweeps.process_executor import WorkerDiedError, WorkerStartError
 
 if TYPE_CHECKING:
@@ -148,13 +148,13 @@ class Coordinator:
         except BrokenExecutor as error:
             if len(self.waiting) > 1:  # any of them may have broken it
                 raise _broken(error) from error
-            return Outcome("failed", reason=f"{type(error).__name__}: {error}")
+            return Outcome("failed", reason=describe_error(error))
         except (Exception, CancelledError) as error:
-            return Outcome("failed", reason=f"{type(error).__name__}: {error}")
+            return Outcome("failed", reason=describe_error(error))
 
 
 def _broken(error: BaseException) -> RuntimeError:
     return RuntimeError(
-        f"the executor accepts no more runs: {type(error).__name__}: {error}. Finished runs are kept; resume with "
+        f"the executor accepts no more runs: {describe_error(error)}. Finished runs are kept; resume with "
         "another executor, or without one"
     )

@@ -113,6 +113,11 @@ def unwrap(train: Train) -> Train:
     return train
 
 
+def describe_error(error: BaseException) -> str:
+    """Return the type and the message of an error."""
+    return f"{type(error).__name__}: {error}"
+
+
 def check_train(train: Any, names: Iterable[str], *, budget: bool = False) -> bool:
     """Check that a function can be called with these settings; return whether it takes ``report``.
 
@@ -149,20 +154,26 @@ def execute(train: Train, run: Run, takes_report: bool) -> Outcome:  # noqa: FBT
     if takes_report:
         extra["report"] = make_report()
     try:
-        with exit_in_forked_child():
-            returned = train(**run.settings, seed=run.seed, **extra)
-        objective, metrics, dropped = parse_result(returned, run.settings)
+        objective, metrics, dropped = evaluate(train, run.settings, run.seed, extra)
     except DivergedError as error:
         return Outcome("diverged", reason=str(error), seconds=time.perf_counter() - start)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # sys.exit() in a run ends that run
-        reason = f"{type(error).__name__}: {error}"
-        return Outcome("failed", reason=reason, seconds=time.perf_counter() - start)
+        return Outcome("failed", reason=describe_error(error), seconds=time.perf_counter() - start)
     seconds = time.perf_counter() - start
     if why := divergence(objective):
         return Outcome("diverged", None, metrics, "; ".join([f"the objective is {why}", *dropped]), seconds)
     return Outcome("finished", objective, metrics, "; ".join(dropped), seconds)
+
+
+def evaluate(
+    train: Train, settings: Settings, seed: int, extra: Mapping[str, Any]
+) -> tuple[float, dict[str, Any], list[str]]:
+    """Call the function; return the objective, the other metrics, and why some of these are dropped."""
+    with exit_in_forked_child():
+        returned = train(**settings, seed=seed, **extra)
+    return parse_result(returned, settings)
 
 
 def make_report(then: Callable[[float, int], None] | None = None) -> Callable[..., None]:

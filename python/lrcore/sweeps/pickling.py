@@ -39,7 +39,7 @@ from types import (
 )
 from typing import TYPE_CHECKING, Any
 
-from lrcore.sweeps.objective import unwrap
+from lrcore.sweeps.objective import describe_error, unwrap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -325,8 +325,3 @@ def unsendable_message(why: str, other: str, *, install: bool = False) -> str:
         f"train can't be sent to other processes ({why}), nor {other}: define it at the top level of a module, or of "
         f"the script outside of `if __name__ == '__main__':`{more}, or give workers=0, which runs it here"
     )
-
-
-def describe_error(error: BaseException) -> str:
-    """Return the type and the message of an error."""
-    return f"{type(error).__name__}: {error}"

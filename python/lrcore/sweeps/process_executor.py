@@ -33,8 +33,8 @@ from typing import TYPE_CHECKING, Any
 
 from lrcore import _lrcore
 from lrcore.sweeps import guardian
-from lrcore.sweeps.objective import exit_in_forked_child
-from lrcore.sweeps.pickling import PickledFunction, describe_error, unsendable_message
+from lrcore.sweeps.objective import describe_error, exit_in_forked_child
+from lrcore.sweeps.pickling import PickledFunction, unsendable_message
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -204,7 +204,7 @@ class _Worker:
             with _environment(threads, self._mark), _main_is_a_file():
                 self._process.start()
         except Exception as error:
-            raise WorkerStartError(f"a worker process could not start: {type(error).__name__}: {error}") from error
+            raise WorkerStartError(f"a worker process could not start: {describe_error(error)}") from error
         theirs.close()
         live.add(self._process)
         guard.update(self._pid, begins=True)

@@ -20,10 +20,9 @@ from lrcore.sweeps.objective import (
     Train,
     check_train,
     divergence,
-    exit_in_forked_child,
+    evaluate,
     make_report,
     name_of,
-    parse_result,
 )
 from lrcore.sweeps.space import LogUniform, Uniform, canonical, check_space, grid, seed_of
 
@@ -117,9 +116,7 @@ def tune(
         results = []
         for index in range(seeds):
             reports = {"report": make_report(_pruning(optuna, trial) if index == 0 else None)} if takes_report else {}
-            with exit_in_forked_child():
-                returned = train(**settings, **extra, seed=seed_of(settings, index), **reports)
-            value, metrics, dropped = parse_result(returned, settings)
+            value, metrics, dropped = evaluate(train, settings, seed_of(settings, index), extra | reports)
             if why := divergence(value):
                 raise DivergedError(f"the objective is {why}")
             results.append(value)
