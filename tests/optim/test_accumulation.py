@@ -1,4 +1,4 @@
-"""Micro-batches: gradients that wait for a step."""
+"""Micro-batches: gradients are accumulated before a step."""
 
 import copy
 import pickle
@@ -15,7 +15,7 @@ from support.cases import DTYPES, same
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_the_step_uses_the_mean_of_what_was_added(dtype, order):
+def test_a_step_uses_the_mean_of_the_accumulated_gradients(dtype, order):
     rng = np.random.default_rng(0)
     draw = lambda: {"w": np.asarray(rng.standard_normal((200, 30)).astype(dtype), order=order), "b": np.ones(3, dtype)}  # noqa: E731
     params = draw()
@@ -35,7 +35,7 @@ def test_the_step_uses_the_mean_of_what_was_added(dtype, order):
             assert same(params[name], twin[name])
 
 
-def test_a_parameter_without_gradients_is_skipped_and_one_with_some_counts_as_zeros():
+def test_a_parameter_without_gradients_is_skipped_and_missing_gradients_count_as_zero():
     params = {"a": np.zeros(1), "b": np.zeros(1), "c": np.zeros(1)}
     opt = lrcore.SGD(params, lr=1.0)
     opt.accumulate({"a": np.ones(1), "b": None, "c": None})
@@ -45,7 +45,7 @@ def test_a_parameter_without_gradients_is_skipped_and_one_with_some_counts_as_ze
     assert opt.state_dict()["state"].keys() == {"a", "b"}
 
 
-def test_bad_gradients_add_nothing():
+def test_invalid_gradients_add_nothing():
     params = {"a": np.zeros(2), "b": np.zeros(2)}
     opt = lrcore.SGD(params, lr=1.0)
     opt.accumulate({"a": np.ones(2), "b": np.ones(2)})
@@ -55,7 +55,7 @@ def test_bad_gradients_add_nothing():
     assert params["a"].tolist() == params["b"].tolist() == [-1.0, -1.0]
 
 
-def test_a_step_without_anything_is_an_error():
+def test_a_step_without_gradients_or_micro_batches_is_an_error():
     opt = lrcore.SGD(np.zeros(2))
     with pytest.raises(TypeError, match=r"^grads must have the structure of params, got None"):
         opt.step()
@@ -67,7 +67,7 @@ def test_a_step_without_anything_is_an_error():
 
 @pytest.mark.parametrize("waiting", [1, 2])
 @pytest.mark.parametrize("options", [{}, {"clip_norm": 1e9}])
-def test_gradients_given_to_a_step_while_others_wait_are_refused(waiting, options):
+def test_step_refuses_gradients_while_micro_batches_are_pending(waiting, options):
     weight = np.zeros(1)
     opt = lrcore.SGD(weight, lr=1.0, **options)
     for _ in range(waiting):
@@ -83,7 +83,7 @@ def test_gradients_given_to_a_step_while_others_wait_are_refused(waiting, option
     assert weight[0] == -6.0
 
 
-def test_what_waits_can_be_discarded():
+def test_pending_micro_batches_can_be_discarded():
     weight = np.zeros(1)
     opt = lrcore.SGD(weight, lr=1.0)
     assert opt.discard_accumulated() == 0
@@ -97,7 +97,7 @@ def test_what_waits_can_be_discarded():
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("weights", [[3.0], [1.0, 1.0], [7, 300, 41], [0.25, 1e-3, 2.0], [1e-30, 3e-30]])
 @pytest.mark.parametrize("grad_scale", [1.0, 8.0])
-def test_weighted_micro_batches_come_to_their_weighted_mean(dtype, weights, grad_scale):
+def test_weighted_micro_batches_give_their_weighted_mean(dtype, weights, grad_scale):
     rng = np.random.default_rng(0)
     weight = rng.standard_normal(100).astype(dtype)
     twin, batches = weight.copy(), [rng.standard_normal(100).astype(dtype) for _ in weights]
@@ -114,7 +114,7 @@ def test_weighted_micro_batches_come_to_their_weighted_mean(dtype, weights, grad
     assert np.allclose(weight, twin, rtol=0.0, atol=1e-6 if dtype == np.float32 else 1e-15)
 
 
-def test_micro_batches_of_sums_over_tokens_make_the_mean_over_all_tokens():
+def test_sums_over_tokens_give_the_mean_over_all_tokens():
     rng = np.random.default_rng(0)
     tokens = [rng.standard_normal((n, 4)) for n in (3, 17, 5)]
     weight, twin = np.zeros(4), np.zeros(4)
@@ -128,14 +128,14 @@ def test_micro_batches_of_sums_over_tokens_make_the_mean_over_all_tokens():
 
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, float("inf"), float("nan"), "1", None, True])
-def test_a_weight_out_of_range_is_refused_and_nothing_is_added(weight):
+def test_a_weight_out_of_range_is_refused_and_adds_nothing(weight):
     opt = lrcore.SGD({"w": np.zeros(1)}, lr=1.0)
     with pytest.raises((TypeError, ValueError), match=r"^weight must be"):
         opt.accumulate({"w": np.ones(1)}, weight=weight)
     assert opt.discard_accumulated() == 0
 
 
-def test_a_noise_scale_takes_micro_batches_of_equal_weight_alone():
+def test_noise_scale_requires_micro_batches_of_equal_weight():
     rng = np.random.default_rng(0)
     batches = [rng.standard_normal(50) for _ in range(4)]
 
@@ -151,7 +151,7 @@ def test_a_noise_scale_takes_micro_batches_of_equal_weight_alone():
         noise(3.0, 5.0)
 
 
-def test_loading_forgets_what_waits():
+def test_loading_drops_pending_micro_batches():
     opt = lrcore.SGD(np.zeros(1))
     saved = opt.state_dict()
     opt.accumulate(np.ones(1))
@@ -159,7 +159,7 @@ def test_loading_forgets_what_waits():
     assert opt.accumulate(np.ones(1)) == 1
 
 
-def test_groups_take_micro_batches_in_their_forms():
+def test_groups_accept_gradients_per_group_or_as_one_mapping():
     a, b = np.zeros(1), np.zeros(1)
     opt = lrcore.SGD([{"params": {"a": a}}, {"params": {"b": b}, "lr": 2.0}], lr=1.0)
     opt.accumulate({"a": np.ones(1), "b": np.ones(1)})
@@ -191,9 +191,9 @@ def through_copy(opt, make):
 
 @pytest.mark.parametrize("through", [through_state_dict, through_checkpoint, through_pickle, through_copy])
 @pytest.mark.parametrize("waiting", [0, 1, 2, 3])
-def test_a_run_that_goes_on_elsewhere_amid_micro_batches_has_the_same_bits(through, waiting):
+def test_a_run_resumed_between_micro_batches_has_the_same_bits(through, waiting):
     rng = np.random.default_rng(waiting)
-    size = 50_000  # more than the noise scale looks at
+    size = 50_000  # more than the noise scale samples
 
     def make(params):
         lr = lrcore.schedules.Constant(0.1) * lrcore.schedules.AdaScale()
@@ -230,7 +230,7 @@ def test_a_run_that_goes_on_elsewhere_amid_micro_batches_has_the_same_bits(throu
                     other.state_dict()["state"][name]["momentum_buffer"])  # fmt: skip
 
 
-def test_a_parameter_without_gradients_in_this_step_is_left_alone():
+def test_a_parameter_without_gradients_in_a_step_is_unchanged():
     opt = lrcore.SGD({"a": np.ones(2), "b": np.ones(2)}, lr=0.1, momentum=0.9)
     opt.accumulate({"a": np.ones(2), "b": np.ones(2)})
     opt.step()
@@ -247,7 +247,7 @@ def test_a_parameter_without_gradients_in_this_step_is_left_alone():
     assert same(opt.params["b"], other.params["b"])
 
 
-def test_gradients_are_set_to_zero_as_they_are_added_up():
+def test_gradients_are_zeroed_when_they_are_accumulated():
     params = [{"params": [np.ones(2)], "zero_grads": True}, {"params": [np.ones(3)]}]
     opt = lrcore.SGD(params, lr=1.0)
     grads = [[np.full(2, 2.0)], [np.full(3, 4.0)]]
@@ -277,7 +277,7 @@ def test_gradients_are_set_to_zero_as_they_are_added_up():
         ({"squares": (0, 2, 1.0)}, ValueError, "accumulated['squares'][0] must be >= 1, got 0"),
     ],
 )  # fmt: skip
-def test_what_waits_is_checked_when_it_is_loaded(changes, exception, message):
+def test_loaded_micro_batches_are_validated(changes, exception, message):
     opt = lrcore.SGD({"w": np.ones(2)}, lr=0.1)
     opt.accumulate({"w": np.ones(2)})
     saved = opt.state_dict()
@@ -288,12 +288,12 @@ def test_what_waits_is_checked_when_it_is_loaded(changes, exception, message):
     assert (opt.param_groups[0]["lr"], opt._stepper.waiting) == (0.1, 1)
 
 
-def test_a_bad_noise_scale_changes_nothing():
+def test_loading_an_invalid_noise_scale_changes_nothing():
     opt = lrcore.SGD({"w": np.ones(2)}, lr=0.5, noise_scale=lrcore.NoiseScale(batch=1))
     saved = opt.state_dict()
     saved["param_groups"][0]["lr"] = 1.0
     for bad in ({}, 3, saved["noise_scale"] | {"sums": [None] * 5}):
-        with pytest.raises(ValueError, match="the state of a noise scale has"):
+        with pytest.raises(ValueError, match="noise_scale: the state must have"):
             opt.load_state_dict(saved | {"noise_scale": bad})
         assert opt.param_groups[0]["lr"] == 0.5
 
@@ -311,7 +311,7 @@ def test_a_gradient_that_is_a_weight_is_not_zeroed():
             assert memory.tolist() == [1.0] * 6
 
 
-def test_a_weight_of_another_shape_has_a_new_sum():
+def test_a_weight_with_a_new_shape_gets_a_new_sum():
     params = {"w": np.ones(4)}
     opt = lrcore.SGD(params, lr=1.0)
     opt.accumulate({"w": np.ones(4)})

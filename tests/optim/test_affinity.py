@@ -1,4 +1,4 @@
-"""Threads run where the process may run now: cores that were taken from it are not used, and nothing stays narrowed."""
+"""Pool threads follow the process's CPU affinity: removed cores are not used, and no affinity stays restricted."""
 
 import contextlib
 import os
@@ -21,14 +21,14 @@ pytestmark = pytest.mark.skipif(
 
 
 def allow(cores):
-    """Does what `taskset -a -p` does."""
+    """Sets the affinity of all threads, as `taskset -a -p` does."""
     for task in TASKS.iterdir():
         with contextlib.suppress(ProcessLookupError):  # threads end
             os.sched_setaffinity(int(task.name), cores)
 
 
 def helpers():
-    """The threads of the pool."""
+    """The ids of the pool's threads."""
     found = []
     for task in TASKS.iterdir():
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # threads end
@@ -38,12 +38,12 @@ def helpers():
 
 
 def of_helpers():
-    """The cores that each thread of the pool may run on."""
+    """The affinity of each pool thread."""
     return [os.sched_getaffinity(helper) for helper in helpers()]
 
 
 def become(cores):
-    """Waits until the threads may run on these cores: one that is woken takes back itself what was done to wake it."""
+    """Waits until the pool threads have this affinity: a thread that was woken restores its affinity itself."""
     limit = time.monotonic() + PATIENCE
     while time.monotonic() < limit:
         if all(allowed == cores for allowed in of_helpers()):
@@ -54,7 +54,7 @@ def become(cores):
 
 @pytest.fixture
 def everywhere():
-    """All cores, given back at the end."""
+    """The process's cores; the affinity is restored at the end."""
     cores = os.sched_getaffinity(0)
     yield cores
     allow(cores)
@@ -62,7 +62,7 @@ def everywhere():
 
 @pytest.fixture
 def step():
-    """Takes a large step with threads that sleep and must be woken."""
+    """A function that runs a large step whose helper threads are asleep and must be woken."""
     lrcore.set_num_threads(3)
     opt, grads = lrcore.SGD([np.zeros(LARGE, np.float32)], lr=0.1), [np.ones(LARGE, np.float32)]
 
@@ -75,7 +75,7 @@ def step():
     return take
 
 
-def test_cores_that_were_taken_away_are_not_used_and_may_come_back(everywhere, step):
+def test_removed_cores_are_not_used_and_added_cores_are(everywhere, step):
     assert of_helpers()
     for core in sorted(everywhere)[:2]:
         for cores in ({core}, everywhere):
@@ -85,8 +85,8 @@ def test_cores_that_were_taken_away_are_not_used_and_may_come_back(everywhere, s
             assert become(cores)
 
 
-def test_changes_while_steps_are_taken_win(everywhere, step):
-    """They come in the middle of wakes, too."""
+def test_affinity_changes_during_steps_persist(everywhere, step):
+    """Including changes while threads are being woken."""
     first, second = sorted(everywhere)[:2]
     stop = threading.Event()
 
@@ -107,8 +107,8 @@ def test_changes_while_steps_are_taken_win(everywhere, step):
         thread.join()
 
 
-def test_a_thread_that_was_pinned_on_its_own_stays_pinned(everywhere, step):
-    """Someone who knows the threads may place them."""
+def test_a_thread_that_was_pinned_individually_stays_pinned(everywhere, step):
+    """A user may pin single threads."""
     core = {min(everywhere)}
     assert become(everywhere)
     for helper in helpers():

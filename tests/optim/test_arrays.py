@@ -1,4 +1,4 @@
-"""Arrays of every shape, layout and kind are moved in place as a contiguous copy would be, and nothing beside them."""
+"""Arrays of every shape, layout and class are updated in place like a contiguous copy, and no other memory is."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ ONE_A_RULE = list({case.rule: case for case in CASES}.values())
 
 
 def spread(values, steps):
-    """A view of a larger array that takes every so many elements along each axis; negative ones run backwards."""
+    """A view of a larger array with the given step along each axis; negative steps run backwards."""
     buffer = np.full([abs(step) * (n + 2) for n, step in zip(values.shape, steps, strict=True)], 7.5, values.dtype)
     view = buffer
     for axis, (n, step) in enumerate(zip(values.shape, steps, strict=True)):
@@ -36,16 +36,16 @@ LAYOUTS = {
 }
 
 
-def moved(case, weight, grads):
+def updated(case, weight, grads):
     opt = case.make([weight])
     for grad in grads:
         opt.step([grad])
     return [np.asarray(weight), *opt.state.get("0", {}).values()]
 
 
-def assert_moved_alike(case, arrays, contiguous):
+def assert_updated_alike(case, arrays, contiguous):
     weight, *grads = arrays
-    for array, expected in zip(moved(case, weight, grads), contiguous, strict=True):
+    for array, expected in zip(updated(case, weight, grads), contiguous, strict=True):
         assert same(array, expected)
 
 
@@ -58,10 +58,10 @@ def draw(rng, shape, dtype):
 @pytest.mark.parametrize("case", ONE_A_RULE, ids=lambda case: case.rule)
 def test_every_layout_of_weight_and_gradient_equals_a_contiguous_copy(case, dtype, layout):
     values = draw(np.random.default_rng(2), (3, 5, 4), dtype)
-    contiguous = moved(case, values[0].copy(), values[1:])
+    contiguous = updated(case, values[0].copy(), values[1:])
     for other in LAYOUTS.values():
         arrays = [LAYOUTS[layout](values[0]), *map(other, values[1:])]
-        assert_moved_alike(case, arrays, contiguous)
+        assert_updated_alike(case, arrays, contiguous)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -70,9 +70,9 @@ def test_layouts_hold_across_tiles_chunks_and_threads(layout, threads):
     lrcore.set_num_threads(threads)
     case = next(case for case in CASES if case.rule == "adam" and "weight_decay" in case.arguments)
     values = draw(np.random.default_rng(3), (7, 61, 233), np.float32)
-    contiguous = moved(case, values[0].copy(), values[1:])
+    contiguous = updated(case, values[0].copy(), values[1:])
     for weight, grad in [(layout, "C order"), ("C order", layout), (layout, layout)]:
-        assert_moved_alike(case, [LAYOUTS[weight](values[0]), *map(LAYOUTS[grad], values[1:])], contiguous)
+        assert_updated_alike(case, [LAYOUTS[weight](values[0]), *map(LAYOUTS[grad], values[1:])], contiguous)
 
 
 BROADCAST = {
@@ -84,7 +84,7 @@ BROADCAST = {
 
 
 @pytest.mark.parametrize("make", BROADCAST.values(), ids=BROADCAST)
-def test_gradients_may_repeat_their_memory(make):
+def test_gradients_may_overlap_themselves(make):
     grad = make(np.random.default_rng(4))
     weights = [np.ones((6, 5)), np.ones((6, 5), order="F"), spread(np.ones((6, 5)), [2, -2]), np.ones((6, 5))]
     lrcore.Adam(weights).step([grad, grad, grad, grad.copy()])
@@ -100,7 +100,7 @@ def test_gradients_may_be_read_only_and_shared_by_parameters():
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_nothing_beside_a_view_is_touched(layout):
+def test_memory_outside_a_view_is_unchanged(layout):
     weight = LAYOUTS[layout](np.zeros((3, 5, 4)))
     base = weight
     while isinstance(base.base, np.ndarray):
@@ -134,7 +134,7 @@ def test_gradients_are_not_written():
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", ONE_A_RULE, ids=lambda case: case.rule)
-def test_0d_arrays_move_as_1d_ones_do(case, dtype):
+def test_0d_arrays_are_updated_like_1d_arrays(case, dtype):
     one, none = np.array([0.5], dtype), np.array(0.5, dtype)
     first, second = case.make([one]), case.make([none])
     for value in (0.25, -3.0):
@@ -146,7 +146,7 @@ def test_0d_arrays_move_as_1d_ones_do(case, dtype):
 
 
 @pytest.mark.parametrize("grad", [np.float32(1.0), np.array(1.0, np.float32), np.ones(1, np.float32)[0], 1.0], ids=repr)
-def test_a_0d_weight_takes_a_scalar_gradient(grad):
+def test_a_0d_weight_accepts_a_scalar_gradient(grad):
     weight = np.array(0.0, np.float32)
     lrcore.SGD({"bias": weight}, lr=1.0).step({"bias": grad})
     assert weight == -1.0
@@ -156,7 +156,7 @@ SHAPES = [(0,), (0, 3), (3, 0), (2, 0, 4), (1,), (1, 1), (5, 1, 3), (1,) * 32, (
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_arrays_of_any_shape_are_moved(shape):
+def test_arrays_of_any_shape_are_updated(shape):
     weight, beside = np.zeros(shape), np.zeros(40)
     opt = lrcore.Adam({"w": weight, "beside": beside}, lr=1.0)
     for _ in range(2):
@@ -165,18 +165,18 @@ def test_arrays_of_any_shape_are_moved(shape):
     assert (weight == beside[0]).all()
 
 
-def test_an_empty_slice_with_strides_is_moved():
+def test_an_empty_strided_slice_is_accepted():
     buffer = np.zeros((4, 4))
     lrcore.Adam([buffer[2:2, ::-2], buffer[::-1, 3:3]]).step([np.zeros((0, 2)), np.zeros((4, 0))])
     assert not buffer.any()
 
 
 class Plain(np.ndarray):
-    """A subclass with nothing of its own."""
+    """A subclass without overrides."""
 
 
 class Refusing(np.ndarray):
-    """A subclass that NumPy's functions don't take."""
+    """A subclass that refuses NumPy's functions."""
 
     def __array_function__(self, function, types, args, kwargs):
         raise NotImplementedError(function.__name__)
@@ -184,7 +184,7 @@ class Refusing(np.ndarray):
 
 @pytest.mark.parametrize("kind", [Plain, Refusing, np.matrix, np.recarray], ids=lambda kind: kind.__name__)
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
-def test_subclasses_are_moved_in_place(kind):
+def test_subclasses_are_updated_in_place(kind):
     weight = np.zeros((2, 3)).view(kind)
     opt = lrcore.Adam([weight], lr=1.0)
     opt.step([np.ones((2, 3)).view(kind)])
@@ -195,7 +195,7 @@ def test_subclasses_are_moved_in_place(kind):
     assert all(type(array) is np.ndarray for array in opt.state["0"].values())
 
 
-def test_a_memory_mapped_file_is_moved(tmp_path):
+def test_a_memory_mapped_file_is_updated(tmp_path):
     path = tmp_path / "weights"
     weight = np.memmap(path, np.float32, "w+", offset=6, shape=(3, 2))
     lrcore.SGD(weight, lr=1.0).step(np.ones((3, 2), np.float32))
@@ -209,7 +209,7 @@ REFUSED = ["float16", "longdouble", "int32", "bool", "complex64", "object", "dat
 
 
 @pytest.mark.parametrize("dtype", [*REFUSED, np.dtype("f4").newbyteorder(), np.dtype("f8").newbyteorder()], ids=str)
-def test_another_dtype_or_byte_order_is_refused_by_name(dtype):
+def test_another_dtype_or_byte_order_is_refused_and_named(dtype):
     message = r'"w"\] has .*; allowed are float32 and float64 in native byte order$'
     with pytest.raises(TypeError, match=message) as caught:
         lrcore.SGD({"w": np.zeros(3, dtype)})
@@ -220,14 +220,14 @@ def test_another_dtype_or_byte_order_is_refused_by_name(dtype):
     assert not weight.any()
 
 
-def test_a_dtype_with_metadata_is_the_dtype():
+def test_metadata_of_a_dtype_is_ignored():
     weight = np.zeros(3, np.dtype(np.float32, metadata={"unit": "m"}))
     lrcore.SGD([weight], lr=1.0).step([np.ones(3, np.float32)])
     assert (weight == -1.0).all()
 
 
 @pytest.mark.parametrize("strides", [(0,), (4,), (0, 8), (8, 8), (16, 12)], ids=str)
-def test_a_weight_that_repeats_its_memory_is_refused(strides):
+def test_a_weight_that_overlaps_itself_is_refused(strides):
     weight = as_strided(np.zeros(100), (3,) * len(strides), strides)
     with pytest.raises(ValueError, match=r"^params\[0\] has elements that share memory with each other"):
         lrcore.SGD([weight])
@@ -235,7 +235,7 @@ def test_a_weight_that_repeats_its_memory_is_refused(strides):
 
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_large_state_begins_on_cache_lines_of_its_own(order, dtype):
+def test_large_state_arrays_start_on_different_cache_lines(order, dtype):
     weight = np.zeros((300, 400), dtype, order=order)
     opt = lrcore.Adam({"w": weight}, amsgrad=True)
     opt.step({"w": np.ones_like(weight)})

@@ -1,4 +1,4 @@
-"""Averages: read, swapped in, always swapped back, saved."""
+"""Averages can be read, swapped in and saved, and are always swapped back."""
 
 import copy
 import pickle
@@ -23,7 +23,7 @@ def trained(steps=4, **options):
     return opt
 
 
-def test_weights_are_averages_within_the_block_and_themselves_after_it():
+def test_weights_are_averages_within_the_block_and_restored_after_it():
     opt = trained()
     before = snapshot(opt, *opt.params.values())
     with opt.averaged() as inside:
@@ -34,7 +34,7 @@ def test_weights_are_averages_within_the_block_and_themselves_after_it():
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
-def test_they_come_back_after_an_exception(error):
+def test_weights_are_restored_after_an_exception(error):
     opt = trained()
     before = snapshot(opt, *opt.params.values())
 
@@ -49,7 +49,7 @@ def test_they_come_back_after_an_exception(error):
     opt.step({"w": np.ones((5, 3)), "b": None, "idle": None})
 
 
-def test_within_the_block_nothing_is_trained():
+def test_training_is_refused_within_the_block():
     opt = trained()
     grads = {"w": np.ones((5, 3)), "b": None, "idle": None}
     with opt.averaged():
@@ -60,7 +60,7 @@ def test_within_the_block_nothing_is_trained():
     assert opt.step(grads).applied
 
 
-def test_averages_can_be_read_and_not_written():
+def test_averages_are_read_only():
     opt = trained()
     assert opt.average.keys() == {"w", "b"}
     with pytest.raises(ValueError, match="read-only"):
@@ -68,14 +68,14 @@ def test_averages_can_be_read_and_not_written():
     assert lrcore.SGD(np.zeros(1), average=lrcore.EMA()).average == {}
 
 
-def test_an_optimizer_without_averages_says_so():
+def test_averaged_without_averages_is_an_error():
     with pytest.raises(ValueError, match=r"^SGD was made without an average"), lrcore.SGD(np.zeros(1)).averaged():
         pass
 
 
 @pytest.mark.parametrize("average", [lrcore.EMA(0.9, warmup=True), lrcore.SWA(start=2, every=3)], ids=str)
 @pytest.mark.parametrize("way", ["state_dict", "pickle", "deepcopy"])
-def test_averages_go_on_where_they_were(average, way):
+def test_averages_resume_from_saved_state(average, way):
     opt = trained(5, average=average)
     if way == "state_dict":
         params = {name: array.copy() for name, array in opt.params.items()}
@@ -94,7 +94,7 @@ def test_averages_go_on_where_they_were(average, way):
         assert same(opt.params[name], other.params[name])
 
 
-def test_half_an_average_is_not_loaded():
+def test_an_average_without_its_count_is_not_loaded():
     opt = trained()
     saved = opt.state_dict()
     del saved["state"]["w"]["averaged"]
@@ -103,13 +103,13 @@ def test_half_an_average_is_not_loaded():
 
 
 @pytest.mark.parametrize("make", [lambda: lrcore.EMA(1.0), lambda: lrcore.EMA(-0.1), lambda: lrcore.EMA(float("nan"))])
-def test_a_bad_share_is_refused(make):
+def test_an_invalid_decay_is_refused(make):
     with pytest.raises(ValueError, match=r"^EMA: decay must be in \[0, 1\)"):
         make()
 
 
 @pytest.mark.parametrize("name", ["start", "every"])
-def test_a_bad_count_is_refused(name):
+def test_an_invalid_count_is_refused(name):
     with pytest.raises(ValueError, match=f"^SWA: {name} must be >= 1, got 0$"):
         lrcore.SWA(**{name: 0})
     with pytest.raises(TypeError, match=f"^SWA: {name} must be a whole number"):
@@ -117,7 +117,7 @@ def test_a_bad_count_is_refused(name):
 
 
 def averaging(*names, steps=3):
-    """An optimizer with weights of these names, each of which differs from its average."""
+    """An optimizer with weights of these names, which differ from their averages."""
     opt = lrcore.SGD({name: np.ones((2, 3)) for name in names}, lr=1.0, average=lrcore.EMA(0.5))
     for _ in range(steps):
         opt.step({name: np.ones((2, 3)) for name in names})
@@ -144,7 +144,7 @@ def enlarged(array):
         (enlarged, r"^the weight 'b' has shape \(4, 2, 3\), its average has \(2, 3\)$"),
     ],
 )
-def test_nothing_is_swapped_in_if_one_weight_can_not_be(change, message):
+def test_nothing_is_swapped_in_if_one_weight_cannot_be(change, message):
     opt = averaging("a", "b", "c")
     change(opt.params["b"])
     before = {name: array.copy() for name, array in opt.params.items()}
@@ -163,7 +163,7 @@ def test_nothing_is_swapped_in_if_one_weight_can_not_be(change, message):
         (enlarged, r"its shape was \(2, 3\), and is \(4, 2, 3\) now$"),
     ],
 )
-def test_every_weight_that_can_be_is_put_back(change, why):
+def test_every_weight_that_can_be_restored_is(change, why):
     opt = averaging("a", "b", "c", "d")
     before = {name: array.copy() for name, array in opt.params.items()}
 
@@ -182,7 +182,7 @@ def test_every_weight_that_can_be_is_put_back(change, why):
 
 @pytest.mark.parametrize("call", range(1, 7))
 def test_ctrl_c_while_weights_are_swapped_leaves_none_of_them_swapped(call):
-    """Of three weights, in at the first three writes, and back at the next."""
+    """The first three writes swap three averages in, the next three restore the weights."""
     weights, averages = ([np.full(2, value) for value in values] for values in ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0)))
     calls = []
 
@@ -204,8 +204,8 @@ def test_ctrl_c_while_weights_are_swapped_leaves_none_of_them_swapped(call):
 
 
 @pytest.mark.parametrize("place", ["put_back", "the lock"])
-def test_ctrl_c_around_the_swap_is_no_reason_to_refuse_steps(place, monkeypatch):
-    """As it may come when a function is called, before its first line."""
+def test_ctrl_c_around_the_swap_does_not_leave_steps_refused(place, monkeypatch):
+    """Ctrl-C can arrive between a call and the first line of the function."""
     opt = averaging("a", "b")
     before = snapshot(opt, *opt.params.values())
 
@@ -252,7 +252,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-def test_averages_do_not_leave_as_weights(way):
+def test_averages_are_not_saved_as_weights(way):
     opt = trained()
     before = snapshot(opt, *opt.params.values())
     with opt.averaged(), pytest.raises(RuntimeError, match=r"^the weights are averages now"):
@@ -260,7 +260,7 @@ def test_averages_do_not_leave_as_weights(way):
     assert snapshot(opt, *opt.params.values()) == before
 
 
-def test_buffers_are_put_back():
+def test_buffers_are_restored():
     opt = trained()
     running = {"mean": np.full(3, -0.0), "more": [np.arange(4.0).reshape(2, 2).T]}
     before = [array.tobytes() for array in (running["mean"], *running["more"])]
@@ -280,7 +280,7 @@ def test_buffers_are_put_back():
 
 def test_averages_are_exported_in_the_structure_of_the_parameters():
     class Fresh(Sequence):
-        """Makes views anew at each access."""
+        """A sequence that creates new views at each access."""
 
         def __init__(self, array):
             self.array = array

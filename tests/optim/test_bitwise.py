@@ -1,4 +1,4 @@
-"""The engine matches the NumPy reference bit for bit: at every level, thread count, length and alignment."""
+"""The engine matches the NumPy reference bit for bit, at every SIMD level, thread count, length and alignment."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ STEPS = 4
 
 
 def expected(case, weights, all_grads):
-    """Weights and states after some steps of the reference, from the hyperparameters that the optimizer reports."""
+    """Weights and states after some steps of the reference, with the hyperparameters reported by the optimizer."""
     group = case.make([np.zeros(1)]).param_groups[0]
     names, state_names = RULES[case.rule]
     weights = list(weights)
@@ -38,7 +38,7 @@ def assert_same(opt, weights, states, expected_weights, label):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_steps_are_bitwise_equal_to_the_reference(case, dtype):
-    """All lengths, the special values crossed with each other, at each level, thread count and alignment."""
+    """All lengths and all pairs of special values, at each SIMD level, thread count and alignment."""
     rng = np.random.default_rng(1)
     edge = special(dtype)
     crossed = [grid.ravel() for grid in np.meshgrid(edge, edge)]
@@ -72,7 +72,7 @@ def test_subnormal_state_is_flushed(case, dtype):
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_every_step_number_has_its_own_bias_correction(case):
-    """Large step counts too: they are set as a state dict does."""
+    """Including large step counts, set through a state dict."""
     count = 2**24 + 5
     rng = np.random.default_rng(2)
     w, g = rng.standard_normal((2, 50))
@@ -85,7 +85,7 @@ def test_every_step_number_has_its_own_bias_correction(case):
     state = [saved["state"]["0"][name] for name in RULES[case.rule][1]]
     group = opt.param_groups[0]
     numbers = group.at(1)
-    # beta ** count is 0 for every beta of the table but one, whose exact power would take too long.
+    # beta ** count is 0 for every beta of the table except one, whose exact power would take too long.
     if any(0.9999 < numbers.get(name, 0) < 1 for name in ("beta1", "beta2")):
         pytest.skip("the exact power is too long")
     hyperparameters = {name: numbers[name] for name in RULES[case.rule][0]}

@@ -1,4 +1,4 @@
-"""Containers that make a new array at each access, and arrays that are more than their elements."""
+"""Containers that create a new array at each access, and array subclasses with extra data."""
 
 import shelve
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ import lrcore
 
 
 class LazyMapping(Mapping):
-    """Entries that a function makes at each access."""
+    """A container whose entries are created by a function at each access."""
 
     def __init__(self, names, make):
         self.names, self.make = names, make
@@ -28,7 +28,7 @@ class LazyMapping(Mapping):
 
 
 class LazySequence(Sequence):
-    """Entries that a function makes at each access."""
+    """A container whose entries are created by a function at each access."""
 
     def __init__(self, count, make):
         self.count, self.make = count, make
@@ -63,12 +63,12 @@ NESTED = {
 
 
 @pytest.mark.parametrize("make", NESTED.values(), ids=NESTED)
-def test_a_container_that_makes_new_arrays_is_refused(make, tmp_path):
+def test_a_container_that_creates_new_arrays_is_refused(make, tmp_path):
     with pytest.raises(ValueError, match=r"is another array at each access.* dict\(…\) or list\(…\)"):
         lrcore.SGD(make(tmp_path), lr=0.1)
 
 
-def test_files_of_arrays_are_refused_and_their_arrays_taken(tmp_path):
+def test_array_files_are_refused_and_their_arrays_accepted(tmp_path):
     np.savez(tmp_path / "arrays.npz", a=np.ones(3), b=np.ones((2, 2)))
     with np.load(tmp_path / "arrays.npz") as file:
         with pytest.raises(ValueError, match=r'^params\["a"\] is another array at each access'):
@@ -83,7 +83,7 @@ def test_files_of_arrays_are_refused_and_their_arrays_taken(tmp_path):
 
 
 @pytest.mark.parametrize("groups", [False, True])
-def test_a_container_of_new_views_of_the_same_memory_goes_on_working(groups):
+def test_a_container_of_new_views_of_the_same_memory_works(groups):
     memory = np.ones((2, 6))
     params = LazySequence(2, lambda index: memory[index])
     opt = lrcore.Adam([{"params": params}] if groups else params, lr=0.1)
@@ -92,7 +92,7 @@ def test_a_container_of_new_views_of_the_same_memory_goes_on_working(groups):
     assert np.allclose(memory, 0.7)
 
 
-def test_views_of_memory_that_is_not_an_arrays_go_on_working(tmp_path):
+def test_views_of_memory_not_owned_by_an_array_work(tmp_path):
     buffer = bytearray(np.ones(6).tobytes())
     mapped = np.memmap(tmp_path / "weights", np.float64, "w+", shape=6)
     params = LazyMapping(["buffer", "map"], lambda name: np.frombuffer(buffer) if name == "buffer" else mapped.view())
@@ -107,7 +107,7 @@ def test_views_of_memory_that_is_not_an_arrays_go_on_working(tmp_path):
 @pytest.mark.parametrize(
     "make", [lazy_mapping, lambda: LazyMapping(["a", "b"], lambda _: np.ones((3, 2)).T.ravel("F"))]
 )
-def test_a_container_that_becomes_one_later_is_refused_at_the_step(make, steps_before):
+def test_a_container_that_later_creates_new_arrays_is_refused_at_the_step(make, steps_before):
     params = {"x": np.ones(6), "layers": {"a": np.ones(6), "b": np.ones(6)}}
     grads = {"x": np.ones(6), "layers": {"a": np.ones(6), "b": np.ones(6)}}
     opt = lrcore.Adam(params, lr=0.1)
@@ -123,7 +123,7 @@ def test_a_container_that_becomes_one_later_is_refused_at_the_step(make, steps_b
     opt.step(grads)
 
 
-def test_containers_of_gradients_may_make_new_arrays():
+def test_containers_of_gradients_may_create_new_arrays():
     weights = {"a": np.ones(6), "b": np.ones(6)}
     opt = lrcore.SGD(weights, lr=1.0)
     for _ in range(3):
@@ -154,7 +154,7 @@ def test_masked_arrays_are_refused(mask, steps_before):
 
 
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
-def test_other_subclasses_are_arrays(tmp_path):
+def test_other_subclasses_are_accepted(tmp_path):
     class Mine(np.ndarray):
         pass
 

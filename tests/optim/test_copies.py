@@ -1,4 +1,4 @@
-"""Pickles and deep copies hold an optimizer together with its parameters, and go on alike."""
+"""Pickles and deep copies contain an optimizer together with its parameters, and continue with the same bits."""
 
 import copy
 import pickle
@@ -52,8 +52,8 @@ def everything(opt):
 
 @pytest.mark.parametrize("copied", [through_pickle, copy.deepcopy], ids=["pickle", "deepcopy"])
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
-def test_a_copy_goes_on_alike_and_apart(make, copied):
-    """At each of the first steps, before the first one included."""
+def test_a_copy_continues_with_the_same_bits_and_independently(make, copied):
+    """Copied before the first step and after each of the first steps."""
     opt = make()
     for k in range(3):
         params, twin = copied((opt.params, opt))
@@ -66,7 +66,7 @@ def test_a_copy_goes_on_alike_and_apart(make, copied):
         assert everything(twin) == everything(opt)
 
 
-def test_parameters_that_are_copied_with_the_optimizer_are_the_ones_that_it_moves():
+def test_a_copied_optimizer_updates_the_parameters_copied_with_it():
     params = {"w": np.zeros(3)}
     opt = lrcore.SGD(params, lr=1.0)
     for twins in (copy.deepcopy((params, opt)), copy.deepcopy((opt, params))[::-1], through_pickle([params, opt])):
@@ -75,7 +75,7 @@ def test_parameters_that_are_copied_with_the_optimizer_are_the_ones_that_it_move
     assert not params["w"].any()
 
 
-def test_a_copy_keeps_what_was_edited():
+def test_a_copy_keeps_edited_hyperparameters():
     opt = lrcore.SGD([np.zeros(2)], lr=1.0)
     opt.param_groups[0].update(lr=0.5, momentum=0.9)
     for twin in (copy.deepcopy(opt), through_pickle(opt)):
@@ -97,7 +97,7 @@ def test_a_shallow_copy_is_refused():
         copy.copy(lrcore.Adam(np.zeros(2)))
 
 
-def test_what_is_printed_reads_well():
+def test_the_repr_is_readable():
     opt = lrcore.SGD([np.zeros(2), np.zeros(3)], lr=schedules.Linear(0.1, 0.0, steps=9))
     values = "lr=Linear(start=0.1, end=0.0, steps=9), momentum=0.0, dampening=0.0, nesterov=False, weight_decay=0.0"
     assert repr(opt) == f"<SGD({values}, maximize=False): 2 parameters, 0 steps>"

@@ -1,4 +1,4 @@
-"""Errors as data: what is called, what is raised, and what it says. None of them changes a bit."""
+"""Errors as data: call, exception, message. An error changes no bit."""
 
 import re
 from collections import UserDict, UserList
@@ -28,7 +28,7 @@ GONE = "is gone since the optimizer was made"
 
 
 class Custom(schedules.Schedule):
-    """A schedule of whatever a function returns."""
+    """A schedule that evaluates a function."""
 
     def __init__(self, value):
         self.value = value
@@ -50,7 +50,7 @@ def gradients():
 
 
 def put(key, value):
-    """Spoils an entry of the gradients."""
+    """Returns a change that replaces an entry of the gradients."""
     return lambda _, grads: grads.__setitem__(key, value)
 
 
@@ -63,18 +63,18 @@ def read_only(array):
 
 
 class Refusing(UserDict):
-    """A mapping whose entries can't be had."""
+    """A mapping whose lookups raise."""
 
     __getitem__ = refuse
 
 
 class RefusingList(UserList):
-    """A sequence whose entries can't be had."""
+    """A sequence whose lookups raise."""
 
     __getitem__ = refuse
 
 
-# What is done to parameters or gradients before the step, what it raises, and the whole message.
+# A change to parameters or gradients before the step, the exception, and the whole message.
 STEP = [
     (put("w1", np.ones((3, 4), F32)), ValueError, 'grads["w1"] has shape (3, 4), params["w1"] has (4, 3)'),
     (put("w1", np.ones(12, F32)), ValueError, 'grads["w1"] has shape (12,), params["w1"] has (4, 3)'),
@@ -134,7 +134,7 @@ def test_a_step_that_fails_changes_nothing_and_the_next_one_works(spoil, excepti
 
 
 @pytest.mark.parametrize("case", CASES, ids=label)
-def test_a_bad_last_gradient_stops_every_optimizer_before_its_first_write(case):
+def test_an_invalid_last_gradient_stops_every_optimizer_before_its_first_write(case):
     params = [np.ones(100), np.ones(100)]
     opt = case.make(params)
     opt.step([np.ones(100), np.ones(100)])
@@ -217,7 +217,7 @@ MAKE = [
 
 
 @pytest.mark.parametrize(("call", "exception", "message"), MAKE, ids=[message[:70] for *_, message in MAKE])
-def test_what_no_optimizer_can_be_made_of_is_named(call, exception, message):
+def test_invalid_parameters_and_arguments_are_named(call, exception, message):
     with pytest.raises(exception, match=f"^{re.escape(message)}"):
         call()
     assert (ONE == 1.0).all()
@@ -231,7 +231,7 @@ USES = [
 
 @pytest.mark.parametrize("instead", [None, 1.0, [], np.ones(3, int)], ids=repr)
 @pytest.mark.parametrize("use", USES, ids=["load_state_dict", "add_param_group"])
-def test_what_is_no_array_any_more_is_named_by_whatever_uses_it(use, instead):
+def test_a_parameter_that_is_no_longer_an_array_is_named(use, instead):
     params = parameters()
     opt = lrcore.Adam(params)
     opt.step(gradients())
@@ -245,7 +245,7 @@ OUT_OF_RANGE = [-1.0, 1.0, float("nan"), float("inf"), None, "0.5", 1j, [0.5]]
 
 
 @pytest.mark.parametrize("value", OUT_OF_RANGE, ids=repr)
-def test_a_schedule_that_gives_no_rate_stops_the_step(value):
+def test_a_schedule_with_an_invalid_learning_rate_stops_the_step(value):
     params = [np.ones(3), np.ones(3)]
     groups = [{"params": params[0]}, {"params": params[1], "betas": (0.9, Custom(lambda step: value if step else 0.5))}]
     opt = lrcore.Adam(groups, lr=schedules.Linear(0.1, 0.2, steps=3))

@@ -1,4 +1,4 @@
-"""The end of an interpreter waits for steps of daemon threads: it neither crashes nor hangs."""
+"""Interpreter shutdown waits for steps of daemon threads: it neither crashes nor hangs."""
 
 import subprocess
 import sys
@@ -15,17 +15,17 @@ def end(*arguments):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_daemon_threads_that_step_let_the_interpreter_end():
+def test_the_interpreter_exits_while_daemon_threads_step_arrays():
     end("--trials", "10")
 
 
-def test_daemon_threads_that_step_tensors_let_the_interpreter_end():
+def test_the_interpreter_exits_while_daemon_threads_step_tensors():
     pytest.importorskip("torch")
     end("--trials", "1", "--kind", "torch")
 
 
-def test_functions_that_run_later_at_the_end_may_wait_for_a_thread_that_steps():
-    """Steps that begin when the interpreter is about to end are taken."""
+def test_later_atexit_functions_may_wait_for_a_thread_that_steps():
+    """Steps that begin during interpreter shutdown are executed."""
     script = """
 import atexit, threading, time
 stop = threading.Event()

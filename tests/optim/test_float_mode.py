@@ -1,4 +1,4 @@
-"""A step has the same bits whatever floating-point mode its thread is in, and leaves that mode as it was."""
+"""A step gives the same bits in any floating-point mode of its thread, and does not change that mode."""
 
 import contextlib
 import ctypes
@@ -11,7 +11,7 @@ import pytest
 import lrcore
 from support.cases import same
 
-# Where the control register lies in C's fenv_t, and what flushes subnormal numbers, of results and of operands.
+# The offset of the control register in C's fenv_t, and the bits that flush subnormal results and operands.
 REGISTERS = {"x86_64": (28, 1 << 15 | 1 << 6), "aarch64": (0, 1 << 24)}
 OFFSET, FLUSHES = REGISTERS.get(platform.machine(), (0, 0))
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def control_register(set_bits=0, clear_bits=0):
-    """Sets and clears bits of the calling thread's control register, and returns what it was."""
+    """Sets and clears bits of the calling thread's control register; returns its previous value."""
     libm, environment = ctypes.CDLL("libm.so.6"), (ctypes.c_uint8 * 64)()
     assert libm.fegetenv(environment) == 0
     register = ctypes.c_uint32.from_buffer(environment, OFFSET)
@@ -64,18 +64,18 @@ def flushing_by_torch():
 
 
 MODES = pytest.mark.parametrize("mode", [flushing, rounding_up, flushing_by_torch], ids=lambda mode: mode.__name__)
-# A step on the calling thread alone, one that keeps the interpreter, and one that is shared out.
+# A small and a medium step, which keep the GIL, and a large one on several threads.
 SIZES = pytest.mark.parametrize("size", [40, 20_000, 1 << 20])
 
 
 def arrays(size, dtype):
-    """A weight and a gradient so small that they, and what comes of them, are subnormal in part."""
+    """A weight and a gradient so small that some inputs and results are subnormal."""
     rng = np.random.default_rng(3)
     return (rng.standard_normal((2, size)) * float(np.finfo(dtype).tiny) * 4).astype(dtype)
 
 
 def train(weight, grad, **options):
-    """Weights and states after some steps, and the norms of gradients."""
+    """Weights and states after some steps, and the gradient norms."""
     opt = lrcore.SGD({"w": weight.copy(), "small": weight[:7].copy()}, lr=0.5, momentum=0.75, **options)
     infos = [opt.step({"w": grad, "small": grad[:7]}) for _ in range(3)]
     opt.accumulate({"w": grad, "small": grad[7:14]})
@@ -88,10 +88,10 @@ def train(weight, grad, **options):
 @SIZES
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda dtype: dtype.__name__)
 @pytest.mark.parametrize("options", [{}, {"clip_norm": 1e-30, "stats": True}], ids=["plain", "clipped"])
-def test_the_mode_of_the_thread_changes_no_bit(mode, size, dtype, options):
+def test_the_floating_point_mode_of_the_thread_changes_no_bit(mode, size, dtype, options):
     given = arrays(size, dtype)
     expected, norms = train(*given, **options)
-    # Threads that a step starts have the mode of the one that takes it.
+    # Threads started by a step inherit the mode of the calling thread.
     for threads in (1, 3, 13):
         lrcore.set_num_threads(threads)
         with mode():
@@ -101,7 +101,7 @@ def test_the_mode_of_the_thread_changes_no_bit(mode, size, dtype, options):
 
 
 @MODES
-def test_a_step_leaves_the_mode_as_it_was(mode):
+def test_a_step_restores_the_floating_point_mode(mode):
     weights, grads = [np.ones(1 << 20, np.float32)], [np.ones(1 << 20, np.float32)]
     opt = lrcore.Adam(weights)
     with mode():
@@ -111,6 +111,6 @@ def test_a_step_leaves_the_mode_as_it_was(mode):
             opt.step([np.ones(3, np.float32)])
         opt.accumulate(grads)
         after = control_register()
-    # But for the flags of what happened since: those are no part of the mode.
+    # Except for the exception flags, which are not part of the mode.
     flags = 0x3F if platform.machine() == "x86_64" else 0
     assert before & ~flags == after & ~flags

@@ -1,4 +1,4 @@
-"""A forked child has none of its parent's threads: it steps with its own, and is never left waiting."""
+"""A forked child has none of its parent's threads: it steps with its own pool and never hangs."""
 
 import os
 import signal
@@ -17,9 +17,9 @@ from support.training import LARGE, PATIENCE, train
 
 
 def in_fork(work, patience=PATIENCE):
-    """Runs it in a forked child and returns the exit status, or None if the child hung."""
+    """Runs ``work`` in a forked child; returns the exit status, or None if the child hangs."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of forks beside threads: that is the point
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python warns about forks in multi-threaded processes
         child = os.fork()
     if child == 0:
         status = 99
@@ -43,7 +43,7 @@ forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 @forks
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_a_large_step_in_a_forked_child_is_taken(threads):
+def test_a_large_step_works_in_a_forked_child(threads):
     lrcore.set_num_threads(threads)
     expected = train()
     assert in_fork(lambda: 0 if same(train(), expected) else 1) == 0
@@ -63,7 +63,7 @@ def test_a_child_of_a_child_steps_with_more_threads():
 
 
 @forks
-def test_an_optimizer_goes_on_in_a_forked_child_and_in_the_parent():
+def test_an_optimizer_continues_in_a_forked_child_and_in_the_parent():
     weight, grad = np.ones(LARGE), np.ones(LARGE)
     opt = lrcore.Adam([weight])
     opt.step([grad])
@@ -97,7 +97,7 @@ def test_a_fork_while_other_threads_step_does_not_hang_the_child():
 
 
 def in_the_middle_of_steps(child, forks=4):
-    """Forks while another thread steps an optimizer without a pause; returns what the children say of it."""
+    """Forks while another thread steps an optimizer continuously; returns the results of the children."""
     weights, grads = [np.ones(4 * LARGE, np.float32)], [np.ones(4 * LARGE, np.float32)]
     opt, stop = lrcore.Adam(weights), threading.Event()
     opt.step(grads)
@@ -117,7 +117,7 @@ def in_the_middle_of_steps(child, forks=4):
 
 @forks
 def test_a_fork_waits_for_the_steps_of_other_threads():
-    """Else the optimizer would be in use in the child, by a thread that is not there, with weights half moved."""
+    """Otherwise the child would inherit a locked optimizer with half-updated weights."""
 
     def child(opt, grads):
         (weight,), (state,) = opt.params, opt.state_dict()["state"].values()
@@ -130,7 +130,7 @@ def test_a_fork_waits_for_the_steps_of_other_threads():
 
 
 class Gradients(UserDict):
-    """Gradients that call something when they are looked up, in the middle of a step."""
+    """Gradients whose lookup calls a function, in the middle of a step."""
 
     def __init__(self, grads, call):
         super().__init__(grads)
@@ -143,7 +143,7 @@ class Gradients(UserDict):
 
 @forks
 def test_threads_that_fork_from_within_steps_do_not_wait_for_each_other():
-    """The call that a thread is in goes on after its fork, in the child too."""
+    """The step that forks continues after the fork, also in the child."""
     barrier, statuses, steps = threading.Barrier(2), [], []
 
     def fork():
@@ -172,8 +172,8 @@ def test_threads_that_fork_from_within_steps_do_not_wait_for_each_other():
 
 
 @forks
-def test_a_child_in_which_a_step_was_cut_off_says_so():
-    """A fork does not wait for ever for Python code that runs within a step, which may wait for the fork."""
+def test_a_child_of_a_fork_in_the_middle_of_a_step_raises():
+    """A fork waits only for a limited time for Python code within a step, since that code may wait for the fork."""
     inside = threading.Event()
 
     def block():

@@ -1,4 +1,4 @@
-"""Errors of a load as data: what is changed in a state dict, what is raised, and that nothing else has happened."""
+"""Errors of load_state_dict as data: change of the state dict, exception, message. An error changes nothing."""
 
 import copy
 import re
@@ -12,8 +12,8 @@ from support.snapshot import snapshot
 from support.training import assert_alike, parameters, run
 
 
-def spoil(*path):
-    """Replaces an entry of a state dict; the last of the path is the new value, or ``del``."""
+def changed(*path):
+    """Returns a change that replaces an entry of a state dict; the last argument is the new value, or ``del_``."""
     *way, key, value = path
 
     def apply(saved):
@@ -28,7 +28,7 @@ def spoil(*path):
 
 
 def del_():
-    """Stands for removing an entry."""
+    """A marker for removing an entry."""
 
 
 ENTRIES = ["optimizer", "steps", "state", "param_groups"]
@@ -38,39 +38,39 @@ WEIGHT = "the parameter has"
 OTHERS = "the state dict has other parameters:"
 GROUP = ("param_groups", 0)
 REFUSED = [
-    (spoil("optimizer", "SGD"), ValueError, "the state dict was saved by SGD, this is AdamW; strict=False loads it"),
-    *[(spoil(key, del_), ValueError, f"the state dict has no '{key}'") for key in ENTRIES],
-    (spoil("steps", -1), ValueError, "steps must be >= 0, got -1"),
-    (spoil("steps", 1.0), TypeError, "steps must be a whole number >= 0, got 1.0"),
-    (spoil("state", []), TypeError, "state must be a mapping, got list"),
-    (spoil("state", "other", {"step": 1}), ValueError, "state['other'] belongs to no group of the state dict"),
-    (spoil("state", "w", None), TypeError, "state['w'] must be a mapping, got NoneType"),
-    (spoil(*W, "step", del_), ValueError, "state['w'] has no 'step'"),
-    (spoil(*W, "step", -1), ValueError, "state['w']['step'] must be >= 0, got -1"),
-    (spoil(*W, "step", np.array(2.0)), TypeError, "state['w']['step'] must be a whole number >= 0, got array(2.)"),
-    (spoil("state", "late", "step", 2**64), ValueError, "state['late']['step'] must be "),
-    (spoil("state", "late", "step", 2**64 - 1), ValueError, "state['late']['step'] must be "),
-    (spoil("state", "late", "step", 2**200), ValueError, "state['late']['step'] must be "),
-    (spoil(*W, "exp_avg", np.zeros((7, 5))), ValueError, f"{AVG} has shape (7, 5), {WEIGHT} (5, 7)"),
-    (spoil(*W, "exp_avg", np.zeros((5, 7), "f4")), TypeError, f"{AVG} has dtype float32, {WEIGHT} float64"),
-    (spoil(*W, "exp_avg", np.zeros((5, 7), ">f8")), TypeError, f"{AVG} has dtype >f8, {WEIGHT} float64"),
-    (spoil(*W, "exp_avg", [0.0]), TypeError, f"{AVG} must be a NumPy array, got list"),
-    (spoil(*W, "exp_avg", del_), ValueError, "state['w'] "),
-    (spoil(*W, "momentum_buffer", np.zeros((5, 7))), ValueError, "state['w'] "),
-    (spoil("param_groups", []), ValueError, f"{OTHERS} missing ['w', 'b', 'frozen', 'late'], unexpected []"),
-    (spoil("param_groups", [1]), TypeError, "param_groups must be a sequence of mappings"),
-    (spoil("param_groups", {}), TypeError, "param_groups must be a sequence of mappings"),
-    (spoil(*GROUP, "params", del_), ValueError, "param_groups[0] has no 'params'"),
-    (spoil(*GROUP, "params", ["w", "b", "frozen", "x"]), ValueError, f"{OTHERS} missing ['late'], unexpected ['x']"),
-    (spoil(*GROUP, "lr", -1.0), ValueError, "lr must be in [0, inf), got -1.0"),
-    (spoil(*GROUP, "betas", (0.9, 1.0)), ValueError, "betas[1] must be in [0, 1), got 1.0"),
-    (spoil(*GROUP, "eps", del_), ValueError, "the hyperparameter 'eps' is missing"),
-    (spoil(*GROUP, "rho", 0.9), ValueError, "there is no hyperparameter 'rho'; there are lr, "),
+    (changed("optimizer", "SGD"), ValueError, "the state dict was saved by SGD, this is AdamW; strict=False loads it"),
+    *[(changed(key, del_), ValueError, f"the state dict has no '{key}'") for key in ENTRIES],
+    (changed("steps", -1), ValueError, "steps must be >= 0, got -1"),
+    (changed("steps", 1.0), TypeError, "steps must be a whole number >= 0, got 1.0"),
+    (changed("state", []), TypeError, "state must be a mapping, got list"),
+    (changed("state", "other", {"step": 1}), ValueError, "state['other'] belongs to no group of the state dict"),
+    (changed("state", "w", None), TypeError, "state['w'] must be a mapping, got NoneType"),
+    (changed(*W, "step", del_), ValueError, "state['w'] has no 'step'"),
+    (changed(*W, "step", -1), ValueError, "state['w']['step'] must be >= 0, got -1"),
+    (changed(*W, "step", np.array(2.0)), TypeError, "state['w']['step'] must be a whole number >= 0, got array(2.)"),
+    (changed("state", "late", "step", 2**64), ValueError, "state['late']['step'] must be "),
+    (changed("state", "late", "step", 2**64 - 1), ValueError, "state['late']['step'] must be "),
+    (changed("state", "late", "step", 2**200), ValueError, "state['late']['step'] must be "),
+    (changed(*W, "exp_avg", np.zeros((7, 5))), ValueError, f"{AVG} has shape (7, 5), {WEIGHT} (5, 7)"),
+    (changed(*W, "exp_avg", np.zeros((5, 7), "f4")), TypeError, f"{AVG} has dtype float32, {WEIGHT} float64"),
+    (changed(*W, "exp_avg", np.zeros((5, 7), ">f8")), TypeError, f"{AVG} has dtype >f8, {WEIGHT} float64"),
+    (changed(*W, "exp_avg", [0.0]), TypeError, f"{AVG} must be a NumPy array, got list"),
+    (changed(*W, "exp_avg", del_), ValueError, "state['w'] "),
+    (changed(*W, "momentum_buffer", np.zeros((5, 7))), ValueError, "state['w'] "),
+    (changed("param_groups", []), ValueError, f"{OTHERS} missing ['w', 'b', 'frozen', 'late'], unexpected []"),
+    (changed("param_groups", [1]), TypeError, "param_groups must be a sequence of mappings"),
+    (changed("param_groups", {}), TypeError, "param_groups must be a sequence of mappings"),
+    (changed(*GROUP, "params", del_), ValueError, "param_groups[0] has no 'params'"),
+    (changed(*GROUP, "params", ["w", "b", "frozen", "x"]), ValueError, f"{OTHERS} missing ['late'], unexpected ['x']"),
+    (changed(*GROUP, "lr", -1.0), ValueError, "lr must be in [0, inf), got -1.0"),
+    (changed(*GROUP, "betas", (0.9, 1.0)), ValueError, "betas[1] must be in [0, 1), got 1.0"),
+    (changed(*GROUP, "eps", del_), ValueError, "the hyperparameter 'eps' is missing"),
+    (changed(*GROUP, "rho", 0.9), ValueError, "there is no hyperparameter 'rho'; there are lr, "),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("change", "exception", "message"), REFUSED, ids=[message[:60] for *_, message in REFUSED])
-def test_a_state_dict_that_does_not_match_is_refused_whole(change, exception, message):
+def test_a_state_dict_that_does_not_match_changes_nothing(change, exception, message):
     params = parameters()
     opt = lrcore.AdamW(params, lr=schedules.Linear(0.1, 0.2, steps=9))
     run(opt, range(3))
@@ -90,7 +90,7 @@ def test_a_state_dict_that_does_not_match_is_refused_whole(change, exception, me
 
 
 @pytest.mark.parametrize("change", [change for change, *_ in REFUSED], ids=[message[:60] for *_, message in REFUSED])
-def test_a_load_that_is_not_strict_happens_whole_or_not_at_all(change):
+def test_a_non_strict_load_happens_completely_or_not_at_all(change):
     params = parameters()
     opt = lrcore.AdamW(params, lr=0.1)
     run(opt, range(3))
@@ -105,7 +105,7 @@ def test_a_load_that_is_not_strict_happens_whole_or_not_at_all(change):
     run(opt, [3])
 
 
-def test_a_schedule_that_is_out_of_range_at_the_saved_step_is_loaded_whole_or_not_at_all():
+def test_a_schedule_out_of_range_at_the_saved_step_is_loaded_completely_or_not_at_all():
     opt, other = (lrcore.Adam([np.ones(2)], betas=(schedules.Linear(0.5, 1.0, steps=n), 0.9)) for n in (1, 9))
     for each in (opt, other, other):
         each.step([np.ones(2)])
@@ -119,6 +119,6 @@ def test_a_schedule_that_is_out_of_range_at_the_saved_step_is_loaded_whole_or_no
 
 
 @pytest.mark.parametrize("given", [None, [], "state", 1], ids=repr)
-def test_what_is_no_state_dict_is_refused(given):
+def test_other_objects_than_state_dicts_are_refused(given):
     with pytest.raises(TypeError, match=r"^the state dict must be a mapping, got "):
         lrcore.SGD(np.zeros(2)).load_state_dict(given)

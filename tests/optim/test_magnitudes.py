@@ -1,4 +1,4 @@
-"""Numbers at the edges of a dtype: tiny eps, factors that one number can't hold, norms that overflow on the way."""
+"""Values at the limits of a dtype: tiny eps, factors out of range, norms whose squares overflow."""
 
 import math
 import re
@@ -22,7 +22,7 @@ def epsilons_of(case, dtype):
 
 
 def magnitudes(dtype):
-    """Gradients as small as squares vanish, as large as squares overflow, and at the ends of the dtype."""
+    """Gradients whose squares underflow or overflow, and gradients at the limits of the dtype."""
     limits = np.finfo(dtype)
     roots = [limits.tiny**0.5, limits.tiny**0.5 * 100, limits.max**0.5, limits.max**0.5 * 100]
     return [float(limits.smallest_subnormal * 3), float(limits.tiny), *map(float, roots), float(limits.max / 4)]
@@ -34,7 +34,7 @@ def epsilons(dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", [case for case in FORMS if has_eps(case)], ids=str)
-def test_extreme_gradients_and_eps_move_as_in_pytorch(case, dtype):
+def test_extreme_gradients_and_eps_agree_with_pytorch(case, dtype):
     torch = pytest.importorskip("torch")
     cls, arguments = case.optimizer, {**case.arguments, "lr": 0.01, "weight_decay": 0.0}
     for number, magnitude in enumerate(magnitudes(dtype)):
@@ -42,7 +42,7 @@ def test_extreme_gradients_and_eps_move_as_in_pytorch(case, dtype):
             rng = np.random.default_rng(number)
             grads = [(magnitude * rng.uniform(0.5, 1.0, 9) * rng.choice([-1, 1], 9)).astype(dtype) for _ in range(30)]
             if "centered" in arguments and magnitude < float(np.finfo(dtype).max) ** 0.5:
-                continue  # the variance of few gradients is what rounding makes of it
+                continue  # the variance of few gradients is dominated by rounding
             weight = np.ones(9, dtype)
             opt = cls({"w": weight}, eps=eps, **arguments)
             tensor = torch.ones(9, dtype=getattr(torch, str(dtype)), requires_grad=True)
@@ -54,7 +54,7 @@ def test_extreme_gradients_and_eps_move_as_in_pytorch(case, dtype):
             expected = tensor.detach().numpy()
             is_number = np.isfinite(expected) & (np.abs(expected) < 1e4)
             with np.errstate(all="ignore"):
-                # Subnormal moments have few digits, and each operation rounds them.
+                # Subnormal moments have few significant bits, and each operation rounds them.
                 assert np.allclose(weight[is_number], expected[is_number], rtol=1e-2, atol=1e-3), (magnitude, eps)
             assert np.isfinite(weight[np.isfinite(expected)]).all(), (magnitude, eps)
 
@@ -93,7 +93,7 @@ def test_adam_with_a_tiny_eps_takes_steps_of_the_learning_rate():
     assert np.allclose(weight, 0.5, rtol=0.05)  # eps is as large as the gradient
 
 
-# What a gradient is divided by, the gradient, and what it should come to.
+# grad_scale, gradient, and expected quotient.
 QUOTIENTS = {
     np.float32: [(1e-40, 1e-38, 100.0), (1e-40, 0.0, 0.0), (1e-60, 0.0, 0.0), (1e40, 1e38, 1e-2), (1e46, 1e38, 1e-8)],
     np.float64: [(1e-310, 1e-300, 1e10), (1e-320, 1e-300, 1e20), (1e-320, 0.0, 0.0), (1e308, 1e300, 1e-8)],
@@ -102,7 +102,7 @@ QUOTIENTS = {
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("through", ["step", "accumulate", "maximize", "clip"])
-def test_a_grad_scale_that_no_number_is_the_inverse_of_is_applied_all_the_same(dtype, through):
+def test_a_grad_scale_whose_inverse_is_out_of_range_is_applied(dtype, through):
     for grad_scale, grad, expected in QUOTIENTS[dtype.type]:
         weight = np.zeros(5, dtype)
         options = {"maximize": through == "maximize"} | ({"clip_norm": 1e30} if through == "clip" else {})
@@ -122,7 +122,7 @@ def test_a_grad_scale_that_no_number_is_the_inverse_of_is_applied_all_the_same(d
 
 
 @pytest.mark.parametrize("grad_scale", [1e-40, 1e-100, 1e-320])
-def test_a_gradient_that_is_too_large_for_its_scale_skips_the_step(grad_scale):
+def test_a_gradient_that_overflows_when_unscaled_skips_the_step(grad_scale):
     weight = np.zeros(3, np.float32)
     opt = lrcore.SGD({"w": weight}, lr=1.0, skip_nonfinite=True)
     assert not opt.step({"w": np.ones(3, np.float32)}, grad_scale=grad_scale).applied
@@ -168,21 +168,21 @@ def test_norms_of_extreme_gradients_have_the_bits_of_the_reference_and_clip(dtyp
             assert np.allclose(opt.params["w"].astype(np.float64), expected, rtol=1e-5, atol=least)
 
 
-def test_a_norm_beyond_float64_is_told_as_infinite_and_clipped():
+def test_a_norm_beyond_float64_is_reported_as_infinite_and_clipped():
     opt = lrcore.SGD({"w": np.zeros(4)}, lr=1.0, clip_norm=1.0, skip_nonfinite=True)
     info = opt.step({"w": np.full(4, 1.7e308)})
     assert (info.applied, info.grad_norm) == (True, math.inf)
     assert np.allclose(opt.params["w"], -0.5)
 
 
-def test_a_clip_coefficient_below_float32_is_applied():
+def test_a_clip_coefficient_below_the_range_of_float32_is_applied():
     weight = np.zeros(4, np.float32)
     opt = lrcore.SGD({"w": weight}, lr=1.0, clip_norm=1e-12)
     opt.step({"w": np.full(4, 3e38, np.float32)})
     assert np.allclose(weight, -5e-13, rtol=1e-6, atol=0.0)
 
 
-# Arguments with a number that no float32 is near, and what the message calls it.
+# Arguments with a number out of the range of float32, and its name in the message.
 UNFIT = [
     (lrcore.SGD, {"lr": 1e39}, "lr is 1e39"),
     (lrcore.SGD, {"lr": 0.1, "momentum": 1e39}, "momentum is 1e39"),
@@ -207,7 +207,7 @@ UNFIT_IDS = [f"{optimizer.__name__}: {text}" for optimizer, _, text in UNFIT]
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")
 @pytest.mark.parametrize(("cls", "arguments", "message"), UNFIT, ids=UNFIT_IDS)
-def test_a_number_that_the_dtype_cannot_hold_is_an_error_and_nothing_is_done(cls, arguments, message):
+def test_a_number_out_of_the_range_of_the_dtype_is_an_error_that_changes_nothing(cls, arguments, message):
     weight, grad = np.ones(3, np.float32), np.array([0.0, 1.0, -1.0], np.float32)
     opt = cls({"w": weight}, **arguments)
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""What is done once for an optimizer takes a time that is linear in the number of its parameters and of its groups."""
+"""One-off operations of an optimizer take time linear in the number of parameters and groups."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +11,7 @@ COUNT = 400
 
 
 class Name(str):
-    """A string that counts how often any of its class is compared."""
+    """A string; the class counts all comparisons."""
 
     compared = 0
 
@@ -25,7 +25,7 @@ class Name(str):
 
 
 class Container(Sequence):
-    """A sequence of one array that counts how often any of its class is read."""
+    """A sequence of one array; the class counts all reads."""
 
     read = 0
 
@@ -51,7 +51,7 @@ def named(grouped):
 
 
 def with_names(state):
-    """Return a state dict whose names count how often they are compared."""
+    """Return a state dict whose names count comparisons."""
     groups = [{**group, "params": [Name(name) for name in group["params"]]} for group in state["param_groups"]]
     return {**state, "param_groups": groups, "state": {Name(name): own for name, own in state["state"].items()}}
 
@@ -78,7 +78,7 @@ def test_other_parameters_are_found_without_searching_lists():
     assert len(str(caught.value)) < 500
 
 
-def test_groups_are_added_without_looking_at_all_others():
+def test_groups_are_added_without_reading_all_others():
     opt = lrcore.SGD([{"params": Container(np.zeros(2))}])
     for _ in range(COUNT):
         opt.add_param_group({"params": Container(np.zeros(2))})
@@ -95,7 +95,7 @@ def test_entries_of_groups_are_compared_by_their_hashes():
 
 
 def test_a_group_that_shares_memory_with_any_other_is_refused():
-    """However many groups there are, and wherever its memory lies among theirs."""
+    """For any number of groups and any position of its memory among theirs."""
     memory = np.zeros((2 * COUNT, 2))
     opt = lrcore.SGD([{"params": memory[0]}])
     for i in range(2, 2 * COUNT, 2):
@@ -113,7 +113,7 @@ def test_a_group_that_shares_memory_with_any_other_is_refused():
         opt.add_param_group({"params": columns[1]})
 
 
-def test_memory_that_a_parameter_has_left_may_be_anothers():
+def test_memory_that_a_parameter_no_longer_uses_may_be_used_by_another():
     params = {"w": np.zeros(4)}
     opt = lrcore.SGD(params)
     before = params["w"]

@@ -1,4 +1,4 @@
-"""Which parameters no_decay matches, and what is said of patterns that match none."""
+"""The parameters matched by no_decay, and the warnings for patterns without a match."""
 
 import copy
 import pickle
@@ -25,7 +25,7 @@ NAMES = [
 
 
 def free(patterns, names=NAMES):
-    """Return the names of parameters that a step without gradient leaves where they are."""
+    """Return the names of parameters that a step with zero gradients does not change."""
     params = {name: np.ones(1) for name in names}
     opt = lrcore.AdamW(params, lr=1.0, weight_decay=0.5, no_decay=patterns)
     rows = opt.summary().rows
@@ -54,7 +54,7 @@ def free(patterns, names=NAMES):
     ],
     ids=str,
 )
-def test_a_pattern_matches_a_name_or_what_follows_a_dot(patterns, expected):
+def test_a_pattern_matches_a_name_or_its_part_after_a_dot(patterns, expected):
     assert free(patterns) == expected
 
 
@@ -73,7 +73,7 @@ def test_an_exact_name_with_brackets_matches_after_a_dot():
         ("", "matches no parameter"),
     ],
 )
-def test_a_pattern_that_matches_nothing_is_warned_of_with_what_it_may_have_meant(pattern, says):
+def test_a_pattern_without_a_match_raises_a_warning_with_a_suggestion(pattern, says):
     with pytest.warns(UserWarning, match=says) as caught:
         lrcore.AdamW({name: np.ones(1) for name in NAMES}, no_decay=["bias", pattern])
     (warning,) = caught
@@ -81,7 +81,7 @@ def test_a_pattern_that_matches_nothing_is_warned_of_with_what_it_may_have_meant
     assert warning.filename == __file__
 
 
-def test_all_groups_are_looked_at_before_a_warning():
+def test_all_groups_are_checked_before_a_warning():
     groups = [{"params": {"w": np.ones(1)}}, {"params": {"bias": np.ones(1)}}]
     lrcore.AdamW(groups, no_decay=["bias"])
 

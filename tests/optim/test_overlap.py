@@ -1,4 +1,4 @@
-"""Arrays of a step may be views of one buffer, but what is written shares no element with anything else."""
+"""Arrays of a step may be views of one buffer, but written elements must not be shared."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ MEETING = {
 
 
 @pytest.mark.parametrize("pair", APART.values(), ids=APART)
-def test_views_of_one_buffer_that_share_no_element_are_fine(pair):
+def test_views_of_one_buffer_that_share_no_element_are_accepted(pair):
     BUFFER[...] = 0.0
     lrcore.SGD({"a": pair[0], "b": pair[1]}, lr=1.0).step({"a": np.ones(pair[0].shape), "b": np.ones(pair[1].shape)})
     assert BUFFER.sum() == -sum(view.size for view in pair)
@@ -57,14 +57,14 @@ def test_views_that_share_an_element_are_refused(pair):
     assert not BUFFER.any()
 
 
-def test_a_gradient_may_share_memory_with_a_weight_that_stays():
+def test_a_gradient_may_share_memory_with_a_weight_that_is_not_updated():
     weight, other = np.ones(6), np.ones(6)
     lrcore.SGD([weight, other], lr=1.0).step([None, weight])
     assert not other.any()
 
 
 @pytest.mark.parametrize("which", ["exp_avg", "exp_avg_sq"])
-def test_state_shares_memory_with_nothing_else(which):
+def test_state_must_not_share_memory(which):
     params = {"w": np.ones(6), "b": np.ones(6)}
     arrays = list(params.values())
     opt = lrcore.Adam(params)
@@ -79,7 +79,7 @@ def test_state_shares_memory_with_nothing_else(which):
     assert snapshot(opt, *arrays) == before
 
 
-def test_weights_that_come_to_share_memory_within_the_same_span_are_refused():
+def test_weights_that_start_to_share_memory_within_the_same_span_are_refused():
     """Interleaved at one step, overlapping at the next, with the same first and last byte."""
     buffer = np.zeros(9)
     params = {"a": buffer[0:9:2], "b": buffer[1:8:2]}
@@ -91,7 +91,7 @@ def test_weights_that_come_to_share_memory_within_the_same_span_are_refused():
     assert (buffer == -1.0).all()
 
 
-def test_a_gradient_that_comes_to_share_memory_within_the_same_span_is_refused():
+def test_a_gradient_that_starts_to_share_memory_within_the_same_span_is_refused():
     buffer = np.zeros(8)
     weight, grad = as_strided(buffer, (2, 2), (32, 16)), as_strided(buffer[1:], (2, 2), (32, 16))
     opt = lrcore.SGD({"w": weight}, lr=1.0)
@@ -103,21 +103,21 @@ def test_a_gradient_that_comes_to_share_memory_within_the_same_span_is_refused()
 
 
 class Denying(np.ndarray):
-    """An array that says of itself that it shares no memory."""
+    """An array class that reports that it shares no memory."""
 
     def __array_function__(self, function, types, args, kwargs):
         return False
 
 
 class Refusing(np.ndarray):
-    """An array that doesn't say whether it shares memory."""
+    """An array class that refuses to report whether it shares memory."""
 
     def __array_function__(self, function, types, args, kwargs):
         raise NotImplementedError(function.__name__)
 
 
 @pytest.mark.parametrize("kind", [Denying, Refusing])
-def test_a_subclass_has_no_say_in_whether_memory_is_shared(kind):
+def test_a_subclass_cannot_override_whether_memory_is_shared(kind):
     buffer = np.zeros(8)
     even, odd = buffer[::2].view(kind), buffer[1::2].view(kind)
     lrcore.SGD([even, odd], lr=1.0).step([np.ones(4), np.ones(4)])

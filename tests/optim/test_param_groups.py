@@ -1,4 +1,4 @@
-"""Hyperparameters are numbers or schedules; edits hold from the next step, invalid ones raise at once."""
+"""Hyperparameters are numbers or schedules. Edits apply from the next step; invalid edits raise immediately."""
 
 import copy
 import math
@@ -24,7 +24,7 @@ WEIGHTS = np.linspace(-1.0, 1.0, 50)
 
 
 class NotANumber(float):
-    """A float that is none when it is converted."""
+    """A float whose conversion raises."""
 
     def __float__(self):
         return math.nan
@@ -41,7 +41,7 @@ def ids(rows):
 
 @pytest.mark.parametrize(("optimizer", "key"), NUMBERS, ids=ids(NUMBERS))
 def test_every_number_may_be_a_schedule(optimizer, key):
-    """A schedule of one value moves as the value, and a course as an edit before each step."""
+    """A constant schedule acts like its value, any other like an edit before each step."""
     numbers, constant, course, edited = (WEIGHTS.copy() for _ in range(4))
     line = schedules.Linear(0.25, 0.75, steps=3)
     run(optimizer(numbers, **{key: 0.25}), 4)
@@ -69,7 +69,7 @@ def test_each_of_the_betas_may_be_a_schedule(i):
 
 @pytest.mark.parametrize("kind", [int, np.float32, np.float16, np.int8, np.uint64, np.longdouble], ids=str)
 @pytest.mark.parametrize(("optimizer", "key"), NUMBERS, ids=ids(NUMBERS))
-def test_any_real_number_serves_and_is_kept_as_a_float(optimizer, key, kind):
+def test_any_real_number_is_accepted_and_stored_as_a_float(optimizer, key, kind):
     group = optimizer(np.zeros(1)).param_groups[0]
     group[key] = kind(1)
     assert group[key] == 1.0
@@ -87,7 +87,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("value", "exception"), REFUSED, ids=[str(value)[:20] for value, _ in REFUSED])
-def test_what_is_no_number_in_range_is_refused_at_once(value, exception):
+def test_a_value_that_is_no_number_in_range_is_refused_immediately(value, exception):
     for optimizer, key in NUMBERS:
         with pytest.raises(exception, match=f"^{key} must be "):
             optimizer(np.zeros(2), **{key: value})
@@ -132,7 +132,7 @@ def test_an_invalid_edit_raises_and_changes_nothing(optimizer, key, value, excep
     run(opt, 1)
 
 
-def test_edits_that_need_each_other_can_be_made_together_in_any_order():
+def test_interdependent_edits_can_be_made_together_in_any_order():
     opt = lrcore.SGD(WEIGHTS.copy())
     opt.param_groups[0].update({"nesterov": True, "momentum": 0.9})
     assert opt.param_groups[0]["nesterov"] is True
@@ -168,13 +168,13 @@ def test_groups_are_edited_one_by_one():
     assert (params[0][0], params[1][0]) == (-2.0, -12.0)
 
 
-def test_the_rate_of_the_next_step_is_known_before_it():
+def test_the_learning_rate_of_the_next_step_is_known_before_it():
     opt = lrcore.SGD(np.zeros(2), lr=schedules.Linear(1.0, 0.0, steps=4))
     for k in range(6):
         assert opt.lr == opt.step(np.ones(2)).lr == schedules.Linear(1.0, 0.0, steps=4)(k)
 
 
-def test_the_structure_of_param_groups_is_not_to_be_changed():
+def test_the_structure_of_param_groups_is_read_only():
     opt = lrcore.SGD(np.zeros(2))
     assert isinstance(opt.param_groups, tuple)
     with pytest.raises(AttributeError):
@@ -188,7 +188,7 @@ FORMS = [
 
 
 @pytest.mark.parametrize(("optimizer", "edit"), FORMS, ids=str)
-def test_another_form_of_the_rule_keeps_the_state_that_both_have(optimizer, edit):
+def test_another_variant_of_the_rule_keeps_the_common_state(optimizer, edit):
     opt = optimizer(WEIGHTS.copy())
     run(opt, 3)
     before = {key: array.copy() for key, array in opt.state.get("0", {}).items()}
@@ -202,7 +202,7 @@ def test_another_form_of_the_rule_keeps_the_state_that_both_have(optimizer, edit
     assert opt.steps == 5
 
 
-def test_a_momentum_that_begins_later_begins_undampened():
+def test_momentum_that_is_turned_on_later_starts_undampened():
     weight = np.array(0.0)
     opt = lrcore.SGD(weight, lr=1.0)
     opt.step(1.0)
@@ -211,7 +211,7 @@ def test_a_momentum_that_begins_later_begins_undampened():
     assert weight == -2.0
 
 
-def test_a_group_is_a_mapping_that_prints_copies_and_pickles():
+def test_a_group_is_a_mapping_that_can_be_printed_copied_and_pickled():
     opt = lrcore.SGD([{"params": WEIGHTS.copy(), "name": "body"}], lr=0.1)
     group = opt.param_groups[0]
     assert list(group) == ["params", "name", *group.hyperparameters]
@@ -222,8 +222,8 @@ def test_a_group_is_a_mapping_that_prints_copies_and_pickles():
         assert (opt.lr, copied["lr"]) == (0.1, 0.5)
 
 
-def test_an_edit_is_not_lost_if_a_step_reads_the_group_at_that_moment():
-    """As one from another thread may; here the schedule itself makes it, so that the moment is always the same."""
+def test_an_edit_during_a_step_is_not_lost():
+    """It stands for an edit by another thread; here the schedule makes it, for a reproducible moment."""
     opt = lrcore.SGD(WEIGHTS.copy(), lr=0.5)
 
     class Editing(schedules.Schedule):
@@ -245,7 +245,7 @@ def test_an_edit_is_not_lost_if_a_step_reads_the_group_at_that_moment():
         ("lr", [0.5, schedules.Constant(0.1), 0.25, schedules.Linear(0.1, 0.0, steps=9), 1.0]),
     ],
 )
-def test_a_group_that_was_edited_is_one_that_was_made_so(name, values):
+def test_an_edited_group_equals_one_created_with_the_same_values(name, values):
     array, other = np.ones(3), np.ones(3)
     opt = lrcore.Adam([array])
     for value in values:
@@ -289,7 +289,7 @@ SCALARS = {
 
 
 @pytest.mark.parametrize("value", SCALARS.values(), ids=SCALARS)
-def test_any_real_scalar_is_a_hyperparameter_and_is_kept_as_a_float(value):
+def test_any_real_scalar_is_accepted_and_stored_as_a_float(value):
     number = float(value)
     beta = value if number < 1 else np.array(0.5)
     opt = lrcore.Adam(
@@ -310,7 +310,7 @@ def test_any_real_scalar_is_a_hyperparameter_and_is_kept_as_a_float(value):
 @pytest.mark.parametrize(
     "value", [True, np.True_, np.asarray(np.True_), "0.5", b"1", None, 1j, np.array([0.5]), [0.5]], ids=repr
 )
-def test_what_is_no_real_scalar_is_refused_everywhere(value):
+def test_other_values_than_real_scalars_are_refused_everywhere(value):
     opt = lrcore.Adam([np.zeros(1)])
     for call in (
         lambda: lrcore.SGD([np.zeros(1)], lr=value),
@@ -336,7 +336,7 @@ def test_a_scalar_that_is_changed_in_place_changes_no_hyperparameter():
     assert opt.lr == 0.25
 
 
-def test_tensors_are_scalars():
+def test_tensors_are_accepted_as_scalars():
     torch = pytest.importorskip("torch")
     tensor = torch.tensor(0.5)
     opt = lrcore.Adam([np.zeros(1)], lr=tensor, betas=(tensor, torch.tensor(0.5, dtype=torch.float64)))

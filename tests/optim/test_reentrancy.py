@@ -1,4 +1,4 @@
-"""Containers may run code while they are read: what it does to arrays, structure or optimizer does no harm."""
+"""Containers may run code while they are read; changes to arrays, structure or optimizer there are safe."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from support.snapshot import snapshot
 
 
 class Meddling(Mapping):
-    """Gradients that do something to the parameters when they are looked up."""
+    """Gradients whose lookup changes the parameters."""
 
     def __init__(self, grads, meddle):
         self.grads, self.meddle = grads, meddle
@@ -42,8 +42,8 @@ MEDDLING = {
 
 @pytest.mark.parametrize("steps_before", [0, 1])
 @pytest.mark.parametrize("meddle", MEDDLING.values(), ids=MEDDLING)
-def test_gradients_that_meddle_while_they_are_read_do_no_harm(meddle, steps_before):
-    """The step is taken on what is there in the end, or refused; the optimizer works afterwards."""
+def test_gradients_that_change_things_while_they_are_read_are_safe(meddle, steps_before):
+    """The step uses the final arrays or is refused; the optimizer works afterwards."""
     params = {"a": np.ones(6), "b": np.ones(6)}
     opt = lrcore.Adam(params)
     for _ in range(steps_before):
@@ -65,8 +65,8 @@ def test_gradients_that_meddle_while_they_are_read_do_no_harm(meddle, steps_befo
 
 @pytest.mark.parametrize("lookups", [0, 1])
 @pytest.mark.parametrize("exception", [KeyboardInterrupt, MemoryError, ValueError])
-def test_what_a_lookup_raises_comes_out_and_leaves_no_trace(exception, lookups):
-    """A first step may look up twice: to find that state is to be made, and again to use it."""
+def test_an_exception_of_a_lookup_propagates_and_changes_nothing(exception, lookups):
+    """A first step may look up twice: before and after state is created."""
     weight, seen = np.ones(6), []
     opt = lrcore.Adam({"w": weight})
 

@@ -1,4 +1,4 @@
-"""Schedules within an optimizer: every hyperparameter, groups with a ratio, layers, and reports."""
+"""Schedules within an optimizer: every hyperparameter, lr_scale, layer-wise learning rates, and reports."""
 
 import copy
 import math
@@ -26,7 +26,7 @@ def plateau_optimizer(**options):
     return lrcore.AdamW(arrays(), lr=schedules.Linear(1.0, 0.0, steps=10) * PLATEAU, **options)
 
 
-def test_momentum_cycles_against_the_rate():
+def test_momentum_cycles_inversely_to_the_learning_rate():
     cycle = schedules.OneCycle(1.0, steps=10)
     opt = lrcore.SGD(arrays(), lr=cycle, momentum=cycle.momentum(0.85, 0.95))
     seen = []
@@ -58,7 +58,7 @@ def test_hyperparameters_are_those_of_the_next_step_of_each_group():
 
 
 @pytest.mark.parametrize("decay", ["coupled", "decoupled", "independent", "cautious"])
-def test_a_group_with_a_scale_moves_as_one_with_a_scaled_rate(decay):
+def test_a_group_with_lr_scale_equals_one_with_a_scaled_learning_rate(decay):
     rate = schedules.Cosine(0.1, steps=20).warmup(3)
     scaled = lrcore.AdamW(arrays(), lr=rate, lr_scale=0.25, weight_decay=0.1, decay=decay)
     plain = lrcore.AdamW(arrays(), lr=rate * 0.25, weight_decay=0.1, decay=decay)
@@ -70,14 +70,14 @@ def test_a_group_with_a_scale_moves_as_one_with_a_scaled_rate(decay):
         assert (array == plain.params[name]).all()
 
 
-def test_a_scale_may_be_a_schedule_and_is_checked():
+def test_lr_scale_may_be_a_schedule_and_is_checked():
     opt = lrcore.SGD(arrays(), lr=0.5, lr_scale=schedules.Linear(1.0, 0.0, steps=2))
     assert [opt.step(ones(opt)).lr for _ in range(3)] == [0.5, 0.25, 0.0]
     with pytest.raises(ValueError, match=r"^lr_scale must be in \[0, inf\), got -1"):
         lrcore.SGD(arrays(), lr_scale=-1)
 
 
-def test_layers_learn_at_rates_that_shrink_towards_the_first():
+def test_layerwise_learning_rates_decrease_towards_the_first_layer():
     params = {"embedding": np.ones(2), "block": {"w": np.ones((2, 2)), "b": np.ones(2)}, "head": np.ones(2)}
     opt = lrcore.SGD(lrcore.layerwise(params, decay=0.5), lr=schedules.Linear(1.0, 0.0, steps=4))
     grads = {"embedding": np.ones(2), "block": {"w": np.ones((2, 2)), "b": np.ones(2)}, "head": np.ones(2)}
@@ -107,12 +107,12 @@ def test_layers_of_a_sequence_have_no_names_unless_given():
         (lambda: lrcore.layerwise([1], names=["a", "b"]), ValueError, "layerwise: names must be 1, as the layers are"),
     ],
 )
-def test_what_is_no_list_of_layers_is_refused(call, exception, message):
+def test_other_values_than_a_list_of_layers_are_refused(call, exception, message):
     with pytest.raises(exception, match=f"^{re.escape(message)}"):
         call()
 
 
-def test_a_plateau_multiplies_the_schedule_and_moves_nothing():
+def test_reduce_on_plateau_multiplies_the_schedule_without_shifting_it():
     opt = plateau_optimizer()
     rates = []
     for loss in [3.0, 2.0, 2.0, 2.0, 2.0, 2.0, 1.0]:
@@ -128,7 +128,7 @@ def test_report_says_whether_the_factor_changed():
     assert opt.lr == 0.25
 
 
-def test_a_plateau_in_any_place_is_told():
+def test_reports_reach_reduce_on_plateau_in_any_hyperparameter():
     opt = lrcore.AdamW(
         arrays(), lr=0.1, betas=(schedules.Constant(0.8) * PLATEAU, 0.9), clip_norm=schedules.Constant(1.0) * PLATEAU
     )
@@ -149,13 +149,13 @@ def test_equal_plateaus_of_two_groups_act_together():
         opt.report(1.0)
     assert [values["lr"] for values in opt.hyperparameters()] == [0.05, 0.15]
     opt.add_param_group({"params": {"c": np.ones(2)}})
-    assert opt.hyperparameters()[2]["lr"] == 0.1  # its plateau begins with it
+    assert opt.hyperparameters()[2]["lr"] == 0.1  # its tracker starts with it
     assert opt.report(1.0) is False
     assert opt.report(1.0) is True
     assert [values["lr"] for values in opt.hyperparameters()] == [0.025, 0.075, 0.1]
 
 
-def test_an_edited_rate_keeps_what_was_reported():
+def test_an_edited_learning_rate_keeps_its_tracker():
     opt = plateau_optimizer()
     for _ in range(3):
         opt.report(1.0)
@@ -189,7 +189,7 @@ def saved_by(way, opt, tmp_path):
 @pytest.mark.parametrize(
     "losses", [[1.0, 0.5, 0.5, 0.5, 0.5], [math.nan], [math.inf, 2.0], [-1.0, -1.0, -1.0]], ids=str
 )
-def test_what_was_reported_goes_with_the_optimizer(way, losses, tmp_path):
+def test_reports_are_saved_with_the_optimizer(way, losses, tmp_path):
     opt = plateau_optimizer()
     for loss in losses:
         opt.step(ones(opt))
@@ -203,7 +203,7 @@ def test_what_was_reported_goes_with_the_optimizer(way, losses, tmp_path):
         assert (array == other.params[name]).all()
 
 
-def test_a_state_without_reports_forgets_them():
+def test_loading_a_state_without_reports_resets_trackers():
     opt, fresh = plateau_optimizer(), plateau_optimizer()
     for _ in range(3):
         opt.report(1.0)
@@ -238,7 +238,7 @@ BAD_REPORTS = [
 
 
 @pytest.mark.parametrize(("reports", "message"), BAD_REPORTS, ids=[message[:40] for _, message in BAD_REPORTS])
-def test_reports_that_are_none_change_nothing(reports, message):
+def test_invalid_saved_reports_change_nothing(reports, message):
     opt = plateau_optimizer()
     for _ in range(3):
         opt.report(1.0)
@@ -254,18 +254,18 @@ def test_a_report_is_a_number(value):
         plateau_optimizer().report(value)
 
 
-def test_any_real_number_is_a_report():
+def test_any_real_number_can_be_reported():
     opt = plateau_optimizer()
     assert [opt.report(loss) for loss in (np.float32(1.0), np.array(1.0), 1)] == [False, False, True]
 
 
-def test_a_report_that_nobody_hears_is_an_error():
+def test_a_report_that_no_schedule_uses_is_an_error():
     opt = lrcore.SGD(arrays(), lr=schedules.Constant(0.1))
     with pytest.raises(ValueError, match=r"^report: no hyperparameter follows reports; give one such as lr="):
         opt.report(1.0)
 
 
-def test_a_run_goes_on_from_a_branch_with_another_decay():
+def test_a_run_resumes_from_a_branch_with_another_decay():
     stable = schedules.WSD(0.5, steps=100, warmup_steps=2, decay_steps=10)
     opt = lrcore.SGD(arrays(), lr=stable)
     for _ in range(5):
@@ -275,7 +275,7 @@ def test_a_run_goes_on_from_a_branch_with_another_decay():
     assert rates == pytest.approx([0.5 * (1 - math.sqrt(k / 4)) for k in range(5)], rel=1e-15)
 
 
-def test_independent_decay_looks_for_the_highest_rate_once(monkeypatch):
+def test_independent_decay_computes_the_maximum_learning_rate_once(monkeypatch):
     asked = []
 
     class Counting(schedules.Schedule):

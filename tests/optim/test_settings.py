@@ -1,4 +1,4 @@
-"""The number of threads and the instruction set, by call and by environment; neither changes a bit of the result."""
+"""The number of threads and the SIMD level, set by call and by environment; neither changes a bit of the result."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 
 import lrcore
 
-PATIENCE = 60.0  # seconds until something is taken to hang
+PATIENCE = 60.0  # seconds after which a process counts as hanging
 
 
 @pytest.mark.parametrize("threads", [0, -1, 257, 2**31, 2**63, 2**70, -(2**70)])
@@ -26,7 +26,7 @@ def test_a_number_of_threads_is_a_whole_number(threads):
 
 
 @pytest.mark.parametrize("level", ["", "AVX2", "sse9", "avx2 "])
-def test_an_unknown_level_is_refused_and_the_known_ones_are_named(level):
+def test_an_unknown_level_is_refused_and_the_available_ones_are_named(level):
     before = lrcore.get_simd_level()
     with pytest.raises(
         ValueError, match=r'^the SIMD level must be one of "baseline".* on this machine, got "'
@@ -49,7 +49,7 @@ PRINT = "import lrcore; print(lrcore.get_num_threads(), lrcore.get_simd_level())
 
 
 def started(code=PRINT, **environment):
-    """Runs Python with these settings alone."""
+    """Runs Python with only these settings."""
     others = {key: value for key, value in os.environ.items() if not key.startswith("LRCORE_")}
     command = [sys.executable, "-c", code]
     return subprocess.run(  # noqa: S603 (it is this Python)
@@ -63,7 +63,7 @@ def test_settings_come_from_the_environment(threads, level):
     assert started(LRCORE_NUM_THREADS=threads, LRCORE_SIMD=level).stdout.split() == [threads, level]
 
 
-def test_the_defaults_are_the_cores_that_may_be_used_and_the_best_level():
+def test_the_defaults_are_the_available_cores_and_the_best_level():
     threads, level = started(LRCORE_NUM_THREADS="", LRCORE_SIMD="").stdout.split()
     assert 1 <= int(threads) <= (os.cpu_count() or 1)
     assert level == lrcore.simd_levels()[-1]
@@ -76,7 +76,7 @@ BAD = [("LRCORE_NUM_THREADS", value) for value in ("0", "-1", "257", "two", "1.5
 
 
 @pytest.mark.parametrize(("name", "value"), [*BAD, ("LRCORE_SIMD", "sse9"), ("LRCORE_SIMD", "AVX2")])
-def test_a_bad_setting_in_the_environment_is_named(name, value):
+def test_an_invalid_setting_in_the_environment_is_named(name, value):
     outcome = started(**{name: value})
     assert outcome.returncode == 1
     last = outcome.stderr.strip().splitlines()[-1]

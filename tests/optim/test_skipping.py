@@ -1,4 +1,4 @@
-"""A step with gradients that are not finite is left out: nothing of it can be found anywhere."""
+"""A step with non-finite gradients is skipped and changes nothing."""
 
 import copy
 from functools import partial
@@ -43,7 +43,7 @@ def test_a_skipped_step_changes_no_bit(factory, place, bad):
     assert (opt.steps, opt.skipped) == (2, 2)
 
 
-def test_too_many_in_a_row_are_an_error_that_names_the_place():
+def test_too_many_skips_in_a_row_are_an_error_that_names_the_element():
     params = {"w": np.zeros((3, 4)), "b": np.zeros(2)}
     good = {"w": np.ones((3, 4)), "b": np.ones(2)}
     bad = {"w": np.ones((3, 4)), "b": np.ones(2)}
@@ -61,7 +61,7 @@ def test_too_many_in_a_row_are_an_error_that_names_the_place():
     assert opt.step(good).applied
 
 
-def test_ten_in_a_row_are_allowed_by_default_but_for_the_last():
+def test_the_tenth_skip_in_a_row_is_an_error_by_default():
     opt = lrcore.SGD(np.zeros(2), skip_nonfinite=True)
     for _ in range(9):
         assert not opt.step(np.array([0.0, np.nan])).applied
@@ -69,7 +69,7 @@ def test_ten_in_a_row_are_allowed_by_default_but_for_the_last():
         opt.step(np.array([0.0, np.nan]))
 
 
-def test_the_index_is_that_of_the_array_whatever_its_layout():
+def test_the_named_index_is_independent_of_the_layout():
     grad = np.zeros((4, 5), order="F")
     grad[3, 1] = np.nan
     opt = lrcore.SGD([np.zeros((4, 5))], skip_nonfinite=True, max_skips=1)
@@ -77,7 +77,7 @@ def test_the_index_is_that_of_the_array_whatever_its_layout():
         opt.step([grad])
 
 
-def test_a_scale_that_makes_infinities_is_seen():
+def test_a_grad_scale_that_overflows_a_gradient_skips_the_step():
     opt = lrcore.SGD(np.zeros(2, np.float32), skip_nonfinite=True, max_skips=2)
     grad = np.full(2, 1e30, np.float32)
     assert not opt.step(grad, grad_scale=1e-10).applied
@@ -86,7 +86,7 @@ def test_a_scale_that_makes_infinities_is_seen():
     assert opt.step(grad).applied
 
 
-def test_a_norm_that_is_too_large_for_a_number_is_no_reason_to_skip():
+def test_an_overflowing_norm_of_finite_gradients_does_not_skip():
     weight = np.zeros(3)
     opt = lrcore.SGD(weight, lr=1.0, skip_nonfinite=True)
     info = opt.step(np.full(3, 1e200))
@@ -96,14 +96,14 @@ def test_a_norm_that_is_too_large_for_a_number_is_no_reason_to_skip():
 
 
 def test_a_gradient_that_is_zeroed_is_zeroed_after_a_skipped_step_too():
-    """Otherwise what is added to it next would not be finite either."""
+    """Otherwise the next gradients added to it would not be finite either."""
     grads = [np.array([1.0, np.nan])]
     opt = lrcore.SGD([np.zeros(2)], skip_nonfinite=True, zero_grads=True)
     assert not opt.step(grads).applied
     assert not grads[0].any()
 
 
-def test_a_bad_micro_batch_is_found_and_forgotten():
+def test_a_non_finite_micro_batch_skips_the_step_and_is_dropped():
     weight = np.zeros(2)
     opt = lrcore.SGD(weight, lr=1.0, skip_nonfinite=True)
     opt.accumulate(np.array([np.nan, 1.0]))
@@ -115,14 +115,14 @@ def test_a_bad_micro_batch_is_found_and_forgotten():
     assert weight.tolist() == [-1.0, -1.0]
 
 
-def test_without_the_option_nothing_is_looked_for():
+def test_without_the_option_nothing_is_skipped():
     weight = np.zeros(2)
     assert lrcore.SGD(weight, lr=1.0).step(np.array([np.nan, 1.0])).applied
     assert np.isnan(weight[0])
 
 
 class Resizing(np.ndarray):
-    """An array that moves its memory when NumPy computes with it."""
+    """An array that is resized when NumPy computes with it."""
 
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
         self.resize(1 << 16, refcheck=False)
@@ -130,7 +130,7 @@ class Resizing(np.ndarray):
         return getattr(ufunc, method)(*plain, **kwargs)
 
 
-def test_code_that_runs_while_the_place_is_looked_for_does_no_harm():
+def test_code_that_runs_while_the_element_is_located_is_safe():
     grad = Resizing(40)
     grad.fill(np.nan)
     weight = np.zeros(40)
@@ -147,7 +147,7 @@ def test_the_count_of_skipped_steps_is_copied():
     assert copy.deepcopy(opt).skipped == 1
 
 
-def test_how_often_steps_were_skipped_goes_with_the_state(tmp_path):
+def test_the_count_of_skipped_steps_is_saved_with_the_state(tmp_path):
     def make():
         return lrcore.SGD({"w": np.ones(2)}, lr=0.1, skip_nonfinite=True, max_skips=4)
 

@@ -50,7 +50,7 @@ ARGUMENTS = [(lrcore.SGD, {})] + [
 
 
 def average_share(average, step, seen):
-    """How much of the weight after a step enters an average that has seen so many."""
+    """The share of the updated weight in an average that has ``seen`` updates so far."""
     if isinstance(average, lrcore.SWA):
         counts = step >= average.start and (step - average.start) % average.every == 0
         return 1 / (seen + 1) if counts else None
@@ -60,7 +60,7 @@ def average_share(average, step, seen):
 
 
 class Twin:
-    """An optimizer in NumPy, with the options."""
+    """A NumPy implementation of an optimizer with options."""
 
     def __init__(self, opt, weights, options, decays):
         self.opt, self.weights, self.options, self.decays = opt, list(weights), options, decays
@@ -106,7 +106,7 @@ def test_stages_are_bitwise_equal_to_the_reference(optimizer, arguments, options
     all_grads = [[rng.standard_normal(length).astype(dtype) for length in LENGTHS] for _ in range(STEPS)]
     scales = [1.0, 3.0, 1.0, 0.1, 2.0**16]
     make = lambda weights: optimizer(weights, **{"lr": LR, **arguments, **options})  # noqa: E731
-    # Parameters are named by their numbers: the last options keep decay off 1 and 10 to 13.
+    # Parameters are named by their numbers: the last options exclude 1 and 10 to 13 from decay.
     decays = lambda i: "no_decay" not in options or not str(i).startswith("1")  # noqa: E731
     twin = Twin(make([w.copy() for w in start]), start, options, decays)
     for t, grads in enumerate(all_grads, start=1):
@@ -136,7 +136,7 @@ def test_stages_are_bitwise_equal_to_the_reference(optimizer, arguments, options
 
 
 @pytest.mark.parametrize("layout", ["strided", "Fortran", "other orders"])
-def test_stages_on_any_layout_are_those_of_dense_arrays(layout):
+def test_stages_on_any_layout_equal_those_on_dense_arrays(layout):
     rng = np.random.default_rng(0)
     options = {**STAGES[-1], "no_decay": ()}
     values = [rng.standard_normal((37, 45)) for _ in range(4)]
@@ -163,7 +163,7 @@ def test_stages_on_any_layout_are_those_of_dense_arrays(layout):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_statistics_are_what_numpy_says(dtype):
+def test_statistics_agree_with_numpy(dtype):
     rng = np.random.default_rng(0)
     params = {"w": rng.standard_normal((70, 130)).astype(dtype), "b": np.zeros(3, dtype)}
     grads = {"w": rng.standard_normal((70, 130)).astype(dtype), "b": np.array([0.0, 0.0, 5.0], dtype)}
@@ -192,7 +192,7 @@ def test_statistics_are_what_numpy_says(dtype):
     assert lrcore.SGD(np.zeros(1)).step(np.zeros(1)).stats is None
 
 
-def test_no_decay_names_parameters_by_patterns():
+def test_no_decay_matches_parameters_by_pattern():
     params = {"layer": {"weight": np.ones(2), "bias": np.ones(2)}, "norm": {"scale": np.ones(2)}}
     zeros = {"layer": {"weight": np.zeros(2), "bias": np.zeros(2)}, "norm": {"scale": np.zeros(2)}}
     lrcore.AdamW(params, lr=1.0, weight_decay=0.5, no_decay=["*bias", "*norm*"]).step(zeros)
@@ -200,7 +200,7 @@ def test_no_decay_names_parameters_by_patterns():
     assert params["layer"]["bias"].tolist() == params["norm"]["scale"].tolist() == [1.0, 1.0]
 
 
-def test_groups_have_stages_of_their_own_but_one_norm():
+def test_groups_have_separate_stages_but_one_global_norm():
     a, b = np.zeros(1), np.zeros(1)
     groups = [{"params": a, "clip_value": 0.1}, {"params": b, "bounds": (-0.25, 0.0), "zero_grads": True}]
     opt = lrcore.SGD(groups, lr=1.0, clip_norm=1.0)
@@ -243,25 +243,25 @@ BAD = [
 
 
 @pytest.mark.parametrize(("options", "exception", "message"), BAD, ids=[message[:60] for *_, message in BAD])
-def test_a_bad_option_is_refused(options, exception, message):
+def test_an_invalid_option_is_refused(options, exception, message):
     with pytest.raises(exception, match=message):
         lrcore.SGD(np.zeros(1), **options)
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, math.inf, math.nan, "2", None])
-def test_a_bad_grad_scale_is_refused(scale):
+def test_an_invalid_grad_scale_is_refused(scale):
     opt = lrcore.SGD(np.zeros(1))
     with pytest.raises((TypeError, ValueError), match=r"^grad_scale must be "):
         opt.step(np.ones(1), grad_scale=scale)
     assert opt.steps == 0
 
 
-def test_an_option_of_all_groups_is_no_option_of_one():
+def test_an_option_of_all_groups_is_refused_in_a_group():
     with pytest.raises(ValueError, match=r"^a group has no 'clip_norm'; it has params, name, lr.*to the optimizer"):
         lrcore.SGD([{"params": np.zeros(1), "clip_norm": 1.0}])
 
 
-def test_a_gradient_that_is_to_be_zeroed_must_be_writable_and_its_own():
+def test_a_gradient_to_be_zeroed_must_be_writable_and_unshared():
     params, grads = {"a": np.zeros(2), "b": np.zeros(2)}, {"a": np.ones(2), "b": np.ones(2)}
     opt = lrcore.SGD(params, zero_grads=True)
     grads["a"].flags.writeable = False
@@ -273,7 +273,7 @@ def test_a_gradient_that_is_to_be_zeroed_must_be_writable_and_its_own():
     assert not params["a"].any()
 
 
-def test_independent_decay_needs_a_rate_with_a_largest_value():
+def test_independent_decay_needs_a_learning_rate_with_a_maximum():
     opt = lrcore.SGD(np.ones(1), lr=schedules.Exponential(1.0, gamma=1.1), weight_decay=0.1, decay="independent")
     with pytest.raises(
         ValueError, match=r"^the largest value of Exponential.* is not known: values grow without an end"

@@ -1,4 +1,4 @@
-"""State dicts: an optimizer that is loaded goes on with the same bits, and a load happens whole or not at all."""
+"""State dicts: a loaded optimizer continues with the same bits, and a load happens completely or not at all."""
 
 import pickle
 
@@ -18,8 +18,8 @@ def through_pickle(value):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("saved_at", [0, 1, 3])
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_going_on_from_a_state_dict_is_never_having_stopped(case, saved_at, dtype):
-    """Also from a file, with parameters in another order, and into an optimizer that has gone another way."""
+def test_resuming_from_a_state_dict_gives_the_bits_of_an_uninterrupted_run(case, saved_at, dtype):
+    """Also from a file, with parameters in another order, and into an optimizer that has taken other steps."""
     params = parameters(dtype)
     opt = case.make(params)
     run(opt, range(saved_at), dtype)
@@ -35,7 +35,7 @@ def test_going_on_from_a_state_dict_is_never_having_stopped(case, saved_at, dtyp
     assert_alike(params, opt, others, other)
 
 
-def test_a_state_dict_and_what_is_loaded_are_copies():
+def test_saved_and_loaded_state_are_copies():
     params = parameters()
     opt = lrcore.Adam(params)
     run(opt, range(2))
@@ -72,8 +72,8 @@ FORMS += [(lrcore.RMSprop, {"centered": True}, {"centered": False, "momentum": 0
 
 
 @pytest.mark.parametrize(("optimizer", "arguments", "edit"), FORMS, ids=str)
-def test_what_is_saved_between_an_edit_and_the_next_step_is_loaded(optimizer, arguments, edit):
-    """The state is still that of the form before; of a parameter without gradients it stays so."""
+def test_state_saved_between_an_edit_and_the_next_step_can_be_loaded(optimizer, arguments, edit):
+    """The state is still that of the previous variant; for a parameter without gradients it stays so."""
     params, others = parameters(), parameters()
     opt = optimizer(params, lr=0.1, **arguments)
     run(opt, range(3))
@@ -88,7 +88,7 @@ def test_what_is_saved_between_an_edit_and_the_next_step_is_loaded(optimizer, ar
     assert_alike(params, opt, others, other)
 
 
-def test_what_both_have_is_loaded_if_not_strict():
+def test_a_non_strict_load_loads_the_common_parameters():
     opt, other_params = lrcore.Adam(parameters(), lr=0.1), {"w": np.ones((5, 7)), "new": np.ones(3)}
     run(opt, range(4))
     other = lrcore.Adam(other_params, lr=0.5)
@@ -102,7 +102,7 @@ def test_what_both_have_is_loaded_if_not_strict():
     assert other.steps == 4
 
 
-def test_another_optimizers_state_is_loaded_if_not_strict():
+def test_a_non_strict_load_accepts_another_optimizers_state():
     params = parameters()
     opt = lrcore.SGD(parameters(), lr=0.3, momentum=0.9)
     run(opt, range(3))
@@ -127,7 +127,7 @@ def test_groups_are_matched_by_their_parameters_in_any_order():
     assert same(other.state["a"]["exp_avg"], opt.state["a"]["exp_avg"])
 
 
-def test_a_state_dict_of_no_common_parameter_is_refused_however_it_is_loaded(tmp_path):
+def test_a_state_dict_without_common_parameters_is_always_refused(tmp_path):
     source = lrcore.Adam({f"model.{i}": np.zeros(2) for i in range(20)})
     source.step({f"model.{i}": np.ones(2) for i in range(20)})
     lrcore.save(tmp_path / "a.safetensors", source)
@@ -146,7 +146,7 @@ def test_a_state_dict_of_no_common_parameter_is_refused_however_it_is_loaded(tmp
 NAMES = ["a\udc80", "a\udc81", "a\ufffd", "a\\udc82", "a.b[0]", "[x]", "x]y[", "a/b", "é", "\x00", '"', "0"]
 
 
-def test_names_of_any_text_are_unique_and_come_back(tmp_path):
+def test_arbitrary_names_are_unique_and_survive_saving(tmp_path):
     def make():
         return lrcore.Adam({name: np.full(2, float(i)) for i, name in enumerate(NAMES)})
 
@@ -166,7 +166,7 @@ def test_names_of_any_text_are_unique_and_come_back(tmp_path):
     assert all((other.params[name] == opt.params[name]).all() for name in NAMES)
 
 
-def test_a_name_collision_says_which_two_and_what_helps():
+def test_a_name_collision_names_both_parameters_and_the_fix():
     with pytest.raises(
         ValueError, match=r'^params\["a"\]\["b"\]: .*"a.b" already, params\["a.b"\]; .*rename one of the keys'
     ):
@@ -178,7 +178,7 @@ def test_a_name_collision_says_which_two_and_what_helps():
     assert [row.name for row in lrcore.SGD(groups).summary().rows] == ["w", "1.w", "head.w"]
 
 
-def test_an_entry_that_was_added_later_is_said_to_be_and_can_be_added():
+def test_an_entry_added_later_is_reported_and_can_be_added_as_a_group():
     params = {"w": np.zeros(1), "list": [np.zeros(1)]}
     opt = lrcore.SGD(params, lr=1.0)
     params["v"] = np.zeros(1)

@@ -1,4 +1,4 @@
-"""The table of a step as other things take it: attributes, dictionaries, pandas, TensorBoard, JSON, pickles."""
+"""The statistics of a step as attributes, dictionaries, and input of pandas, TensorBoard, JSON and pickle."""
 
 import copy
 import json
@@ -33,7 +33,7 @@ def test_a_row_has_attributes_and_is_a_dictionary():
         row.update_norm = 3.0
 
 
-def test_a_table_goes_into_a_data_frame():
+def test_a_table_can_be_made_a_data_frame():
     pandas = pytest.importorskip("pandas")
     stats = stepped().stats
     with warnings.catch_warnings():
@@ -49,8 +49,8 @@ def test_a_table_goes_into_a_data_frame():
         assert frame.equals(columns.T[frame.columns])
 
 
-def test_a_table_goes_into_tensorboard():
-    """As ``add_scalars`` of its writer reads what it is given."""
+def test_a_table_can_be_written_to_tensorboard():
+    """Reads the table as ``add_scalars`` of the writer does."""
     info, told = stepped(), {}
 
     def add_scalars(main_tag, tag_scalar_dict, global_step):
@@ -62,13 +62,13 @@ def test_a_table_goes_into_tensorboard():
     assert told["layer.b/update_norm", 1] == 1.5
 
 
-def test_a_table_is_plain_values_for_json():
+def test_a_table_can_be_serialised_as_json():
     assert json.loads(json.dumps(stepped().stats))["w"]["update_ratio"] == 0.5
 
 
 @pytest.mark.parametrize("way", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])  # noqa: S301
 @pytest.mark.parametrize("asked", [False, True])
-def test_what_a_step_did_can_be_copied(way, asked):
+def test_a_step_info_can_be_copied(way, asked):
     info = stepped()
     if asked:
         assert info.stats
@@ -78,7 +78,7 @@ def test_what_a_step_did_can_be_copied(way, asked):
     assert type(other.stats["w"]) is lrcore.ParamStats
 
 
-def test_a_step_with_a_table_is_printed_as_one_without():
+def test_a_step_info_is_printed_without_its_table():
     info = stepped()
     assert repr(info) == "StepInfo(applied=True, step=1, lr=0.5, grad_norm=None)"
     assert isinstance(info, lrcore.StepInfo)
@@ -86,7 +86,7 @@ def test_a_step_with_a_table_is_printed_as_one_without():
     assert info._replace(lr=1.0).stats is None
 
 
-def test_the_table_is_that_of_its_step_though_it_is_read_later():
+def test_a_table_read_later_is_that_of_its_step():
     opt = lrcore.SGD({"w": np.ones(1)}, lr=1.0, stats=True)
     infos = [opt.step({"w": np.full(1, grad)}) for grad in (1.0, 2.0)]
     opt.add_param_group({"params": {"b": np.ones(1)}})
@@ -94,8 +94,8 @@ def test_the_table_is_that_of_its_step_though_it_is_read_later():
     assert list(infos[0].stats) == ["w"]
 
 
-def test_a_table_is_empty_where_nothing_was_moved():
-    """So that a loop over it needs no exception."""
+def test_the_table_of_a_skipped_step_is_empty():
+    """A loop over it needs no special case."""
     opt = lrcore.SGD({"w": np.ones(2), "b": np.ones(1)}, stats=True, skip_nonfinite=True)
     skipped = opt.step({"w": np.array([1.0, np.nan]), "b": np.ones(1)})
     assert not skipped.applied

@@ -1,4 +1,4 @@
-"""Parameters come in any structure; gradients follow it, and every parameter has a name and a step count of its own."""
+"""Parameters in any structure: gradients follow it, and every parameter has its own name and step count."""
 
 from collections import OrderedDict, UserDict, UserList, defaultdict, namedtuple
 from types import MappingProxyType
@@ -22,7 +22,7 @@ def zeros():
 
 
 def ones(structure):
-    """Gradients of 1 in the same structure, of plain lists and dicts."""
+    """Gradients of ones in the same structure, as plain lists and dicts."""
     if isinstance(structure, np.ndarray):
         return np.ones(structure.shape)
     if hasattr(structure, "keys"):
@@ -59,7 +59,7 @@ def is_groups(params):
 
 
 @pytest.mark.parametrize(("make", "names"), STRUCTURES, ids=[str(names) for _, names in STRUCTURES])
-def test_parameters_are_named_by_their_place_and_all_are_moved(make, names):
+def test_parameters_are_named_by_their_path_and_all_are_updated(make, names):
     params = make()
     structures = [group["params"] for group in params] if is_groups(params) else [params]
     opt = lrcore.Adam(params, lr=1.0)
@@ -73,14 +73,14 @@ def test_parameters_are_named_by_their_place_and_all_are_moved(make, names):
 
 
 @pytest.mark.parametrize("grads", [[1.0, 2.0], (1.0, 2.0), UserList([1.0, 2.0]), Layer(1.0, 2.0)], ids=repr)
-def test_any_sequence_serves_for_gradients(grads):
+def test_any_sequence_of_gradients_is_accepted(grads):
     params = [np.array(0.0), np.array(0.0)]
     lrcore.SGD(params, lr=1.0).step(grads)
     assert params == [-1.0, -2.0]
 
 
 @pytest.mark.parametrize("kind", [dict, OrderedDict, UserDict, MappingProxyType, lambda d: defaultdict(list, d)])
-def test_any_mapping_serves_for_gradients_in_any_order(kind):
+def test_any_mapping_of_gradients_in_any_order_is_accepted(kind):
     params = {"a": np.array(0.0), "b": np.array(0.0)}
     lrcore.SGD(params, lr=1.0).step(kind({"b": np.array(2.0), "a": np.array(1.0)}))
     assert params == {"a": -1.0, "b": -2.0}
@@ -96,7 +96,7 @@ SKIPPING = [
 
 
 @pytest.mark.parametrize(("grads", "moved"), SKIPPING, ids=[str(grads) for grads, _ in SKIPPING])
-def test_none_skips_a_parameter_or_a_whole_part(grads, moved):
+def test_none_skips_a_parameter_or_a_whole_container(grads, moved):
     params = {"a": np.array(0.0), "n": [np.array(0.0), np.array(0.0)]}
     opt = lrcore.Adam(params, lr=1.0)
     assert opt.step(grads) == (True, 1, 1.0, None)
@@ -106,8 +106,8 @@ def test_none_skips_a_parameter_or_a_whole_part(grads, moved):
 
 
 @pytest.mark.parametrize("case", CONSTANT, ids=lambda case: case.rule)
-def test_a_skipped_parameter_goes_on_from_its_own_count(case):
-    """With constant hyperparameters it moves as if the steps that it missed had never been."""
+def test_a_skipped_parameter_continues_from_its_own_step_count(case):
+    """With constant hyperparameters it is updated as if the skipped steps had not happened."""
     rng = np.random.default_rng(5)
     skipped, alone, grads = np.ones(7), np.ones(7), rng.standard_normal((6, 7))
     opt, lonely = case.make({"often": np.ones(7), "seldom": skipped}), case.make({"seldom": alone})
@@ -119,7 +119,7 @@ def test_a_skipped_parameter_goes_on_from_its_own_count(case):
     assert {name: saved["step"] for name, saved in opt.state_dict()["state"].items()} == {"often": 6, "seldom": 3}
 
 
-def test_the_first_momentum_step_of_each_parameter_is_its_own():
+def test_each_parameter_has_its_own_first_momentum_step():
     params = [np.array(0.0), np.array(0.0)]
     opt = lrcore.SGD(params, lr=1.0, momentum=0.5, dampening=0.5)
     opt.step([np.array(1.0), None])
@@ -127,7 +127,7 @@ def test_the_first_momentum_step_of_each_parameter_is_its_own():
     assert params == [-2.0, -1.0]
 
 
-def test_many_arrays_move_as_each_alone():
+def test_many_arrays_are_updated_like_each_one_alone():
     rng = np.random.default_rng(6)
     starts = [rng.standard_normal(n).astype(dtype) for n in (0, 1, 31, 33, 500) for dtype in (np.float32, np.float64)]
     grads = [rng.standard_normal(start.shape).astype(start.dtype) for start in starts]
@@ -144,7 +144,7 @@ def test_many_arrays_move_as_each_alone():
             assert same(weight, alone), case
 
 
-def test_an_array_put_in_place_of_another_is_moved():
+def test_an_array_that_replaces_another_is_updated():
     params = {"w": np.zeros(3), "n": [np.zeros(2)]}
     opt = lrcore.Adam(params, lr=1.0)
     grads = {"w": np.ones(3), "n": [np.ones(2)]}
@@ -172,7 +172,7 @@ GROUPS = [{"params": {"w": 0.0}, "lr": 1.0, "name": "slow"}, {"params": {"b": 0.
     ],
     ids=str,
 )
-def test_gradients_of_groups_come_in_groups_or_in_one_mapping(grads):
+def test_gradients_are_accepted_per_group_or_in_one_mapping(grads):
     groups = [{**group, "params": {key: np.array(0.0) for key in group["params"]}} for group in GROUPS]
     opt = lrcore.SGD(groups)
     opt.step(grads)
@@ -191,7 +191,7 @@ def test_none_skips_a_group():
     assert leaves([group["params"] for group in groups]) == [-1.0, -2.0]
 
 
-def test_a_group_that_is_added_is_moved_with_the_others():
+def test_an_added_group_is_updated_with_the_others():
     body, head = {"w": np.array(0.0)}, {"v": np.array(0.0)}
     opt = lrcore.SGD(body, lr=1.0)
     opt.step({"w": 1.0})
@@ -203,7 +203,7 @@ def test_a_group_that_is_added_is_moved_with_the_others():
     assert opt.params[0]["params"] is body
 
 
-def test_a_group_that_is_refused_changes_nothing():
+def test_a_refused_group_changes_nothing():
     weight = np.zeros(3)
     opt = lrcore.Adam([weight], lr=1.0)
     opt.step([np.ones(3)])
@@ -217,7 +217,7 @@ def test_a_group_that_is_refused_changes_nothing():
 
 
 def test_a_merged_mapping_is_refused_where_groups_share_a_key():
-    """It can't say which of them a gradient belongs to."""
+    """The group of a gradient would be ambiguous."""
     first, second = np.zeros(2), np.zeros(2)
     opt = lrcore.SGD([{"params": {"w": first}}, {"params": {"w": second}}], lr=1.0)
     with pytest.raises(ValueError, match="w"):
@@ -225,7 +225,7 @@ def test_a_merged_mapping_is_refused_where_groups_share_a_key():
     assert not first.any()
 
 
-def test_an_extra_key_is_found_where_groups_share_a_key():
+def test_an_extra_key_is_reported_even_if_groups_share_a_key():
     opt = lrcore.SGD([{"params": {"w": zeros()}}, {"params": {"w": zeros()}}])
     with pytest.raises(ValueError, match=r"extra|w"):
         opt.step({"w": np.ones((2, 3)), "extra": np.ones((2, 3))})

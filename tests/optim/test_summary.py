@@ -1,4 +1,4 @@
-"""The table of an optimizer's parameters, and the memory that it takes."""
+"""The table of an optimizer's parameters, and its memory use."""
 
 import re
 
@@ -9,7 +9,7 @@ import lrcore
 from lrcore import schedules
 
 
-def test_rows_say_what_the_next_step_does_to_each_parameter():
+def test_rows_show_the_hyperparameters_of_the_next_step():
     rate = schedules.Linear(0.1, 0.0, steps=10)
     groups = [
         {"params": {"w": np.zeros((2, 3), np.float32), "bias": np.zeros(())}},
@@ -28,7 +28,7 @@ def test_rows_say_what_the_next_step_does_to_each_parameter():
     assert opt.memory()._fields == ("weights", "state", "average", "total")
 
 
-def test_gradients_that_wait_are_memory_of_the_state():
+def test_accumulated_gradients_count_as_state_memory():
     opt = lrcore.SGD({"w": np.zeros(4), "b": np.zeros(2)}, lr=0.1)
     assert opt.memory() == (48, 0, 0, 48)
     opt.accumulate({"w": np.ones(4), "b": None})
@@ -48,7 +48,7 @@ def test_a_summary_prints_a_line_for_each_parameter_and_a_total():
 
 
 @pytest.mark.parametrize("count", [40, 41, 1000])
-def test_many_parameters_are_shortened_in_print_and_not_in_rows(count):
+def test_a_long_table_is_shortened_when_printed_but_not_in_rows(count):
     summary = lrcore.SGD({f"<p{i}>": np.zeros(1) for i in range(count)}, lr=0.1).summary()
     lines = str(summary).splitlines()
     assert len(summary.rows) == count

@@ -1,4 +1,4 @@
-"""Threads that step at once change no bit of the result, and nothing that they do together leaves one hanging."""
+"""Threads that step concurrently change no bit of the result and never hang."""
 
 import signal
 import sys
@@ -14,7 +14,7 @@ from support.training import LARGE, PATIENCE, train
 
 
 def together(works):
-    """Runs all of them at once in threads of their own, and returns what they return."""
+    """Runs functions concurrently, each in its own thread; returns their results."""
     outcomes = [None] * len(works)
     barrier = threading.Barrier(len(works))
 
@@ -38,14 +38,14 @@ def together(works):
 
 
 @pytest.mark.parametrize("sizes", [(100,), (9000, 5), (LARGE // 2, 7)], ids=str)
-def test_different_optimizers_may_step_at_once(sizes):
+def test_different_optimizers_can_step_concurrently(sizes):
     lrcore.set_num_threads(3)
     expected = [train(5, seed, sizes) for seed in range(4)]
     found = together([lambda seed=seed: train(5, seed, sizes) for seed in range(4)])
     assert all(same(weights, want) for weights, want in zip(found, expected, strict=True))
 
 
-def test_settings_may_change_while_others_step():
+def test_settings_can_change_while_others_step():
     expected, stop = train(20), threading.Event()
 
     def change():
@@ -67,7 +67,7 @@ def test_settings_may_change_while_others_step():
 
 @pytest.mark.parametrize("size", [1, 100_000])
 def test_threads_that_share_an_optimizer_take_turns_or_are_refused(size):
-    """What comes out is what as many steps in a row give, from the first one on, which makes the state."""
+    """The result equals that of the same number of sequential steps, including the first, which creates the state."""
     rate = schedules.Linear(1.0, 0.0, steps=200)
     grads = [np.ones(size)] + [np.ones(1)] * 10
     interval = sys.getswitchinterval()
@@ -98,8 +98,8 @@ def attempt(opt, grads):
         return None
 
 
-def test_whatever_is_called_during_a_step_says_that_the_optimizer_is_in_use():
-    """Or does what it should: an edit waits for the next step."""
+def test_a_call_during_a_step_raises_that_the_optimizer_is_in_use():
+    """Or works as documented: an edit applies to the next step."""
     params = {"w": np.zeros(16 * LARGE, np.float32)}
     opt = lrcore.Adam(params, lr=schedules.Linear(0.1, 0.2, steps=10))
     grads = {"w": np.ones(16 * LARGE, np.float32)}
@@ -140,7 +140,7 @@ def test_whatever_is_called_during_a_step_says_that_the_optimizer_is_in_use():
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs an interval timer")
-def test_an_interrupt_during_a_step_leaves_the_counts_together():
+def test_an_interrupt_during_a_step_leaves_the_counts_consistent():
     def interrupt(*_):
         raise KeyboardInterrupt
 
@@ -163,7 +163,7 @@ def test_an_interrupt_during_a_step_leaves_the_counts_together():
 
 
 class Waiting:
-    """A number whose reading lets another thread edit the same group, and gives it all the time that it needs."""
+    """A number that, when read, waits until another thread has edited the same group."""
 
     shape = ()
 
@@ -178,7 +178,7 @@ class Waiting:
         return self.value
 
 
-def test_edits_of_other_threads_are_kept_by_an_edit_of_several_values():
+def test_an_update_of_several_values_keeps_edits_of_other_threads():
     opt = lrcore.Adam([np.zeros(2)], lr=0.1)
     group = opt.param_groups[0]
     group.update(lr=Waiting(0.5, lambda: group.update(eps=1e-3)), weight_decay=0.25)
@@ -186,7 +186,7 @@ def test_edits_of_other_threads_are_kept_by_an_edit_of_several_values():
 
 
 class Editing(schedules.Schedule):
-    """A schedule that has another thread edit a group while a step resolves it."""
+    """A schedule that makes another thread edit a group while a step evaluates it."""
 
     def __init__(self):
         self.edit = None
@@ -202,7 +202,7 @@ class Editing(schedules.Schedule):
         return 0.5
 
 
-def test_an_edit_during_a_step_holds_from_the_next_one_on():
+def test_an_edit_during_a_step_applies_from_the_next_one():
     weight, schedule = np.zeros(1), Editing()
     opt = lrcore.SGD([weight], lr=1.0, momentum=schedule)
     group = opt.param_groups[0]
@@ -213,7 +213,7 @@ def test_an_edit_during_a_step_holds_from_the_next_one_on():
     assert opt.step([np.ones(1)]).lr == 2.0
 
 
-def test_threads_that_edit_a_group_lose_nothing():
+def test_concurrent_edits_of_a_group_are_not_lost():
     opt = lrcore.Adam([np.zeros(2)], lr=0.1)
     group, count = opt.param_groups[0], 2000
     keys = ["lr", "eps", "weight_decay", "lr_scale"]

@@ -1,4 +1,4 @@
-"""PyTorch's numbers: its for-loop path is the outside oracle."""
+"""PyTorch's numbers: its for-loop implementation is the independent oracle."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 from support.counterparts import counterpart, for_loop  # noqa: E402
 
 STEPS = 20
-# In units of the last place of the weight's scale: what rounding in another order may add up to in that many steps.
+# In units in the last place of the weight's scale: the accumulated effect of a different rounding order.
 ULPS = {np.dtype(np.float64): 16, np.dtype(np.float32): 32}
 
 
@@ -43,7 +43,7 @@ def test_twenty_steps_agree_with_the_for_loop(case, dtype):
 
 
 @pytest.mark.parametrize("case", PLAIN, ids=str)
-def test_defaults_and_argument_names_are_torchs(case):
+def test_defaults_and_argument_names_equal_torchs(case):
     group = counterpart(case.optimizer.__name__)([torch.nn.Parameter(torch.zeros(1))]).param_groups[0]
     ours = case.optimizer([np.zeros(1)]).param_groups[0].hyperparameters
     options = GROUP_OPTIONS.keys()

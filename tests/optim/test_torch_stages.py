@@ -1,4 +1,4 @@
-"""The options of every optimizer against what PyTorch does in passes of their own; float64, to a few ulp."""
+"""The options of every optimizer against PyTorch's separate passes; float64, within a few ulp."""
 
 import math
 
@@ -19,7 +19,7 @@ EPS = np.finfo(np.float64).eps
 
 
 class Loop:
-    """PyTorch's for-loop path, with its own helpers around it."""
+    """PyTorch's for-loop implementation with its own helper functions."""
 
     def __init__(self, params, factory, **arguments):
         self.module = nn.ParameterDict({name: nn.Parameter(torch.from_numpy(w.copy())) for name, w in params.items()})
@@ -70,12 +70,12 @@ def test_clipping_and_unscaling(norm_type, clip_norm, clip_value, maximize):
     ("average", "multi"),
     [
         (lrcore.EMA(0.9), torch.optim.swa_utils.get_ema_multi_avg_fn(0.9)),
-        # get_swa_multi_avg_fn computes 1 / (n + 1) in float32, so only the form without it is exact.
+        # get_swa_multi_avg_fn computes 1 / (n + 1) in float32, so only the version without it is exact.
         (lrcore.SWA(), None),
     ],
     ids=["EMA", "SWA"],
 )
-def test_averages_are_those_of_averaged_models(average, multi):
+def test_averages_equal_those_of_averaged_models(average, multi):
     params, all_grads = problem()
     loop = Loop(params, torch.optim.SGD, lr=0.01, momentum=0.9)
     averaged = torch.optim.swa_utils.AveragedModel(loop.module, multi_avg_fn=multi)
@@ -139,8 +139,8 @@ def test_micro_batches_are_the_mean():
     loop.assert_near(params)
 
 
-def test_a_gradient_that_is_no_number_is_skipped_as_by_a_grad_scaler():
-    """PyTorch's ``GradScaler``: unscale, look for infinities, and step only if there are none."""
+def test_a_step_with_a_nan_gradient_is_skipped_as_by_grad_scaler():
+    """PyTorch's ``GradScaler``: unscale, check for infinities, and step only if there are none."""
     params, all_grads = problem()
     loop = Loop(params, torch.optim.SGD, lr=0.01, momentum=0.9)
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=1000)

@@ -1,4 +1,4 @@
-"""Options as tables of settings and other libraries spell them."""
+"""Values of options as in configuration files and other libraries."""
 
 import math
 
@@ -20,7 +20,7 @@ from support.labels import label
     ],
     ids=label,
 )
-def test_defaults_may_be_given_and_do_nothing(options):
+def test_defaults_can_be_given_explicitly_and_have_no_effect(options):
     opt = lrcore.AdamW(np.zeros(1), **options)
     assert opt.options == lrcore.AdamW(np.zeros(1)).options
     assert opt.step(np.ones(1)).grad_norm is None
@@ -38,7 +38,7 @@ def test_defaults_may_be_given_and_do_nothing(options):
     ],
     ids=label,
 )
-def test_an_option_has_more_than_one_spelling(given, means):
+def test_an_option_accepts_equivalent_values(given, means):
     opt = lrcore.AdamW({"bias": np.zeros(1), "norm": np.zeros(1)}, **{"clip_norm": 1.0, **given})
     told = opt.options
     assert {name: told[name] for name in means} == means

@@ -1,4 +1,4 @@
-"""A tracker of reports belongs to an occurrence of a schedule: it begins with it, goes with it, and ends with it."""
+"""A metric tracker belongs to one use of a schedule: a hyperparameter of a group. It is created and dropped with it."""
 
 import copy
 import importlib
@@ -33,17 +33,17 @@ def rates(opt):
 @pytest.mark.parametrize(
     "again", [lambda: RATE, lambda: schedules.Constant(1.0) * copy.copy(PLATEAU)], ids=["same", "equal"]
 )
-def test_a_schedule_that_is_assigned_begins_anew(again):
+def test_assigning_a_schedule_resets_its_tracker(again):
     opt = reduced(sgd())
     assert opt.lr == 0.25
     opt.param_groups[0]["lr"] = again()
     assert opt.lr == 1.0
-    assert opt.report(9.0) is False  # the first report is the best so far, whatever the old one had seen
+    assert opt.report(9.0) is False  # the first report is the best so far, independent of the old tracker
     assert opt.report(8.0) is False
     assert opt.report(8.0) is True
 
 
-def test_what_was_replaced_does_not_come_back():
+def test_a_replaced_tracker_does_not_come_back():
     opt = reduced(sgd())
     group = opt.param_groups[0]
     before = group["lr"]
@@ -65,7 +65,7 @@ def test_what_was_replaced_does_not_come_back():
     ],
     ids=range(10),
 )  # fmt: skip
-def test_what_is_made_of_the_present_value_goes_on(edit, expected):
+def test_a_schedule_derived_from_the_current_value_keeps_its_tracker(edit, expected):
     opt = reduced(sgd())
     group = opt.param_groups[0]
     group["lr"] = edit(group["lr"])
@@ -82,7 +82,7 @@ def test_a_refused_edit_changes_no_tracker():
     assert reduced(opt, 0).lr == 0.125
 
 
-def test_each_place_has_a_tracker_of_its_own():
+def test_each_hyperparameter_of_each_group_has_its_own_tracker():
     opt = sgd(groups=2, momentum=0.5 * PLATEAU, clip_norm=RATE)
     reduced(opt)
     assert rates(opt) == [0.25, 0.25]
@@ -93,7 +93,7 @@ def test_each_place_has_a_tracker_of_its_own():
     assert [values["momentum"] for values in opt.hyperparameters()] == [0.0625, 0.0625]
 
 
-def test_both_of_a_pair_have_a_tracker():
+def test_each_schedule_of_a_pair_has_its_own_tracker():
     opt = lrcore.AdamW(np.ones(2), betas=(0.5 * PLATEAU, 0.5 * PLATEAU))
     reduced(opt, 1)
     assert opt.hyperparameters()[0]["betas"] == (0.25, 0.25)
@@ -101,7 +101,7 @@ def test_both_of_a_pair_have_a_tracker():
     assert opt.hyperparameters()[0]["betas"] == (0.25, 0.5)
 
 
-def test_the_schedule_that_was_given_is_left_alone():
+def test_the_given_schedule_is_not_changed():
     opt = reduced(sgd())
     assert opt.param_groups[0]["lr"] == RATE
     assert RATE(0) == 1.0
@@ -140,7 +140,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_trackers_are_saved_by_their_places(way, tmp_path):
+def test_trackers_are_saved_by_group_and_hyperparameter(way, tmp_path):
     opt = mixed()
     expected = opt.hyperparameters()
     twin = mixed()
@@ -151,7 +151,7 @@ def test_trackers_are_saved_by_their_places(way, tmp_path):
         assert other.hyperparameters() == twin.hyperparameters()
 
 
-def test_an_older_state_brings_back_its_own_trackers_alone():
+def test_loading_an_older_state_restores_only_its_own_trackers():
     opt = sgd()
     fresh = opt.state_dict()
     reduced(opt)
@@ -162,14 +162,14 @@ def test_an_older_state_brings_back_its_own_trackers_alone():
     assert opt.lr == 0.25
 
 
-def test_a_group_that_nothing_is_loaded_into_keeps_its_tracker():
+def test_a_group_without_loaded_state_keeps_its_tracker():
     opt = reduced(sgd(groups=2))
     saved = sgd().state_dict()
     opt.load_state_dict(saved, strict=False)
     assert rates(opt) == [1.0, 0.25]
 
 
-def test_reports_without_a_schedule_are_named():
+def test_saved_reports_without_a_schedule_are_named():
     opt = sgd(clip_norm=RATE)
     saved = reduced(opt).state_dict()
     with pytest.warns(UserWarning, match="what was reported is not loaded for clip_norm"):
@@ -179,7 +179,7 @@ def test_reports_without_a_schedule_are_named():
         sgd(clip_norm=2 * RATE).load_state_dict(saved)
 
 
-def test_a_range_test_leaves_trackers_as_they_were():
+def test_a_range_test_restores_trackers():
     opt = mixed()
     before = opt.hyperparameters()
 
@@ -192,7 +192,7 @@ def test_a_range_test_leaves_trackers_as_they_were():
     assert opt.report(1.0) == mixed().report(1.0)
 
 
-def test_the_noise_of_the_gradient_is_followed_by_each_occurrence():
+def test_each_use_of_adascale_follows_the_gradient_noise():
     opt = sgd(lr=1.0 * schedules.AdaScale(), noise_scale=lrcore.NoiseScale(batch=8))
     for grad in (1.0, 3.0):
         opt.accumulate([{"w0": np.array([grad, 1.0])}])
@@ -205,7 +205,7 @@ def test_the_noise_of_the_gradient_is_followed_by_each_occurrence():
 
 
 class TestTensors:
-    """The same of the drop-ins."""
+    """The same for the PyTorch drop-ins."""
 
     @pytest.fixture
     def torch(self):
@@ -223,7 +223,7 @@ class TestTensors:
         opt._ready()
         return [group["lr"] for group in opt.param_groups]
 
-    def test_another_edit_keeps_them(self, torch):
+    def test_an_edit_of_another_hyperparameter_keeps_trackers(self, torch):
         opt = reduced(self.sgd(torch))
         opt.param_groups[0]["weight_decay"] = 0.1
         opt.step()
@@ -232,13 +232,13 @@ class TestTensors:
         opt.report(1.0)
         assert self.rates(opt) == [0.125]
 
-    def test_a_schedule_that_is_assigned_begins_anew(self, torch):
+    def test_assigning_a_schedule_resets_its_tracker(self, torch):
         opt = reduced(self.sgd(torch))
         opt.param_groups[0]["lr"] = RATE
         assert self.rates(opt) == [1.0]
         assert opt.report(9.0) is False
 
-    def test_groups_come_and_go(self, torch):
+    def test_trackers_of_added_and_removed_groups(self, torch):
         opt = reduced(self.sgd(torch, groups=2))
         opt.param_groups[0]["lr"] = RATE
         opt.add_param_group({"params": [torch.nn.Parameter(torch.ones(2))]})
@@ -247,7 +247,7 @@ class TestTensors:
         assert self.rates(opt) == [0.25, 1.0]
 
     @pytest.mark.parametrize("way", ["pickle", "deepcopy", "state_dict"])
-    def test_they_are_saved_by_their_places(self, torch, way):
+    def test_trackers_are_saved_by_group_and_hyperparameter(self, torch, way):
         opt = reduced(self.sgd(torch, groups=2), 1)
         opt.param_groups[1]["lr"] = RATE
         reduced(opt, 0)
@@ -258,12 +258,12 @@ class TestTensors:
             other = pickle.loads(pickle.dumps(opt)) if way == "pickle" else copy.deepcopy(opt)  # noqa: S301
         assert self.rates(other) == self.rates(opt) == [0.25, 1.0]
 
-    def test_a_state_without_reports_forgets_them(self, torch):
+    def test_loading_a_state_without_reports_resets_trackers(self, torch):
         opt, fresh = reduced(self.sgd(torch)), self.sgd(torch)
         opt.load_state_dict(fresh.state_dict())
         assert self.rates(opt) == [1.0]
 
-    def test_a_range_test_leaves_them_as_they_were(self, torch):
+    def test_a_range_test_restores_trackers(self, torch):
         model = torch.nn.Linear(2, 1)
         opt = reduced(lrcore.torch.SGD(model.parameters(), lr=RATE))
         batch = torch.ones(4, 2), torch.zeros(4, 1)

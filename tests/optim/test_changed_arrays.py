@@ -1,4 +1,4 @@
-"""Whatever is done to an array between steps, the next one reads it afresh: it moves what is there, or nothing."""
+"""Arrays may change between steps: the next step reads them again and updates them, or changes nothing."""
 
 import gc
 import warnings
@@ -27,7 +27,7 @@ def changed(attribute, value):
 
 GRADS = {"w": np.ones(6)}
 
-# What is done to a weight of six numbers or to its first moment, and the error that the next step raises.
+# A change of a weight with six elements or of its first moment, and the error of the next step.
 CHANGES = [
     ("shrunk", lambda array: resized(array, 5), ValueError, r'has shape \((5|6),\)'),
     ("emptied", lambda array: resized(array, 0), ValueError, r'has shape \((0|6),\)'),
@@ -46,7 +46,7 @@ names = [row[0] for row in CHANGES]
 
 @pytest.mark.parametrize("which", ["weight", "state"])
 @pytest.mark.parametrize(("change", "exception", "message"), [row[1:] for row in CHANGES], ids=names)
-def test_an_array_that_no_longer_fits_is_refused(which, change, exception, message):
+def test_an_array_that_no_longer_matches_is_refused(which, change, exception, message):
     params = {"w": np.ones(6), "b": np.ones(2)}
     opt = lrcore.Adam(params)
     opt.step({**GRADS, "b": None})
@@ -60,7 +60,7 @@ def test_an_array_that_no_longer_fits_is_refused(which, change, exception, messa
     opt.step({"w": None, "b": np.ones(2)})
 
 
-def test_an_array_that_was_moved_in_memory_is_found():
+def test_an_array_that_was_moved_in_memory_is_updated():
     weight, other = np.ones(6), np.ones(6)
     opt, twin = lrcore.Adam({"w": weight}), lrcore.Adam({"w": other})
     for n in (1 << 16, 10, 1 << 20):
@@ -74,7 +74,7 @@ def test_an_array_that_was_moved_in_memory_is_found():
     assert same(weight, other)
 
 
-def test_without_state_a_resized_weight_is_moved_at_its_new_size():
+def test_a_resized_weight_without_state_is_updated_at_its_new_size():
     weight = np.zeros(6)
     opt = lrcore.SGD([weight], lr=1.0)
     for n in (6, 1 << 16, 3, 0, 5):
@@ -84,7 +84,7 @@ def test_without_state_a_resized_weight_is_moved_at_its_new_size():
         weight[...] = 0.0
 
 
-def test_arrays_that_only_the_structure_holds_may_be_freed_and_replaced():
+def test_arrays_owned_only_by_the_container_may_be_freed_and_replaced():
     params = {"w": np.ones(100_000)}
     opt = lrcore.SGD(params, lr=1.0)
     for k in range(20):

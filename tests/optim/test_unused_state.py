@@ -1,4 +1,4 @@
-"""A hyperparameter that is turned off for some steps: the state that only it uses stays, and is used again later."""
+"""A hyperparameter that is turned off for some steps: its state is kept and used again later."""
 
 import copy
 import pickle
@@ -10,7 +10,7 @@ import pytest
 import lrcore
 from support.cases import same
 
-# Class, hyperparameters, and edits with a hyperparameter off, between others with it on.
+# Class, hyperparameters, and the edits that turn a hyperparameter off.
 TOGGLES = {
     "sgd": (lrcore.SGD, {"lr": 0.1, "momentum": 0.9}, {"momentum": 0.0}),
     "dampened": (lrcore.SGD, {"lr": 0.1, "momentum": 0.9, "dampening": 0.3}, {"momentum": 0.0}),
@@ -57,7 +57,7 @@ WAYS = [lambda opt: opt, through_state_dict, through_checkpoint, through_pickle,
 
 @pytest.mark.parametrize("way", WAYS, ids=["on", "state_dict", "checkpoint", "pickle", "copy"])
 @pytest.mark.parametrize("toggle", TOGGLES.values(), ids=TOGGLES)
-def test_state_that_is_not_used_stays_as_in_pytorch(toggle, way):
+def test_unused_state_is_kept_as_in_pytorch(toggle, way):
     torch = pytest.importorskip("torch")
     cls, hyperparameters, off = toggle
     opt = cls({"w": np.ones(7)}, **hyperparameters)
@@ -90,12 +90,12 @@ def test_the_drop_in_has_the_same_bits(toggle):
         opt.step({"w": grad})
         tensor.grad = torch.from_numpy(grad)
         other.step()
-        if cls is not lrcore.AdamW:  # PyTorch's has another default of the decay's form in its groups
+        if cls is not lrcore.AdamW:  # the group of PyTorch's class has another default of the decay's form
             assert same(opt.params["w"], tensor.detach().numpy())
 
 
-def test_a_new_buffer_begins_with_its_first_gradient():
-    """Momentum that is turned on late: no step was seen by the buffer."""
+def test_a_new_buffer_starts_with_its_first_gradient():
+    """Momentum that is turned on late: the buffer has not been updated yet."""
     opt = lrcore.SGD({"w": np.zeros(1)}, lr=1.0, dampening=0.5)
     opt.step({"w": np.ones(1)})
     opt.param_groups[0]["momentum"] = 0.9
@@ -104,7 +104,7 @@ def test_a_new_buffer_begins_with_its_first_gradient():
 
 
 def test_state_of_another_class_is_not_kept():
-    """Not strict: what no rule of the class uses would be saved for ever, and refused by a strict load."""
+    """In a non-strict load: state that the class never uses would be saved for ever and refused by a strict load."""
     opt = lrcore.SGD({"w": np.zeros(1)}, lr=1.0, momentum=0.9)
     opt.step({"w": np.ones(1)})
     other = lrcore.Adam({"w": np.zeros(1)})

@@ -1,6 +1,6 @@
-"""Python code that runs in the middle of a step cannot make it read or write memory that is no longer an array's.
+"""Python code that runs in the middle of a step cannot make it access freed memory.
 
-What goes wrong would be a crash or another object's memory, so each case has a process of its own.
+A failure is a crash or corrupts other objects, so each case runs in its own process.
 """
 
 import os
@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-PATIENCE = 120.0  # seconds until something is taken to hang
+PATIENCE = 120.0  # seconds after which a process counts as hanging
 
 PRELUDE = """
     import ctypes, gc, sys
@@ -49,7 +49,7 @@ PRELUDE = """
 """
 
 CASES = {
-    # A method of a subclass that is asked where its tensor lies.
+    # A subclass whose method is called when the tensor's memory is located.
     "storage_offset": """
         class Sly(torch.Tensor):
             def storage_offset(self):
@@ -70,7 +70,7 @@ CASES = {
         assert not calls
         finish()
     """,
-    # A mode that sees every function of the library.
+    # A TorchFunctionMode that intercepts every function.
     "mode": """
         class Mode(torch.overrides.TorchFunctionMode):
             def __torch_function__(self, function, types, args=(), kwargs=None):
@@ -89,7 +89,7 @@ CASES = {
         assert not calls
         finish()
     """,
-    # A key that is compared as counts are looked up.
+    # A dictionary key whose comparison runs when counts are looked up.
     "key": """
         class Key:
             def __hash__(self):
@@ -118,7 +118,7 @@ CASES = {
         assert calls
         finish()
     """,
-    # A metaclass that is asked for an attribute of a new type of gradients.
+    # A metaclass whose attribute lookup runs for a new type of gradients.
     "metaclass": """
         class Meta(type(torch.Tensor)):
             def __getattribute__(cls, name):
@@ -143,7 +143,7 @@ CASES = {
         assert calls
         finish()
     """,
-    # A gradient that nobody else has, and that is missed when it is dropped.
+    # A gradient without other references, whose finalizer runs when it is dropped.
     "finalizer": """
         class Missed(torch.Tensor):
             def __del__(self):
@@ -173,7 +173,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_a_step_does_not_use_memory_that_python_code_gave_away(case):
+def test_a_step_does_not_use_memory_that_python_code_freed(case):
     code = textwrap.dedent(PRELUDE) + textwrap.dedent(case)
     done = subprocess.run(  # noqa: S603 (it is this Python)
         [sys.executable, "-c", code], env=os.environ, capture_output=True, text=True, check=False, timeout=PATIENCE
