@@ -374,15 +374,17 @@ def worst_difference(ours, theirs):
     return float((np.abs(ours - theirs) / np.maximum(np.abs(theirs), 1e-4 * theirs.max())).max())
 
 
+def slow_sources(rows):
+    """Mark rows of Keras, which takes long to import, and of optax, which takes long without compilation."""
+    return [pytest.param(*row, marks=[pytest.mark.slow] * (row[0] in ("keras", "optax"))) for row in rows]
+
+
 def name_of(setting):
     source, name, _, arguments, _ = setting
     return f"{source}-{name}-{'-'.join(f'{key}={str(value)[:12]}' for key, value in arguments.items())}"
 
 
-# Importing Keras, and JAX without compilation, take longer than all others together.
-@pytest.mark.parametrize(
-    "source", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("keras", "optax"))) for name in SOURCES]
-)
+@pytest.mark.parametrize("source", slow_sources([(name,) for name in SOURCES]))
 def test_every_value_is_that_of_the_library(source):
     @each("setting", [setting for setting in SETTINGS if setting[0] == source], ids=name_of)
     def compare(setting):
@@ -455,7 +457,7 @@ PLATEAUS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("source", "name", "arguments"), PLATEAUS)
+@pytest.mark.parametrize(("source", "name", "arguments"), slow_sources(PLATEAUS))
 def test_the_learning_rate_after_every_report_is_that_of_the_library(source, name, arguments):
     theirs = peers.rates_after(source, name, arguments, 0.1, REPORTS)
     opt = lrcore.SGD(np.zeros(1), lr=schedules.get(name, source=source, lr=0.1, **arguments))
@@ -506,7 +508,7 @@ DEFECTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("source", "name", "lr", "arguments", "failure", "message"), DEFECTS)
+@pytest.mark.parametrize(("source", "name", "lr", "arguments", "failure", "message"), slow_sources(DEFECTS))
 def test_arguments_on_which_the_library_fails_are_errors(source, name, lr, arguments, failure, message):
     with pytest.raises(failure):
         peers.rates(source, name, arguments, lr, 20)
@@ -642,6 +644,7 @@ def test_every_name_of_optax_is_known():
     assert names | refused == {name for name in dir(schedule) if re.search(".(_schedule|_schedules|_decay)$", name)}
 
 
+@pytest.mark.slow
 def test_every_name_of_keras_is_known():
     keras = peers.load("keras")
     names, _ = _names("keras")

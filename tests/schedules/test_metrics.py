@@ -106,6 +106,7 @@ def test_the_factor_is_that_of_torch():
     check()
 
 
+@pytest.mark.slow  # importing Keras
 def test_the_factor_is_that_of_keras():
     @settings(max_examples=max(EXAMPLES // 4, 1), deadline=None)
     @given(RULES, METRICS)
