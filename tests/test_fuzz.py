@@ -109,7 +109,7 @@ def test_a_call_succeeds_or_is_refused_and_changes_nothing(data, optimizer, chos
             grads["more"] = np.zeros(1)
         scale = data.draw(st.sampled_from([1.0] * 8 + [2.0, 0.0, -1.0, math.nan, "2", None, 1e-300]))
         kept, plain = everything(opt, params, grads), everything(opt, params)
-        steps, pending = opt.steps, opt._stepper.waiting
+        steps, pending = opt.steps, opt._stepper.pending_batches
         waits = data.draw(st.integers(0, 4)) == 0
         try:
             if waits:

@@ -48,7 +48,7 @@ def test_squared_norms_have_the_bits_of_the_fixed_reduction_tree(dtype, threads)
         for grad in grads:
             opt.accumulate(grad)
         opt.step()
-        return opt._stepper.squares, opt.params
+        return opt._stepper.squared_norms, opt.params
 
     before = lrcore.get_num_threads()
     try:
@@ -91,7 +91,7 @@ def test_every_reduction_block_is_sampled_in_turn():
         opt.accumulate(grads)
         opt.accumulate({name: 3.0 * grad for name, grad in grads.items()})
         opt.step()
-        found.append(opt._stepper.squares)
+        found.append(opt._stepper.squared_norms)
     truth = sum(float((grad**2).sum()) for grad in grads.values())
     assert np.mean(found, axis=0) == pytest.approx([2, 5.0 * truth, 4.0 * truth], rel=1e-12)
     assert len({small for _, small, _ in found}) > 1

@@ -176,8 +176,7 @@ impl Stepper {
 
     /// Sets the options of all groups. The norm is `"1"`, `"2"` or `"inf"`; the average is `("ema", decay, warmup)` or
     /// `("swa", start, every)`.
-    #[pyo3(signature = (*, norm, clip_norm, skip_nonfinite, average, stats, noise_scale=false, squares=false))]
-    #[expect(clippy::too_many_arguments, clippy::fn_params_excessive_bools, reason = "keywords name them in Python")]
+    #[pyo3(signature = (*, norm, clip_norm, skip_nonfinite, average, stats, noise_scale))]
     fn set_options(
         slf: &Bound<'_, Self>,
         norm: Option<&str>,
@@ -186,9 +185,7 @@ impl Stepper {
         average: Option<&Bound<'_, PyAny>>,
         stats: bool,
         noise_scale: bool,
-        squares: bool,
     ) -> PyResult<()> {
-        let noise_scale = noise_scale || squares;
         let norm = norm.map(|name| Norm::from_name(name).ok_or_else(|| error::unknown_norm(name))).transpose()?;
         let average = average.map(average_from).transpose()?;
         Self::borrow_mut(slf)?.options = Options { norm, clip_norm, skip_nonfinite, average, stats, noise_scale };
@@ -360,58 +357,6 @@ impl Stepper {
             (parameter, len, [weight_norm, grad_norm, update_norm, update_max, zeros, nonfinite])
         };
         Ok(Self::borrow(slf)?.report.stats.iter().map(of).collect())
-    }
-
-    // The names that Python code uses until it has the new ones.
-
-    #[pyo3(name = "keep_state_in")]
-    fn old_keep_state_in(slf: &Bound<'_, Self>, mappings: Vec<Bound<'_, PyDict>>, counts_steps: bool) -> PyResult<()> {
-        Self::use_external_states(slf, mappings, counts_steps)
-    }
-
-    #[getter]
-    fn made(slf: &Bound<'_, Self>) -> PyResult<Vec<usize>> {
-        Self::new_states(slf)
-    }
-
-    #[getter]
-    fn get_taken(slf: &Bound<'_, Self>) -> PyResult<u64> {
-        Self::get_step_count(slf)
-    }
-
-    #[setter]
-    fn set_taken(slf: &Bound<'_, Self>, taken: u64) -> PyResult<()> {
-        Self::set_step_count(slf, taken)
-    }
-
-    #[getter]
-    fn counts(slf: &Bound<'_, Self>) -> PyResult<Vec<u64>> {
-        Self::step_counts(slf)
-    }
-
-    #[getter]
-    fn averaged(slf: &Bound<'_, Self>) -> PyResult<Vec<u64>> {
-        Self::average_counts(slf)
-    }
-
-    #[getter]
-    fn group_of_each(slf: &Bound<'_, Self>) -> PyResult<Vec<usize>> {
-        Self::group_indices(slf)
-    }
-
-    #[getter]
-    fn waiting(slf: &Bound<'_, Self>) -> PyResult<u64> {
-        Self::pending_batches(slf)
-    }
-
-    #[getter]
-    fn squares(slf: &Bound<'_, Self>) -> PyResult<Option<(u64, f64, f64)>> {
-        Self::squared_norms(slf)
-    }
-
-    #[getter]
-    fn fault(slf: &Bound<'_, Self>) -> PyResult<Option<SkipReason>> {
-        Self::skip_reason(slf)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -22,8 +22,9 @@ def everything(opt):
     states = [{key: array.tobytes() for key, array in state.items()} for state in opt._stepper.states]
     groups = [repr(group.hyperparameters) for group in opt.param_groups]
     noise = None if opt.noise_scale is None else opt.noise_scale.state()
-    counts = (opt._stepper.counts, opt._stepper.averaged, opt.steps, opt.skipped, opt.lr, opt._skipped_in_a_row)
-    return arrays, states, groups, counts, metric_trackers.save(opt._trackers()), noise
+    counts = opt._stepper.step_counts, opt._stepper.average_counts, opt.steps, opt.skipped
+    rest = opt.lr, opt._skipped_in_a_row, metric_trackers.save(opt._trackers()), noise
+    return arrays, states, groups, counts, rest
 
 
 MAKERS = {

@@ -220,7 +220,7 @@ def test_a_run_resumed_between_micro_batches_has_the_same_bits(through, waiting)
     for left in (3 - waiting, 3, 3):
         batches = [grads() for _ in range(left)]
         for one in (opt, other):
-            if left or one._stepper.waiting:
+            if left or one._stepper.pending_batches:
                 finish(one, batches)
     assert (opt.steps, opt.lr) == (other.steps, other.lr)
     assert opt.noise_scale.state() == other.noise_scale.state()
@@ -285,7 +285,7 @@ def test_loaded_micro_batches_are_validated(changes, exception, message):
     saved["accumulated"] |= changes
     with pytest.raises(exception, match=f"^{re.escape(message)}$"):
         opt.load_state_dict(saved)
-    assert (opt.param_groups[0]["lr"], opt._stepper.waiting) == (0.1, 1)
+    assert (opt.param_groups[0]["lr"], opt._stepper.pending_batches) == (0.1, 1)
 
 
 def test_loading_an_invalid_noise_scale_changes_nothing():

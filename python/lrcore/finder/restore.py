@@ -27,7 +27,7 @@ def preserved(opt: Optimizer) -> Iterator[None]:
     """
     with opt._lock:
         opt._refuse_if_swapped()
-        if opt._stepper.waiting:
+        if opt._stepper.pending_batches:
             raise RuntimeError("accumulated micro-batches are pending; take a step first")
         restore = _restorer(opt)
     try:

@@ -187,33 +187,34 @@ class Optimizer:
 
     def _step_with_options(self, grads: Any, grad_scale: float) -> StepInfo:
         self._refuse_if_swapped()
-        divisor = POSITIVE.check("grad_scale", grad_scale)
+        grad_scale = POSITIVE.check("grad_scale", grad_scale)
         # For statistics. The step itself divides, since the reciprocal of a subnormal is infinite.
-        scale = 1.0 / divisor
+        grad_factor = 1.0 / grad_scale
         if isinstance(self._global_options.clip_norm, Schedule):
             self._stepper.set_options(**self._global_options.for_stepper(self.steps, self._clip_trackers))
-        steps = self._stepper.step(grads, divisor, self._combine)
-        fault = self._stepper.fault
-        if fault is not None:
-            self._skip(*fault)
-            return self._info(steps, scale, applied=False)
+        steps = self._stepper.step(grads, grad_scale, self._combine)
+        skip_reason = self._stepper.skip_reason
+        if skip_reason is not None:
+            self._skip(*skip_reason)
+            return self._info(steps, grad_factor, applied=False)
         self._skipped_in_a_row = 0
         noise = self._global_options.noise_scale
         if noise is not None:
-            self._learn_noise(noise, scale)
-        return self._info(steps, scale, applied=True)
+            self._learn_noise(noise, grad_factor)
+        return self._info(steps, grad_factor, applied=True)
 
-    def _info(self, steps: int, scale: float, *, applied: bool) -> StepInfo:
+    def _info(self, steps: int, grad_factor: float, *, applied: bool) -> StepInfo:
         info = StepInfo(applied, steps, self._lr, self._stepper.grad_norm)
         if not self._global_options.stats:
             return info
-        return with_stats(info, partial(from_step, self._stepper.stats, self._names, scale))
+        return with_stats(info, partial(from_step, self._stepper.stats, self._names, grad_factor))
 
-    def _learn_noise(self, noise: NoiseScale, scale: float) -> None:
-        squares = self._stepper.squares
+    def _learn_noise(self, noise: NoiseScale, grad_factor: float) -> None:
+        squares = self._stepper.squared_norms
         if squares is not None:
             count, small, large = squares
-            noise._add(small * scale * scale, noise.batch, large * scale * scale, noise.batch * count)
+            small, large = (norm * grad_factor * grad_factor for norm in (small, large))
+            noise._add(small, noise.batch, large, noise.batch * count)
         if noise.has_update:
             noise.has_update = False
             trackers = [tracker for _, tracker in self._trackers() if not tracker.rule._uses_reports]
@@ -287,7 +288,7 @@ class Optimizer:
             (1, 0)
         """
         with self._lock:
-            count = self._stepper.waiting
+            count = self._stepper.pending_batches
             self._stepper.accumulated = None
             return count
 
@@ -304,7 +305,7 @@ class Optimizer:
                 raise
 
     def _sync_group(self, index: int, group: ParamGroup) -> None:
-        numbers = group.at(self._stepper.taken)
+        numbers = group.at(self._stepper.step_count)
         # Cached until the next edit: these lookups took half of the time of a scheduled step in Python.
         fixed = group.fixed
         if fixed is None:
@@ -572,7 +573,7 @@ class Optimizer:
             self._names,
             weights,
             states,
-            self._stepper.group_of_each,
+            self._stepper.group_indices,
             [self._decaying[number] for number in range(len(self._names))],
             self._groups,
             self.steps,
@@ -661,7 +662,7 @@ class Optimizer:
     def steps(self) -> int:
         """The number of steps taken."""
         with self._lock:
-            return self._stepper.taken
+            return self._stepper.step_count
 
     # Saving
 
@@ -783,7 +784,7 @@ class Optimizer:
 
     def _repr_html_(self) -> str:
         """Return a table of the groups, for notebooks."""
-        counts = Counter(self._stepper.group_of_each)
+        counts = Counter(self._stepper.group_indices)
         rows = [
             [str(index) if group.name is None else group.name, str(counts[index]), group.listed()]
             for index, group in enumerate(self._groups)

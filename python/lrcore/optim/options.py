@@ -124,7 +124,7 @@ class GlobalOptions(NamedTuple):
             "skip_nonfinite": self.skip_nonfinite,
             "average": None if self.average is None else self.average.for_stepper(),
             "stats": self.stats,
-            "squares": self.noise_scale is not None,
+            "noise_scale": self.noise_scale is not None,
         }
 
 

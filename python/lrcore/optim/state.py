@@ -122,7 +122,7 @@ def export_state(opt: Optimizer, *, of_params: bool = True) -> OptimizerState:
     state = OptimizerState(type(opt).__name__)
     if of_params:
         names: list[list[str]] = [[] for _ in opt._groups]
-        for name, index in zip(opt._names, opt._stepper.group_of_each, strict=True):
+        for name, index in zip(opt._names, opt._stepper.group_indices, strict=True):
             names[index].append(name)
         groups = zip(names, opt._groups, strict=True)
         state.groups = [GroupState(params, group.name, group.hyperparameters) for params, group in groups]
@@ -182,10 +182,10 @@ def _count(place: str, value: Any) -> int:
 
 
 def _restore_steps(opt: Optimizer, values: Mapping[str, Any]) -> None:
-    opt._stepper.taken = values.get("steps", 0)
+    opt._stepper.step_count = values.get("steps", 0)
 
 
-_STEPS = Component({"steps": Field("scalars", _count)}, lambda opt: {"steps": opt._stepper.taken}, _restore_steps)
+_STEPS = Component({"steps": Field("scalars", _count)}, lambda opt: {"steps": opt._stepper.step_count}, _restore_steps)
 
 
 def _export_skips(opt: Optimizer) -> dict[str, Any]:
@@ -298,7 +298,8 @@ def _export_stepped(opt: Optimizer) -> dict[str, Any]:
     averaged: dict[str, int] = {}
     columns: dict[str, dict[str, Array]] = {}
     stepper = opt._stepper
-    for name, step, count, arrays in zip(opt._names, stepper.counts, stepper.averaged, stepper.states, strict=True):
+    counts = zip(stepper.step_counts, stepper.average_counts, strict=True)
+    for name, (step, count), arrays in zip(opt._names, counts, stepper.states, strict=True):
         if step:
             steps[name] = step
             for key, array in arrays.items():

@@ -169,15 +169,15 @@ def _width(column: str) -> int:
 
 
 def from_step(
-    raw: list[tuple[int, int, tuple[float, float, float, float, float, float]]], names: list[str], scale: float
+    raw: list[tuple[int, int, tuple[float, float, float, float, float, float]]], names: list[str], grad_factor: float
 ) -> StepStats:
-    """Return the table of a step, of the numbers that the stepper gave and what it multiplied gradients by."""
+    """Return the statistics of a step from the stepper's numbers and the factor that gradients were multiplied by."""
     stats = StepStats()
     for index, length, (weight, grad, update, largest, zeros, nonfinite) in raw:
         share = 1 / length if length else 0.0
         stats[names[index]] = ParamStats(
             weight_norm=weight,
-            grad_norm=grad * scale,
+            grad_norm=grad * grad_factor,
             update_norm=update,
             update_ratio=update / weight if weight else math.inf if update else math.nan,
             update_max=largest,

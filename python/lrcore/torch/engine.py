@@ -103,14 +103,14 @@ class Engine(Optimizer):
             if name is not None:
                 self._set_decays(number, name)
 
-    def keep_state_in(self, mappings: list[dict[str, Any]], *, counts_steps: bool) -> None:
+    def use_external_states(self, mappings: list[dict[str, Any]], *, counts_steps: bool) -> None:
         """Hold the state of each parameter in a mapping, with or without its step count."""
-        self._stepper.keep_state_in(mappings, counts_steps)
+        self._stepper.use_external_states(mappings, counts_steps)
 
     @property
-    def made(self) -> list[int]:
+    def new_states(self) -> list[int]:
         """The indices of the parameters whose state the last step created."""
-        return self._stepper.made
+        return self._stepper.new_states
 
     _processes: StepSync | None = None
 
@@ -164,13 +164,13 @@ class Engine(Optimizer):
         self._stepper.set_options(**self._global_options.for_stepper(self.steps, self._clip_trackers))
 
     @property
-    def taken(self) -> int:
+    def step_count(self) -> int:
         """How many steps have been taken; for callers that hold the drop-in's lock."""
-        return self._stepper.taken
+        return self._stepper.step_count
 
     def set_steps(self, steps: int) -> None:
         """Set how many steps have been taken."""
-        self._stepper.taken = steps
+        self._stepper.step_count = steps
 
     def export_state(self) -> OptimizerState:
         """Return the state that is not in the mappings: that of the optimizer."""

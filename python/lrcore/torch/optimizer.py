@@ -297,19 +297,19 @@ class DropIn(StatefulOptimizer):
                     own._info = engine.step(None, grad_scale=scale)
             finally:
                 # Also if an interrupt arrived after the step.
-                made = engine.made
-                if made:
+                new_states = engine.new_states
+                if new_states:
                     states = own.state
-                    states.update((own._params[number], own._mappings[number]) for number in made)
+                    states.update((own._params[number], own._mappings[number]) for number in new_states)
                     own._changes = states.changes
                 if note.is_kept:
                     if primes or note.has_more:
                         self._write_progress()
                     else:  # only the step counts have changed
-                        note.write(own.param_groups, engine.taken, engine._skipped, engine._skipped_in_a_row)
+                        note.write(own.param_groups, engine.step_count, engine._skipped, engine._skipped_in_a_row)
                     note.of_step = note.text
             if note.is_kept:
-                steps = engine.taken
+                steps = engine.step_count
                 for group, present in zip(own._groups, engine._groups, strict=True):
                     if group.schedules:
                         try:
@@ -373,7 +373,7 @@ class DropIn(StatefulOptimizer):
         for index, watched in enumerate(own._groups):
             if watched.has_changed():
                 try:
-                    engine.param_groups[index].update(self._own(watched.changes(engine.taken)))
+                    engine.param_groups[index].update(self._own(watched.changes(engine.step_count)))
                     engine.set_zeroed(index, watched.zeroed)
                     watched.adopt(engine.param_groups[index])
                 except BaseException:
@@ -382,8 +382,8 @@ class DropIn(StatefulOptimizer):
                 if watched.schedules and not note.is_kept:
                     self._note_schedules()
                     self._write_progress()
-            if watched.schedules and watched.shown != engine.taken:
-                watched.show(engine.taken, engine.param_groups[index])
+            if watched.schedules and watched.shown != engine.step_count:
+                watched.show(engine.step_count, engine.param_groups[index])
         if own._has_inference and not torch.is_inference_mode_enabled():
             raise RuntimeError("the parameter was created under torch.inference_mode() and can only be updated there")
         return engine
@@ -422,7 +422,7 @@ class DropIn(StatefulOptimizer):
         mappings = [states.get(param) for param in params]
         own._params, own._mappings = params, [one if isinstance(one, dict) else {} for one in mappings]
         engine.decay_by_names(names)
-        engine.keep_state_in(own._mappings, counts_steps=self._counts_steps)
+        engine.use_external_states(own._mappings, counts_steps=self._counts_steps)
         own._lists = [list(self.param_groups), *(list(group["params"]) for group in self.param_groups)]
         own._has_inference = any(not is_lazy(param) and param.is_inference() for param in params)
         own._states, own._changes = states, states.changes
