@@ -60,12 +60,12 @@ struct KernelKey {
 /// What a step does with a parameter.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct InStep {
-    /// How many steps the parameter's step count is behind the step. As long as both go on together that does not change, so a plan fits
-    /// many steps.
+    /// How far the parameter's step count is behind the number of the step. Both mostly go on together, so that a plan fits many steps.
+    /// Of external state without step counts, it is the count: 0 or 1.
     lag: u64,
-    /// The same of the count of its average, if that is moved.
-    average_lag: u64,
-    averages: bool,
+    counts_steps: bool,
+    /// How far the count of its average is behind, if the step moves it.
+    average_lag: Option<u64>,
     decays: bool,
     zero_grad: bool,
 }
@@ -73,16 +73,15 @@ struct InStep {
 impl StepContext<'_> {
     #[inline]
     fn in_step(&self, &Parameter { group, decays, .. }: &Parameter, state: &State) -> InStep {
-        let averages = self.averages(state);
-        // Where no average is moved, its count must not keep parameters apart.
-        let average_lag = if averages { self.number.wrapping_sub(state.average_count) } else { 0 };
-        let lag = self.number.wrapping_sub(state.step_count);
-        InStep { lag, average_lag, averages, decays, zero_grad: self.zeroes(group) }
+        let average_lag = self.averages(state).then(|| self.number.wrapping_sub(state.average_count));
+        let counts_steps = state.external.as_ref().is_none_or(|external| external.step_count.is_some());
+        let lag = if counts_steps { self.number.wrapping_sub(state.step_count) } else { state.step_count };
+        InStep { lag, counts_steps, average_lag, decays, zero_grad: self.zeroes(group) }
     }
 
     /// Whether the step moves the average of a parameter with this state.
     #[inline]
-    pub(super) fn averages(&self, state: &State) -> bool {
+    fn averages(&self, state: &State) -> bool {
         self.average.is_some_and(|average| average.coefficient(self.number, state.average_count).is_some())
     }
 
@@ -104,28 +103,29 @@ impl StepContext<'_> {
     #[expect(clippy::cast_possible_truncation, reason = "on 32 bits, of counts that nobody reaches")]
     fn put(&self, slot: &GradSlot<'_>, state: &State, in_step: InStep, words: &mut impl Words) -> bool {
         let group = self.parameters[slot.parameter].group;
-        let InStep { lag, average_lag, averages, decays, zero_grad } = in_step;
-        let flags = [averages, decays, zero_grad, self.lacks_average(state)];
+        let InStep { lag, counts_steps, average_lag, decays, zero_grad } = in_step;
+        let flags = [counts_steps, average_lag.is_some(), decays, zero_grad, self.lacks_average(state)];
         let flags = flags.into_iter().fold(state.arrays.len(), |word, flag| word << 1 | usize::from(flag));
         let names = [state.names, self.configs[group].state_names].map(|names| names.as_ptr() as usize);
-        words.put([slot.parameter, group, flags, lag as usize, average_lag as usize, names[0], names[1]])
+        words.put([slot.parameter, group, flags, lag as usize, average_lag.unwrap_or(0) as usize, names[0], names[1]])
     }
 
     fn kernel(&self, key: KernelKey, grad_factor: Factor) -> PyResult<Box<dyn Kernel>> {
-        let KernelKey { group, dtype, in_step: InStep { lag, average_lag, averages, decays, zero_grad } } = key;
+        let KernelKey { group, dtype, in_step } = key;
+        let InStep { lag, counts_steps, average_lag, decays, zero_grad } = in_step;
         let GroupConfig { rule: Some(rule), stages, .. } = &self.configs[group] else {
             return Err(error::unknown_rule(""));
         };
-        let average = self.average.filter(|_| averages);
-        let average_count = self.number.wrapping_sub(average_lag);
+        let average_count = average_lag.map(|lag| self.number.wrapping_sub(lag));
+        let average = self.average.zip(average_count);
         let stages = Stages {
             grad_factor,
-            average: average.and_then(|average| average.coefficient(self.number, average_count)),
+            average: average.and_then(|(average, count)| average.coefficient(self.number, count)),
             decay_rate: if decays { stages.decay_rate } else { 0.0 },
             zero_grads: zero_grad,
             ..*stages
         };
-        let step_count = self.number.wrapping_sub(lag);
+        let step_count = if counts_steps { self.number.wrapping_sub(lag) } else { lag };
         rule.at(step_count + 1, dtype, stages).map_err(|unfit| error::unfit(group, unfit, dtype))
     }
 }
@@ -240,7 +240,7 @@ impl StepPlan {
             if !context.put(slot, state, in_step, &mut words) {
                 return None;
             }
-            let grad = slot.put(state, in_step.averages, context.kind, &mut words)?;
+            let grad = slot.put(state, in_step.average_lag.is_some(), context.kind, &mut words)?;
             if grad.may_be_lazy && !slot.is_resolved {
                 return None;
             }
@@ -308,12 +308,12 @@ impl StepPlan {
             let state = self.new_states.or_present(i, parameter);
             let in_step = context.in_step(parameter, state);
             let names = OperandNames { parameter, state, layout: context.layout };
-            let operands = slot.operands(state, in_step.averages);
+            let operands = slot.operands(state, in_step.average_lag.is_some());
             let arrays = ParamArrays::view(context.kind, &operands, in_step.zero_grad, names)?;
             let mut place = GradPlace { address: 0, span: None };
             let has_state = state.is_of(context.configs[group].state_names) && !context.lacks_average(state);
             context.put(slot, state, in_step, &mut fingerprint);
-            if let Some(grad) = slot.put(state, in_step.averages, context.kind, &mut fingerprint) {
+            if let Some(grad) = slot.put(state, in_step.average_lag.is_some(), context.kind, &mut fingerprint) {
                 place.address = grad.address as usize;
             }
             for (operand, span) in arrays.spans() {
