@@ -1,7 +1,7 @@
-"""PyTorch's optimizers on the CPU, with lrcore's step.
+"""Drop-in replacements of PyTorch's optimizers on the CPU, with lrcore's step.
 
-``import lrcore.torch; opt = lrcore.torch.AdamW(model.parameters(), lr=1e-3)`` in the place of ``torch.optim.AdamW`` is
-all that changes: numbers, state, hooks, schedulers and checkpoints are PyTorch's.
+A program replaces ``torch.optim.AdamW`` by ``lrcore.torch.AdamW``. Numbers, state, hooks, schedulers and checkpoints
+stay PyTorch's.
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ _WITHOUT_COUNTERPART = {one.__name__ for one in OPTIMIZERS if one._declaration.i
 
 
 def from_torch(optimizer: torch.optim.Optimizer, **options: Unpack[TorchOptions]) -> DropIn:
-    """Turn a live optimizer of PyTorch into lrcore's: with its groups, its state and its hooks, without a copy.
+    """Convert a live PyTorch optimizer to lrcore's, with its groups, state and hooks, without a copy.
 
-    Both share groups and state: schedulers that were made for the one go on to move the rates of the other, and either
-    may take the next step.
+    Both share groups and state: schedulers of the first also set the learning rates of the second, and either may take
+    the next step.
 
     Args:
         optimizer: An optimizer of :mod:`torch.optim` that lrcore has too.
-        options: Those of every optimizer, by name: clipping, averages, statistics. See
+        options: The options of every optimizer, such as clipping, averages and statistics. See
             :class:`Options <lrcore.optim.options.Options>`.
 
     Returns:
         The optimizer of the same name.
 
     Raises:
-        TypeError: If there is none of that name here, an option is none, or a parameter has another dtype.
+        TypeError: If lrcore has no optimizer of that name, there is no such option, or a parameter has another dtype.
         ValueError: If a parameter is on another device; for ``capturable`` and ``differentiable``.
 
     Examples:
