@@ -366,6 +366,14 @@ def test_arrays_of_any_layout_are_written_and_read(order, dtype, tmp_path, monke
             assert every_second[..., 1].all()
 
 
+def test_byte_order_is_no_part_of_what_the_checksum_is_of(tmp_path):
+    path = tmp_path / "a.safetensors"
+    safetensors.write(path, {name: np.arange(3, dtype=order) for name, order in (("a", ">f4"), ("b", "<f4"))}, "text")
+    with safetensors.opened(path) as file:
+        assert file.text() == "text"
+        assert file.array("a").tolist() == file.array("b").tolist() == [0.0, 1.0, 2.0]
+
+
 def test_the_official_package_reads_what_is_written_here(tmp_path):
     numpy = pytest.importorskip("safetensors.numpy")
     opt, params = trained(3)

@@ -6,6 +6,8 @@ import json
 import os
 import sys
 import warnings
+from itertools import compress
+from operator import not_
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -196,12 +198,12 @@ def _read_arrays(file: safetensors.File, state: OptimizerState, weights: Mapping
     for column in columns.values():
         names = [name for name, entry in column.items() if type(entry) is Entry]
         entries = [column[name] for name in names]
-        packed: list[str] = []
-        for name, entry, is_small in zip(names, entries, safetensors.are_small(entries), strict=True):
-            weight = weights[name]
-            if is_small and weight.flags.c_contiguous:
-                packed.append(name)
-                continue
+        own = [weights[name] for name in names]
+        packs = safetensors.are_small(entries)
+        if not all(weight.flags.c_contiguous for weight in own):
+            packs = [pack and weight.flags.c_contiguous for pack, weight in zip(packs, own, strict=True)]
+        packed = list(compress(names, packs))
+        for name, entry, weight in compress(zip(names, entries, own, strict=True), map(not_, packs)):
             is_like_weight = entry.shape == weight.shape and entry.dtype == weight.dtype
             array = column[name] = empty_like(weight) if is_like_weight else np.empty(entry.shape, entry.dtype)
             large.append((entry, array))

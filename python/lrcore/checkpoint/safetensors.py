@@ -626,8 +626,8 @@ def _size_of(shape: list[Any], itemsize: int) -> int | None:
 
 def _begun(text: str, entries: Mapping[str, Entry]) -> Any:
     """Return a digest of all but the numbers; those follow, array by array. Entries are in the order of names."""
-    runs = groupby(layout.text for layout, _, _ in entries.values())
-    layouts = [[layout, len(list(alike))] for layout, alike in runs]
+    texts = map(attrgetter("layout.text"), entries.values())
+    layouts = [[layout, len(list(alike))] for layout, alike in groupby(texts)]
     lengths = np.fromiter(map(len, entries), "<i8", len(entries))  # without these, names could be divided elsewhere
     digest = hashlib.sha256(json.dumps([text, layouts]).encode())
     digest.update(lengths.data)

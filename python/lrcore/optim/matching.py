@@ -153,10 +153,11 @@ def _check_rule_state(saved: OptimizerState, rules: Sequence[list[str]]) -> None
         for name, column in {**saved.param_scalars, **saved.param_arrays}.items()
         if name in STEPPED.fields or name not in known
     }
-    sizes = {len(column) for column in columns.values()}
-    params = dict.fromkeys(param for column in columns.values() for param in column)
-    # Mostly all parameters have the same fields.
-    examples = list(params)[:1] if sizes == {len(params)} else params
+    some = next(iter(columns.values()), {})
+    if all(column.keys() == some.keys() for column in columns.values()):
+        examples = list(some)[:1]  # mostly all parameters have the same fields
+    else:
+        examples = list(dict.fromkeys(param for column in columns.values() for param in column))
     seen: set[tuple[str, ...]] = set()
     for param in examples:
         names = tuple(name for name, column in columns.items() if param in column)

@@ -11,7 +11,7 @@ it, and ``tests/optim/test_state_carriers.py`` sends it through each.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lrcore._messages import brief
@@ -22,7 +22,7 @@ from lrcore.schedules.schedule import Schedule
 from lrcore.schedules.serialization import decode, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import numpy as np
 
@@ -311,14 +311,16 @@ def _export_stepped(opt: Optimizer) -> dict[str, Any]:
 
 def _restore_stepped(opt: Optimizer, values: Mapping[str, Any]) -> None:
     steps, averaged = values.get("step", {}), values.get("averaged", {})
-    states: dict[str, dict[str, Array]] = {name: {} for name in opt._names}
-    for key, column in values.items():
-        if key not in _STEPPED_COUNTS:
-            for name, array in column.items():
-                states[name][key] = array
+    names = opt._names
+    columns = {key: column for key, column in values.items() if key not in _STEPPED_COUNTS}
+    states: Iterable[dict[str, Array]] = repeat({}, len(names))
+    if columns:
+        rows = zip(*(map(column.get, names) for column in columns.values()), strict=True)
+        states = ({key: array for key, array in zip(columns, row, strict=True) if array is not None} for row in rows)
+    of_names = zip(map(steps.get, names, repeat(0)), map(averaged.get, names, repeat(0)), states, strict=True)
     set_state = opt._stepper.set_state
-    for index, (name, arrays) in enumerate(states.items()):
-        set_state(index, steps.get(name, 0), averaged.get(name, 0), arrays)
+    for index, (step, count, arrays) in enumerate(of_names):
+        set_state(index, step, count, arrays)
 
 
 _STEPPED_COUNTS = ("step", "averaged")
