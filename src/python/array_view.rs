@@ -45,8 +45,8 @@ impl ArrayKind {
 
     /// Puts all facts about an array that a plan depends on: with `address` also where it is. It runs no Python code.
     ///
-    /// `None` if they differ, or if that can't be known without running some. It does not make a view, which would take twice the time
-    /// for four arrays of each parameter.
+    /// `None` if they differ, or if that can't be known without running some. It reads NumPy's struct: with views, the comparison of the four
+    /// arrays of a parameter took 640 instructions instead of 435.
     #[inline(always)]
     pub(super) fn put(self, object: &Bound<'_, PyAny>, address: bool, words: &mut impl Words) -> Option<Located> {
         const FLAGS: i32 = NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_F_CONTIGUOUS | npyffi::NPY_ARRAY_WRITEABLE;

@@ -1,8 +1,8 @@
 //! The fingerprint of a plan: all that it was built from, as one sequence of words.
 //!
-//! A plan is reused if building it again would give the same plan. The building code writes what it reads of parameters and arrays into
-//! a `Vec<usize>`; the next step writes the same into a [`Comparison`] with it, which takes a fifth of the time of building. The encoding
-//! is prefix-free (counts come before what they count), so equal words mean equal facts.
+//! A plan is reused if building it again would give the same plan. Building records what it reads of parameters and arrays in a
+//! `Vec<usize>`, and the next step puts the same into a [`Comparison`] with it. The encoding is prefix-free (counts come before what they
+//! count), so equal words mean equal facts.
 
 /// Takes the words of a fingerprint: a vector records them, a [`Comparison`] compares them.
 pub(super) trait Words {
