@@ -110,18 +110,6 @@ impl Tensor<'_> {
         self.len == 0
     }
 
-    /// The addresses of weight, gradient and states, if the tensor is dense.
-    #[must_use]
-    pub fn addresses(&self) -> Option<&[*mut u8]> {
-        self.is_dense().then(|| &self.pointers[..STATE + self.spec.states])
-    }
-
-    /// The address of the average.
-    #[must_use]
-    pub const fn average(&self) -> *mut u8 {
-        self.pointers[AVERAGE]
-    }
-
     /// Replaces the address of the gradient.
     ///
     /// # Safety
