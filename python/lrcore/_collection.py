@@ -1,4 +1,4 @@
-"""Python's cyclic garbage collector, where many objects are made that all stay."""
+"""Pauses of Python's cyclic garbage collector where many objects are created that all stay."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def without_collections() -> Iterator[None]:
-    """Let the collector rest, if it runs: it would look at all new objects again and again, and find nothing.
+    """Disable the collector, which would traverse all new objects repeatedly and find no garbage.
 
-    For 100,000 parameters that is half of the time to load a checkpoint. Other threads only have their cycles
-    collected later.
+    With 100,000 parameters that is half of the time to load a checkpoint. Cycles of other threads are collected later.
     """
     was_enabled = gc.isenabled()
     try:

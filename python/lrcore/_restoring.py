@@ -1,4 +1,4 @@
-"""Putting things back, whatever goes wrong meanwhile."""
+"""Running clean-up functions to the end in spite of errors and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ if TYPE_CHECKING:
 
 
 def put_back(restores: list[Callable[[], object]]) -> None:
-    """Call each, the last one first, whatever another raises; and again the one in which Ctrl-C was pressed.
+    """Call functions, the last one first, in spite of errors; a function that Ctrl-C interrupts is called again.
 
-    What is done is taken off the list. Afterwards the first error is raised, with what others said as notes; or the
-    interrupt, which stops the program.
+    Completed functions are removed from the list. Afterwards the first error is raised, with the others as notes, or
+    the interrupt if there was one.
     """
     error: BaseException | None = None
     interrupt: KeyboardInterrupt | None = None

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: beside their place first, flushed to the disk, then renamed."""
+"""Atomic writes of files: under another name in the same folder first, flushed to the disk, then renamed."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-# The name of a partial file holds the identity of its writer and a token of the write. It is short whatever the name of
-# the file, which may be as long as the file system allows.
+# The name of a partial file has the identity of its writer and a token of the write. It does not contain the name of
+# the file, which may have the longest length that the file system allows.
 _SUFFIX = ".partial"
 _NAME = re.compile(r"\.lrcore\.([0-9a-f]{16})\.([0-9]{1,20})\.([0-9]{1,20}|x)\.[0-9a-f]{8}\.partial")
 
 
 class _Partial:
-    """A partial file, and the process that writes it."""
+    """A partial file, named for the process that writes it."""
 
     def __init__(self, folder: Path, writer: Identity) -> None:
         host, pid, started = writer
@@ -37,24 +37,24 @@ class _Partial:
         _LIVE[self.path.name] = self
 
     def remove(self) -> None:
-        """Delete the file if it is still there, that is, unless it was renamed."""
+        """Delete the file unless it was renamed."""
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
 
 
-# An entry lives as long as the frame that writes the file. So it is gone even if interrupts stop the clean-up there.
+# An entry lives as long as the frame that writes the file, so it disappears even if interrupts stop the clean-up.
 _LIVE: weakref.WeakValueDictionary[str, _Partial] = weakref.WeakValueDictionary()
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that takes its place when all is written. On an error what was there is there still.
+    """Open a file that replaces the one at a path when the block ends. On an error the old file is unchanged.
 
-    Folders above it are made. A symbolic link is followed: its target is replaced. A file that is replaced keeps its
-    mode, and its owner where that is allowed.
+    Missing folders are created. The target of a symbolic link is replaced. The new file has the mode of the old one,
+    and its owner where that is allowed.
 
     Raises:
-        OSError: If the file can't be written. What happens after it took its place is a warning.
+        OSError: If the file can't be written. Failures after it was renamed are warnings.
     """
     place = _followed(path)
     make_folder(place.parent)
@@ -69,7 +69,7 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         partial.path.replace(place)
     finally:
-        # Ctrl-C may come as the first is called; after it the second finds an empty list.
+        # If Ctrl-C interrupts the first call, the second completes it; otherwise the list is empty by then.
         try:
             put_back(clean_up)
         finally:
@@ -78,7 +78,7 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def unfinished(folder: Path) -> list[Path]:
-    """Return the partial files of a folder: those that are being written, and those of processes that were stopped."""
+    """Return the partial files of a folder, of running writes and of processes that were killed."""
     try:
         names = os.listdir(folder)
     except OSError:
@@ -87,7 +87,7 @@ def unfinished(folder: Path) -> list[Path]:
 
 
 def remove_left_over(folder: Path) -> None:
-    """Delete the partial files that nobody writes any more, as far as this process can tell."""
+    """Delete the partial files whose writer has ended, as far as this process can determine."""
     me = _process_identity.current()
     digest = _digest(me.host)
     for partial in unfinished(folder):
@@ -101,7 +101,7 @@ def remove_left_over(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, and flush their names to the disk."""
+    """Create a folder and its parents, and flush their names to the disk."""
     made = [new for new in (folder, *folder.parents) if not new.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for new in made:
@@ -109,7 +109,7 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush the names in a folder to the disk, where the system can do that. Where it fails, warn."""
+    """Flush the names in a folder to the disk, where the system supports it; a failure is a warning."""
     if os.name != "posix":
         return
     try:
@@ -128,7 +128,7 @@ def _digest(host: str) -> str:
 
 
 def _followed(path: Path) -> Path:
-    """Return the path without symbolic links, or raise an OSError if a file can't take its place."""
+    """Return the path without symbolic links, or raise an OSError if no file can be written there."""
     place = path.parent / os.path.realpath(path)
     try:
         mode = place.lstat().st_mode
@@ -142,7 +142,7 @@ def _followed(path: Path) -> Path:
 
 
 def _keep_mode(place: Path, file: int) -> None:
-    """Give a file the mode of the one that it replaces, and the owner where that is allowed."""
+    """Set the mode of the file that is replaced, and its owner where that is allowed."""
     try:
         old = place.stat()
     except FileNotFoundError:

@@ -1,9 +1,8 @@
-"""A user's own values in a checkpoint: as JSON has them, and back.
+"""The values that a user saves in a checkpoint, as JSON and arrays.
 
-What JSON can't tell apart is wrapped: ``{"tuple": [...]}``, ``{"array": name}``, ``{"bytes": name}``,
-``{"dict": [[key, value], ...]}``. So is what would make the header of the file large, which has a limit: a long list of
-numbers is ``{"numbers": name}``, a long string ``{"text": name}``, a long integer, in hexadecimal digits,
-``{"integer": digits}``.
+Types that JSON lacks are wrapped: ``{"tuple": [...]}``, ``{"array": name}``, ``{"bytes": name}``,
+``{"dict": [[key, value], ...]}``. So are large values, since the size of the header is limited: a long list of numbers
+is ``{"numbers": name}``, a long string ``{"text": name}``, a long integer in hexadecimal ``{"integer": digits}``.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
     Arrays = dict[str, np.ndarray[Any, Any]]
 
-# Python's parser of JSON recurses, on what is left of the stack where a checkpoint is loaded.
+# Python's JSON parser recurses on the stack that is left where a checkpoint is loaded.
 MOST_NESTED = 100
 _LONG_LIST = 64
 _LONG_TEXT = 1024
@@ -30,11 +29,11 @@ _EXACT = 2**53  # integers up to here are floats too
 
 
 def plain(value: Any, name: str, arrays: Arrays, nested: int = 0) -> Any:
-    """Return a value as JSON has it; arrays are put aside under their names.
+    """Return a value as plain JSON, and add its arrays to a mapping.
 
     Raises:
-        TypeError: If it, or a part of it, can't be saved.
-        ValueError: If it is nested too deep, as one is that contains itself.
+        TypeError: If the value, or a part of it, can't be saved.
+        ValueError: If it is nested too deep, such as a value that contains itself.
     """
     if nested > MOST_NESTED:
         raise ValueError(f"{name[:200]}… can't be saved: it is nested deeper than {MOST_NESTED} levels")
@@ -73,9 +72,9 @@ def plain(value: Any, name: str, arrays: Arrays, nested: int = 0) -> Any:
 
 
 def shortened(values: Sequence[Any], name: str, arrays: Arrays) -> Any:
-    """Return a list as ``{"numbers": name}``, with an array put aside, if it is a long one of numbers; else as it is.
+    """Return a long list of numbers as ``{"numbers": name}`` with an array, and any other list unchanged.
 
-    Of integers and floats, as in a history of losses that begins with 0, a second array says which are which.
+    A second array marks the integers in a list of integers and floats, such as a history of losses that begins with 0.
     """
     if len(values) < _LONG_LIST:
         return list(values)
@@ -93,7 +92,7 @@ def shortened(values: Sequence[Any], name: str, arrays: Arrays) -> Any:
 
 
 def compact(value: Any, name: str, arrays: Arrays, nested: int = 0) -> Any:
-    """Return a value that is as JSON has it already with its long lists of numbers put aside.
+    """Return a plain JSON value with its long lists of numbers replaced by arrays.
 
     Raises:
         ValueError: If it is nested too deep.
@@ -133,14 +132,14 @@ def _put_aside(array: np.ndarray[Any, Any], name: str, arrays: Arrays) -> str:
 
 
 class Reader:
-    """Makes values of what :func:`plain` made of them. Each array is read once: it belongs to one value."""
+    """The inverse of :func:`plain`. Each array belongs to one value, and is read once."""
 
     def __init__(self, file: safetensors.File) -> None:
         self._file = file
         self._used: set[str] = set()
 
     def rich(self, value: Any) -> Any:
-        """Return a value as it was, with its arrays read from the file."""
+        """Return the value that :func:`plain` encoded, with its arrays read from the file."""
         match value:
             case list():
                 return [self.rich(part) for part in value]
@@ -163,7 +162,7 @@ class Reader:
         return value
 
     def expanded(self, value: Any) -> Any:
-        """Return a value as it was given to :func:`compact`."""
+        """Return the value that :func:`compact` was given."""
         match value:
             case {"numbers": str(name)}:
                 return self._listed(name, value.get("integers"))

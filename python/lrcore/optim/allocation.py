@@ -1,4 +1,4 @@
-"""Where state arrays lie in memory."""
+"""The placement of state arrays in memory."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ if TYPE_CHECKING:
 
 PAGE = 4096
 _LINE = 64
-LARGE = 16 << 10  # bytes; a smaller array is not worth it
-# NumPy's large arrays all begin 16 bytes into a page. A loop over several of them then loads and stores at equal
-# offsets of pages, which processors take for the same place until they have looked closer, and each vector lies on two
-# lines of the cache. State arrays that begin on lines, each elsewhere in its page, save a tenth of a step in cache, and
-# more in memory.
+LARGE = 16 << 10  # bytes; smaller arrays are not worth a page more
+# Large arrays of NumPy all begin 16 bytes into a page. A loop over several of them loads and stores at equal page
+# offsets, which processors first take for the same address (4K aliasing), and each vector spans two cache lines. State
+# arrays that begin on cache lines, at different page offsets, save 10 % of a step in cache, and more in memory.
 _OFFSETS = count(1)
 _STRIDE = 21 * _LINE
 
 
 def next_offset(address: int) -> int:
-    """Return where to begin in memory at an address, which has a page more than it needs, in bytes."""
+    """Return the offset of the next array in memory at an address, in bytes, below the size of a page."""
     return (next(_OFFSETS) * _STRIDE - address) % PAGE
 
 
 def empty_like(weight: _Array) -> _Array:
-    """Return an array of the dtype, shape and memory order of a weight; its numbers are whatever was there."""
+    """Return an uninitialised array of the dtype, shape and memory order of a weight."""
     weight = np.asarray(weight)
     if weight.nbytes < LARGE or not weight.flags.forc:
         return np.empty_like(weight)
@@ -37,7 +36,7 @@ def empty_like(weight: _Array) -> _Array:
 
 
 def make_state(weight: _Array, initial: float) -> _Array:
-    """Return a new state array, in the memory order of its weight."""
+    """Return a new state array, filled with its initial value, in the memory order of the weight."""
     array = empty_like(weight)
     array.fill(initial)
     return array

@@ -54,10 +54,10 @@ class EMA(_EMA):
 
     Note:
         PyTorch's ``AveragedModel`` with ``get_ema_multi_avg_fn(decay)`` has the same numbers where every parameter has
-        a gradient at every step. Here a parameter without one keeps its average, too.
+        a gradient at every step. Here a parameter without one keeps its average as well.
 
-        Running statistics of a batch normalisation are those of the weights, not of the averages: see ``averaged``
-        of the optimizer for how to compute them anew.
+        The running statistics of a batch normalisation belong to the weights, not to the averages; ``averaged`` of the
+        optimizer says how to recompute them.
     """
 
     __slots__ = ()
@@ -67,7 +67,7 @@ class EMA(_EMA):
         return super().__new__(cls, FRACTION.check("EMA: decay", decay), FLAG.check("EMA: warmup", warmup))
 
     def for_stepper(self) -> tuple[str, float, bool]:
-        """Return the average as the stepper knows it."""
+        """Return the arguments of the stepper."""
         return "ema", self.decay, self.warmup
 
 
@@ -107,8 +107,8 @@ class SWA(_SWA):
     Note:
         PyTorch's ``AveragedModel`` without arguments, updated at those steps, has the same numbers.
 
-        Running statistics of a batch normalisation are those of the weights, not of the averages: see ``averaged``
-        of the optimizer for how to compute them anew.
+        The running statistics of a batch normalisation belong to the weights, not to the averages; ``averaged`` of the
+        optimizer says how to recompute them.
     """
 
     __slots__ = ()
@@ -121,13 +121,13 @@ class SWA(_SWA):
         return super().__new__(cls, *counts)
 
     def for_stepper(self) -> tuple[str, int, int]:
-        """Return the average as the stepper knows it."""
+        """Return the arguments of the stepper."""
         return "swa", self.start, self.every
 
 
 Average = EMA | SWA
 
-# Whatever reads the weights for keeps, or changes them or what belongs to them, raises this within the block.
+# The error of everything that saves or changes weights or state within the block of averaged().
 AVERAGES_NOW = "the weights are averages now; leave the with block of averaged() first"
 
 
@@ -138,12 +138,12 @@ def require(average: Average | None, optimizer: object) -> None:
 
 
 def rebuilt(params: Any, pairs: Sequence[tuple[_Array, _Array]]) -> Any:
-    """Return a structure of arrays with a copy of another array in the place of each.
+    """Return a structure of arrays in which each is replaced by a copy of another array.
 
     Args:
         params: An array, or a sequence or mapping of arrays, these nested; or groups.
-        pairs: Each array of the structure and the one that takes its place. They are told apart by their memory: a
-            container may make its arrays anew at each access.
+        pairs: Each array of the structure and its replacement. Arrays are identified by their memory, since a container
+            may create them at each access.
     """
     replacements = {_memory(array): other for array, other in pairs}
 
@@ -185,18 +185,18 @@ def swapped(
     is_writeable: Callable[[Any], bool] = _is_writeable,
     also: Sequence[Callable[[], object]] = (),
 ) -> Iterator[None]:
-    """Give weights the values of their averages for a while. Each weight gets its own back, whatever happens.
+    """Replace weights by their averages within a ``with`` block, and restore every weight at its end.
 
     Args:
-        named: Parameters: the name, the weight and its average.
+        named: The name, the weight and the average of each parameter.
         copied: Copies a weight.
         fill: Writes values into a weight.
-        is_writeable: Tells whether a weight can be written to.
-        also: Called at the end, too: what puts back arrays that are no parameters.
+        is_writeable: Returns whether a weight can be written to.
+        also: Further functions to call at the end, which restore arrays that are not parameters.
 
     Raises:
         ValueError: If a weight is read-only or has another shape than its average. Nothing is written then.
-        RuntimeError: If a weight could not be put back; all others were.
+        RuntimeError: If a weight could not be restored; all others were.
     """
     for name, weight, average in named:
         if not is_writeable(weight):
@@ -212,7 +212,7 @@ def swapped(
             fill(weight, average)
         yield
     finally:
-        # Ctrl-C may come as the first is called; after it the second finds an empty list.
+        # If Ctrl-C interrupts the first call, the second completes it; otherwise the list is empty by then.
         try:
             put_back(restores)
         finally:
@@ -220,7 +220,7 @@ def swapped(
 
 
 def _restore(name: str, weight: Any, own: Any, fill: Callable[[Any, Any], None]) -> None:
-    # Where shapes differ NumPy would repeat what there is.
+    # NumPy would broadcast between different shapes.
     if weight.shape != own.shape:
         raise RuntimeError(
             f"the weight {name!r} could not be put back and holds its average: its shape was {_shape(own)}, "
@@ -233,13 +233,13 @@ def _restore(name: str, weight: Any, own: Any, fill: Callable[[Any, Any], None])
 
 
 def buffers_kept(buffers: Any) -> list[Callable[[], object]]:
-    """Return what puts back arrays that are no parameters, each as it is now.
+    """Return functions that restore arrays to their present values.
 
     Args:
         buffers: An array, a sequence or mapping of arrays, these nested, or None.
 
     Raises:
-        TypeError: If something in it is no array.
+        TypeError: If something in it is not an array.
         ValueError: If an array is read-only.
     """
     return [] if buffers is None else [partial(_refill, *one) for one in _copies(buffers, "buffers")]

@@ -1,4 +1,4 @@
-"""Options that every optimizer has: what is done to gradients and weights in the pass of the step."""
+"""The options of every optimizer: operations on gradients and weights within the pass of the step."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 DECAYS = ("coupled", "decoupled", "independent", "cautious")
 MAX_SKIPS = 10
 NORMS = {1: "1", 2: "2", math.inf: "inf"}
-# At infinity the norm is computed and nothing is clipped.
+# With infinity the norm is computed, and nothing is clipped.
 _CLIP_NORM = Optional(Number(Range(opened=True, closed=True), takes_factors=True))
 
-# Those that a group may have for itself.
+# Options that each group may have.
 GROUP_OPTIONS: dict[str, Hyperparameter] = {
     "decay": Choice(DECAYS),
     "clip_value": Optional(Number(POSITIVE, takes_factors=True)),
@@ -37,14 +37,14 @@ GROUP_OPTIONS: dict[str, Hyperparameter] = {
     "zero_grads": FLAG,
     "lr_scale": Number(takes_factors=True),
 }
-# Those with a value that does nothing; without weight decay no form of it does.
+# The values that disable an option. The form of weight decay has none: without a rate it has no effect.
 NO_OPTIONS: dict[str, Any] = {"clip_value": None, "bounds": None, "zero_grads": False, "lr_scale": 1.0}
 
 
 class Options(TypedDict, total=False):
     """The options of every optimizer, keyword only.
 
-    The first five are also options of a group; the others are for all groups together.
+    The first five are also options of a group; the others are global.
     """
 
     decay: str
@@ -63,7 +63,7 @@ class Options(TypedDict, total=False):
 
 
 class GlobalOptions(NamedTuple):
-    """The options of all groups together, checked."""
+    """The options that apply to all groups together, checked."""
 
     clip_norm: float | Schedule | None = None
     norm_type: float = 2.0
@@ -81,7 +81,7 @@ class GlobalOptions(NamedTuple):
         norm_type = _norm_type(given.get("norm_type", 2.0))
         skip_nonfinite = FLAG.check("skip_nonfinite", given.get("skip_nonfinite", False))
         max_skips = check_count("max_skips", given.get("max_skips", MAX_SKIPS), least=1)
-        # A default does no harm, and programs that are driven by a table of settings give it.
+        # Defaults are accepted, since programs with a table of settings pass them.
         if norm_type != 2.0 and clip_norm is None and not skip_nonfinite:
             raise ValueError("norm_type needs clip_norm, or skip_nonfinite: no norm is computed without them")
         if max_skips != MAX_SKIPS and not skip_nonfinite:
@@ -106,20 +106,20 @@ class GlobalOptions(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """Whether a step has nothing to do or to say that concerns all groups together."""
+        """Whether no global option needs work at a step."""
         return not self.needs_norm and not self.stats and self.noise_scale is None
 
     def decays(self, name: str) -> bool:
-        """Return whether weight decay acts on the parameter of that name."""
+        """Return whether weight decay applies to the parameter of that name."""
         return not (self.no_decay and is_matched(name, self.no_decay))
 
     def for_stepper(self, step: int, trackers: Sequence[Tracker]) -> dict[str, Any]:
-        """Return what the stepper is told before a step, with the factors that reports have led to."""
+        """Return the arguments of ``Stepper.set_options`` at a step, with the present factors of metric trackers."""
         clip_norm = apply_factors(self.clip_norm, trackers)
         most = _CLIP_NORM.at("clip_norm", clip_norm, step).get("clip_norm")
         return {
             "norm": NORMS[self.norm_type] if self.needs_norm else None,
-            # The quotient of infinity and a norm that is infinite, too, would be NaN.
+            # infinity divided by an infinite norm would be NaN.
             "clip_norm": None if most == math.inf else most,
             "skip_nonfinite": self.skip_nonfinite,
             "average": None if self.average is None else self.average.for_stepper(),
@@ -143,12 +143,12 @@ def patterns_of(given: Any) -> tuple[str, ...]:
     patterns = (given,) if isinstance(given, str) else given
     if not isinstance(patterns, Sequence | Set) or not all(isinstance(pattern, str) for pattern in patterns):
         raise TypeError(f'no_decay must be name patterns, such as ["*bias", "*norm*"], or None, got {brief(given)}')
-    # A set has another order in each process.
+    # The order of a set differs between processes.
     return tuple(sorted(patterns) if isinstance(patterns, Set) else patterns)
 
 
 def not_of_group(name: str, place: str, known: Collection[str]) -> ValueError:
-    """Return the error for a key of a group that is none of the known ones; of an option it says where it goes."""
+    """Return the error for an unknown key of a group. For a global option it says where to give it."""
     message = f"{place} has no {name!r}; it has {', '.join(known)}"
     if name in Options.__annotations__:
         message += f"; {name} is for all groups together: give {name}=… to the optimizer"
@@ -158,10 +158,10 @@ def not_of_group(name: str, place: str, known: Collection[str]) -> ValueError:
 
 
 def is_matched(name: str, patterns: tuple[str, ...]) -> bool:
-    """Return whether a pattern matches a dotted name, or what follows one of its dots.
+    """Return whether a pattern matches a dotted name, or the part after one of its dots.
 
-    So ``bias`` matches ``layers.0.bias``, and neither ``debias`` nor ``bias.extra``. A pattern also matches its own
-    text, whatever brackets mean in patterns.
+    ``bias`` matches ``layers.0.bias``, but neither ``debias`` nor ``bias.extra``. A pattern also matches its own text,
+    with brackets taken literally.
     """
     matches, after_dots = _matcher(patterns)
     return name in patterns or name.endswith(after_dots) or matches(name) is not None
@@ -169,7 +169,7 @@ def is_matched(name: str, patterns: tuple[str, ...]) -> bool:
 
 @lru_cache(maxsize=64)
 def _matcher(patterns: tuple[str, ...]) -> tuple[Callable[[str], re.Match[str] | None], tuple[str, ...]]:
-    """Return a matcher of patterns as one regular expression, since names may be many, and their texts after a dot."""
+    """Return the match function of one regular expression for all patterns, and each pattern after a dot."""
     either = "|".join(f"(?:{fnmatch.translate(pattern)})" for pattern in patterns)
     return re.compile(rf"(?s:.*\.)?(?:{either})").match, tuple(f".{pattern}" for pattern in patterns)
 
@@ -182,7 +182,7 @@ def warn_of_unmatched(patterns: tuple[str, ...], names: Collection[str]) -> None
 
 
 def _near(pattern: str, names: Collection[str]) -> str:
-    """Return what a pattern that matches no name may have meant, for a message."""
+    """Return a suggestion for a pattern that matches no name."""
     text = pattern.strip("*.")
     within = [name for name in names if text and text.lower() in name.lower()]
     if within:
@@ -191,7 +191,7 @@ def _near(pattern: str, names: Collection[str]) -> str:
         return f"; {wider!r} matches {sum(is_matched(name, (wider,)) for name in names)}, such as {within[0]!r}"
     import difflib
 
-    # Of many names those that differ in a number alone have the same endings.
+    # Endings, since many names differ only in a number.
     endings = {".".join(name.split(".")[-parts:]) for name in names for parts in (1, 2)}
     near = difflib.get_close_matches(text, sorted(endings)[:2000], n=3)
     return f"; did you mean {' or '.join(map(repr, near))}?" if near else f"; there are {listed(names)}"
@@ -204,14 +204,14 @@ def split(
     own: Collection[str],
     known: Collection[str] = tuple(Options.__annotations__),
 ) -> tuple[dict[str, Any], GlobalOptions]:
-    """Return the options of groups, each with a value, and those of all groups together.
+    """Return the value of each group option, and the global options.
 
     Args:
-        given: What the caller of an optimizer gave.
-        decay: The form of weight decay where none is given.
-        where: The optimizer's name, for the message.
-        own: The names of its own arguments, for the message.
-        known: The names of the options that it has.
+        given: The keyword arguments of an optimizer.
+        decay: The default form of weight decay.
+        where: The optimizer's name, for messages.
+        own: The names of the optimizer's other arguments, for messages.
+        known: The names of its options.
 
     Raises:
         TypeError: If there is no such option, or a value is of a wrong type.

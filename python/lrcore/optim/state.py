@@ -1,6 +1,6 @@
 """The state of an optimizer as one value: all that its next steps depend on, besides the weights.
 
-Whatever saves an optimizer encodes this value, and whatever loads one decodes it::
+Everything that saves an optimizer encodes this value, and everything that loads one decodes it::
 
     export_state(opt) → OptimizerState → state dict, pickle, checkpoint, … → OptimizerState → import_state(opt, state)
 
@@ -113,7 +113,7 @@ class Component(NamedTuple):
 
 
 def export_state(opt: Optimizer, *, of_params: bool = True) -> OptimizerState:
-    """Return the state of an optimizer. Arrays are those that it uses, not copies.
+    """Return the state of an optimizer. Its arrays are not copied.
 
     Args:
         opt: The optimizer.

@@ -12,7 +12,7 @@ StateDict = dict[str, Any]
 
 
 def encode(state: OptimizerState) -> StateDict:
-    """Return a state as a state dict. Its arrays are those of the state."""
+    """Return a state as a state dict. Arrays are not copied."""
     params: dict[str, dict[str, Any]] = {}
     saved: StateDict = {"optimizer": state.optimizer, "steps": None, "state": params}
     saved["param_groups"] = [

@@ -1,4 +1,4 @@
-"""What a step did to each parameter."""
+"""The results of a step, and its statistics of each parameter."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class StepInfo(NamedTuple):
-    """What a step did.
+    """The result of a step.
 
     Attributes:
-        applied: Whether the step was taken.
-        step: How many steps have been taken, this one included.
+        applied: Whether the step was applied, or else skipped.
+        step: The number of steps taken, including this one.
         lr: The learning rate of the step, of the first group.
-        grad_norm: The norm of all gradients before clipping, if an option needed it; else None, since it would cost a
+        grad_norm: The norm of all gradients before clipping, if an option needs it; else None, since it would cost a
             pass over memory.
     """
 
@@ -30,7 +30,7 @@ class StepInfo(NamedTuple):
     grad_norm: float | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields as a flat dictionary, as recorders take it; without ``grad_norm`` if it is None.
+        """Return the fields as a flat dictionary for loggers, without ``grad_norm`` if it is None.
 
         Examples:
             >>> import lrcore, numpy as np
@@ -43,9 +43,9 @@ class StepInfo(NamedTuple):
 
     @property
     def stats(self) -> StepStats | None:
-        """What the step did to each parameter that it moved, with the option ``stats=True``; else None.
+        """Statistics of each parameter that the step updated, with the option ``stats=True``; else None.
 
-        A step that was skipped moved none: its table is empty.
+        The table of a skipped step is empty.
         """
         return None
 
@@ -62,14 +62,14 @@ class _InfoWithStats(StepInfo):
 
 
 def with_stats(info: StepInfo, tabulate: Callable[[], StepStats]) -> StepInfo:
-    """Return what a step did with a table of it, which is made when it is asked for."""
-    told = _InfoWithStats(*info)
-    told._tabulate = tabulate
-    return told
+    """Return the result of a step with statistics, which are computed on first access."""
+    extended = _InfoWithStats(*info)
+    extended._tabulate = tabulate
+    return extended
 
 
 class _Column:
-    """An entry of a row as its attribute."""
+    """An attribute that reads an entry of the dictionary."""
 
     __slots__ = ("name",)
 
@@ -87,16 +87,16 @@ class _Column:
 
 
 class ParamStats(dict[str, float]):
-    """What a step did to one parameter: a dictionary whose entries are attributes, too.
+    """Statistics of one parameter in a step: a dictionary whose entries are also attributes.
 
     Attributes:
         weight_norm: The Euclidean norm of the weight before the step.
-        grad_norm: That of the gradient as it was used, before clipping: divided by ``grad_scale``.
-        update_norm: That of the movement, all stages included.
-        update_ratio: ``update_norm / weight_norm``; about 1e-3 is usual. NaN if both are 0.
-        update_max: The largest movement of one weight.
+        grad_norm: The norm of the gradient, divided by ``grad_scale``, before clipping.
+        update_norm: The norm of the update, with all stages.
+        update_ratio: ``update_norm / weight_norm``, usually about 1e-3. NaN if both are 0.
+        update_max: The largest absolute update of an element.
         zeros: The share of the gradient's elements that are 0.
-        nonfinite: The share of them that are infinite or NaN.
+        nonfinite: The share of the gradient's elements that are infinite or NaN.
     """
 
     __slots__ = ()
@@ -117,7 +117,7 @@ COLUMNS = tuple(name for name, member in vars(ParamStats).items() if isinstance(
 
 
 class StepStats(dict[str, ParamStats]):
-    """A small table: a dictionary of each parameter that was moved, by name, with its :class:`ParamStats`.
+    """Statistics of a step: the :class:`ParamStats` of each updated parameter, by name.
 
     Examples:
         >>> import lrcore, numpy as np

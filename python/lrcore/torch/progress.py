@@ -26,7 +26,7 @@ _COUNTS = ("steps", "skipped", "skipped_in_a_row")  # which change at every step
 
 
 class SavedText(NamedTuple):
-    """What such a text says.
+    """The contents of a text.
 
     Attributes:
         state: The state of the optimizer.
@@ -37,9 +37,9 @@ class SavedText(NamedTuple):
     ahead: int
 
     def steps_at(self, counted: int) -> int:
-        """Return the number of steps, where the largest count of a parameter's steps is this one.
+        """Return the number of steps, given the largest count of a parameter's steps.
 
-        An optimizer of PyTorch that took steps in between has left the text as it was.
+        An optimizer of PyTorch that took steps in between did not update the text.
         """
         steps: int = self.state.scalars["steps"]
         return max(steps, counted - self.ahead)
@@ -76,14 +76,14 @@ def _array(dtype: str, shape: list[int], data: str) -> np.ndarray[Any, Any]:
 
 
 class Note:
-    """The text as an optimizer has written it into its groups.
+    """The text that an optimizer has written into its groups.
 
     Attributes:
-        is_kept: Whether its groups have one: those of an optimizer that goes on from state and numbers alone have none,
-            so that its state dicts are PyTorch's.
-        text: What is in each group now.
-        of_step: What was there after the last step, which a program that copies groups may put back.
-        has_more: Whether a step may change more than counts of steps.
+        is_kept: Whether groups have a text. Without schedules, averages and skipped steps they have none, so that state
+            dicts are the same as PyTorch's.
+        text: The text in each group.
+        of_step: The text after the last step, which a program that copies groups may put back.
+        has_more: Whether a step may change more than the step counts.
     """
 
     __slots__ = ("_rest", "has_more", "is_kept", "of_step", "text")
@@ -94,7 +94,7 @@ class Note:
         self._rest = ""
 
     def look_at(self, ahead: int, state: OptimizerState) -> None:
-        """Take note of all but the counts."""
+        """Store all but the step counts."""
         scalars = {name: plain(value) for name, value in state.scalars.items() if name not in _COUNTS}
         arrays = {
             name: (array.dtype.str, array.shape, base64.b64encode(array.tobytes()).decode())
@@ -105,13 +105,13 @@ class Note:
         self._rest = json.dumps(rest)[1:]
 
     def write(self, groups: Iterable[dict[str, Any]], steps: int, skipped: int, in_a_row: int) -> None:
-        """Put the text into groups. It is the same object in each, which is how it is told from one that was loaded."""
+        """Put the text into groups. All have the same object, which distinguishes it from a text that was loaded."""
         text = self.text = f'{{"steps": {steps}, "skipped": [{skipped}, {in_a_row}], {self._rest}'
         for group in groups:
             group[KEY] = text
 
     def loaded(self, groups: Iterable[Mapping[str, Any]]) -> str | None:
-        """Return the first text in groups that was not put there, or None."""
+        """Return the first text in groups that was not written here, or None."""
         known = (self.text, self.of_step)
         texts = (group.get(KEY) for group in groups)
         return next((text for text in texts if isinstance(text, str) and not any(text is one for one in known)), None)
