@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
@@ -52,11 +51,15 @@ def decode(given: Any) -> Schedule:
 
 def to_json(schedule: Schedule) -> str:
     """Return the schedule as JSON."""
+    import json  # here, since optimizers import this module for encode and decode
+
     return json.dumps(encode(schedule), allow_nan=False)
 
 
 def from_json(text: str) -> Schedule:
     """Return the schedule that :func:`to_json` wrote."""
+    import json
+
     if not isinstance(text, str | bytes):
         raise TypeError(f"the JSON of a schedule must be a string, got {type(text).__name__}")
     try:
