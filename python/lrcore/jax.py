@@ -255,6 +255,7 @@ class Adam(Optimizer, optim.Adam): """:class:`lrcore.Adam` for JAX arrays."""
 class AdamW(Optimizer, optim.AdamW): """:class:`lrcore.AdamW` for JAX arrays."""
 class RMSprop(Optimizer, optim.RMSprop): """:class:`lrcore.RMSprop` for JAX arrays."""
 class Adagrad(Optimizer, optim.Adagrad): """:class:`lrcore.Adagrad` for JAX arrays."""
+class Lion(Optimizer, optim.Lion): """:class:`lrcore.Lion` for JAX arrays."""
 # fmt: on
 
 if not TYPE_CHECKING:

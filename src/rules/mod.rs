@@ -43,4 +43,5 @@ registry! {
     rmsprop: "rmsprop" => rmsprop::RmsProp<false, false>, "rmsprop_momentum" => rmsprop::RmsProp<false, true>,
         "rmsprop_centered" => rmsprop::RmsProp<true, false>, "rmsprop_centered_momentum" => rmsprop::RmsProp<true, true>;
     adagrad: "adagrad" => adagrad::Adagrad;
+    lion: "lion" => lion::Lion;
 }

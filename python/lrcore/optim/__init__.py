@@ -9,6 +9,7 @@ from lrcore.optim.averages import EMA as EMA
 from lrcore.optim.averages import SWA as SWA
 from lrcore.optim.declaration import RULES as _RULES
 from lrcore.optim.layers import layerwise as layerwise
+from lrcore.optim.lion import Lion as Lion
 from lrcore.optim.matching import LoadReport as LoadReport
 from lrcore.optim.optimizer import Optimizer as Optimizer
 from lrcore.optim.param_group import ParamGroup as ParamGroup

@@ -239,4 +239,5 @@ class WithoutCounterpart(DropIn):
 
 # A class a line: what torch.optim lacks.
 # fmt: off
+class Lion(optim.lion.LionArguments, WithoutCounterpart, of=optim.Lion): """Lion, with PyTorch's base class."""
 # fmt: on
