@@ -287,6 +287,19 @@ def test_optimizers_without_a_drop_in_are_refused_by_name(name):
         drop_ins.from_torch(opt)
 
 
+@pytest.mark.parametrize("name", LACKING)
+def test_from_torch_says_what_pytorch_lacks(name):
+    with pytest.raises(TypeError, match=rf"from_torch takes .*; torch\.optim has no {name}$"):
+        drop_ins.from_torch(counterpart(name)(parameters()))
+
+
+@pytest.mark.parametrize("flag", ["foreach", "fused", "capturable", "differentiable"])
+@pytest.mark.parametrize("name", LACKING)
+def test_flags_are_no_arguments_where_pytorch_lacks_the_optimizer(name, flag):
+    with pytest.raises(TypeError, match=f"{name} has no argument '{flag}'"):
+        getattr(drop_ins, name)(parameters(), **{flag: True})
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_duplicate_parameter_moves_once(name):
     # PyTorch moves it as often as it is there, and warns that this will be an error.
