@@ -1,4 +1,4 @@
-"""Layer-wise rates: groups for fine-tuning."""
+"""Parameter groups with layer-wise learning rates, for fine-tuning."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from lrcore._ranges import POSITIVE
 
 
 def layerwise(params: Any, decay: float = 0.75, names: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Return parameter groups, a layer each, whose rates shrink towards the first layer.
+    """Return a parameter group for each layer, with learning rates that decrease towards the first layer.
 
-    Layer ``l`` of ``L``, from 1, has ``lr_scale = decay^(L − l)``: the last one learns at the full rate. The scale
-    multiplies the rate of the optimizer, so that one schedule serves all groups.
+    Layer ``l`` of ``L``, from 1, has ``lr_scale = decay^(L − l)``, so the last layer has the full learning rate. The
+    scale multiplies the learning rate of the optimizer, so all groups share one schedule.
 
     Args:
         params: A mapping or a sequence of layers, from the input to the output: each an array or a structure of arrays,
             or of PyTorch's tensors.
-        decay: The factor from one layer to the one before, in (0, inf).
-        names: Names of the groups in the place of those of a mapping.
+        decay: The factor from one layer to the previous one, in (0, inf).
+        names: Names of the groups, instead of the keys of a mapping.
 
     Returns:
-        Groups for any optimizer, each with ``"params"``, ``"name"`` (of a mapping, or if given) and ``"lr_scale"``, or
-        for :mod:`lrcore.torch` ``"lrcore": {"lr_scale": …}``. Gradients may be given in groups as well, or, of a
-        mapping, as before.
+        Groups for any optimizer, each with ``"params"``, ``"name"`` (for a mapping, or if given) and ``"lr_scale"``, or
+        for :mod:`lrcore.torch` ``"lrcore": {"lr_scale": …}``. Gradients may be given by group, or, for a mapping, in
+        one mapping.
 
     Raises:
         TypeError: If ``params`` is neither a mapping nor a sequence.
-        ValueError: If there is no layer, the decay is out of range, or the names are not as many as the layers.
+        ValueError: If there is no layer, the decay is out of range, or the number of names differs from that of layers.
 
     Examples:
         >>> import lrcore, numpy as np
@@ -46,7 +46,7 @@ def layerwise(params: Any, decay: float = 0.75, names: Sequence[str] | None = No
         (2020); Bao et al., *BEiT* (2022), where the embedding counts as a layer.
 
     Note:
-        timm's ``layer_decay`` and its ``lr_scale`` in groups.
+        It corresponds to timm's ``layer_decay``, with its ``lr_scale`` in groups.
     """
     decay = POSITIVE.check("layerwise: decay", decay)
     if isinstance(params, Mapping):

@@ -37,7 +37,7 @@ GROUP_OPTIONS: dict[str, Hyperparameter] = {
     "zero_grads": FLAG,
     "lr_scale": Number(takes_factors=True),
 }
-# The values that disable an option. The form of weight decay has none: without a rate it has no effect.
+# The values that disable an option. The form of weight decay has none: it has no effect if the decay is 0.
 NO_OPTIONS: dict[str, Any] = {"clip_value": None, "bounds": None, "zero_grads": False, "lr_scale": 1.0}
 
 

@@ -1,4 +1,4 @@
-"""Parameter groups: parameters and the hyperparameters that they share."""
+"""Parameter groups: parameters and their common hyperparameters."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 class ParamGroup(MutableMapping[str, Any]):
     """The hyperparameters of a group, by name, with its ``"params"`` and its ``"name"``.
 
-    An edit is checked at once and holds from the next step on. A value that is refused leaves the group as it was.
-    Threads may edit a group together, also during a step: no edit is lost, and a step sees each of them whole. Groups
-    are compared by identity.
+    An edit is checked at once and takes effect at the next step. A refused value leaves the group unchanged. Several
+    threads may edit a group, also during a step: no edit is lost, and a step sees each of them completely. Groups are
+    compared by identity.
 
-    A schedule that uses reports, such as :class:`ReduceOnPlateau <lrcore.schedules.ReduceOnPlateau>`, begins anew when
-    it is assigned, also if it is equal to the one before or the same object. What is made of the present value goes on:
-    after ``group["lr"] *= 0.5`` a plateau in it has the best report and the reductions that it had.
+    A schedule that uses reports, such as :class:`ReduceOnPlateau <lrcore.schedules.ReduceOnPlateau>`, is reset when it
+    is assigned, even if it is equal to the one before or the same object. A value derived from the present one is not:
+    after ``group["lr"] *= 0.5`` a plateau in it keeps its best metric and its reductions.
 
     Examples:
         >>> import lrcore, numpy as np
@@ -74,13 +74,13 @@ class ParamGroup(MutableMapping[str, Any]):
         values: Mapping[str, Any],
         check: Callable[[Mapping[str, Any]], None],
     ) -> None:
-        """Check the values and make the group.
+        """Check the values and create the group.
 
         Args:
             params: The structure of parameters, as given.
-            name: The group's name, if it has one.
-            kinds: The hyperparameters that the optimizer has.
-            values: A value for each of them.
+            name: The name of the group, or None.
+            kinds: The hyperparameters of the optimizer.
+            values: The value of each hyperparameter.
             check: Raises if the values contradict each other.
         """
         self._lock = live_lock(self)
@@ -93,7 +93,7 @@ class ParamGroup(MutableMapping[str, Any]):
         self.replace(values)
 
     def validate(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the values in their plain form, or raise if one is missing, unknown or wrong."""
+        """Return the normalised values, or raise if one is missing, unknown or invalid."""
         for name in values:
             self._require_known(name)
         for name in self._kinds:
@@ -111,18 +111,18 @@ class ParamGroup(MutableMapping[str, Any]):
             self.resolve_reports()
 
     def _occupied(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[Tracker]]]:
-        """Return values with occurrences of this group, and the trackers of those that use reports."""
+        """Return values with schedule instances of this group, and the trackers of those that use reports."""
         occupied = {name: with_trackers(value, self._trackers.get(name, ())) for name, value in values.items()}
         trackers = {name: found for name, (_, found) in occupied.items() if found}
         return {name: value for name, (value, _) in occupied.items()}, trackers
 
     @property
     def trackers(self) -> Mapping[str, list[Tracker]]:
-        """The trackers of each hyperparameter that uses reports, in the order of its schedule."""
+        """The trackers of each hyperparameter that uses reports, in the order within its value."""
         return self._trackers
 
     def take_trackers(self, other: ParamGroup, schedules: Mapping[str, Any]) -> None:
-        """Go on from the trackers of a group before, where these schedules are the very ones that it has."""
+        """Restore trackers from those of another group, where these schedules are the same objects as its own."""
         for name, trackers in self._trackers.items():
             if name in schedules and schedules[name] is other._values.get(name):
                 for tracker, before in zip(trackers, other._trackers[name], strict=True):
@@ -130,7 +130,7 @@ class ParamGroup(MutableMapping[str, Any]):
         self.resolve_reports()
 
     def resolve_reports(self) -> None:
-        """Put the present factors in the place of schedules that use reports."""
+        """Replace schedules that use reports by their present factors."""
         with self._lock:
             self._highest_lr: float | None = None
             scheduled = [name for name, value in self._values.items() if is_scheduled(value)]
@@ -141,8 +141,9 @@ class ParamGroup(MutableMapping[str, Any]):
             self._commit(constant, changing)
 
     def _commit(self, constant: dict[str, float], changing: dict[str, Any]) -> None:
-        """Set the numbers of the next step, of values that were set."""
-        # Together, since another thread may be reading them. The flag comes last: who clears it reads them afterwards.
+        """Set the numbers that the next step uses."""
+        # One assignment, since another thread may read both. The flag is set last: a thread that clears it then reads
+        # the new numbers.
         self._numbers = constant, changing
         self._evaluated = None, 0, {}
         self.fixed = None
@@ -150,11 +151,11 @@ class ParamGroup(MutableMapping[str, Any]):
 
     @property
     def needs_resolving(self) -> bool:
-        """Whether the numbers of the next step are not those that were last resolved."""
+        """Whether the numbers of the next step may differ from those of the last one."""
         return self.edited or bool(self._numbers[1])
 
     def at(self, step: int) -> dict[str, float]:
-        """Return the numbers of a step, under the names that rules know them by. Asked again, it is the same dict."""
+        """Return the numbers of a step, by the names of the rules' hyperparameters. The dict is cached."""
         known = self._numbers
         of, at, numbers = self._evaluated
         if of is known and at == step:
@@ -172,12 +173,12 @@ class ParamGroup(MutableMapping[str, Any]):
         return dict(self._values)
 
     def share_of_highest_lr(self, step: int) -> float:
-        """Return the rate at a step as a share of the highest that its schedule comes to, or 0 if that is 0."""
+        """Return the learning rate at a step divided by the maximum of its schedule, or 0 if that is 0."""
         lr = self._numbers[1].get("lr")
         if lr is None:
             return 1.0 if self._values["lr"] else 0.0
         if self._highest_lr is None:
-            # It may take a look at every step of the schedule. What a plateau takes off is no change of height.
+            # This may evaluate every step of the schedule. The factor of a plateau does not change the maximum.
             self._highest_lr = self._values["lr"].maximum
         share: float = lr(step) / self._highest_lr if self._highest_lr else 0.0
         return share
@@ -187,7 +188,7 @@ class ParamGroup(MutableMapping[str, Any]):
         return value_at(self._numbers[1].get(name, self._values[name]), step)
 
     def present(self, step: int) -> dict[str, Any]:
-        """Return the hyperparameters with the values that they have at a step, and the rate with its scale."""
+        """Return the values of the hyperparameters at a step, with the learning rate multiplied by its scale."""
         values = {name: self.value(name, step) for name in self._values}
         values["lr"] *= values["lr_scale"]
         return values
@@ -217,7 +218,7 @@ class ParamGroup(MutableMapping[str, Any]):
         given = dict(*args, **values)
         for name in given:
             self._require_settable(name)
-        # Only these are looked at: a scheduler may set the rate at every step.
+        # Only the given values are checked: a scheduler may set the learning rate at every step.
         checked = {name: self._kinds[name].check(name, value) for name, value in given.items()}
         with self._lock:
             before = self._values
@@ -250,20 +251,20 @@ class ParamGroup(MutableMapping[str, Any]):
         return len(list(iter(self)))
 
     def __dir__(self) -> list[str]:
-        # What a user of a group needs; the rest serves the optimizer.
+        # Without what only the optimizer uses.
         return sorted({*dir(MutableMapping), "hyperparameters", "name", "params"})
 
     def _ipython_key_completions_(self) -> list[str]:
         return list(self)
 
     def __eq__(self, other: object) -> bool:
-        """Return whether it is the same group: its parameters are arrays, which have no one truth value."""
+        """Return whether it is the same group: comparisons of arrays have no single truth value."""
         return self is other
 
     __hash__ = object.__hash__
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy holds: all but the lock."""
+        """Return the attributes to copy, without the lock."""
         return {name: getattr(self, name) for name in self.__slots__ if name not in _NOT_COPIED}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -273,7 +274,7 @@ class ParamGroup(MutableMapping[str, Any]):
             setattr(self, name, value)
 
     def listed(self) -> str:
-        """Return the hyperparameters, and the options that do something, as arguments."""
+        """Return the hyperparameters, and the options that have an effect, as arguments."""
         shown = {key: value for key, value in self._values.items() if key not in _QUIET or value not in _QUIET[key]}
         return ", ".join(f"{name}={value!r}" for name, value in shown.items())
 
@@ -294,7 +295,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 
-# Options with these values go without saying.
+# Options with these values are not printed.
 _QUIET: dict[str, tuple[Any, ...]] = {
     "decay": ("coupled", "decoupled"),
     **{name: (value,) for name, value in NO_OPTIONS.items()},
@@ -306,12 +307,12 @@ def _parts(value: Any) -> tuple[Any, ...]:
 
 
 def is_scheduled(value: Any) -> bool:
-    """Return whether a hyperparameter is a schedule, or has one as a part."""
+    """Return whether a hyperparameter is a schedule, or contains one."""
     return any(isinstance(part, Schedule) for part in _parts(value))
 
 
 def value_at(value: Any, step: int) -> Any:
-    """Return a hyperparameter with the values of its schedules at a step."""
+    """Return a hyperparameter with its schedules evaluated at a step."""
     if isinstance(value, tuple | list):
         return tuple(value_at(part, step) for part in value)
     return value(step) if isinstance(value, Schedule) else value
@@ -320,12 +321,12 @@ def value_at(value: Any, step: int) -> Any:
 def choose_schedules(
     loaded: Sequence[tuple[ParamGroup, Mapping[str, Any]]], groups: Sequence[ParamGroup], choice: str | None
 ) -> tuple[list[tuple[ParamGroup, dict[str, Any]]], str | None]:
-    """Return the hyperparameters that groups go on with, and a warning of schedules that replace others unasked.
+    """Return the hyperparameters to load into groups, and a warning of replaced schedules if there is no choice.
 
     Args:
-        loaded: Groups, and the hyperparameters that were saved for each.
+        loaded: Groups, each with its saved hyperparameters.
         groups: All groups of the optimizer.
-        choice: Which schedules hold: ``"saved"``, ``"program"``, or None: those that were saved, with a warning.
+        choice: The schedules to use: ``"saved"``, ``"program"``, or None for the saved ones with a warning.
     """
     if choice not in (None, "saved", "program"):
         raise ValueError(f'schedules must be "saved" or "program", got {brief(choice)}')
@@ -359,7 +360,7 @@ def _short(value: Any) -> str:
 
 
 def as_groups(params: Any) -> Sequence[Mapping[str, Any]] | None:
-    """Return the groups if ``params`` is a sequence of them, or None if it is a structure of arrays."""
+    """Return ``params`` if it is a sequence of groups, or None if it is a structure of arrays."""
     if not isinstance(params, Sequence) or isinstance(params, str | bytes) or not params:
         return None
     are_groups = [isinstance(entry, Mapping) and "params" in entry for entry in params]

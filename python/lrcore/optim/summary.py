@@ -1,4 +1,4 @@
-"""What an optimizer holds: a table of its parameters, and the memory that they take."""
+"""A table of the parameters of an optimizer, and their memory."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class SummaryRow(NamedTuple):
     """A parameter of an optimizer.
 
     Attributes:
-        name: Its name, as in ``no_decay`` and state dicts.
-        shape: Its shape.
-        dtype: The name of its dtype.
-        group: The name of its group, or its number.
+        name: The name, as in ``no_decay`` and state dicts.
+        shape: The shape.
+        dtype: The name of the dtype.
+        group: The name or the number of the group.
         lr: The learning rate of the next step.
-        decay: The weight decay of the next step: 0 where ``no_decay`` matches the name.
-        state_bytes: The memory of its state arrays and of its average; 0 before its first step.
+        decay: The weight decay of the next step, 0 if ``no_decay`` matches the name.
+        state_bytes: The bytes of the state arrays and of the average; 0 before the first step.
     """
 
     name: str
@@ -39,13 +39,13 @@ class SummaryRow(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """The bytes that the arrays of an optimizer take.
+    """The bytes of the arrays of an optimizer.
 
     Attributes:
-        weights: Those of the parameters.
-        state: Those of the state, and of gradients that wait for a step.
-        average: Those of the averages of the weights.
-        total: All of them.
+        weights: The bytes of the parameters.
+        state: The bytes of state arrays and of pending accumulated gradients.
+        average: The bytes of the averages of the weights.
+        total: Their sum.
     """
 
     weights: int
@@ -59,11 +59,11 @@ class Summary:
 
     Attributes:
         rows: A :class:`SummaryRow` for each parameter.
-        memory: The bytes of all of them.
+        memory: The bytes of all parameters.
     """
 
     def __init__(self, rows: list[SummaryRow], memory: Memory) -> None:
-        """Make a table of rows."""
+        """Create the table."""
         self.rows = rows
         self.memory = memory
 
@@ -79,7 +79,7 @@ class Summary:
         )
 
     def __str__(self) -> str:
-        """Return the table, of many parameters the first and the last ones."""
+        """Return the table; with many parameters only the first and the last rows."""
         cells = [SummaryRow._fields, *(_cells(row) for row in self._shortened())]
         widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
         lines = [

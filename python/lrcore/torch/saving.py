@@ -1,4 +1,4 @@
-"""How a drop-in is saved, and goes on."""
+"""Saving and loading of drop-in optimizers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _HOOKS = [name for name in torch.optim.Optimizer.__annotations__ if name.startsw
 
 
 class StatefulOptimizer(torch.optim.Optimizer):
-    """What a drop-in holds, as a state dict in PyTorch's form, a pickle or a copy."""
+    """The part of a drop-in optimizer that saves it: as a state dict in PyTorch's form, a pickle or a copy."""
 
     _engine_class: ClassVar[type[Engine]]
 
@@ -83,7 +83,7 @@ class StatefulOptimizer(torch.optim.Optimizer):
 
     @property
     def steps(self) -> int:
-        """How many steps have been taken: what schedules are asked for. It can be set."""
+        """The number of steps taken, at which schedules are evaluated. It can be set."""
         own = self._shared
         return own._steps if own._engine is None else own._engine.steps
 
@@ -96,17 +96,17 @@ class StatefulOptimizer(torch.optim.Optimizer):
         self._write_progress()
 
     def _show_present(self) -> None:
-        """Have groups show the values that schedules give the next step."""
+        """Set the values of schedules at the next step in the groups."""
         own, steps = self._shared, self.steps
         known = () if own._engine is None else own._engine.param_groups
         for index, group in enumerate(own._groups):
             if group.schedules:
                 group.show(steps, known[index] if index < len(known) else None)
 
-    # The progress in the groups
+    # The state of the optimizer as a text in the groups
 
     def _note_schedules(self) -> None:
-        """Have the groups tell the progress from now on, if this optimizer has any to go on from."""
+        """Keep the text in the groups from now on, if the optimizer has state that it must contain."""
         if not self._note.is_kept:
             options = self._of_all
             self._note.is_kept = (
@@ -117,7 +117,7 @@ class StatefulOptimizer(torch.optim.Optimizer):
             )
 
     def _write_progress(self) -> None:
-        """Put the progress into the groups."""
+        """Write the text into the groups."""
         own, steps = self._shared, self.steps
         note, engine = own._note, own._engine
         if not note.is_kept:
@@ -128,7 +128,7 @@ class StatefulOptimizer(torch.optim.Optimizer):
         note.write(own.param_groups, steps, *skips)
 
     def _go_on(self, text: str | None) -> None:
-        """Go on from a text that groups were loaded with, or without one from the counts of parameters' steps."""
+        """Load the text of the groups, or without one take the number of steps from those of the parameters."""
         counted, engine = self.state.largest_count(), self._engine
         saved = None if text is None else parse(text)
         for group in self._groups:
@@ -144,7 +144,7 @@ class StatefulOptimizer(torch.optim.Optimizer):
             state = OptimizerState("") if engine is None else engine.export_state()
             state.scalars.pop("reports", None)
         state.scalars["steps"] = self.steps
-        # Only what needs one makes an engine: what is wrong in the groups is for the next step to refuse.
+        # An engine is created only if it is needed: errors in the groups are reported by the next step.
         has_more = state.arrays or any(value for name, value in state.scalars.items() if name != "steps")
         if state.scalars.get("reports") or (engine is None and has_more):
             engine = self._prepare()
@@ -154,11 +154,11 @@ class StatefulOptimizer(torch.optim.Optimizer):
         self._write_progress()
 
     def progress(self) -> tuple[Any, ...]:
-        """Return what there is to go on from, beside groups and the state of parameters."""
+        """Return the state that is neither in the groups nor in the state of parameters."""
         return self.steps, self._info, None if self._engine is None else self._engine.export_state()
 
     def restore_progress(self, progress: tuple[Any, ...]) -> None:
-        """Go on from what :meth:`progress` returned."""
+        """Restore the result of :meth:`progress`."""
         self.steps, self._info, state = progress
         if state is not None:
             state.scalars["steps"] = self.steps
@@ -171,12 +171,12 @@ class StatefulOptimizer(torch.optim.Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """Return the state in PyTorch's form; see :meth:`torch.optim.Optimizer.state_dict`.
 
-        Groups of an optimizer that has schedules, an average or ``skip_nonfinite`` have one entry more,
-        ``"lrcore_state"``, which PyTorch passes over: a text that says how many steps were taken and skipped, and what
-        schedules made of reports. Schedules themselves are not part of it: the program makes them anew.
+        With schedules, an average or ``skip_nonfinite`` each group has one entry more, ``"lrcore_state"``, which
+        PyTorch ignores: a text with the numbers of steps taken and skipped, and the state of metric trackers. It does
+        not contain the schedules, which the program creates again.
 
         Raises:
-            RuntimeError: Within :meth:`averaged`, as from all that saves, loads or copies the optimizer.
+            RuntimeError: Within :meth:`averaged`, as from everything that saves, loads or copies the optimizer.
         """
         self._refuse_if_averaged()
         with self._lock:
