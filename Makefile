@@ -20,7 +20,7 @@ unexport CONDA_PREFIX PYTHONHOME PYTHONPATH
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test check bench bench-quick soak wheel cross format clean preflight extension
+.PHONY: help demo test test-quick check bench bench-quick soak wheel cross format clean preflight extension
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -30,11 +30,14 @@ demo: extension $(STAMPS)/examples ## Train a network on handwritten digits with
 	$(PY) examples/digits.py
 
 test: extension $(STAMPS)/examples ## Run all tests: Python, docstrings, Rust, the thread pool's protocol under loom, AddressSanitizer
-	$(PY) -m pytest
+	$(PY) -m pytest -n auto --dist worksteal
 	$(PY) -m pytest --doctest-modules --doctest-ignore-import-errors python/lrcore
 	cargo test
 	RUSTFLAGS="--cfg loom" cargo test --release --lib --target-dir target/loom loom
 	tools/asan.sh
+
+test-quick: extension ## Run the tests that are not marked slow: two minutes on two cores
+	$(PY) -m pytest -n auto --dist worksteal -m "not slow"
 
 check: extension ## Check format, lints and types of Rust and Python
 	cargo fmt --check -- src/rules/*.rs

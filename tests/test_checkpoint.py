@@ -110,6 +110,7 @@ def content(path):
         return description, {name: file.array(name).tobytes() for name in file.names()}
 
 
+@pytest.mark.slow
 def test_another_process_with_other_threads_and_instructions_gets_the_same_bits(tmp_path):
     levels = lrcore.simd_levels()
     whole, parts = tmp_path / "whole", tmp_path / "parts"

@@ -52,6 +52,7 @@ def assert_damaged_or_the_same(path, content, opt, before):
     return False
 
 
+@pytest.mark.slow
 def test_any_damage_is_found_or_changes_nothing(tmp_path):
     opt, _ = trained()
     path = lrcore.save(tmp_path / "a.safetensors", opt, note="x")

@@ -17,7 +17,7 @@ from lrcore.optim import metric_trackers
 from support.snapshot import snapshot
 
 # A file that was just opened when the interrupt came is closed when its frame is collected.
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::ResourceWarning"), pytest.mark.slow]
 FOLDER = os.path.dirname(lrcore.__file__)
 
 

@@ -14,6 +14,8 @@ import pytest
 import lrcore
 from support.cases import same
 
+pytestmark = pytest.mark.slow
+
 KILLS = int(os.environ.get("LRCORE_TEST_KILLS", "200"))
 SHAPE = (300, 200)
 

@@ -10,6 +10,8 @@ import pytest
 
 from soak.__main__ import CAMPAIGNS
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parent
 
 

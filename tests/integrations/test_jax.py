@@ -171,6 +171,7 @@ OPTAX = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "name", "arguments"), OPTAX.values(), ids=OPTAX)
 def test_steps_have_the_numbers_of_optax(make, name, arguments):
     optax = pytest.importorskip("optax")
@@ -209,6 +210,7 @@ def _both_ways(request, monkeypatch):
 both_ways = pytest.mark.usefixtures("_both_ways")
 
 
+@pytest.mark.slow
 @both_ways
 @pytest.mark.parametrize("shape", SIZES.values(), ids=SIZES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -735,6 +737,7 @@ def test_the_examples_of_the_docstrings_are_right():
         assert not doctest.DocTestRunner().run(test, out=told.write).failed, told.getvalue()
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_page_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     jax.config.update("jax_enable_x64", False)  # noqa: FBT003

@@ -170,6 +170,7 @@ def checks_of(estimator):
 
 
 # Its warnings are of trainings that are too short, of arrays that are deprecated, and the like.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("estimator", "check"),

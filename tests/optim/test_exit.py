@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 EXITS = Path(__file__).parents[2] / "tools" / "exits.py"
 
 

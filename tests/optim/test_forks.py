@@ -15,6 +15,8 @@ from lrcore.optim import locks
 from support.cases import same
 from support.training import LARGE, PATIENCE, train
 
+pytestmark = pytest.mark.slow
+
 
 def in_fork(work, patience=PATIENCE):
     """Runs ``work`` in a forked child; returns the exit status, or None if the child hangs."""

@@ -143,6 +143,7 @@ def norms(dtype):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("norm_type", [1, 2, math.inf])
 @pytest.mark.parametrize("length", [3, 5000])

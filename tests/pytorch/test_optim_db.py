@@ -22,6 +22,8 @@ from support.optimizer_pairs import (
     weights_of,
 )
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("expecttest", reason="torch.testing._internal needs expecttest")
 database = pytest.importorskip("torch.testing._internal.common_optimizers")
 

@@ -141,6 +141,7 @@ ACTS = [
 ]
 
 
+@pytest.mark.slow
 @wrapped
 @pytest.mark.parametrize("stepped_before", [False, True])
 @pytest.mark.parametrize("first", [0, 1])
@@ -162,6 +163,7 @@ def test_every_method_is_one_through_both(wrap, stepped_before, first):
     assert opt.skipped == 1
 
 
+@pytest.mark.slow
 @wrapped
 def test_a_state_is_loaded_and_put_back_through_both(wrap):
     opt = made(weights())

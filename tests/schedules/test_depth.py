@@ -56,6 +56,7 @@ FOLDED = {
 }
 
 
+@pytest.mark.slow
 @each("name", FOLDED)
 def test_repeated_numbers_are_merged(name):
     edit, expected = FOLDED[name]

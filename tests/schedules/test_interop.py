@@ -597,6 +597,7 @@ def test_given_steps_end_a_longer_schedule_and_not_a_shorter_one(jax):
     assert [float(to_optax(schedule, steps=500)(k)) for k in (4, 8, 400)] == [0.5, 0.0, 0.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", FINITE, ids=label)
 def test_a_schedule_of_optax_works_when_jax_compiles_it(jax, schedule):
     jnp = jax.numpy

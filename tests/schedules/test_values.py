@@ -64,6 +64,7 @@ LONG = [
 ]
 
 
+@pytest.mark.slow
 @each("schedule", LONG, ids=str)
 def test_values_of_long_schedules_are_bitwise_those_of_calls(schedule):
     assert bits(schedule.values(100_000)) == called(schedule, range(100_000))

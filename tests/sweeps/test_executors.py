@@ -152,6 +152,7 @@ def test_a_broken_executor_ends_the_sweep_and_finished_runs_are_kept(tmp_path):
     assert sweeps.sweep(objectives.bowl, SPACE, results=file, workers=0, progress=False).statuses == {"finished": 24}
 
 
+@pytest.mark.slow
 def test_processes_divide_the_cores(monkeypatch):
     for name in ("LRCORE", "OMP", "OPENBLAS"):
         monkeypatch.delenv(f"{name}_NUM_THREADS", raising=False)
@@ -203,6 +204,7 @@ def test_a_script_without_a_main_guard_gets_an_error_that_says_so(tmp_path):
 needs_cloudpickle = pytest.mark.skipif(find_spec("cloudpickle") is None, reason="needs cloudpickle")
 
 
+@pytest.mark.slow
 @needs_cloudpickle
 def test_functions_without_a_module_run_in_processes_with_cloudpickle():
     offset = 3.0
@@ -305,6 +307,7 @@ def test_importable_functions_are_sent_by_name():
         assert len(pickling.PickledFunction(function).message) < 200
 
 
+@pytest.mark.slow
 def test_a_run_does_not_see_what_another_changed_in_the_sent_function():
     train = partial(objectives.collecting, [])
     results = sweeps.sweep(train, {"lr": [1, 2, 3]}, seeds=1, workers=1, progress=False)
