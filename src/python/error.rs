@@ -152,7 +152,7 @@ pub(super) fn other_length(place: &str, given: usize, expected: usize, now: Opti
     })
 }
 
-pub(super) fn state_of_no_rule(parameter: &str, given: &[String]) -> PyErr {
+pub(super) fn state_of_no_rule(parameter: &str, given: &[&str]) -> PyErr {
     value(format!("state[{parameter:?}] has the arrays {given:?}, which are not the state of any rule"))
 }
 

@@ -29,6 +29,9 @@ pub(super) struct State {
     pub(super) external: Option<Box<ExternalState>>,
 }
 
+/// An array by name of each parameter that has one.
+pub(super) type Column = (String, Vec<Option<Py<PyAny>>>);
+
 /// The average's name in a state dict, beside the names of a rule's arrays.
 pub(super) const AVERAGE_NAME: &str = "average";
 
@@ -50,24 +53,40 @@ impl State {
         Self { external: Some(Box::new(ExternalState::new(mapping, counts_steps))), ..Self::NONE }
     }
 
-    /// The state with these arrays by name, with or without an average. They must be the state of some rule.
-    pub(super) fn from_arrays(
-        step_count: u64,
-        average_count: u64,
-        arrays: &Bound<'_, PyDict>,
-        parameter: &str,
-    ) -> PyResult<Self> {
-        let mut given: Vec<String> = arrays.keys().extract()?;
-        given.retain(|name| name != AVERAGE_NAME);
-        let of_rule = |rule: &&str| signature(rule).map_or(&[][..], |signature| signature.state);
-        let is_given =
-            |names: &&[&str]| names.len() == given.len() && given.iter().all(|name| names.contains(&&**name));
-        let names = rules::NAMES.iter().map(of_rule).find(is_given);
-        let names = names.ok_or_else(|| error::state_of_no_rule(parameter, &given))?;
-        let array = |name: &&str| Ok(arrays.as_any().get_item(name)?.unbind());
-        let average = arrays.get_item(AVERAGE_NAME)?.map(Bound::unbind);
-        let arrays = names.iter().map(array).collect::<PyResult<_>>()?;
-        Ok(Self { step_count, names, arrays, average, average_count, ..Self::NONE })
+    /// States of all parameters, from columns: of each array by name, those of the parameters that have one. The arrays of a parameter must
+    /// be the state of some rule, with or without an average.
+    pub(super) fn from_columns<'a>(
+        step_counts: &[u64],
+        average_counts: &[u64],
+        mut columns: Vec<Column>,
+        parameters: impl ExactSizeIterator<Item = &'a str>,
+    ) -> PyResult<Vec<Self>> {
+        let count = parameters.len();
+        let has_count = |length: usize| length == count;
+        if ![step_counts.len(), average_counts.len()]
+            .into_iter()
+            .chain(columns.iter().map(|(_, column)| column.len()))
+            .all(has_count)
+        {
+            return Err(error::bad_index(count));
+        }
+        let average_column = columns.iter().position(|(name, _)| name == AVERAGE_NAME);
+        let mut states = Vec::with_capacity(count);
+        // Most parameters have arrays of the same names as the one before.
+        let (mut present, mut names, mut order) = (vec![false; columns.len()], &[][..], Vec::new());
+        for (i, parameter) in parameters.enumerate() {
+            if columns.iter().zip(&present).any(|((_, column), &was)| column[i].is_some() != was) {
+                present = columns.iter().map(|(_, column)| column[i].is_some()).collect();
+                let given = columns.iter().filter(|(name, column)| column[i].is_some() && name != AVERAGE_NAME);
+                names = names_of_rule(&given.map(|(name, _)| name.as_str()).collect::<Vec<_>>(), parameter)?;
+                order = names.iter().filter_map(|known| columns.iter().position(|(name, _)| name == known)).collect();
+            }
+            let arrays = order.iter().filter_map(|&column| columns[column].1[i].take()).collect();
+            let average = average_column.and_then(|column| columns[column].1[i].take());
+            let (step_count, average_count) = (step_counts[i], average_counts[i]);
+            states.push(Self { step_count, names, arrays, average, average_count, ..Self::NONE });
+        }
+        Ok(states)
     }
 
     /// All arrays by name, also unused ones, with the average.
@@ -215,4 +234,11 @@ impl State {
         self.named_arrays().map(|(_, array)| array).chain(&self.average).try_for_each(|array| visit.call(array))?;
         self.external.as_ref().map_or(Ok(()), |external| external.traverse(visit))
     }
+}
+
+/// The names of the state of the rule that has these, in its order.
+fn names_of_rule(given: &[&str], parameter: &str) -> PyResult<&'static [&'static str]> {
+    let of_rule = |rule: &&str| signature(rule).map_or(&[][..], |signature| signature.state);
+    let is_given = |names: &&[&str]| names.len() == given.len() && given.iter().all(|name| names.contains(name));
+    rules::NAMES.iter().map(of_rule).find(is_given).ok_or_else(|| error::state_of_no_rule(parameter, given))
 }

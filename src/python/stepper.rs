@@ -12,6 +12,7 @@
 //! Up to `run` nothing is written, so after an error everything is as it was.
 
 use std::collections::HashSet;
+use std::mem;
 
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -28,7 +29,7 @@ use super::param_path::{GradLayout, ParamPath, unique_names};
 use super::param_tree::{ParamTree, TreeBuilder};
 use super::parameter::{GroupConfig, OperandNames, Parameter};
 use super::shared_memory::{as_numpy, check_weights, check_zeroed_grads};
-use super::state::{NO_STATE, State};
+use super::state::{Column, NO_STATE, State};
 use super::step_plan::{StepContext, StepPlan};
 use crate::engine::{
     Average, Decay, DefaultMode, Factor, Norm, Signature, SpanSet, Stages, Stats, WEIGHT, create, signature,
@@ -199,17 +200,23 @@ impl Stepper {
         Ok(())
     }
 
-    /// Sets the state of a parameter: its step count, the number of weights in its average, and its arrays by name, with the average.
-    fn set_state(
+    /// Sets the states of all parameters: step counts, numbers of weights in averages, and columns of arrays by name, with the average. A
+    /// column has None for a parameter without such an array. After an error nothing has changed.
+    #[expect(clippy::needless_pass_by_value, reason = "PyO3 gives no slice of numbers")]
+    fn set_states(
         slf: &Bound<'_, Self>,
-        parameter: usize,
-        step_count: u64,
-        average_count: u64,
-        arrays: &Bound<'_, PyDict>,
+        step_counts: Vec<u64>,
+        average_counts: Vec<u64>,
+        columns: Vec<Column>,
     ) -> PyResult<()> {
         let mut stepper = Self::borrow_mut(slf)?;
-        let parameter = stepper.parameters.get_mut(parameter).ok_or_else(|| error::bad_index(parameter))?;
-        parameter.state = State::from_arrays(step_count, average_count, arrays, &parameter.path.name)?;
+        let names = stepper.parameters.iter().map(|parameter| parameter.path.name.as_str());
+        let mut states = State::from_columns(&step_counts, &average_counts, columns, names)?;
+        for (parameter, state) in stepper.parameters.iter_mut().zip(&mut states) {
+            mem::swap(&mut parameter.state, state);
+        }
+        // The last reference to an array may run Python code, which may use the optimizer.
+        drop(stepper);
         Ok(())
     }
 

@@ -163,11 +163,14 @@ def _matched_weights(
 ) -> list[tuple[Entry, Array]]:
     """Return the entries of weights and their arrays, or raise if one can't be read into its array."""
     known = file.names()
-    missing = [name for name in weights if f"params/{name}" not in known]
-    if strict and missing:
-        raise ValueError(f"{file.path} has no weights of {missing}")
-    names = [name for name in weights if f"params/{name}" in known] if missing else list(weights)
-    entries = file.entries([f"params/{name}" for name in names])
+    keys = {f"params/{name}": name for name in weights}
+    if not keys.keys() <= known:
+        missing = [name for key, name in keys.items() if key not in known]
+        if strict:
+            raise ValueError(f"{file.path} has no weights of {missing}")
+        keys = {key: name for key, name in keys.items() if key in known}
+    names = list(keys.values())
+    entries = file.entries(list(keys))
     own = [weights[name] for name in names]
     is_alike = [entry.shape for entry in entries] == [weight.shape for weight in own]
     is_alike = is_alike and [entry.dtype for entry in entries] == [weight.dtype for weight in own]

@@ -34,7 +34,7 @@ import numpy as np
 from lrcore.checkpoint import atomic_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
     from io import BufferedReader
     from pathlib import Path
 
@@ -188,7 +188,7 @@ class File:
             raise self.damaged("its checksum is another")
         return text
 
-    def names(self) -> Collection[str]:
+    def names(self) -> Set[str]:
         """Return the names of the arrays; whether one is among them is found at once."""
         return self._entries.keys()
 

@@ -22,7 +22,7 @@ from lrcore.schedules.schedule import Schedule
 from lrcore.schedules.serialization import decode, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import numpy as np
 
@@ -310,17 +310,11 @@ def _export_stepped(opt: Optimizer) -> dict[str, Any]:
 
 
 def _restore_stepped(opt: Optimizer, values: Mapping[str, Any]) -> None:
-    steps, averaged = values.get("step", {}), values.get("averaged", {})
     names = opt._names
-    columns = {key: column for key, column in values.items() if key not in _STEPPED_COUNTS}
-    states: Iterable[dict[str, Array]] = repeat({}, len(names))
-    if columns:
-        rows = zip(*(map(column.get, names) for column in columns.values()), strict=True)
-        states = ({key: array for key, array in zip(columns, row, strict=True) if array is not None} for row in rows)
-    of_names = zip(map(steps.get, names, repeat(0)), map(averaged.get, names, repeat(0)), states, strict=True)
-    set_state = opt._stepper.set_state
-    for index, (step, count, arrays) in enumerate(of_names):
-        set_state(index, step, count, arrays)
+    step_counts, average_counts = (list(map(values.get(key, {}).get, names, repeat(0))) for key in _STEPPED_COUNTS)
+    arrays = {key: column for key, column in values.items() if key not in _STEPPED_COUNTS}
+    columns = [(key, list(map(column.get, names))) for key, column in arrays.items()]
+    opt._stepper.set_states(step_counts, average_counts, columns)
 
 
 _STEPPED_COUNTS = ("step", "averaged")
