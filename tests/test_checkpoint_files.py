@@ -136,7 +136,13 @@ OF_VALUES = {
 }
 
 
-@pytest.mark.parametrize("write", [*FOREIGN.values(), *OF_VALUES.values()], ids=[*FOREIGN, *OF_VALUES])
+@pytest.mark.parametrize(
+    "write",
+    [
+        pytest.param(write, id=name, marks=pytest.mark.slow if name == "a header of many numbers" else ())
+        for name, write in (FOREIGN | OF_VALUES).items()
+    ],
+)
 def test_what_is_no_checkpoint_is_refused_and_passed_over(write, tmp_path):
     opt, _ = trained()
     path = lrcore.save(tmp_path / "step-1.safetensors", opt)

@@ -57,6 +57,7 @@ def started(code=PRINT, **environment):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", ["1", "3", "256"])
 @pytest.mark.parametrize("level", ["baseline", lrcore.simd_levels()[-1]])
 def test_settings_come_from_the_environment(threads, level):
@@ -75,6 +76,7 @@ def test_the_defaults_are_the_available_cores_and_the_best_level():
 BAD = [("LRCORE_NUM_THREADS", value) for value in ("0", "-1", "257", "two", "1.5", "1e2", "9" * 30)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "value"), [*BAD, ("LRCORE_SIMD", "sse9"), ("LRCORE_SIMD", "AVX2")])
 def test_an_invalid_setting_in_the_environment_is_named(name, value):
     outcome = started(**{name: value})

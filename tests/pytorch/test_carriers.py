@@ -13,6 +13,8 @@ from lrcore import schedules
 from support.optimizer_pairs import drop_ins, torch
 
 dist = pytest.importorskip("torch.distributed")
+
+pytestmark = pytest.mark.slow
 if not dist.is_available():
     pytest.skip("PyTorch without torch.distributed", allow_module_level=True)
 

@@ -18,6 +18,8 @@ from lrcore.sweeps.objective import LARGEST, Outcome, Run
 from support import objectives
 from sweeps.test_kills import start, wait_for
 
+pytestmark = pytest.mark.slow
+
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 
 
