@@ -79,7 +79,7 @@ def test_a_checkpoint_has_a_text_and_its_checksum(key, tmp_path):
     path = lrcore.save(tmp_path / "a.safetensors", opt)
     content = path.read_bytes()
     path.write_bytes(content.replace(f'"{key}":'.encode(), f'"{key[:-1]}_":'.encode()))
-    with pytest.raises(DamagedError, match=r"is damaged: its checksum is another$"):
+    with pytest.raises(DamagedError, match=r"is damaged: its checksum does not match$"):
         lrcore.load(path, opt)
 
 
@@ -155,7 +155,7 @@ def test_what_is_no_checkpoint_is_refused_and_passed_over(write, tmp_path):
     later = other.stat().st_mtime_ns + 10**9
     os.utime(other, ns=(later, later))
     before = state_of(opt)
-    with pytest.raises(ValueError, match=r"is damaged: |is no checkpoint of lrcore"):
+    with pytest.raises(ValueError, match=r"is damaged: |not a checkpoint of lrcore"):
         lrcore.load(other, opt)
     with pytest.warns(UserWarning, match="passed over: .*step-2"):
         assert lrcore.latest(tmp_path) == path
@@ -288,7 +288,7 @@ def test_a_file_is_whole_whatever_is_written_to_the_arrays_meanwhile(tmp_path, m
 def test_an_array_that_gets_another_size_while_it_is_saved_is_an_error(tmp_path, monkeypatch):
     array = np.zeros(10)
     monkeypatch.setattr(safetensors, "_pieces", lambda *_: iter([memoryview(bytes(72))]))
-    with pytest.raises(RuntimeError, match=r"^x was given another size while it was saved$"):
+    with pytest.raises(RuntimeError, match=r"^x was resized while it was being saved$"):
         safetensors.write(tmp_path / "a.safetensors", {"x": array}, "text")
     assert not list(tmp_path.iterdir())
 
@@ -334,7 +334,7 @@ def test_a_dtype_that_numpy_does_not_have_is_no_damage(tmp_path):
     path = tmp_path / "a.safetensors"
     path.write_bytes(raw({"x": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}, bytes(4)))
     opt, _ = trained()
-    with pytest.raises(ValueError, match=r"is no checkpoint of lrcore, though a safetensors file$"):
+    with pytest.raises(ValueError, match=r"is a safetensors file, but not a checkpoint of lrcore$"):
         lrcore.load(path, opt)
     with safetensors.opened(path) as file, pytest.raises(TypeError, match=r": x has dtype BF16; allowed are BOOL, U8"):
         file.array("x")
@@ -436,7 +436,7 @@ def test_a_shape_of_other_numbers_is_damage_also_after_an_equal_one(shape, tmp_p
     entry = {"dtype": "F32", "shape": [1, 4], "data_offsets": [0, 16]}
     header = {"a": entry, "b": {**entry, "shape": shape, "data_offsets": [16, 32]}}
     path.write_bytes(raw(header, bytes(32)))
-    with pytest.raises(lrcore.checkpoint.DamagedError, match="'b' is no array of known dtype, shape and place"):
+    with pytest.raises(lrcore.checkpoint.DamagedError, match="entry 'b' must have a valid dtype"):
         lrcore.load(path, lrcore.SGD({"a": np.zeros((1, 4), np.float32)}))
 
 

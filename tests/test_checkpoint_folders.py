@@ -121,7 +121,7 @@ def test_the_latest_whole_checkpoint_is_found_and_others_are_named(tmp_path):
         assert lrcore.latest(tmp_path) == paths[2]
     said = " ".join(str(warning.message) for warning in said)
     assert "is damaged" in said
-    assert "is no checkpoint of lrcore" in said
+    assert "not a checkpoint of lrcore" in said
     assert "is unfinished" in said
 
 
@@ -297,7 +297,7 @@ def test_what_is_no_file_is_neither_opened_nor_replaced(tmp_path):
     path = save(tmp_path, 1, keep=1)
     for name in ("fifo", "socket", "step-0000000007"):
         at(tmp_path / f"{name}.safetensors", 4 * 10**9)
-    with pytest.warns(UserWarning, match="passed over: .*is no regular file") as said:
+    with pytest.warns(UserWarning, match="passed over: .*is not a regular file") as said:
         assert lrcore.latest(tmp_path) == path
     assert len(said) == 3
     for name in ("fifo", "null", "socket", "step-0000000007"):

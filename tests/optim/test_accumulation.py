@@ -270,7 +270,7 @@ def test_gradients_are_zeroed_when_they_are_accumulated():
         ({"weight": 0.0}, ValueError, "accumulated['weight'] must be in (0, inf), got 0.0"),
         ({"batches": 0}, ValueError, "accumulated['batches'] must be >= 1, got 0"),
         ({"sums": []}, TypeError, "accumulated['sums'] must be a mapping, got list"),
-        ({"sums": {"v": np.ones(2)}}, ValueError, "accumulated['sums']['v'] belongs to no group of the state dict"),
+        ({"sums": {"v": np.ones(2)}}, ValueError, "accumulated['sums']['v'] is not in any group of the state dict"),
         ({"sums": {"w": np.ones(3)}}, ValueError, "accumulated['sums']['w'] has shape (3,), the parameter has (2,)"),
         ({"squares": 3}, ValueError, "accumulated['squares'] must be a stride, a phase and a sum, or None, got 3"),
         ({"squares": (2**70, 0, 1.0)}, ValueError, f"accumulated['squares'][0] must be <= {2**63 - 1}, got {2**70}"),

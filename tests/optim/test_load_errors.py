@@ -1,4 +1,7 @@
-"""Errors of load_state_dict as data: change of the state dict, exception, message. An error changes nothing."""
+"""Errors of load_state_dict, as a table of changes to a state dict, exceptions and messages.
+
+A load that fails must leave the optimizer and its parameters unchanged.
+"""
 
 import copy
 import re
@@ -13,7 +16,7 @@ from support.training import assert_alike, parameters, run
 
 
 def changed(*path):
-    """Returns a change that replaces an entry of a state dict; the last argument is the new value, or ``del_``."""
+    """Returns a function that sets ``saved[path[0]][path[1]]...`` to the last argument, or deletes it for ``del_``."""
     *way, key, value = path
 
     def apply(saved):
@@ -28,7 +31,7 @@ def changed(*path):
 
 
 def del_():
-    """A marker for removing an entry."""
+    """A marker: delete the entry instead of replacing it."""
 
 
 ENTRIES = ["optimizer", "steps", "state", "param_groups"]
@@ -38,12 +41,12 @@ WEIGHT = "the parameter has"
 OTHERS = "the state dict has other parameters:"
 GROUP = ("param_groups", 0)
 REFUSED = [
-    (changed("optimizer", "SGD"), ValueError, "the state dict was saved by SGD, this is AdamW; strict=False loads it"),
+    (changed("optimizer", "SGD"), ValueError, "the state dict was saved by SGD, not AdamW; strict=False allows it"),
     *[(changed(key, del_), ValueError, f"the state dict has no '{key}'") for key in ENTRIES],
     (changed("steps", -1), ValueError, "steps must be >= 0, got -1"),
     (changed("steps", 1.0), TypeError, "steps must be a whole number >= 0, got 1.0"),
     (changed("state", []), TypeError, "state must be a mapping, got list"),
-    (changed("state", "other", {"step": 1}), ValueError, "state['other'] belongs to no group of the state dict"),
+    (changed("state", "other", {"step": 1}), ValueError, "state['other'] is not in any group of the state dict"),
     (changed("state", "w", None), TypeError, "state['w'] must be a mapping, got NoneType"),
     (changed(*W, "step", del_), ValueError, "state['w'] has no 'step'"),
     (changed(*W, "step", -1), ValueError, "state['w']['step'] must be >= 0, got -1"),
@@ -65,12 +68,12 @@ REFUSED = [
     (changed(*GROUP, "lr", -1.0), ValueError, "lr must be in [0, inf), got -1.0"),
     (changed(*GROUP, "betas", (0.9, 1.0)), ValueError, "betas[1] must be in [0, 1), got 1.0"),
     (changed(*GROUP, "eps", del_), ValueError, "the hyperparameter 'eps' is missing"),
-    (changed(*GROUP, "rho", 0.9), ValueError, "there is no hyperparameter 'rho'; there are lr, "),
+    (changed(*GROUP, "rho", 0.9), ValueError, "unknown hyperparameter 'rho'; allowed are lr, "),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("change", "exception", "message"), REFUSED, ids=[message[:60] for *_, message in REFUSED])
-def test_a_state_dict_that_does_not_match_changes_nothing(change, exception, message):
+def test_a_failed_strict_load_changes_nothing(change, exception, message):
     params = parameters()
     opt = lrcore.AdamW(params, lr=schedules.Linear(0.1, 0.2, steps=9))
     run(opt, range(3))
@@ -90,7 +93,7 @@ def test_a_state_dict_that_does_not_match_changes_nothing(change, exception, mes
 
 
 @pytest.mark.parametrize("change", [change for change, *_ in REFUSED], ids=[message[:60] for *_, message in REFUSED])
-def test_a_non_strict_load_happens_completely_or_not_at_all(change):
+def test_a_non_strict_load_is_all_or_nothing(change):
     params = parameters()
     opt = lrcore.AdamW(params, lr=0.1)
     run(opt, range(3))
@@ -105,7 +108,7 @@ def test_a_non_strict_load_happens_completely_or_not_at_all(change):
     run(opt, [3])
 
 
-def test_a_schedule_out_of_range_at_the_saved_step_is_loaded_completely_or_not_at_all():
+def test_loading_a_step_where_a_schedule_is_out_of_range_is_all_or_nothing():
     opt, other = (lrcore.Adam([np.ones(2)], betas=(schedules.Linear(0.5, 1.0, steps=n), 0.9)) for n in (1, 9))
     for each in (opt, other, other):
         each.step([np.ones(2)])
@@ -119,6 +122,6 @@ def test_a_schedule_out_of_range_at_the_saved_step_is_loaded_completely_or_not_a
 
 
 @pytest.mark.parametrize("given", [None, [], "state", 1], ids=repr)
-def test_other_objects_than_state_dicts_are_refused(given):
+def test_the_state_dict_must_be_a_mapping(given):
     with pytest.raises(TypeError, match=r"^the state dict must be a mapping, got "):
         lrcore.SGD(np.zeros(2)).load_state_dict(given)

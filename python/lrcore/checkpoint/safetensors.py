@@ -1,12 +1,12 @@
-"""The safetensors format: arrays by name, with text beside them, in one file.
+"""The safetensors format: named arrays and text metadata in one file.
 
-Eight bytes hold the length of a JSON header, which says where in the rest of the file each array lies, in C order and
-little-endian; ``__metadata__`` in it holds text by name. There lie the text that is written with the arrays, and a
-checksum of both. It is one of what the file holds, not of how it is laid out, so that it is the same after another
-program has written the same arrays and metadata again.
+The first eight bytes are the length of a JSON header. The header maps each array's name to its dtype, shape and byte
+offsets in the rest of the file, which holds the elements in C order and little-endian. Its ``__metadata__`` maps names
+to strings. lrcore stores its text there, and a checksum of the text and the arrays. The checksum covers the contents
+and not their order in the file, so it stays valid if another program rewrites the same arrays and metadata.
 
-A file may hold hundreds of thousands of small arrays, and Python is slow where it works on each. So the usual form of a
-header is split at its quotes instead of parsed as JSON, and small arrays are read and written many at once.
+A file may hold hundreds of thousands of small arrays, for which a Python loop is slow. Therefore a header in the usual
+form is split at its quotes instead of parsed as JSON, and small arrays are read and written in batches.
 
 https://github.com/huggingface/safetensors
 """
@@ -47,27 +47,27 @@ _DTYPES = {
 _NAMES = {np.dtype(code): name for name, code in _DTYPES.items()}
 _NATIVE = {name: np.dtype(code).newbyteorder("=") for name, code in _DTYPES.items()}
 _SIZES = {name: dtype.itemsize for name, dtype in _NATIVE.items()}
-# What the text is called in the metadata.
+# Keys of the metadata.
 TEXT = "lrcore"
 _CHECKSUM = "lrcore.sha256"
-_PIECE = 1 << 22  # bytes that are read, gathered or written at once
-_BUFFER = 1 << 18  # bytes that are read ahead
-_SMALL = 1 << 10  # bytes of the largest array that is read together with others
-_BATCH = 1 << 12  # bytes of arrays that are copied together to be written
-_FOREIGN = ">" if sys.byteorder == "little" else "="  # the byte order of numbers that files do not have
+_PIECE = 1 << 22  # size in bytes of one read, copy or write
+_BUFFER = 1 << 18  # size in bytes of the read-ahead buffer
+_SMALL = 1 << 10  # largest size in bytes of an array that is read in a batch
+_BATCH = 1 << 12  # size in bytes of a batch of arrays that are copied together before a write
+_FOREIGN = ">" if sys.byteorder == "little" else "="  # NumPy's byte-order code of big-endian arrays
 
-# Limits of what is read, and so of what is written. The first is that of the official package; NumPy has the second.
+# Limits for reading, and therefore for writing. The first is the official package's, the second is NumPy's.
 _LARGEST_HEADER = 100_000_000
 _MOST_AXES = 64
 _LARGEST_SIZE = 2**63 - 1
-# What is between brackets and commas becomes an object: some 100 bytes for the first, and 40 for the others.
+# Limits of memory: each list or dict becomes a Python object of some 100 bytes, each of their items one of 40.
 _MOST_BRACKETS = 4_000_000
 _MOST_COMMAS = 8_000_000
-_MOST_DIGITS = 400  # a longer integer is not written as one
+_MOST_DIGITS = 400  # of an integer in JSON; user_values.py writes longer ones in another form
 
-# The usual form of a header, which the official package writes too: metadata first if there is any, then entries such
-# as "name":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}, without blanks. Split at its quotes, each has ten parts.
-# Of these, numbered from the comma before the entry, six are always the same.
+# The usual form of a header, which the official package writes too: the metadata, if any, and then entries such as
+# "name":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}, without blanks. An entry split at its quotes has ten parts,
+# counted from the comma before it. These six are the same in every entry.
 _METADATA_FIRST = '{"__metadata__":'
 _FIXED = {2: ":{", 3: "dtype", 4: ":", 6: ",", 7: "shape", 9: "data_offsets"}
 _SHAPE = re.compile(r":\[([0-9,]{0,400})\],")
@@ -76,17 +76,17 @@ _CHUNK = 1 << 20  # characters of a header that are matched at once
 
 
 class DamagedError(ValueError):
-    """A file that is no safetensors file, or not the one that was written."""
+    """A file that is not in the safetensors format, or whose contents have changed since it was written."""
 
 
 class Layout:
-    """A dtype and a shape of arrays in a file. Entries that are alike have the same object.
+    """The dtype and shape of an array in a file. Entries with the same dtype and shape share one object.
 
     Attributes:
         kind: The format's name of the dtype.
         shape: The shape.
         dtype: The dtype, in this machine's byte order; None if NumPy has none.
-        text: How an entry begins in a header that is written here.
+        text: The JSON text of an entry up to its offsets, as this module writes it.
     """
 
     __slots__ = ("dtype", "kind", "shape", "text")
@@ -105,7 +105,7 @@ class _Entry(NamedTuple):
 
 
 class Entry(_Entry):
-    """What a header says of an array: its layout, and where in the file it lies."""
+    """The header's entry of an array: its layout and its byte range in the file."""
 
     __slots__ = ()
 
@@ -119,13 +119,13 @@ _new_entry: Callable[[tuple[Layout, int, int]], Entry] = partial(tuple.__new__, 
 
 
 class File:
-    """A file that is open. Its arrays are read when they are asked for, and none twice into memory.
+    """An open safetensors file. Arrays are read on request, with at most one copy in memory.
 
-    Nothing is computed from a number in the header before it is known to be in range, and memory is taken in proportion
-    to the file. The arrays must fill the file, each byte belonging to one, as the format has it.
+    Every number in the header is checked to be in range before it is used, and memory use is proportional to the size
+    of the file. As the format requires, the arrays must fill the file without gaps or overlaps.
 
     Raises:
-        DamagedError: If it is no safetensors file.
+        DamagedError: If the file is not in the safetensors format.
     """
 
     def __init__(self, path: Path, file: BufferedReader[Any]) -> None:
@@ -133,12 +133,12 @@ class File:
         self._file = file
         size = os.fstat(file.fileno()).st_size
         if size < 8:
-            raise self.damaged(f"{size} bytes are no safetensors file")
+            raise self.damaged(f"a safetensors file has at least 8 bytes, got {size}")
         length = int.from_bytes(file.read(8), "little")
         if length > size - 8:
             raise self.damaged(f"its header of {length} bytes is longer than the file")
         if length > _LARGEST_HEADER:
-            raise self.damaged(f"its header has {length} bytes, and at most {_LARGEST_HEADER} are read")
+            raise self.damaged(f"its header must have at most {_LARGEST_HEADER} bytes, got {length}")
         self._begin, self._end = 8 + length, size
         with self._parsing():
             self._header = _Header(file.read(length))
@@ -153,47 +153,47 @@ class File:
 
     @cached_property
     def _entries(self) -> dict[str, Entry]:
-        """What the header says of the arrays, in the order of names, once all of it is known to be true."""
+        """The entries of all arrays, sorted by name, after validation."""
         with self._parsing():
             entries = self._header.entries(self._begin)
         if not _is_tiling(entries.values(), self._begin):
             raise self.damaged("its arrays overlap, or have gaps between them")
         end = max(map(_END, entries.values()), default=self._begin)
         if self._end != end:
-            raise self.damaged(f"{self._end} bytes in place of {end}")
+            raise self.damaged(f"the file must have {end} bytes, got {self._end}")
         return entries
 
     @property
     def has_checksum(self) -> bool:
-        """Whether it is of the form that :func:`write` writes."""
+        """Whether the metadata has a checksum of :func:`write`."""
         return _CHECKSUM in self.metadata
 
     def damaged(self, what: str) -> DamagedError:
-        """Return the error that says what is wrong with the file."""
+        """Return an error with the file's path and a description of the damage."""
         return DamagedError(f"{self.path} is damaged: {what}")
 
     def text(self) -> str:
-        """Return the text that :func:`write` wrote. All arrays are read, to see that they are what it wrote.
+        """Return the text that :func:`write` wrote, after it reads all arrays to verify the checksum.
 
         Raises:
-            DamagedError: If something is not.
-            ValueError: If the file is from elsewhere.
+            DamagedError: If the file is damaged.
+            ValueError: If another program wrote the file.
             OSError: If it can't be read.
         """
-        self.names()  # what is damaged is no file from elsewhere
+        self.names()  # raises DamagedError first, so that a damaged file is not attributed to another program
         text, checksum = self.metadata.get(TEXT), self.metadata.get(_CHECKSUM)
         if text is None and checksum is None:
-            raise ValueError(f"{self.path} is no checkpoint of lrcore, though a safetensors file")
+            raise ValueError(f"{self.path} is a safetensors file, but not a checkpoint of lrcore")
         if text is None or checksum != self._checksum(text):
-            raise self.damaged("its checksum is another")
+            raise self.damaged("its checksum does not match")
         return text
 
     def names(self) -> Set[str]:
-        """Return the names of the arrays; whether one is among them is found at once."""
+        """Return the names of the arrays, as a set with fast lookup."""
         return self._entries.keys()
 
     def entries(self, names: Sequence[str]) -> list[Entry]:
-        """Return what the header says of arrays.
+        """Return the entries of these arrays.
 
         Raises:
             DamagedError: If there is no such array.
@@ -210,21 +210,22 @@ class File:
         return found
 
     def entry(self, name: str) -> Entry:
-        """Return what the header says of one array; see :meth:`entries`."""
+        """Return the entry of one array; see :meth:`entries`."""
         return self.entries([name])[0]
 
     def fill(self, targets: Iterable[tuple[Entry, Array]], done: Callable[[], object] | None = None) -> None:
-        """Read arrays to where they belong. If a call is to be made then, no signal handler runs until it is made.
+        """Read arrays from the file into existing arrays.
+
+        With ``done``, no signal handler runs between the first write to a target and the end of ``done``.
 
         Args:
-            targets: What the header says of them, each with an array of its shape and dtype. Small ones are read to
-                memory of their own before all others. So are others, if there is a call to make, that are not dense, in
-                C order and of the byte order of the file.
-            done: What is called when all is read: a function written in C.
+            targets: Entries, each with an array of its shape and dtype that is filled. Small arrays are first read into
+                temporary memory. With ``done``, so are all arrays that are not C-contiguous or not little-endian.
+            done: A function written in C, which is called after all arrays are filled.
 
         Raises:
-            DamagedError: If the file has become shorter. A part may have been read then.
-            OSError: If it can't be read. A part may have been read then.
+            DamagedError: If the file has become shorter. Some targets may be filled already.
+            OSError: If it can't be read. Some targets may be filled already.
         """
         given = list(targets)
         are_packed = are_small([entry for entry, _ in given])
@@ -233,7 +234,7 @@ class File:
         results: list[object] = []
         position = -1
         for entry, array in sorted(compress(given, map(not_, are_packed)), key=_begin_of):
-            if _is_laid_out_alike(array):
+            if _has_file_layout(array):
                 _, begin, end = entry
                 if begin != position:
                     calls.append(partial(self._file.seek, begin))
@@ -250,26 +251,26 @@ class File:
         copying: Iterator[None] = map(setitem, [array for _, array in small], repeat(...), copies)  # type: ignore[arg-type]
         calls.append(partial(any, copying))
         results.append(False)
-        # Python runs signal handlers, and raises the exceptions that are sent to a thread, between bytecodes of that
-        # thread. There are none in here.
+        # Python runs signal handlers, and raises exceptions sent to a thread, only between bytecodes. None is executed
+        # between the first write and the end of `done`, because map, partial and call are written in C.
         got = list(map(call, [*calls, done or int]))
         if got[:-1] != results:
             raise self.damaged("it ends early")
 
     def small_arrays(self, entries: Sequence[Entry]) -> list[Array]:
-        """Return new arrays, read together. Those of one dtype and shape are parts of one array.
+        """Read small arrays in one batch. Arrays of the same dtype and shape are views of one array.
 
         Raises:
             DamagedError: If the file has become shorter.
             OSError: If it can't be read.
         """
-        begins, ends = _places(entries)
+        begins, ends = _bounds(entries)
         order = np.argsort(begins, kind="stable")
         sizes = (ends - begins)[order]
-        starts = np.empty_like(begins)  # of arrays in what is read
+        starts = np.empty_like(begins)  # offsets of the arrays in `raw`
         starts[order] = np.cumsum(sizes) - sizes
         raw = memoryview(bytearray(int(sizes.sum())))
-        # Arrays that lie one after the other are read at once.
+        # Arrays that are adjacent in the file are read with one call.
         first = np.flatnonzero(begins[order][1:] != ends[order][:-1]) + 1
         for run in np.split(order, first) if len(order) else ():
             start, end = int(starts[run[0]]), int(starts[run[-1]] + ends[run[-1]] - begins[run[-1]])
@@ -287,7 +288,7 @@ class File:
         return arrays
 
     def array(self, name: str) -> Array:
-        """Return an array, read."""
+        """Read one array."""
         return self._numbers(self.entry(name))
 
     def _numbers(self, entry: Entry) -> Array:
@@ -301,9 +302,9 @@ class File:
             self._read(piece)
 
     def _checksum(self, text: str) -> str:
-        digest = _begun(text, self._entries)
+        digest = _metadata_digest(text, self._entries)
         buffer = memoryview(bytearray(_PIECE))
-        for begin, end in _stretches(self._entries):
+        for begin, end in _byte_ranges(self._entries):
             self._file.seek(begin)
             for start in range(begin, end, _PIECE):
                 piece = buffer[: end - start]
@@ -318,11 +319,11 @@ class File:
 
 @contextmanager
 def opened(path: Path) -> Iterator[File]:
-    """Open a file to read. What is no regular file, such as a FIFO, is not opened: that could wait, or do something.
+    """Open a file for reading. Only regular files are opened: opening a FIFO or a device could block or have effects.
 
     Raises:
-        DamagedError: If it is no safetensors file.
-        OSError: If it can't be read.
+        DamagedError: If the file is not in the safetensors format.
+        OSError: If it can't be read, or is not a regular file.
     """
     _check_regular(path, path.stat().st_mode)
     with io.BufferedReader(io.FileIO(path, opener=_open), _BUFFER) as file:
@@ -332,9 +333,9 @@ def opened(path: Path) -> Iterator[File]:
 
 def _check_regular(path: Path, mode: int) -> None:
     if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, "is a folder, not a checkpoint's file", str(path))
+        raise IsADirectoryError(errno.EISDIR, "is a folder, not a checkpoint file", str(path))
     if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, "is no regular file", str(path))
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
 
 
 def _open(path: str, flags: int) -> int:
@@ -347,27 +348,27 @@ def dtype_name(dtype: np.dtype[Any]) -> str | None:
 
 
 def write(path: Path, arrays: Mapping[str, Array], text: str) -> None:
-    """Write arrays and a text into a file, whole or not at all.
+    """Write arrays and a text into a file atomically.
 
-    The checksum is that of what is written, also if another thread writes into an array meanwhile: each piece is
-    copied to a buffer, of which both are made.
+    Each piece is copied to a buffer, and both the file and the checksum are made from the copy. Therefore the checksum
+    is correct even if another thread writes to an array during the save.
 
     Raises:
-        TypeError: If the format has no name for a dtype.
-        ValueError: If the file could not be read again, since its header is too large.
-        RuntimeError: If an array is given another size meanwhile.
-        OSError: If it can't be written. What was there is there still.
+        TypeError: If the format does not have the dtype of an array.
+        ValueError: If the header exceeds the limits for reading.
+        RuntimeError: If an array is resized during the save.
+        OSError: If the file can't be written. An existing file is kept.
     """
     entries = _laid_out(arrays)
     placeholder = b"0" * 64
     header = _header(entries, {_CHECKSUM: placeholder.decode(), TEXT: text})
     if excess := _excess(header):
         raise ValueError(
-            f"{path} was not written, since it could not be read again: its header, with the names of {len(entries)} "
+            f"{path} was not written, because it could not be read back: its header, with the names of {len(entries)} "
             f"arrays and a description of {len(text)} characters, would have {excess}. Save values of many parts as "
             "NumPy arrays; give many parameters shorter names, or several optimizers"
         )
-    digest = _begun(text, entries)
+    digest = _metadata_digest(text, entries)
     with atomic_file.writing(path) as file:
         file.write(len(header).to_bytes(8, "little"))
         file.write(header)
@@ -379,7 +380,7 @@ def write(path: Path, arrays: Mapping[str, Array], text: str) -> None:
 
 
 def _copied(entries: Mapping[str, Entry], arrays: Mapping[str, Array]) -> Iterator[memoryview]:
-    """Yield the bytes of arrays one after the other, as they are now, in a buffer that is used again."""
+    """Yield the bytes of all arrays in order, copied to a buffer that is reused for each piece."""
     buffer = memoryview(bytearray(_PIECE))
     used = 0
     for names, size in _batches(entries):
@@ -395,12 +396,12 @@ def _copied(entries: Mapping[str, Entry], arrays: Mapping[str, Array]) -> Iterat
                 used += len(part)
         if left:
             changed = (name for name in names if arrays[name].nbytes != entries[name].end - entries[name].begin)
-            raise RuntimeError(f"{next(changed, names[0])} was given another size while it was saved")
+            raise RuntimeError(f"{next(changed, names[0])} was resized while it was being saved")
     yield buffer[:used]
 
 
 def _batches(entries: Mapping[str, Entry]) -> Iterator[tuple[list[str], int]]:
-    """Yield the names of arrays that are copied together, many small ones or one, and how many bytes they have."""
+    """Yield batches of arrays to copy together, several small ones or one large: their names and total bytes."""
     names: list[str] = []
     size = 0
     for name, (_, begin, end) in entries.items():
@@ -414,7 +415,7 @@ def _batches(entries: Mapping[str, Entry]) -> Iterator[tuple[list[str], int]]:
 
 
 def _laid_out(arrays: Mapping[str, Array]) -> dict[str, Entry]:
-    """Return where arrays lie, one after the other, in the order in which the checksum takes them."""
+    """Return contiguous entries for the arrays, sorted by name, which is the order of the checksum."""
     names = sorted(arrays)
     values = [arrays[name] for name in names]
     known: dict[tuple[np.dtype[Any], tuple[int, ...]], Layout] = {}
@@ -432,7 +433,7 @@ def _laid_out(arrays: Mapping[str, Array]) -> dict[str, Entry]:
 
 def _header(entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> bytes:
     parts = [f'"__metadata__":{json.dumps(metadata)}']
-    names = json.dumps(list(entries), separators=("\n", ":"))[1:-1].split("\n")  # JSON has no line ends within a name
+    names = json.dumps(list(entries), separators=("\n", ":"))[1:-1].split("\n")  # JSON escapes line ends in a name
     parts += [
         f"{name}:{layout.text}{begin},{end}]}}"
         for name, (layout, begin, end) in zip(names, entries.values(), strict=False)
@@ -442,7 +443,7 @@ def _header(entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> bytes:
 
 
 def _excess(header: bytes) -> str | None:
-    """Return what is too much in a header, for the official package or for :class:`File`."""
+    """Return which limit of the official package or of :class:`File` a header exceeds, or None."""
     if len(header) > _LARGEST_HEADER:
         return f"{len(header)} bytes, where {_LARGEST_HEADER} are allowed"
     brackets, commas = header.count(b"[") + header.count(b"{"), header.count(b",")
@@ -454,10 +455,10 @@ def _excess(header: bytes) -> str | None:
 
 
 class _Header:
-    """What a header says: metadata, which is read at once, and entries of arrays, which are read when they are needed.
+    """A header: its metadata, parsed immediately, and the entries of its arrays, parsed on request.
 
     Raises:
-        ValueError: If it can't be read.
+        ValueError: If it can't be parsed.
     """
 
     def __init__(self, header: bytes) -> None:
@@ -471,21 +472,24 @@ class _Header:
         if metadata is None:
             metadata = {}
         if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-            raise ValueError("its metadata is no text by name")
+            raise ValueError("its metadata must map names to strings")
         self.metadata: dict[str, str] = metadata
 
     @cached_property
     def _parsed(self) -> dict[str, Any]:
         parsed = from_json(self._text)
         if not isinstance(parsed, dict):
-            raise ValueError(f"it is no object, but {type(parsed).__name__}")
+            raise ValueError(f"it must be a JSON object, got {type(parsed).__name__}")
         return parsed
 
     def entries(self, start: int) -> dict[str, Entry]:
-        """Return the entries of arrays, in the order of names, where numbers begin at a place in the file.
+        """Return the entries of all arrays, sorted by name.
+
+        Args:
+            start: The position in the file from which the offsets in the header count.
 
         Raises:
-            ValueError: If something in the header is no entry.
+            ValueError: If an entry in the header is invalid.
         """
         entries = self._split(start)
         if entries is None:
@@ -498,18 +502,18 @@ class _Header:
         return entries if names == list(entries) else {name: entries[name] for name in names}
 
     def _split(self, start: int) -> dict[str, Entry] | None:
-        """Return the entries if all that follows the metadata is of the usual form, else None."""
+        """Return the entries if all of them are in the usual form, else None."""
         end = len(self._text.rstrip(" ")) - 1
         if self._text[end : end + 1] != "}":
             return None
         text = self._text[self._first : end] if self._first else f",{self._text[1:end]}"
         names: list[str] = []
-        runs: list[tuple[tuple[str, str], int]] = []  # dtype and shape of arrays in a row, and how many
+        runs: list[tuple[tuple[str, str], int]] = []  # dtype and shape of consecutive arrays, and their number
         offsets = [np.empty(0, np.int64)]
         position = 0
         while position < len(text):
             cut = text.find('},"', position + _CHUNK) + 1 or len(text)
-            if cut - position > 2 * _CHUNK:  # so that there are not too many parts
+            if cut - position > 2 * _CHUNK:  # limits the memory of the split
                 return None
             parts = f"{text[position + 1 : cut]},".split('"')
             count = len(parts) // 10
@@ -537,7 +541,7 @@ class _Header:
 
 
 def _split_entries(runs: list[tuple[tuple[str, str], int]], offsets: Array, start: int) -> Iterable[Entry]:
-    """Return entries of dtypes, shapes and offsets as they are in a header, or none if one of them is wrong."""
+    """Return entries from the dtypes, shapes and offsets of a header, or no entries if one of these is invalid."""
     known, sizes = {}, {}
     for pair in {pair for pair, _ in runs}:
         kind, match = pair[0], _SHAPE.fullmatch(pair[1])
@@ -554,34 +558,34 @@ def _split_entries(runs: list[tuple[tuple[str, str], int]], offsets: Array, star
 
 
 def _parsed_entry(name: str, given: Any, start: int, layouts: dict[tuple[str, tuple[int, ...]], Layout]) -> Entry:
-    """Return the entry that a value of JSON is, or raise a ValueError."""
+    """Return the entry from its parsed JSON, or raise a ValueError."""
     match given:
         case {"dtype": str(kind), "shape": list(lengths), "data_offsets": [int(begin), int(end)]}:
             size, shape = _layout_of(kind, lengths)
             in_range = type(begin) is type(end) is int and 0 <= begin <= end <= _LARGEST_SIZE - start
-            # Of a dtype that NumPy does not have it is not known how large its numbers are.
+            # The size can only be checked for dtypes that NumPy has.
             if size is not None and in_range and (size == end - begin or kind not in _SIZES):
                 layout = layouts.get((kind, shape)) or layouts.setdefault((kind, shape), Layout(kind, shape))
                 return Entry(layout, start + begin, start + end)
-    raise ValueError(f"{name[:200]!r} is no array of known dtype, shape and place")
+    raise ValueError(f"entry {name[:200]!r} must have a valid dtype, shape and data_offsets")
 
 
 def _layout_of(kind: str, lengths: list[Any]) -> tuple[int | None, tuple[int, ...]]:
-    """Return how many bytes an array has, and its shape; without a size if NumPy has no such array."""
+    """Return an array's size in bytes, or None if NumPy does not support the array, and its shape."""
     return _size_of(lengths, _SIZES.get(kind, 1)), tuple(lengths)
 
 
 def from_json(text: str) -> Any:
-    """Return what a JSON text says, or raise a ValueError, also if an integer in it has too many digits.
+    """Parse a JSON text; raise a ValueError if it is invalid or an integer in it has more than 400 digits.
 
-    The time to convert them grows with the square of their number.
+    The limit exists because the time to convert an integer grows with the square of its digits.
     """
     return _DECODER.decode(text)
 
 
 def _short_integer(digits: str) -> int:
     if len(digits) > _MOST_DIGITS:
-        raise ValueError(f"an integer of {len(digits)} digits")
+        raise ValueError(f"an integer must have at most {_MOST_DIGITS} digits, got {len(digits)}")
     return int(digits)
 
 
@@ -589,29 +593,29 @@ _DECODER = json.JSONDecoder(parse_int=_short_integer)
 
 
 def _is_tiling(entries: Collection[Entry], start: int) -> bool:
-    """Return whether arrays lie one after the other, without gaps, in any order."""
-    begins, ends = _places(entries)
+    """Return whether arrays cover the file from ``start`` without gaps or overlaps, in any order."""
+    begins, ends = _bounds(entries)
     order = np.lexsort((ends, begins))
     befores = np.append(start, ends[order][:-1])
     return not entries or bool((begins[order] == befores).all())
 
 
-def _places(entries: Collection[Entry]) -> tuple[Array, Array]:
-    """Return where arrays begin and end."""
+def _bounds(entries: Collection[Entry]) -> tuple[Array, Array]:
+    """Return the first byte of each array, and the last one + 1."""
     count = len(entries)
     return np.fromiter(map(_BEGIN, entries), np.int64, count), np.fromiter(map(_END, entries), np.int64, count)
 
 
 def are_small(entries: Collection[Entry]) -> list[bool]:
-    """Return for each array whether it can be one of :meth:`File.small_arrays`."""
-    begins, ends = _places(entries)
+    """Return for each array whether :meth:`File.small_arrays` can read it."""
+    begins, ends = _bounds(entries)
     has_axes = any(len(layout.shape) == _MOST_AXES for layout in set(map(_LAYOUT, entries)))
     small: list[bool] = (ends - begins <= (-1 if has_axes else _SMALL)).tolist()
     return small
 
 
 def _size_of(shape: list[Any], itemsize: int) -> int | None:
-    """Return how many bytes an array has, or None if NumPy has no such array."""
+    """Return an array's size in bytes, or None if NumPy does not support the array."""
     if len(shape) > _MOST_AXES:
         return None
     size = itemsize
@@ -624,20 +628,20 @@ def _size_of(shape: list[Any], itemsize: int) -> int | None:
     return 0 if 0 in shape else size
 
 
-def _begun(text: str, entries: Mapping[str, Entry]) -> Any:
-    """Return a digest of all but the numbers; those follow, array by array. Entries are in the order of names."""
+def _metadata_digest(text: str, entries: Mapping[str, Entry]) -> Any:
+    """Return a digest of the text, dtypes, shapes and names; the caller adds the elements in the order of entries."""
     texts = map(attrgetter("layout.text"), entries.values())
     layouts = [[layout, len(list(alike))] for layout, alike in groupby(texts)]
-    lengths = np.fromiter(map(len, entries), "<i8", len(entries))  # without these, names could be divided elsewhere
+    lengths = np.fromiter(map(len, entries), "<i8", len(entries))  # makes the joined names unambiguous
     digest = hashlib.sha256(json.dumps([text, layouts]).encode())
     digest.update(lengths.data)
     digest.update("".join(entries).encode(errors="surrogatepass"))
     return digest
 
 
-def _stretches(entries: Mapping[str, Entry]) -> Iterator[tuple[int, int]]:
-    """Yield from where to where the numbers are that the checksum is made of, in its order."""
-    begins, ends = _places(entries.values())
+def _byte_ranges(entries: Mapping[str, Entry]) -> Iterator[tuple[int, int]]:
+    """Yield the byte ranges of the arrays in the order of the checksum, with adjacent ranges merged."""
+    begins, ends = _bounds(entries.values())
     if len(entries):
         cuts = (begins[1:] != ends[:-1]).tolist()
         yield from zip(begins[[True, *cuts]].tolist(), ends[[*cuts, True]].tolist(), strict=True)
@@ -647,19 +651,19 @@ def _begin_of(target: tuple[Entry, Array]) -> int:
     return target[0].begin
 
 
-def _is_laid_out_alike(array: Array) -> bool:
-    """Return whether the bytes of an array are in memory as they are in a file."""
+def _has_file_layout(array: Array) -> bool:
+    """Return whether an array is C-contiguous and little-endian, as in a file."""
     return array.flags.c_contiguous and array.dtype.byteorder != _FOREIGN
 
 
 def _pieces(arrays: Sequence[Array], access: str) -> Iterator[memoryview]:
-    """Yield the bytes of arrays in C order, to read them, or to write those of one; one is not copied as a whole."""
+    """Yield the bytes of arrays in C order. A single array is not copied as a whole, and its bytes can be written."""
     if len(arrays) > 1:
         buffers: Iterator[Any] = map(_little_endian, arrays)
         yield memoryview(b"".join(buffers))
         return
     (array,) = arrays
-    if _is_laid_out_alike(array):
+    if _has_file_layout(array):
         if array.size:
             yield _bytes(array)
         return
@@ -673,14 +677,14 @@ def _pieces(arrays: Sequence[Array], access: str) -> Iterator[memoryview]:
 
 
 def _little_endian(array: Array) -> Array:
-    """Return the numbers of an array as they are in a file, in C order: the array itself if they are so."""
-    if _is_laid_out_alike(array):
+    """Return the array in C order and little-endian, without a copy if it already is."""
+    if _has_file_layout(array):
         return array
     return np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
 
 
 def _rows(raw: memoryview, starts: Array, layout: Layout) -> list[Array]:
-    """Return new arrays of one dtype and shape, parts of one array, with the bytes that begin at these places."""
+    """Return arrays of one dtype and shape, as views of one new array, from the bytes at these offsets of ``raw``."""
     stored, native, shape = np.dtype(_DTYPES[layout.kind]), _NATIVE[layout.kind], layout.shape
     size = stored.itemsize * math.prod(shape)
     if size == 0:

@@ -75,7 +75,7 @@ def match(
     present = export_state(opt)
     if strict and saved.optimizer != present.optimizer:
         raise ValueError(
-            f"the state dict was saved by {saved.optimizer}, this is {present.optimizer}; strict=False loads it"
+            f"the state dict was saved by {saved.optimizer}, not {present.optimizer}; strict=False allows it"
         )
     known = fields()
     scalars = {name: known[name].check(place_of(name), value) for name, value in saved.scalars.items()}
@@ -142,7 +142,7 @@ def _refuse_strangers(name: str, column: Mapping[str, Any], group_of: Mapping[st
     """Raise if a parameter with a value of a field is in no saved group."""
     for param in column.keys() - group_of.keys():
         place = f"state[{param!r}]" if "." not in name else place_of(name, param)
-        raise ValueError(f"{place} belongs to no group of the state dict")
+        raise ValueError(f"{place} is not in any group of the state dict")
 
 
 def _check_rule_state(saved: OptimizerState, rules: Sequence[list[str]]) -> None:

@@ -196,7 +196,7 @@ class ParamGroup(MutableMapping[str, Any]):
     def _require_known(self, key: str) -> None:
         if key not in self._kinds:
             meant = did_you_mean(key, self._kinds) if isinstance(key, str) else ""
-            raise ValueError(f"there is no hyperparameter {key!r}; there are {', '.join(self._kinds)}{meant}")
+            raise ValueError(f"unknown hyperparameter {key!r}; allowed are {', '.join(self._kinds)}{meant}")
 
     def _require_settable(self, key: str) -> None:
         if key in ("params", "name"):

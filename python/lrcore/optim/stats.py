@@ -1,4 +1,4 @@
-"""The results of a step, and its statistics of each parameter."""
+"""The result of an optimizer step, and its per-parameter statistics."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class StepInfo(NamedTuple):
     """The result of a step.
 
     Attributes:
-        applied: Whether the step was applied, or else skipped.
-        step: The number of steps taken, including this one.
-        lr: The learning rate of the step, of the first group.
-        grad_norm: The norm of all gradients before clipping, if an option needs it; else None, since it would cost a
-            pass over memory.
+        applied: Whether the step was applied; False if it was skipped.
+        step: The number of applied steps, including this one.
+        lr: The learning rate of the first group in this step.
+        grad_norm: The global gradient norm before clipping, or None if no option needs it, since computing it takes an
+            extra pass over memory.
     """
 
     applied: bool
@@ -43,9 +43,9 @@ class StepInfo(NamedTuple):
 
     @property
     def stats(self) -> StepStats | None:
-        """Statistics of each parameter that the step updated, with the option ``stats=True``; else None.
+        """Statistics of each parameter that the step updated; None without the option ``stats=True``.
 
-        The table of a skipped step is empty.
+        They are empty if the step was skipped.
         """
         return None
 
@@ -62,7 +62,7 @@ class _InfoWithStats(StepInfo):
 
 
 def with_stats(info: StepInfo, tabulate: Callable[[], StepStats]) -> StepInfo:
-    """Return the result of a step with statistics, which are computed on first access."""
+    """Return ``info`` with statistics, which ``tabulate`` computes on first access."""
     extended = _InfoWithStats(*info)
     extended._tabulate = tabulate
     return extended
@@ -90,13 +90,13 @@ class ParamStats(dict[str, float]):
     """Statistics of one parameter in a step: a dictionary whose entries are also attributes.
 
     Attributes:
-        weight_norm: The Euclidean norm of the weight before the step.
-        grad_norm: The norm of the gradient, divided by ``grad_scale``, before clipping.
-        update_norm: The norm of the update, with all stages.
+        weight_norm: The 2-norm of the weight before the step.
+        grad_norm: The 2-norm of the gradient after division by ``grad_scale`` and before clipping.
+        update_norm: The 2-norm of the total change of the weight, including weight decay and bounds.
         update_ratio: ``update_norm / weight_norm``, usually about 1e-3. NaN if both are 0.
         update_max: The largest absolute update of an element.
-        zeros: The share of the gradient's elements that are 0.
-        nonfinite: The share of the gradient's elements that are infinite or NaN.
+        zeros: The fraction of the gradient's elements that are 0.
+        nonfinite: The fraction of the gradient's elements that are infinite or NaN.
     """
 
     __slots__ = ()
@@ -132,9 +132,9 @@ class StepStats(dict[str, ParamStats]):
         b                0          3         0.03           inf        0.03        0.5          0
 
     Note:
-        ``pandas.DataFrame(stats)`` has a column for each parameter, ``pandas.DataFrame(stats).T`` a row. For
-        TensorBoard: ``for name, row in stats.items(): writer.add_scalars(name, row, info.step)``, or with a tag for
-        each number ``for tag, value in stats.scalars(): writer.add_scalar(tag, value, info.step)``.
+        ``pandas.DataFrame(stats)`` has one column per parameter, ``pandas.DataFrame(stats).T`` one row. For one
+        TensorBoard plot per parameter: ``for name, row in stats.items(): writer.add_scalars(name, row, info.step)``;
+        for one per value: ``for tag, value in stats.scalars(): writer.add_scalar(tag, value, info.step)``.
     """
 
     __slots__ = ()
@@ -144,7 +144,7 @@ class StepStats(dict[str, ParamStats]):
         return [{"name": name, **one} for name, one in self.items()]
 
     def scalars(self, prefix: str = "") -> Iterator[tuple[str, float]]:
-        """Yield all numbers, each with a tag: ``prefix + "name/column"``."""
+        """Yield pairs of a tag, ``prefix + "name/column"``, and a value."""
         for name, one in self.items():
             for column, value in one.items():
                 yield f"{prefix}{name}/{column}", value
@@ -171,7 +171,13 @@ def _width(column: str) -> int:
 def from_step(
     raw: list[tuple[int, int, tuple[float, float, float, float, float, float]]], names: list[str], grad_factor: float
 ) -> StepStats:
-    """Return the statistics of a step from the stepper's numbers and the factor that gradients were multiplied by."""
+    """Return the statistics of a step.
+
+    Args:
+        raw: For each updated parameter, its index, number of elements, and statistics as measured by the engine.
+        names: The names of all parameters.
+        grad_factor: The factor that the gradients were multiplied by, the inverse of ``grad_scale``.
+    """
     stats = StepStats()
     for index, length, (weight, grad, update, largest, zeros, nonfinite) in raw:
         share = 1 / length if length else 0.0
