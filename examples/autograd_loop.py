@@ -1,7 +1,8 @@
-"""A network with gradients from autograd, which are NumPy arrays.
+"""Train a NumPy network with gradients from autograd.
 
 autograd differentiates plain NumPy code. Its gradients have the structure of the parameters, so the step is one line.
-It is compared with autograd's own Adam, which flattens the parameters into a vector and allocates a new one each step.
+The example compares lrcore with autograd's Adam, which flattens the parameters into a vector and allocates a new vector
+in each step.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def initial_params() -> Params:
 
 
 def logits(params: Params, x: np.ndarray) -> np.ndarray:
-    """Return the logits of images, one per row."""
+    """Return the logits of a batch of images, which are the rows of ``x``."""
     return anp.maximum(x @ params["w1"] + params["b1"], 0.0) @ params["w2"] + params["b2"]
 
 
@@ -46,7 +47,7 @@ def loss(params: Params, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def main() -> int:
-    """Train with both; print accuracies and times."""
+    """Train with lrcore and with autograd's Adam; print test accuracies and times per step."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=400)
     steps = parser.parse_args().steps

@@ -1,24 +1,25 @@
-//! Whether arrays of a step share memory: written arrays with each other, and read arrays with written ones.
+//! Detection of arrays that share memory in a step: a written array with another written or read array.
 //!
 //! Comparing two arrays exactly is expensive and runs Python code, so spans (first and last byte) are compared first:
 //!
 //! ```text
 //! sort the written spans by start, each with the furthest end of those before it
-//! for each span: go back from it while the furthest end reaches into it, and report those that do
+//! for each span: walk back while the furthest end is beyond its start, and report the spans that overlap it
 //! ```
 //!
-//! Without overlaps that is a sort and one comparison for each span. Spans of the last successful check are not compared again.
+//! Without overlaps, this takes one sort and one comparison per span. If the spans equal those of the last successful check, the
+//! check is skipped.
 
 use std::collections::BTreeMap;
 
-/// A range of addresses.
+/// The address range of an array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     /// The first byte.
     pub start: usize,
     /// One past the last byte.
     pub end: usize,
-    /// Identifies which bytes of the range are used: 0 for all, another number for each other pattern.
+    /// Identifies which bytes of the range the array uses: 0 for all bytes, and a distinct number for each other stride pattern.
     pub pattern: u64,
 }
 
@@ -69,7 +70,7 @@ pub enum Overlap {
     Read(usize, usize),
 }
 
-/// Finds overlapping spans, and remembers the spans of the last successful check.
+/// Finds overlapping spans, and stores the spans of the last successful check.
 #[derive(Debug, Default)]
 pub struct OverlapChecker {
     written: Vec<Span>,
@@ -77,19 +78,19 @@ pub struct OverlapChecker {
     sorted: Vec<SortedSpan>,
 }
 
-/// A written span, in the order of starts.
+/// A written span in a list sorted by start.
 #[derive(Debug)]
 struct SortedSpan {
     span: Span,
     /// Its index among the written spans.
     index: usize,
-    /// The largest end up to this span.
+    /// The largest end of this span and all spans before it.
     furthest: usize,
 }
 
 impl OverlapChecker {
-    /// Calls `on_overlap` for each pair of overlapping spans. It stops at the first error, and then remembers nothing. Arrays whose
-    /// spans overlap need not share an element: two columns of a matrix don't.
+    /// Calls `on_overlap` for each pair of overlapping spans. After an error it stops and stores no spans, so the next call checks
+    /// all spans again. Overlapping spans do not imply shared elements: two columns of a matrix share none.
     ///
     /// # Errors
     /// Those of `on_overlap`.
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn another_pattern_of_the_same_span_is_checked_again() {
+    fn a_changed_pattern_is_checked_again() {
         let mut overlaps = OverlapChecker::default();
         let span = |pattern| Span { start: 0, end: 8, pattern };
         for pattern in [1, 2] {
@@ -213,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_remembered_of_an_error() {
+    fn spans_are_checked_again_after_an_error() {
         let mut overlaps = OverlapChecker::default();
         let spans = [Span { start: 0, end: 8, pattern: 0 }, Span { start: 4, end: 12, pattern: 0 }];
         assert_eq!(overlaps.check(&spans, &[], Err), Err(Overlap::Written(0, 1)));

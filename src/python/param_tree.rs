@@ -1,7 +1,7 @@
-//! Structures of parameters (pytrees): one array, a sequence, a mapping, or these nested.
+//! Structures of parameters (pytrees): an array, or a sequence or mapping of structures.
 //!
-//! A structure is read once when it is given, which numbers and names its arrays. Each step walks it again, together with the
-//! gradients, and reads the containers anew: an array that replaced another is found.
+//! Creating a group builds a [`ParamTree`], which assigns each array a number and a path. Each step walks the tree together with
+//! the gradients, and reads the Python containers again, so that it uses arrays that the program has replaced.
 
 use pyo3::exceptions::{PyIndexError, PyKeyError};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -12,7 +12,7 @@ use super::array_view::{ArrayKind, ArrayView};
 use super::error;
 use super::param_path::{ParamPath, key_in_index};
 
-/// A structure nested deeper than this is taken to contain itself.
+/// The maximum nesting depth. A deeper structure is assumed to contain itself, and is an error.
 const MAX_DEPTH: usize = 64;
 
 /// A structure whose arrays are numbered in order.
@@ -22,13 +22,13 @@ pub(super) enum ParamTree {
     Mapping(Vec<TreeEntry>),
 }
 
-/// A key of a mapping, and what the mapping has there.
+/// A key of a mapping, and the structure of its value.
 pub(super) type TreeEntry = (Py<PyAny>, ParamTree);
 
-/// Reads structures of parameters.
+/// Builds the [`ParamTree`] of a structure, and collects its arrays and their paths.
 pub(super) struct TreeBuilder<'a, 'py> {
     pub(super) kind: ArrayKind,
-    /// The structure as Python code writes it.
+    /// The Python expression of the structure, for error messages: `params`.
     pub(super) root: &'a str,
     /// The number of the first array.
     pub(super) first: usize,
@@ -71,7 +71,7 @@ impl<'py> TreeBuilder<'_, 'py> {
 
 impl ParamTree {
     /// Walks parameters and gradients together, and calls `visit(number, parameter, gradient)` for each parameter that has a gradient.
-    /// To get all parameters, walk them with themselves: then they may have entries that were added later.
+    /// With the parameters as `grads`, visits all parameters; entries that were added since the tree was built are then ignored.
     pub(super) fn walk<'py>(
         &self,
         params: Bound<'py, PyAny>,
@@ -120,7 +120,7 @@ impl ParamTree {
     }
 }
 
-/// Walks the entries of a mapping of parameters. The mapping of gradients must have each of them.
+/// Walks the entries of a mapping of parameters. The mapping of gradients must have every key in `entries`.
 pub(super) fn walk_entries<'py>(
     entries: &[TreeEntry],
     params: &Bound<'py, PyAny>,
@@ -141,7 +141,7 @@ pub(super) fn walk_entries<'py>(
     Ok(())
 }
 
-/// Checks that a mapping of gradients has no entries but those of these mappings of parameters, all of which it has.
+/// Checks that a mapping of gradients has no keys besides those of `mappings`. All of those must be present already.
 pub(super) fn check_no_other_entry(
     grads: &Bound<'_, PyAny>,
     mappings: &[(&[TreeEntry], &Bound<'_, PyAny>)],
@@ -149,7 +149,7 @@ pub(super) fn check_no_other_entry(
     if grads.len()? == mappings.iter().map(|(entries, _)| entries.len()).sum::<usize>() {
         return Ok(());
     }
-    // A set, so that the time is linear in the number of entries.
+    // A set makes the search linear in the number of entries.
     let known = PySet::new(grads.py(), mappings.iter().flat_map(|(entries, _)| *entries).map(|(key, _)| key))?;
     for key in grads.try_iter()? {
         let key = key?;
@@ -167,17 +167,17 @@ pub(super) fn check_no_other_entry(
 /// A difference between the structures of parameters and gradients.
 pub(super) struct TreeMismatch {
     kind: MismatchKind,
-    /// The indices that lead to it, innermost first.
+    /// The indices from the root to the difference, innermost first.
     indices: Vec<String>,
 }
 
 enum MismatchKind {
     NotA(Py<PyAny>, &'static str),
-    /// The numbers of gradients, of parameters when the optimizer was made, and of parameters now.
+    /// The number of gradients, the number of parameters when the optimizer was created, and the current number of parameters.
     Length(usize, usize, Option<usize>),
     Missing,
     Unexpected {
-        /// Whether the parameters have got the entry since the optimizer was made.
+        /// Whether the entry was added to the parameters after the optimizer was created.
         is_new: bool,
     },
     Gone,
@@ -206,7 +206,7 @@ impl TreeMismatch {
         self
     }
 
-    /// The error to raise. `params` and `grads` are the two structures as Python code writes them.
+    /// The error to raise. `params` and `grads` are the Python expressions of the two structures.
     pub(super) fn into_error(self, py: Python<'_>, params: &str, grads: &str) -> PyErr {
         let indices = self.indices.iter().rev().fold(String::new(), |indices, index| indices + "[" + index + "]");
         let place = format!("{grads}{indices}");
@@ -223,7 +223,7 @@ impl TreeMismatch {
     }
 }
 
-/// Whether it is a sequence, but not a string or bytes.
+/// Whether an object is a sequence other than a string or bytes.
 pub(super) fn is_sequence(object: &Bound<'_, PyAny>) -> bool {
     object.is_instance_of::<PyList>()
         || object.is_instance_of::<PyTuple>()
@@ -260,7 +260,7 @@ fn entry<'py>(object: &Bound<'py, PyAny>, key: &Bound<'py, PyAny>) -> PyResult<O
     if let Ok(dict) = object.cast_exact::<PyDict>() {
         return dict.get_item(key);
     }
-    // A subclass of dict may create missing entries when they are read, so it is asked first.
+    // Reading a missing key of a dict subclass may create the entry (`defaultdict`), so membership is checked first.
     if object.is_instance_of::<PyDict>() && !object.contains(key)? {
         return Ok(None);
     }
