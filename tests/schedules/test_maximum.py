@@ -7,10 +7,12 @@ from hypothesis import assume, example, given, settings
 import lrcore
 from lrcore import schedules
 from lrcore.schedules import (
+    WSD,
     Constant,
     Cosine,
     CosineAnnealing,
     CosineRestarts,
+    Cyclic,
     Exponential,
     Lambda,
     Linear,
@@ -117,3 +119,11 @@ def test_independent_decay_works_with_any_schedule(lr):
     opt = lrcore.SGD(weight, lr=lr, weight_decay=0.125, decay="independent")
     opt.step(np.zeros(4))
     assert weight[0] == pytest.approx(1.0 - 0.125 * lr(0) / lr.maximum, rel=1e-12)
+
+
+def test_a_maximum_that_branch_and_bound_does_not_reach_is_bounded_from_above():
+    """The cycles pass the other schedule only some 2^53 steps after its end."""
+    cycles = Cyclic(low=1e-5, high=0.1, up=2**53, gamma=0.0)
+    decaying = WSD(peak=200.0, steps=2**63 + 1, warmup_steps=6000, decay_steps=10**6, shape="cosine") + 1e-3
+    above = cycles.at_least(decaying) - decaying
+    assert above.maximum >= above(2**63 + 2**53) > 0.09

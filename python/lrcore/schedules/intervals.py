@@ -32,6 +32,8 @@ _BLOCK = 1024
 _MOST_INTERVALS = 2000
 # Relative rounding error of the bounds.
 _TOLERANCE = 1e-14
+# Relative difference of the bound and the largest value found at which the latter is returned without convergence.
+_CLOSE = 0.01
 # An infinite interval is cut at twice its first step, beyond _LARGE at its square; it is not searched beyond _FAR.
 _LARGE, _FAR = 2**64, 2**2048
 # A function has no bounds: all its steps are evaluated, up to this many.
@@ -40,6 +42,8 @@ _MOST_EVALUATED = 10**8
 
 def largest(schedule: Schedule, last: float) -> float:
     """Return the largest value at integer steps from 0 to ``last``, which can be infinite.
+
+    If ``_MOST_INTERVALS`` do not suffice, the result is an upper bound, or a value found that is ``_CLOSE`` to it.
 
     Raises:
         ValueError: If the values grow without bound, or a part is a function without a length.
@@ -59,7 +63,9 @@ def largest(schedule: Schedule, last: float) -> float:
         for begin, stop in _halves(first, end):
             best = max(best, schedule._value(begin), best if stop == math.inf else schedule._value(stop))
             heapq.heappush(queue, (-schedule._bounds(begin, stop)[1], begin, stop))
-    return float(best)
+    # Without convergence the largest value found may be far from the maximum; the bound is above it.
+    bound = -queue[0][0] if queue else best
+    return float(best if bound <= best + _CLOSE * abs(best) else bound)
 
 
 def _largest_of_all(schedule: Schedule, last: float) -> float:
