@@ -32,8 +32,9 @@ _BLOCK = 1024
 _MOST_INTERVALS = 2000
 # Relative rounding error of the bounds.
 _TOLERANCE = 1e-14
-# Relative difference of the bound and the largest value found at which the latter is returned without convergence.
-_CLOSE = 0.01
+# The search has failed if the bound exceeds the largest value found by more than this part of it. Sums of waves
+# whose periods have no common multiple do not: they come closer to the bound the further one looks.
+_CLOSE = 1.0
 # An infinite interval is cut at twice its first step, beyond _LARGE at its square; it is not searched beyond _FAR.
 _LARGE, _FAR = 2**64, 2**2048
 # A function has no bounds: all its steps are evaluated, up to this many.
@@ -43,7 +44,8 @@ _MOST_EVALUATED = 10**8
 def largest(schedule: Schedule, last: float) -> float:
     """Return the largest value at integer steps from 0 to ``last``, which can be infinite.
 
-    If ``_MOST_INTERVALS`` do not suffice, the result is an upper bound, or a value found that is ``_CLOSE`` to it.
+    If ``_MOST_INTERVALS`` do not suffice, it is the largest value found, or the bound if that is more than twice as
+    large.
 
     Raises:
         ValueError: If the values grow without bound, or a part is a function without a length.
