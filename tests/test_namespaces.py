@@ -125,4 +125,5 @@ def test_importing_the_package_imports_no_optional_module():
     new = found.stdout.split()
     late = {"csv", "html", "json", "difflib", "pathlib", "sqlite3", "multiprocessing", "matplotlib", "torch", "jax"}
     late |= {f"lrcore.{name}" for name in ("checkpoint", "finder", "history", "scaling", "sweeps", "noise", "info")}
+    late |= {"fractions", *(f"lrcore.schedules.{name}" for name in ("bounded", "compound", "intervals", "warmup"))}
     assert not late & set(new)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lrcore import schedules
 from lrcore.optim import OPTIMIZERS
 from lrcore.optim.declaration import RULES
 from lrcore.schedules import Schedule
@@ -30,10 +31,20 @@ class Case:
         return self.optimizer(params, **self.arguments)
 
 
+def _scheduled(optimizer):
+    """Yields the cases of an optimizer with schedules, which no declaration has."""
+    given = [{"lr": schedules.Cosine(0.1, steps=9).warmup(3), "weight_decay": 0.5}]
+    if "momentum" in optimizer._declaration.hyperparameters:
+        given.append({"lr": 0.1, "momentum": schedules.Linear(0.0, 0.9, steps=3)})
+    for arguments in given:
+        (group,) = optimizer(np.zeros(1), **arguments).param_groups
+        yield optimizer._rule(group), arguments
+
+
 CASES = [
     Case(optimizer, rule, dict(arguments))
     for optimizer in OPTIMIZERS
-    for rule, arguments in optimizer._declaration.cases
+    for rule, arguments in (*optimizer._declaration.cases, *_scheduled(optimizer))
 ]
 
 

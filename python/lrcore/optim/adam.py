@@ -13,7 +13,6 @@ from lrcore.optim.declaration import Declaration
 from lrcore.optim.hyperparameter import BETAS, FLAG, NUMBER
 from lrcore.optim.optimizer import Optimizer
 from lrcore.optim.reference import floor_of_mean, floor_of_squares, lerp
-from lrcore.schedules import Cosine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -198,7 +197,6 @@ class AdamW(Adam):
         "base learning rate.",
         cases=(
             ("adam", {}),
-            ("adam", {"lr": Cosine(0.1, steps=9).warmup(3), "weight_decay": 0.5}),
             ("adam_amsgrad", {"lr": 0.1, "amsgrad": True, "maximize": True}),
         ),
         benchmarks={"AdamW": {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 1e-2}},

@@ -39,7 +39,8 @@ class Declaration:
         source: The paper, in that table.
         differences: The differences from other libraries, in that table.
         cases: What tests run: pairs of a rule and arguments that choose it. The first are the defaults; then one for
-            each corner that reaches another branch, rounding or rule.
+            each corner that reaches another branch, rounding or rule. Tests add those with schedules, whose classes
+            are not imported here.
         benchmarks: The works of ``make bench`` by name, each with its arguments besides ``lr``.
     """
 

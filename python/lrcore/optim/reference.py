@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from fractions import Fraction
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -29,6 +28,8 @@ def lerp(a: Array, b: Array, weight: float) -> Array:
 
 def power(base: float, exponent: int) -> float:
     """Return ``base ** exponent``, correctly rounded."""
+    from fractions import Fraction  # only tests call this, and it takes milliseconds to import
+
     return float(Fraction(base) ** exponent)
 
 

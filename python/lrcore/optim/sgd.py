@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Unpack
 from lrcore.optim.declaration import Declaration
 from lrcore.optim.hyperparameter import FLAG, NUMBER
 from lrcore.optim.optimizer import Optimizer
-from lrcore.schedules import Linear
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,7 +104,6 @@ class SGD(Optimizer):
             ("sgd_momentum", {"lr": 0.1, "momentum": 0.9}),
             ("sgd_momentum", {"lr": 0.1, "momentum": 0.5, "dampening": 0.3, "weight_decay": 0.1}),
             ("sgd_momentum", {"lr": 0.1, "momentum": 0.9, "dampening": 1.0, "maximize": True}),
-            ("sgd_momentum", {"lr": 0.1, "momentum": Linear(0.0, 0.9, steps=3)}),
             ("sgd_nesterov", {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}),
         ),
         benchmarks={"SGD": {}, "SGD momentum": {"momentum": 0.9}},
