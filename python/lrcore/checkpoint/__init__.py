@@ -21,7 +21,7 @@ from lrcore.checkpoint.folder import SUFFIX, age, delete_old, files, peek, time_
 from lrcore.checkpoint.safetensors import DamagedError, Entry
 from lrcore.optim import Optimizer
 from lrcore.optim.allocation import empty_like
-from lrcore.optim.matching import match
+from lrcore.optim.matching import are_alike, match
 from lrcore.optim.state import export_state
 
 if TYPE_CHECKING:
@@ -172,9 +172,7 @@ def _matched_weights(
     names = list(keys.values())
     entries = file.entries(list(keys))
     own = [weights[name] for name in names]
-    is_alike = [entry.shape for entry in entries] == [weight.shape for weight in own]
-    is_alike = is_alike and [entry.dtype for entry in entries] == [weight.dtype for weight in own]
-    if not (is_alike and all(weight.flags.writeable for weight in own)):
+    if not (are_alike(entries, own) and all(weight.flags.writeable for weight in own)):
         _refuse_weights(file, names, entries, own)
     return list(zip(entries, own, strict=True))
 

@@ -15,7 +15,7 @@ from lrcore.optim.state import STEPPED, Field, OptimizerState, export_state, fie
 from lrcore.optim.state_dict import place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from lrcore.optim.optimizer import Optimizer
     from lrcore.optim.state import GroupState
@@ -199,16 +199,22 @@ def _checked_arrays(
 ) -> dict[str, Any]:
     """Return copies of the arrays of a field, or placeholders as they are."""
     own = _known(column, weights)
-    if one.is_like_weight and set(map(type, own.values())) == {unread}:
-        # Whether all are right is seen fast; which one is wrong, below.
-        like = [weights[param] for param in own]
-        has_shapes = [array.shape for array in own.values()] == [weight.shape for weight in like]
-        if has_shapes and [array.dtype for array in own.values()] == [weight.dtype for weight in like]:
-            return dict(own)
+    if (
+        one.is_like_weight
+        and set(map(type, own.values())) == {unread}
+        and are_alike(own.values(), [weights[param] for param in own])
+    ):
+        return dict(own)
     return {
         param: _checked_array(array, (name, param), weights[param] if one.is_like_weight else None, unread)
         for param, array in own.items()
     }
+
+
+def are_alike(arrays: Collection[Any], weights: Collection[Array]) -> bool:
+    """Return whether each array has the shape and the dtype of its weight; for many this is faster than one by one."""
+    has_shapes = [array.shape for array in arrays] == [weight.shape for weight in weights]
+    return has_shapes and [array.dtype for array in arrays] == [weight.dtype for weight in weights]
 
 
 def _checked_array(array: Any, place: tuple[str, str | None], weight: Array | None, unread: type[Any] | None) -> Any:
@@ -254,7 +260,6 @@ def _match_groups(
         if not strict:
             own = one.hyperparameters
             values = {**own, **{key: values[key] for key in own if key in values}}
-        group.validate(values)
         matched.append((group, values))
     return matched, sources
 
