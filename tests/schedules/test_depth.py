@@ -200,3 +200,8 @@ def test_a_schedule_is_divided_by_a_number():
             LINE / divisor
     with pytest.raises(TypeError, match=r"^/: the divisor must be a number, got Linear"):
         LINE / LINE
+
+
+def test_a_chain_that_overflows_and_is_multiplied_by_zero_keeps_its_value():
+    chain = ((Linear(1.0, 0.0, 4) + 1.7976931348623157e308) * 2).at_most(5.0) * 0 + 1
+    assert [chain(step) for step in range(6)] == [1.0] * 6

@@ -386,7 +386,7 @@ def _affine(core: Schedule, steps: list[tuple[str, float]]) -> Schedule | None:
     for kind, number in steps:
         if kind == "*":
             mantissa, more = math.frexp(mantissa * number)
-            exponent, added = exponent + more, added * number
+            exponent, added = exponent + more, added * number if number else 0.0  # an overflow times 0 is no NaN
             most, least = (most * number, least * number) if number else (math.inf, -math.inf)
         elif kind == "+":
             added, most, least = added + number, most + number, least + number
