@@ -30,9 +30,16 @@ impl Average {
             Self::Ema { .. } if n_averaged == 0 => Some(1.0),
             Self::Ema { decay, warmup: false } => Some(1.0 - decay),
             Self::Ema { decay, warmup: true } => Some(1.0 - decay.min((1.0 + n) / (10.0 + n))),
-            Self::Swa { start, every } => {
-                (step >= start && (step - start).is_multiple_of(every)).then(|| 1.0 / (n + 1.0))
-            }
+            Self::Swa { .. } => self.includes(step).then(|| 1.0 / (n + 1.0)),
+        }
+    }
+
+    /// Whether a step, counted from 1, is averaged.
+    #[must_use]
+    pub fn includes(self, step: u64) -> bool {
+        match self {
+            Self::Ema { .. } => true,
+            Self::Swa { start, every } => step >= start && (step - start).is_multiple_of(every),
         }
     }
 }

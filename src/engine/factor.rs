@@ -68,11 +68,11 @@ impl Factor {
     /// The clip coefficient of gradients with this norm, in PyTorch's form: `min(most / (norm + 1e-6), 1)`.
     #[must_use]
     pub fn clipped_to(self, most: f64) -> Self {
-        let (norm, one) = (self.value(), Self::ONE);
+        let norm = self.value();
         // 1e-6 changes no norm beyond `f64`.
         let norm = if norm.is_finite() { Self::from(norm + 1e-6) } else { self };
         let coefficient = Self::from(most).over(norm);
-        if coefficient.value() > 1.0 { one } else { coefficient }
+        if coefficient.value() > 1.0 { Self::ONE } else { coefficient }
     }
 
     /// The negative.

@@ -158,7 +158,8 @@ impl ParamGroups {
         let mut slots = Vec::with_capacity(count);
         let mut visit = |parameter, weight, grad| slots.push(GradSlot::new(parameter, weight, grad));
         let layout = if !self.is_grouped {
-            self.all[0].walk(grads.clone(), &GradLayout::Single.params(0), "grads", &mut visit)?;
+            let group = self.all.first().ok_or_else(|| error::bad_index(0))?;
+            group.walk(grads.clone(), &GradLayout::Single.params(0), "grads", &mut visit)?;
             GradLayout::Single
         } else if param_tree::is_mapping(grads) {
             self.walk_merged(grads, &mut visit)?;

@@ -44,8 +44,7 @@ pub(super) fn unique_names(
     root: &str,
 ) -> PyResult<()> {
     let group = group.filter(|_| !is_named_by_keys || paths.iter().any(|path| taken.contains(&path.name)));
-    let mut firsts = HashMap::new();
-    for (number, path) in paths.iter_mut().enumerate() {
+    for path in paths.iter_mut() {
         path.name = match (group, path.name.is_empty()) {
             (Some(group), true) => group.to_owned(),
             (Some(group), false) => format!("{group}.{}", path.name),
@@ -55,11 +54,10 @@ pub(super) fn unique_names(
         if let Some(group) = group.filter(|_| taken.contains(&path.name)) {
             return Err(error::same_name_in_groups(&path.name, &format!("{root}{}", path.indices), group));
         }
-        firsts.entry(path.name.clone()).or_insert(number);
     }
+    let mut firsts = HashMap::with_capacity(paths.len());
     for (number, path) in paths.iter().enumerate() {
-        let first = firsts[&path.name];
-        if first != number {
+        if let Some(first) = firsts.insert(path.name.as_str(), number) {
             let [this, first] = [number, first].map(|number| format!("{root}{}", paths[number].indices));
             return Err(error::same_name(&path.name, &this, &first));
         }

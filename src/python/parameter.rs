@@ -34,6 +34,11 @@ impl GroupConfig {
         let state_keys = state_names.iter().map(|name| PyString::intern(py, name).unbind()).collect();
         Self { rule: Some(rule), state_names, state_keys, stages }
     }
+
+    /// Whether gradients of the group are set to zero; `all` says whether those of all groups are.
+    pub(super) fn zeroes(&self, all: bool) -> bool {
+        all || self.stages.zero_grads
+    }
 }
 
 /// What the operands of a parameter are called in messages.

@@ -62,11 +62,9 @@ impl State {
         parameters: impl ExactSizeIterator<Item = &'a str>,
     ) -> PyResult<Vec<Self>> {
         let count = parameters.len();
-        let has_count = |length: usize| length == count;
-        if ![step_counts.len(), average_counts.len()]
-            .into_iter()
-            .chain(columns.iter().map(|(_, column)| column.len()))
-            .all(has_count)
+        if step_counts.len() != count
+            || average_counts.len() != count
+            || columns.iter().any(|(_, column)| column.len() != count)
         {
             return Err(error::bad_index(count));
         }
@@ -166,8 +164,8 @@ impl State {
         trust_format: bool,
         context: ExternalContext<'_>,
     ) -> PyResult<bool> {
+        let mut is_same = self.is_of(names);
         let Some(external) = &mut self.external else { return Ok(true) };
-        let mut is_same = self.names == names;
         for (k, key) in keys.iter().enumerate() {
             is_same = is_same && external.array(py, key.bind(py))?.is_some_and(|array| array.is(&self.arrays[k]));
         }

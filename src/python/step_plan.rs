@@ -1,7 +1,7 @@
-//! The plan of a step: its tensors, checked, and the kernels that move them.
+//! The plan of a step: its checked tensors, and the kernels that update them.
 //!
-//! A step must not fail half way, so all that it touches is read and checked before the first write. Most steps move the arrays of the
-//! step before, so a plan is kept and reused:
+//! A step must not fail half way, so all that it touches is read and checked before the first write. Most steps update the
+//! same arrays as the step before, so a plan is kept and reused:
 //!
 //! ```text
 //! reuse_or_build(gradients):
@@ -33,7 +33,7 @@ use crate::engine::{
     Stats, WEIGHT,
 };
 
-/// The parameters that a step may move, and how.
+/// The parameters that a step may update, and how.
 #[derive(Clone, Copy)]
 pub(super) struct StepContext<'a> {
     pub(super) layout: GradLayout,
@@ -60,11 +60,11 @@ struct KernelKey {
 /// What a step does with a parameter.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct InStep {
-    /// How far the parameter's step count is behind the number of the step. Both mostly go on together, so that a plan fits many steps.
-    /// Of external state without step counts, it is the count: 0 or 1.
+    /// The step number minus the parameter's step count. It stays constant while the parameter is in every step, so a plan fits many
+    /// steps. For external state without step counts: 0 before the first step, then 1.
     lag: u64,
     counts_steps: bool,
-    /// How far the count of its average is behind, if the step moves it.
+    /// The step number minus the number of averaged weights, if the step updates the average.
     average_lag: Option<u64>,
     decays: bool,
     zero_grad: bool,
@@ -73,29 +73,23 @@ struct InStep {
 impl StepContext<'_> {
     #[inline]
     fn in_step(&self, &Parameter { group, decays, .. }: &Parameter, state: &State) -> InStep {
-        let average_lag = self.averages(state).then(|| self.number.wrapping_sub(state.average_count));
+        let average_lag = self.averages().then(|| self.number.wrapping_sub(state.average_count));
         let counts_steps = state.external.as_ref().is_none_or(|external| external.step_count.is_some());
         let lag = if counts_steps { self.number.wrapping_sub(state.step_count) } else { state.step_count };
-        InStep { lag, counts_steps, average_lag, decays, zero_grad: self.zeroes(group) }
+        InStep { lag, counts_steps, average_lag, decays, zero_grad: self.configs[group].zeroes(self.zero_grads) }
     }
 
-    /// Whether the step moves the average of a parameter with this state.
+    /// Whether the step updates averages.
     #[inline]
-    fn averages(&self, state: &State) -> bool {
-        self.average.is_some_and(|average| average.coefficient(self.number, state.average_count).is_some())
+    fn averages(&self) -> bool {
+        self.average.is_some_and(|average| average.includes(self.number))
     }
 
     /// Whether an average is to be created. External state has one from the first step on, also if that step does not count, so that
     /// the states of all parameters have the same names.
     #[inline]
     fn lacks_average(&self, state: &State) -> bool {
-        self.average.is_some() && state.average.is_none() && (state.external.is_some() || self.averages(state))
-    }
-
-    /// Whether gradients of a group are set to zero.
-    #[inline]
-    pub(super) fn zeroes(&self, group: usize) -> bool {
-        self.zero_grads || self.configs[group].stages.zero_grads
+        self.average.is_some() && state.average.is_none() && (state.external.is_some() || self.averages())
     }
 
     /// Writes the part of a fingerprint that is about a parameter and its state.
@@ -208,7 +202,7 @@ impl StepPlan {
 
     /// Whether the step is so short that the interpreter is held during it.
     pub(super) fn is_short(&self) -> bool {
-        self.batch.total() < DETACH
+        is_short(&self.batch)
     }
 
     fn reuse(&mut self, slots: &[GradSlot<'_>], context: StepContext<'_>) -> PyResult<bool> {
@@ -391,7 +385,7 @@ impl StepPlan {
         Ok(())
     }
 
-    /// Moves the tensors.
+    /// Updates the tensors.
     ///
     /// # Safety
     /// No Python code ran since the plan was [reused or built](Self::reuse_or_build). While the interpreter is released, other threads
@@ -401,7 +395,7 @@ impl StepPlan {
         detached(py, &mut self.batch, |batch| batch.run(kernels, sample));
     }
 
-    /// [Moves the tensors](Self::run), and returns the number of elements and the statistics of each.
+    /// [Updates the tensors](Self::run), and returns the number of elements and the statistics of each.
     ///
     /// # Safety
     /// As [`run`](Self::run).
@@ -458,11 +452,15 @@ impl<'py> GradSlot<'py> {
 /// A step of fewer elements is over before the interpreter could be released and acquired again.
 const DETACH: usize = 32 << 10;
 
+fn is_short(batch: &Batch<'_>) -> bool {
+    batch.total() < DETACH
+}
+
 /// Works on a batch, without the interpreter if it is large.
 fn detached<T: Send>(
     py: Python<'_>,
     batch: &mut Batch<'static>,
     work: impl FnOnce(&mut Batch<'static>) -> T + Send,
 ) -> T {
-    if batch.total() < DETACH { work(batch) } else { calls::detached(py, || work(batch)) }
+    if is_short(batch) { work(batch) } else { calls::detached(py, || work(batch)) }
 }

@@ -5,7 +5,7 @@
 //!     find_grads      the slots of all parameters with a gradient
 //!     make_plan       load external state; reuse the plan of the last step, or build one
 //!     clip_or_skip    the norm of the gradients, and the factor that they are multiplied by
-//!     run             move the weights
+//!     run             update the weights
 //!     commit          count the step, and store what it created
 //! ```
 //!
@@ -142,7 +142,7 @@ impl Stepper {
         })
     }
 
-    /// Adds a group of parameters, and returns their names. The group's name tells them from those of other groups. From the second group
+    /// Adds a group of parameters, and returns their names. The group's name distinguishes them from those of other groups. From the second group
     /// on, gradients are given by group.
     fn add_group(slf: &Bound<'_, Self>, params: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<String>> {
         Self::borrow_mut(slf)?.add_params(params, name)
@@ -221,7 +221,7 @@ impl Stepper {
     }
 
     /// Keeps the state of each parameter in a mapping, from names to arrays and counts, which each step loads. Without `counts_steps` the
-    /// mappings have no step counts: a step only knows whether it is a parameter's first.
+    /// mappings have no step counts, and only a parameter's first step is distinguished from later ones.
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 gives no slice of objects")]
     fn use_external_states(
         slf: &Bound<'_, Self>,
@@ -355,7 +355,7 @@ impl Stepper {
         Ok(Self::borrow(slf)?.report.skip_reason.clone())
     }
 
-    /// Of each parameter that the last step moved: its index, the number of its elements, the norms of weight, gradient and update, the
+    /// Of each parameter that the last step updated: its index, the number of its elements, the norms of weight, gradient and update, the
     /// largest update, and the numbers of gradient elements that are 0 and that are not finite.
     #[getter]
     fn stats(slf: &Bound<'_, Self>) -> PyResult<Vec<(usize, usize, [f64; 6])>> {
@@ -430,7 +430,7 @@ impl Stepper {
         let Options { norm: Some(norm), clip_norm, skip_nonfinite, .. } = self.options else {
             return Ok(Some(factor));
         };
-        // SAFETY: nothing ran since the plan was reused or built.
+        // SAFETY: no Python code ran since the plan was reused or built.
         let mut value = unsafe { self.plan.grad_norm(py, norm, factor) };
         // Where the norm is finite in every dtype, each element is.
         let may_skip = skip_nonfinite && !value.is_at_most(self.plan.batch.largest_of_dtypes());
@@ -456,7 +456,7 @@ impl Stepper {
         let (plan, context) = self.plan_and_context(step);
         plan.make_kernels(context, grad_factor)?;
         if self.options.stats {
-            // SAFETY: nothing ran since the plan was reused or built: computing a norm and making kernels run no Python code.
+            // SAFETY: no Python code ran since the plan was reused or built: computing a norm and making kernels run no Python code.
             let stats = unsafe { self.plan.run_with_stats(py, sample) };
             let stats = step.slots.iter().zip(stats).map(|(slot, (len, stats))| (slot.parameter, len, stats));
             self.report.stats = stats.collect();
@@ -491,11 +491,11 @@ impl Stepper {
             if let Some(new) = new {
                 state.replace(*new);
             }
-            if average.is_some_and(|average| average.coefficient(number, state.average_count).is_some()) {
+            if average.is_some_and(|average| average.includes(number)) {
                 state.average_count += 1;
             }
             state.step_count += 1;
-            // SAFETY: with counts in place, nothing ran since they were read: no state was created, and none is new.
+            // SAFETY: with counts in place, no Python code ran since they were read: no state was created, and none is new.
             unsafe { state.store(py, is_new, kind)? };
         }
         if step.uses_sums {
@@ -562,10 +562,10 @@ impl Stepper {
         let kind = ArrayKind::NumPy;
         let (average, number, zero_grads) = (None, 1, false);
         let context = StepContext { layout, kind, parameters, configs, average, number, make_state, zero_grads };
-        if (0..configs.len()).any(|group| context.zeroes(group)) {
+        if configs.iter().any(|config| config.zeroes(zero_grads)) {
             let weights = groups.weights(py, parameters.len())?;
             let grads = slots.iter().map(|slot| (&parameters[slot.parameter], &slot.grad));
-            let zeroed = grads.filter(|(parameter, _)| context.zeroes(parameter.group));
+            let zeroed = grads.filter(|(parameter, _)| configs[parameter.group].zeroes(zero_grads));
             check_zeroed_grads(zeroed, parameters.iter().zip(&weights), layout)?;
         }
         // Each step has another sample, and a resumed run has the same ones.
@@ -612,9 +612,8 @@ impl Stepper {
 
     /// The gradients that a step sets to zero.
     fn zeroed_grads<'py>(&self, step: &StepInProgress<'py>) -> impl Iterator<Item = Bound<'py, PyAny>> {
-        let is_zeroed = |slot: &&GradSlot<'_>| {
-            step.uses_sums || self.configs[self.parameters[slot.parameter].group].stages.zero_grads
-        };
+        let is_zeroed =
+            |slot: &&GradSlot<'_>| self.configs[self.parameters[slot.parameter].group].zeroes(step.uses_sums);
         step.slots.iter().filter(is_zeroed).map(|slot| slot.grad.clone())
     }
 
@@ -672,7 +671,8 @@ impl Stepper {
         let added = parameters.iter().zip(arrays);
         let mut spans = check_weights(added.clone(), layout)?;
         let overlaps = spans.iter().any(|&span| self.memory.overlaps(span));
-        if overlaps || self.parameters.len() >= 2 * self.checked {
+        let has_doubled = self.parameters.len() >= 2 * self.checked;
+        if !self.parameters.is_empty() && (overlaps || has_doubled) {
             self.checked = self.parameters.len();
             let known = self.present_weights(py)?;
             spans = check_weights(self.parameters.iter().zip(&known).chain(added), layout)?;

@@ -38,16 +38,7 @@ impl<F: Real, const N: usize> Rule<F, N> for BandwidthProbe<N> {
 }
 
 impl<const N: usize> Optimizer<N> for BandwidthProbe<N> {
-    const STATE: [&'static str; N] = {
-        let names = ["stream_0", "stream_1", "stream_2"];
-        let mut state = [""; N];
-        let mut i = 0;
-        while i < N {
-            state[i] = names[i];
-            i += 1;
-        }
-        state
-    };
+    const STATE: [&'static str; N] = *["stream_0", "stream_1", "stream_2"].first_chunk().expect("at most three states");
     type Rule<F: Real> = Self;
 
     fn at<F: Real>(&self, _: u64) -> Self {

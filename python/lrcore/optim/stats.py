@@ -168,9 +168,7 @@ def _width(column: str) -> int:
     return max(len(column), 9)
 
 
-def from_step(
-    raw: list[tuple[int, int, tuple[float, float, float, float, float, float]]], names: list[str], grad_factor: float
-) -> StepStats:
+def from_step(raw: list[tuple[int, int, list[float]]], names: list[str], grad_factor: float) -> StepStats:
     """Return the statistics of a step.
 
     Args:
