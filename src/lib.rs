@@ -6,7 +6,7 @@
 //! bindings  check NumPy arrays and tensors, and pass them to the engine (feature `python`)
 //! ```
 //!
-//! Each layer knows only the one above it in this list. `ARCHITECTURE.md` follows one step through all of them.
+//! Each layer depends only on the layers above it in this list. `ARCHITECTURE.md` follows one step through all of them.
 
 pub mod engine;
 pub mod rule;

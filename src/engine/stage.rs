@@ -139,8 +139,8 @@ pub(super) struct StageParams<F> {
     pub(super) zero_grads: bool,
 }
 
-/// The stages between load and rule, and between rule and store. Unused ones hold numbers that change nothing, so that there is
-/// one compiled form and not one for each combination.
+/// The stages between load and rule, and between rule and store. Unused ones are `None` or numbers that change nothing, so there is
+/// one compiled form, not one for each combination.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ElementStages<F> {
     /// The second factor of the gradient, where one number of the dtype is not enough.

@@ -83,7 +83,7 @@ impl Accumulator {
         self.plan.reuse_or_build(&mut slots, context)?;
         self.plan.make_kernels(context, weight.into())?;
         let sample = phase.map(|phase| self.sample(phase));
-        // SAFETY: nothing ran since the plan was reused or built.
+        // SAFETY: no Python code ran since the plan was reused or built.
         unsafe { self.plan.run(py, sample) };
         if let Some(sample) = sample {
             self.squares.sum += self.plan.batch.sampled_squares(sample);

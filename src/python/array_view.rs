@@ -160,7 +160,7 @@ pub(super) struct ArrayView<'a> {
     dtype: Option<Dtype>,
     shape: &'a [isize],
     strides: &'a [isize],
-    /// The number of bytes that a stride of 1 is.
+    /// Bytes per unit of `strides`: 1 for NumPy, the size of an element for tensors.
     stride_unit: isize,
     is_complex: bool,
     is_writeable: bool,
@@ -275,7 +275,7 @@ impl<'a> ArrayView<'a> {
         self.is_tensor && self.address.is_null()
     }
 
-    /// Whether it may be a lazily conjugated or negated tensor, which its memory does not tell. Negated ones are imaginary parts: they
+    /// Whether it may be a lazily conjugated or negated tensor, which `DLPack` does not report. Negated ones are imaginary parts: they
     /// are strided, unless they have one element.
     #[inline]
     pub(super) fn may_be_lazy(self) -> bool {

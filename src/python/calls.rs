@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 
-/// A number that only threads which hold the interpreter access, so never two at once.
+/// A counter that is accessed only while the GIL is held, so never by two threads at once.
 struct GilCounter(AtomicUsize);
 
 impl GilCounter {
@@ -74,7 +74,7 @@ thread_local! {
 
 /// The longest wait for a call that runs Python code.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The time between two looks at what is waited for.
+/// The polling interval of a wait.
 const PAUSE: Duration = Duration::from_micros(200);
 
 /// An object in use by a call.

@@ -64,8 +64,8 @@ impl ExternalState {
 }
 
 impl ExternalCount {
-    /// Looks up the array of the count. It makes one if there is none that can be read and written in place. With `trust_format`, the
-    /// array of the last step is taken to be as good as it was.
+    /// Looks up the array of the count. It makes one if there is none that can be read and written in place. With `trust_format`, an
+    /// array that is the same object as in the last step is not checked again.
     #[expect(clippy::cast_precision_loss, reason = "step counts are below 2⁵³")]
     pub(super) fn find(
         &mut self,
@@ -87,7 +87,7 @@ impl ExternalCount {
                 return Ok(());
             }
         }
-        // As a count, since NaN is none.
+        // Converted to a count first: NaN becomes 0.
         let count = to_count(given.map_or(Ok(0.0), |number| number.extract::<f64>())?);
         self.array = Some(context.make_count.call1(mapping.py(), (count as f64,))?);
         self.is_new = true;

@@ -1,6 +1,6 @@
 //! The C library's functions for whole arrays, with the bits of Python's `math`.
 //!
-//! NumPy's own differ in the last digit, so that the values of a schedule would depend on whether one or all are asked for.
+//! NumPy's differ in the last digit, so a schedule would have other values for an array of steps than for one step.
 
 use numpy::PyReadwriteArray1;
 use pyo3::prelude::*;

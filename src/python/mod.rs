@@ -1,6 +1,6 @@
-//! The bindings: they check arrays, and turn them into tensors of the engine, and hyperparameters into rules.
+//! The bindings: check arrays and convert them to tensors of the engine, and hyperparameters to rules.
 //!
-//! A module imports only those before it: `calls`, `error`; `known_types`, `dlpack`, `fingerprint`, `array_view`; `param_path`,
+//! A module imports only those before it: `calls`, `error`, `libm`; `known_types`, `dlpack`, `fingerprint`, `array_view`; `param_path`,
 //! `param_tree`, `param_groups`; `external_state`, `state`, `parameter`; `param_arrays`, `shared_memory`, `step_plan`; `accumulator`,
 //! `stepper`.
 

@@ -1,4 +1,5 @@
-//! Gradient accumulation: not an optimizer, but the same pass over memory. It has no name, so no optimizer can ask for it.
+//! Gradient accumulation: not an optimizer, but the same pass over memory. It is not in the registry, so
+//! `create` never returns it.
 
 use crate::rule::{Hyperparameters, Optimizer, Real, Rule};
 

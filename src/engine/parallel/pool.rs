@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! run      take the lead (or return false: another caller has it); deal the chunks; open the gate
-//!          wake two helpers, who wake two each; run chunks until none is left; close the gate; wait until it is empty
+//!          wake two helpers, which wake two each; run chunks until none is left; close the gate; wait until it is empty
 //! helper   loop: enter the gate and run chunks, or spin for 100 µs and park
 //! ```
 //!
