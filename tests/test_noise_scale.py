@@ -204,7 +204,7 @@ def test_adascale_scales_the_clip_norm_too():
 
 def test_adascale_does_not_use_a_reported_loss():
     opt = lrcore.SGD(np.ones(2), lr=schedules.Constant(0.1) * schedules.AdaScale())
-    with pytest.raises(ValueError, match=r"^report: no hyperparameter follows reports"):
+    with pytest.raises(ValueError, match=r"^report: no schedule uses reported metrics"):
         opt.report(1.0)
 
 

@@ -91,7 +91,7 @@ class _StepAdapter:
         """Report the loss of the epoch to schedules that use reports."""
         del time_step
         opt = self._estimator._live_optimizer
-        if any(tracker.rule._uses_reports for _, tracker in opt._trackers()):
+        if opt._report_trackers():
             opt.report(self._estimator.loss_)
 
     def trigger_stopping(self, msg: str, verbose: bool) -> bool:  # noqa: FBT001 (as scikit-learn calls it)

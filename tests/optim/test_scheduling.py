@@ -261,7 +261,9 @@ def test_any_real_number_can_be_reported():
 
 def test_a_report_that_no_schedule_uses_is_an_error():
     opt = lrcore.SGD(arrays(), lr=schedules.Constant(0.1))
-    with pytest.raises(ValueError, match=r"^report: no hyperparameter follows reports; give one such as lr="):
+    with pytest.raises(
+        ValueError, match=r"^report: no schedule uses reported metrics; multiply lr by schedules\.Reduce"
+    ):
         opt.report(1.0)
 
 

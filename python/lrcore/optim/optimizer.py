@@ -139,7 +139,12 @@ class Optimizer:
         # Computed once: it takes a sixth of a step's time in Python.
         self._is_plain = self._global_options.is_plain
         self._stepper = self._new_stepper(grouped)
-        self._stepper.set_options(**self._global_options.for_stepper(0, self._clip_trackers))
+        self._sync_options()
+
+    def _sync_options(self) -> None:
+        """Pass the global options at the present step to the stepper."""
+        options = self._global_options.for_stepper(self._stepper.step_count, self._clip_trackers)
+        self._stepper.set_options(**options)
 
     def _new_stepper(self, grouped: bool) -> _lrcore.Stepper:  # noqa: FBT001
         return _lrcore.Stepper(grouped, make_state)
@@ -191,7 +196,7 @@ class Optimizer:
         # For statistics. The step itself divides, since the reciprocal of a subnormal is infinite.
         grad_factor = 1.0 / grad_scale
         if isinstance(self._global_options.clip_norm, Schedule):
-            self._stepper.set_options(**self._global_options.for_stepper(self.steps, self._clip_trackers))
+            self._sync_options()
         steps = self._stepper.step(grads, grad_scale, self._combine)
         skip_reason = self._stepper.skip_reason
         if skip_reason is not None:
@@ -621,15 +626,14 @@ class Optimizer:
 
         Raises:
             TypeError: If the value is not a number.
-            ValueError: If no hyperparameter follows reports.
+            ValueError: If no schedule uses reported metrics.
         """
         with self._lock:
             number = check_report(value)
-            trackers = [tracker for _, tracker in self._trackers() if tracker.rule._uses_reports]
+            trackers = self._report_trackers()
             if not trackers:
                 raise ValueError(
-                    "report: no hyperparameter follows reports; give one such as lr=schedule * "
-                    "schedules.ReduceOnPlateau()"
+                    "report: no schedule uses reported metrics; multiply lr by schedules.ReduceOnPlateau()"
                 )
             changed = report_to(trackers, number)
             if changed:
@@ -647,6 +651,9 @@ class Optimizer:
         return places + [
             (Occurrence(None, "clip_norm", part), tracker) for part, tracker in enumerate(self._clip_trackers)
         ]
+
+    def _report_trackers(self) -> list[Tracker]:
+        return [tracker for _, tracker in self._trackers() if tracker.rule._uses_reports]
 
     def _restore_reports(self, saved: Mapping[Occurrence, Tracker]) -> None:
         """Restore trackers from saved ones, by their occurrence, and reset the others."""

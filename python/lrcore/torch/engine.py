@@ -160,9 +160,6 @@ class Engine(Optimizer):
         texts = enumerate(self._processes.texts(own))
         return "; ".join(f"rank {rank} of process_group: {text}" for rank, text in texts if text)
 
-    def _sync_options(self) -> None:
-        self._stepper.set_options(**self._global_options.for_stepper(self.steps, self._clip_trackers))
-
     @property
     def step_count(self) -> int:
         """How many steps have been taken; for callers that hold the drop-in's lock."""
