@@ -76,8 +76,7 @@ class Tree(dict[str, "_Array"]):
                     f"{_at(place, path)}: there is a parameter named {name!r} already, {other}; names are keys joined "
                     "by dots: rename one of the keys"
                 )
-            tree[name] = empty_like(array)
-            tree[name][...] = array
+            tree[name] = _copy(array)
         return tree
 
     def read(self, values: Any, place: str) -> dict[str, _Array | None]:

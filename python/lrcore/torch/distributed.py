@@ -87,9 +87,8 @@ class StepSync:
 
     def texts(self, text: str) -> list[str]:
         """Return the texts of all processes, in the order of ranks."""
-        encoded = text.encode()[:_LONGEST_TEXT]
-        own = torch.zeros(_LONGEST_TEXT, dtype=torch.uint8)
-        own[: len(encoded)] = torch.frombuffer(bytearray(encoded or b"\0"), dtype=torch.uint8)[: len(encoded)]
+        encoded = text.encode()[:_LONGEST_TEXT].ljust(_LONGEST_TEXT, b"\0")
+        own = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
         return [bytes(one.tolist()).rstrip(b"\0").decode(errors="replace") for one in self._gathered(own)]
 
     def _agreed(self, number: float, claim: bool) -> list[tuple[float, bool]]:  # noqa: FBT001

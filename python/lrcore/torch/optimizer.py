@@ -485,7 +485,7 @@ class DropIn(StatefulOptimizer):
         optimizer._opt_called = True
         self._groups = [self._watched(index) for index in range(len(self.param_groups))]
         self._note_schedules()
-        self._go_on(next((group[KEY] for group in self.param_groups if KEY in group), None))
+        self._go_on(self._saved_text())
         return self
 
     # Results

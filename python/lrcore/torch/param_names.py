@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from lrcore._messages import listed
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
 # Parts of names that come from DistributedDataParallel, torch.compile, FSDP and activation checkpointing.
 _WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
-_MOST_SHOWN = 5
 
 
 def matched(saved: Groups, groups: Groups) -> Groups:
@@ -102,6 +103,4 @@ def _check_same_names(own: list[list[str]], others: list[list[str]]) -> None:
 
 
 def _shown(names: Any) -> str:
-    names = list(names)
-    more = f", … ({len(names)} in all)" if len(names) > _MOST_SHOWN else ""
-    return "[" + ", ".join(map(repr, names[:_MOST_SHOWN])) + more + "]"
+    return f"[{listed(names)}]"

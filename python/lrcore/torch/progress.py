@@ -60,7 +60,8 @@ def parse(text: Any) -> SavedText:
         found["skipped"], found["skipped_in_a_row"] = found["skipped"]
         state.scalars = {name: from_plain(value) for name, value in found.items()}
         state.arrays = {name: _array(*given) for name, given in arrays.items()}
-        checks = {name: fields()[name].check for name in {**_NONE, **found}}
+        known = fields()
+        checks = {name: known[name].check for name in {**_NONE, **found}}
         values = {name: state.scalars[name] for name in checks}
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise ValueError(f"{place} must be what lrcore wrote there, got {text!r}") from error

@@ -119,13 +119,22 @@ class StatefulOptimizer(torch.optim.Optimizer):
     def _write_progress(self) -> None:
         """Write the text into the groups."""
         own, steps = self._shared, self.steps
-        note, engine = own._note, own._engine
+        note = own._note
         if not note.is_kept:
             return
-        state = OptimizerState("") if engine is None else engine.export_state()
+        state = self._exported()
         note.look_at(own.state.largest_count() - steps, state)
         skips = (state.scalars.get(name, 0) for name in ("skipped", "skipped_in_a_row"))
         note.write(own.param_groups, steps, *skips)
+
+    def _exported(self) -> OptimizerState:
+        """Return the state of the optimizer; before there is an engine it is empty."""
+        engine = self._shared._engine
+        return OptimizerState("") if engine is None else engine.export_state()
+
+    def _saved_text(self) -> str | None:
+        """Return the text of the first group that has one."""
+        return next((group[KEY] for group in self.param_groups if KEY in group), None)
 
     def _go_on(self, text: str | None) -> None:
         """Load the text of the groups, or without one take the number of steps from those of the parameters."""
@@ -141,7 +150,7 @@ class StatefulOptimizer(torch.optim.Optimizer):
         if saved is not None:
             state = saved.state
         else:
-            state = OptimizerState("") if engine is None else engine.export_state()
+            state = self._exported()
             state.scalars.pop("reports", None)
         state.scalars["steps"] = self.steps
         # An engine is created only if it is needed: errors in the groups are reported by the next step.
@@ -258,7 +267,7 @@ class StatefulOptimizer(torch.optim.Optimizer):
                 old.clear()
                 old.update(given)
             self.param_groups = before
-            self._go_on(next((group[KEY] for group in self.param_groups if KEY in group), None))
+            self._go_on(self._saved_text())
             return
         self._of_groups, self._of_all, self._scheduled = own["of_groups"], own["of_all"], own["scheduled"]
         self._steps, self._processes = own["steps"], own["processes"]
