@@ -32,7 +32,7 @@ class SweepProgress:
         self._total = total
         self._minimize = minimize
         self._before = self._done = 0
-        self._best: tuple[int, float, dict[str, Any]] | None = None
+        self._best: tuple[tuple[int, float], float, dict[str, Any]] | None = None  # its rank, objective and setting
         self._troubled = 0
         self._printed = 0.0
         self._shown = shown and (sys.stderr.isatty() or "ipykernel" in sys.modules)
@@ -74,8 +74,8 @@ class SweepProgress:
             return
         # A larger budget ranks first.
         order = (-(budget or 0), objective if self._minimize else -objective)
-        if self._best is None or order < (self._best[0], self._best[1] if self._minimize else -self._best[1]):
-            self._best = (order[0], objective, settings)
+        if self._best is None or order < self._best[0]:
+            self._best = (order, objective, settings)
 
     def _show(self) -> None:
         if not self._shown:

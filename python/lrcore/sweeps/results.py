@@ -174,12 +174,13 @@ class Results(Sequence[dict[str, Any]]):
 
     def table(self) -> str:
         """Return the best 40 settings, one per line, and the 8 most frequent reasons."""
-        lines = list(aligned(_cells(self.settings, self.names), last_left=True))
-        return "\n".join([*lines[: _LINES + 1], *self._notes()])
+        settings = self.settings
+        lines = list(aligned(_cells(settings, self.names), last_left=True))
+        return "\n".join([*lines[: _LINES + 1], *self._notes(len(settings))])
 
-    def _notes(self) -> list[str]:
-        """Return the lines below the table."""
-        hidden = len(self.settings) - _LINES
+    def _notes(self, count: int) -> list[str]:
+        """Return the lines below the table of so many settings."""
+        hidden = count - _LINES
         reasons = Counter(row.reason for row in self._rows if row.reason)
         return [f"and {counted(hidden, 'more setting')}"] * (hidden > 0) + [
             f"{count} ×  {_first_line(reason)}" for reason, count in reasons.most_common(8)
@@ -187,8 +188,9 @@ class Results(Sequence[dict[str, Any]]):
 
     def _repr_html_(self) -> str:
         """Return the table, for notebooks."""
-        head, *rows = _cells(self.settings, self.names)
-        return html_table(head, rows[:_LINES]) + html_text("\n".join([repr(self), *self._notes()]))
+        settings = self.settings
+        head, *rows = _cells(settings, self.names)
+        return html_table(head, rows[:_LINES]) + html_text("\n".join([repr(self), *self._notes(len(settings))]))
 
     def __str__(self) -> str:
         """Return the table."""

@@ -67,9 +67,9 @@ class Plan:
 
     def best(self, rows: list[Row]) -> list[Settings]:
         """Return the settings that continue: the best of those whose seeds all finished."""
-        ranked = [summary.settings for summary in summaries(rows, minimize=self.minimize) if summary.complete]
-        count = len({str(row.settings) for row in rows})
-        return ranked[: self._survivors(count)]
+        found = summaries(rows, minimize=self.minimize)
+        ranked = [summary.settings for summary in found if summary.complete]
+        return ranked[: self._survivors(len(found))]
 
     def _survivors(self, count: int) -> int:
         return max(1, int(count / self.keep + 1e-9))
