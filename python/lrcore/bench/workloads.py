@@ -87,7 +87,7 @@ class Peer:
         name: Its name in tables.
         make: Makes a competitor from values for weights and gradients, which it copies.
         lacks: Returns why it can't do a workload in a dtype, or an empty string.
-        temporaries: How many arrays of the size of the weights a step allocates.
+        temporaries: The number of arrays of the size of the weights that it needs besides weights, gradients and state.
         product: Makes a call of its own matrix product, for steps after other work.
         set_threads: Sets its number of threads.
     """
