@@ -101,8 +101,8 @@ def _rows(schedule: Schedule, steps: int) -> dict[int, str]:
     begins = phases(schedule, steps)
     rows = {}
     if len(begins) < 2:
-        span = min(schedule.length or steps - 1, steps - 1)
-        rows = {span * quarter // 4: "" for quarter in range(5)}
+        last = min(schedule.length or steps - 1, steps - 1)
+        rows = {last * quarter // 4: "" for quarter in range(5)}
     for name, at in begins if len(begins) > 1 else ():
         rows.setdefault(max(at - 1, 0), "")
         rows[at] = name

@@ -2,7 +2,7 @@
 
 Every class has ``_bounds(first, last)``: bounds of the values from one step to another. They are exact for simple
 schedules, which are monotone between known turning points, and interval arithmetic combines them: the largest value of
-a product is at most the product of the largest factors. Branch and bound then finds the exact maximum::
+a product is at most the product of the largest factors. Branch and bound then finds the maximum, if it converges::
 
     best = value(0); queue = [all steps]
     while the highest bound in the queue is above best:

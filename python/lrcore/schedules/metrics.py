@@ -8,7 +8,7 @@ state is in the optimizer's state dict.
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections import abc
 from copy import copy
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -61,7 +61,7 @@ class MetricFactor(Schedule):
         return 1.0, 1.0
 
 
-class Tracker:
+class Tracker(ABC):
     """The present factor at one occurrence of a :class:`MetricFactor`, and the state that it is computed from."""
 
     __slots__ = ("factor", "rule")

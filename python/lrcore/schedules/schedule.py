@@ -102,8 +102,9 @@ class Schedule(ABC):
     def maximum(self) -> float:
         """The largest value at integer steps.
 
-        It is found from bounds of the parts, at any length, and equals the maximum of all values up to rounding. The
-        peak of a product or sum of several waves with incommensurable periods may be missed by a little.
+        It is found from bounds of the parts, at any length, and equals the maximum of all values up to rounding. If the
+        search does not converge, it is the largest value found, or the bound if that is more than twice as large: the
+        peak of waves with incommensurable periods may be missed by a little, and that of a difference overestimated.
 
         Raises:
             ValueError: If the values grow without bound, or a part is a function without a length.
