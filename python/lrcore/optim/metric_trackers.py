@@ -2,8 +2,8 @@
 
 A schedule that uses reports, such as ``ReduceOnPlateau``, has a tracker for each occurrence: a hyperparameter of a
 group (or ``clip_norm``), and the position in its value. The instance of the schedule identifies the occurrence. A value
-that is assigned gets new instances (:func:`with_trackers`), so equal schedules elsewhere have other trackers. A value
-derived from the present one, such as ``group["lr"] *= 0.5``, contains the same instances and keeps the trackers.
+that is assigned gets new instances (:func:`with_trackers`), so equal schedules in other places have other trackers. A
+value derived from the present one, such as ``group["lr"] *= 0.5``, contains the same instances and keeps the trackers.
 """
 
 from __future__ import annotations
