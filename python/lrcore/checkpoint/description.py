@@ -42,7 +42,7 @@ _PARTS = {
 
 
 def is_readable(description: dict[str, Any] | None) -> bool:
-    """Return whether a description is one of this version."""
+    """Return whether a description has this version and all its parts."""
     return (
         description is not None
         and description.get("version") == VERSION
@@ -51,7 +51,7 @@ def is_readable(description: dict[str, Any] | None) -> bool:
 
 
 def describe(state: OptimizerState, arrays: Arrays) -> dict[str, Any]:
-    """Return the description of a state; its arrays, not copied, are put into a mapping."""
+    """Return the description of a state, and add its arrays, not copied, to ``arrays``."""
     for name, array in state.arrays.items():
         arrays[f"optimizer/{name}"] = np.asarray(array)
     for field, column in state.param_arrays.items():
@@ -79,7 +79,7 @@ def describe(state: OptimizerState, arrays: Arrays) -> dict[str, Any]:
 
 
 def _counts(state: OptimizerState) -> dict[str, Any]:
-    """Return what parameters have, for each that has not what the one before has."""
+    """Return the scalars and array names of each parameter that differs in them from the one before."""
     names = [name for group in state.groups for name in group.params]
     scalars, arrays = state.param_scalars, state.param_arrays
     # No scalar is None.
@@ -100,7 +100,7 @@ def _counts(state: OptimizerState) -> dict[str, Any]:
 
 @contextmanager
 def _understanding(file: safetensors.File) -> Iterator[None]:
-    """Whatever goes wrong in here is damage: a description is made of values of any kind, or too many of them."""
+    """Report any error in the block as damage: a damaged description can contain values of any kind."""
     try:
         yield
     except (DamagedError, OSError):
@@ -111,11 +111,11 @@ def _understanding(file: safetensors.File) -> Iterator[None]:
 
 
 def read(file: safetensors.File) -> tuple[dict[str, Any], OptimizerState]:
-    """Return the description of a file that is whole, and the state; arrays of parameters are entries in it.
+    """Return the description in an intact file, and the state, with entries in place of the arrays of parameters.
 
     Raises:
-        DamagedError: If the file is not as it was written.
-        ValueError: If it is no checkpoint, or of another version.
+        DamagedError: If the file is damaged.
+        ValueError: If it is not a checkpoint, or has an unknown version.
         OSError: If it can't be read.
     """
     text = file.text()

@@ -55,7 +55,7 @@ class Number:
 
 
 class Pair:
-    """Two numbers, such as ``betas``, which rules have as ``beta1`` and ``beta2``."""
+    """A pair of numbers, such as ``betas``. Rules receive it as ``beta1`` and ``beta2``."""
 
     __slots__ = ("number",)
 

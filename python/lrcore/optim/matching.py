@@ -1,4 +1,4 @@
-"""Matching a saved state with the optimizer that is to go on from it."""
+"""Matching a saved state with the optimizer that loads it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Match(NamedTuple):
         state: The state, checked; arrays are copies.
         before: The state of the optimizer; arrays are its own.
         report: What did not match.
-        warning: Names saved schedules that replace others of the program unasked; None if there are none.
+        warning: The warning of saved schedules that replace others of the program without a choice; None if none do.
     """
 
     state: OptimizerState
@@ -113,7 +113,7 @@ def match(
 
 
 def _groups_of_names(groups: Sequence[GroupState]) -> dict[str, int]:
-    """Return the number of the group of each saved parameter, by name, in their order."""
+    """Return the index of the group of each saved parameter, by name, in order."""
     group_of: dict[str, int] = {}
     for i, group in enumerate(groups):
         for name in group.params:
@@ -139,14 +139,14 @@ def _report(group_of: Mapping[str, int], weights: Mapping[str, Array], *, strict
 
 
 def _refuse_strangers(name: str, column: Mapping[str, Any], group_of: Mapping[str, int]) -> None:
-    """Raise if a parameter with a value of a field is in no saved group."""
+    """Raise if a field has a value for a parameter that is not in any saved group."""
     for param in column.keys() - group_of.keys():
         place = f"state[{param!r}]" if "." not in name else place_of(name, param)
         raise ValueError(f"{place} is not in any group of the state dict")
 
 
 def _check_rule_state(saved: OptimizerState, rules: Sequence[list[str]]) -> None:
-    """Raise if a parameter has not the counts and the arrays of one of the rules."""
+    """Raise unless each parameter has the counts and arrays of one of the rules."""
     known = fields()
     columns = {
         name: column
@@ -218,7 +218,7 @@ def are_alike(arrays: Collection[Any], weights: Collection[Array]) -> bool:
 
 
 def _checked_array(array: Any, place: tuple[str, str | None], weight: Array | None, unread: type[Any] | None) -> Any:
-    """Return a copy of an array, in the memory order of the weight that it must be like; of a placeholder, itself."""
+    """Return a copy of an array in its weight's memory order, or a placeholder unchanged; raise if it does not fit."""
     is_read = isinstance(array, np.ndarray)
     if not is_read and (unread is None or not isinstance(array, unread)):
         raise TypeError(f"{place_of(*place)} must be a NumPy array, got {type(array).__name__}")
@@ -265,7 +265,7 @@ def _match_groups(
 
 
 def _match_reports(saved: Any, sources: Mapping[int, int], present: Any) -> list[dict[str, Any]]:
-    """Return saved trackers by the groups here. A group that nothing is loaded into keeps its own."""
+    """Return saved trackers with the group indices of this optimizer. A group without saved values keeps its own."""
     matched = [entry for entry in saved if entry["group"] is None]
     for index, source in sources.items():
         matched += [{**entry, "group": index} for entry in saved if entry["group"] == source]

@@ -1,11 +1,11 @@
-"""The state of an optimizer as one value: all that its next steps depend on, besides the weights.
+"""The state of an optimizer as one value: everything that its next steps depend on, except the weights.
 
 Everything that saves an optimizer encodes this value, and everything that loads one decodes it::
 
     export_state(opt) → OptimizerState → state dict, pickle, checkpoint, … → OptimizerState → import_state(opt, state)
 
-``COMPONENTS`` is the only list of what belongs to it. A new part of the state is a component there. No encoder names
-it, and ``tests/optim/test_state_carriers.py`` sends it through each.
+``COMPONENTS`` is the only list of its fields. A new part of the state is a component there; encoders need no change,
+and ``tests/optim/test_state_carriers.py`` tests each of them with it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class GroupState(NamedTuple):
 class OptimizerState:
     """The state of an optimizer.
 
-    Scalars are what JSON can hold, and schedules in it. Arrays have any shape and dtype.
+    Scalars are JSON values, which may contain schedules. Arrays have any shape and dtype.
 
     Attributes:
         optimizer: The name of the class.
@@ -133,7 +133,7 @@ def export_state(opt: Optimizer, *, of_params: bool = True) -> OptimizerState:
 
 
 def import_state(opt: Optimizer, state: OptimizerState, *, of_params: bool = True) -> None:
-    """Set the state of an optimizer to one that matches it, such as its own or that of one made alike."""
+    """Set the state of an optimizer to a state that matches it: see :mod:`lrcore.optim.matching`."""
     if of_params:
         for group, given in zip(opt._groups, state.groups, strict=True):
             group.replace(given.hyperparameters)
@@ -156,7 +156,7 @@ def fields() -> dict[str, Field]:
 
 
 def plain(value: Any) -> Any:
-    """Return a scalar or a hyperparameter as JSON has it: tuples are lists, schedules dicts."""
+    """Return a scalar or a hyperparameter as a JSON value: tuples become lists, schedules dicts."""
     if isinstance(value, Schedule):
         return encode(value)
     if isinstance(value, dict):
@@ -165,7 +165,7 @@ def plain(value: Any) -> Any:
 
 
 def from_plain(value: Any) -> Any:
-    """Return the value that :func:`plain` was given, with lists for tuples."""
+    """Return the argument of :func:`plain`, with lists in place of tuples."""
     if isinstance(value, dict):
         # An entry of reports has a schedule under the same key.
         return (

@@ -41,11 +41,11 @@ def _set(saved: StateDict, name: str, value: Any) -> None:
 
 
 def decode(saved: Any) -> OptimizerState:
-    """Return the state that a state dict holds.
+    """Return the state in a state dict.
 
     Raises:
-        TypeError: If a part that holds others is of a wrong type.
-        ValueError: If such a part is missing.
+        TypeError: If a mapping or list in it has a wrong type.
+        ValueError: If one is missing.
     """
     if not isinstance(saved, Mapping):
         raise TypeError(f"the state dict must be a mapping, got {type(saved).__name__}")
@@ -79,7 +79,7 @@ def decode(saved: Any) -> OptimizerState:
 
 
 def place_of(name: str, param: str | None = None) -> str:
-    """Return where in a state dict a field is, that of a parameter if one is given."""
+    """Return the place of a field in a state dict, of a parameter if one is given, for messages."""
     first, _, last = name.partition(".")
     if param is not None and not last:
         return f"state[{param!r}][{name!r}]"

@@ -121,7 +121,7 @@ class Exponential(GammaDecay):
 
 
 class InverseTime(GammaDecay):
-    """Division by a number that grows linearly with the step.
+    """Inverse-time decay: the value is divided by a number that grows linearly with the step.
 
     ``value(t) = start / (1 + gamma · t / steps)``
 

@@ -1,10 +1,10 @@
 """The state of an optimizer as a text in its groups.
 
-Whatever saves optimizers in pieces (torch.distributed.checkpoint, FSDP, ZeroRedundancyOptimizer) reads ``state`` and
-``param_groups``, some of it from the live optimizer, and puts both back. The state of parameters is in ``state``. The
-state of the optimizer, such as the number of steps that schedules are evaluated at, stands in every group, under one
-key, as JSON: all of them keep a string, and so does ``torch.load(weights_only=True)``. A text in a group that the
-optimizer has not written there was loaded, and is gone on from.
+Libraries that rebuild state dicts (torch.distributed.checkpoint, FSDP, ZeroRedundancyOptimizer) preserve only ``state``
+and ``param_groups``. The state of parameters is in ``state``. The state of the optimizer, such as the number of steps
+at which schedules are evaluated, is in every group under one key, as JSON text: all of these libraries preserve a
+string, and so does ``torch.load(weights_only=True)``. If a group has a text that this optimizer did not write, the
+text was loaded, and the optimizer resumes from it.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ class SavedText(NamedTuple):
 
     Attributes:
         state: The state of the optimizer.
-        ahead: By how much the largest count of a parameter's steps was larger than the number of steps.
+        ahead: The largest step count of a parameter minus the number of steps.
     """
 
     state: OptimizerState
     ahead: int
 
     def steps_at(self, counted: int) -> int:
-        """Return the number of steps, given the largest count of a parameter's steps.
+        """Return the number of steps, given the largest step count of a parameter.
 
-        An optimizer of PyTorch that took steps in between did not update the text.
+        It is larger than in the text if an optimizer of PyTorch, which does not update the text, took steps since.
         """
         steps: int = self.state.scalars["steps"]
         return max(steps, counted - self.ahead)
@@ -50,7 +50,7 @@ def parse(text: Any) -> SavedText:
 
     Raises:
         TypeError: If a part is of a wrong type.
-        ValueError: If it is no such text, or a part is out of range.
+        ValueError: If it was not written by lrcore, or a part is out of range.
     """
     place = f'param_groups: "{KEY}"'
     state = OptimizerState("")
@@ -80,8 +80,8 @@ class Note:
     """The text that an optimizer has written into its groups.
 
     Attributes:
-        is_kept: Whether groups have a text. Without schedules, averages and skipped steps they have none, so that state
-            dicts are the same as PyTorch's.
+        is_kept: Whether groups have a text. Without schedules, averages and ``skip_nonfinite`` they have none, and
+            state dicts are the same as PyTorch's.
         text: The text in each group.
         of_step: The text after the last step, which a program that copies groups may put back.
         has_more: Whether a step may change more than the step counts.
@@ -94,7 +94,7 @@ class Note:
         self.text = self.of_step = ""
         self._rest = ""
 
-    def look_at(self, ahead: int, state: OptimizerState) -> None:
+    def store_rest(self, ahead: int, state: OptimizerState) -> None:
         """Store all but the step counts."""
         scalars = {name: plain(value) for name, value in state.scalars.items() if name not in _COUNTS}
         arrays = {

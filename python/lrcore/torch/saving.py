@@ -123,7 +123,7 @@ class StatefulOptimizer(torch.optim.Optimizer):
         if not note.is_kept:
             return
         state = self._exported()
-        note.look_at(own.state.largest_count() - steps, state)
+        note.store_rest(own.state.largest_count() - steps, state)
         skips = (state.scalars.get(name, 0) for name in ("skipped", "skipped_in_a_row"))
         note.write(own.param_groups, steps, *skips)
 
@@ -137,7 +137,7 @@ class StatefulOptimizer(torch.optim.Optimizer):
         return next((group[KEY] for group in self.param_groups if KEY in group), None)
 
     def _go_on(self, text: str | None) -> None:
-        """Load the text of the groups, or without one take the number of steps from those of the parameters."""
+        """Load the text of the groups; without one, the number of steps is the largest step count of a parameter."""
         counted, engine = self.state.largest_count(), self._engine
         saved = None if text is None else parse(text)
         for group in self._groups:
@@ -197,11 +197,11 @@ class StatefulOptimizer(torch.optim.Optimizer):
         return saved
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a state of this optimizer or of PyTorch's; see :meth:`torch.optim.Optimizer.load_state_dict`.
+        """Load a state of this optimizer or of PyTorch's; see :meth:`torch.optim.Optimizer.load_state_dict`.
 
         Where both sides have names of parameters, as from ``model.named_parameters()``, state and groups are matched by
-        these, in whatever order; wrappers of the model may differ. Otherwise they go by position, as in PyTorch. Where
-        the state does not say how many steps were taken, it is the largest count of a parameter.
+        these, in any order; wrappers of the model may differ. Otherwise they are matched by position, as in PyTorch. If
+        the state has no number of steps, it is the largest step count of a parameter.
 
         Raises:
             ValueError: If the names differ, or are in other groups.
@@ -223,7 +223,7 @@ class StatefulOptimizer(torch.optim.Optimizer):
             before.remove()
 
     def _schedules(self) -> list[dict[str, Any]]:
-        """Return the schedules of each group, by name, also where groups were put in another order since a step."""
+        """Return the schedules of each group by name, also after groups were reordered since the last step."""
         watched = {id(group.given): group.schedules for group in self._groups}
         return [dict(watched.get(id(given), {})) for given in self.param_groups]
 
@@ -249,21 +249,21 @@ class StatefulOptimizer(torch.optim.Optimizer):
             before = []
         else:
             before = self.param_groups
-            # PyTorch gives an object without attributes of its own, as some wrappers are, new hooks.
+            # PyTorch creates new hooks for an object without attributes of its own, such as some wrappers.
             for name in _HOOKS:
                 self.__dict__.setdefault(name, getattr(self, name))
-        # PyTorch would put these into __dict__, and then ask for them by name.
+        # Set through their descriptors, which PyTorch's __setstate__ would bypass by an update of __dict__.
         for name in ("param_groups", "defaults", "state"):
             if name in state:
                 setattr(self, name, state.pop(name))
         super().__setstate__(state)
         names = self._engine_class.hyperparameter_names()
         if own is None:
-            # This is how PyTorch loads a state. What groups were before does not matter, but for options that it lacks.
+            # PyTorch loads a state in this way. The previous groups matter only for options that the state lacks.
             for given, old in zip(self.param_groups, before, strict=True):
                 if OWN in old:
                     given.setdefault(OWN, old[OWN])
-                # Whoever holds the groups, as an optimizer does that shares them, sees what was loaded.
+                # In place, because other optimizers may share these dictionaries.
                 old.clear()
                 old.update(given)
             self.param_groups = before
