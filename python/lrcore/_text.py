@@ -1,4 +1,4 @@
-"""Formats of results: counts, aligned tables, CSV, and HTML for notebooks.
+"""Formats of results: counts, values, aligned tables, CSV, and HTML for notebooks.
 
 Every optimizer imports this module, so rarely needed modules are imported where they are used.
 """
@@ -26,6 +26,15 @@ class TextStream(Protocol):
 def counted(count: int, noun: str) -> str:
     """Return a count with its noun, in the plural unless it is 1."""
     return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def format_value(value: Any) -> str:
+    """Format a value for tables and labels."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(format_value, value))})"
+    return str(value)
 
 
 def aligned(lines: Sequence[Sequence[str]], *, last_left: bool = False) -> Iterator[str]:

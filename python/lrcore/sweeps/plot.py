@@ -8,7 +8,7 @@ import numpy as np
 
 from lrcore._messages import brief
 from lrcore._optional import matplotlib
-from lrcore.sweeps.progress import format_value
+from lrcore._text import format_value
 from lrcore.sweeps.sensitivity import Sensitivity, best_of, by_value
 
 if TYPE_CHECKING:

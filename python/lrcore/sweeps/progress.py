@@ -7,7 +7,7 @@ import time
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from lrcore._text import counted
+from lrcore._text import counted, format_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -98,12 +98,3 @@ class SweepProgress:
         if self._troubled:
             parts.append(f"{self._troubled} diverged or failed")
         return ", ".join(parts) or "none finished yet"
-
-
-def format_value(value: Any) -> str:
-    """Format a value for tables and labels."""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, tuple):
-        return f"({', '.join(map(format_value, value))})"
-    return str(value)

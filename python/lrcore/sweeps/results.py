@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from lrcore._messages import brief
 from lrcore._optional import imported
-from lrcore._text import aligned, counted, html_table, html_text, write_csv
-from lrcore.sweeps.progress import format_value
+from lrcore._text import aligned, counted, format_value, html_table, html_text, write_csv
 from lrcore.sweeps.store import Row, Store
 from lrcore.sweeps.summary import SettingSummary, summaries
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lrcore._ranges import NON_NEGATIVE
-from lrcore._text import aligned, counted, html_table, html_text
-from lrcore.sweeps.progress import format_value
+from lrcore._text import aligned, counted, format_value, html_table, html_text
 from lrcore.sweeps.space import canonical
 
 if TYPE_CHECKING:

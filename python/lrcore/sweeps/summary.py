@@ -8,8 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lrcore._text import counted
-from lrcore.sweeps.progress import format_value
+from lrcore._text import counted, format_value
 from lrcore.sweeps.store import Row, same_settings
 
 if TYPE_CHECKING:
