@@ -24,7 +24,7 @@ from lrcore.sweeps import lease
 from lrcore.sweeps.space import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from lrcore.sweeps.objective import Outcome, Run
 
@@ -290,11 +290,3 @@ def _check_path(path: str | os.PathLike[str] | None, *, is_new: bool) -> None:
         raise FileNotFoundError(f"results must be in an existing folder, got {os.fspath(path)!r}")
     if not is_new and not place.exists():
         raise FileNotFoundError(f"path must be an existing results file, got {str(place)!r}")
-
-
-def same_settings(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """Return rows grouped by the canonical text of their settings, in order."""
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(canonical(row.settings), []).append(row)
-    return groups

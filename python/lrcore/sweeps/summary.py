@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lrcore._text import counted, format_value
-from lrcore.sweeps.store import Row, same_settings
+from lrcore.sweeps.space import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from lrcore.sweeps.store import Row
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,10 @@ class SettingSummary:
 
 def summaries(rows: Iterable[Row], *, minimize: bool) -> list[SettingSummary]:
     """Return the summary of each setting at its largest budget, sorted by budget, completeness and mean."""
-    found = [_summary(group) for group in same_settings(rows).values()]
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(canonical(row.settings), []).append(row)
+    found = [_summary(group) for group in groups.values()]
 
     def order(summary: SettingSummary) -> tuple[int, bool, float]:
         mean = math.inf if math.isnan(summary.mean) else summary.mean if minimize else -summary.mean
