@@ -6,7 +6,7 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lrcore.bench.timing import Entrant, interleave
+from lrcore.bench.timing import TimedCall, interleave
 from lrcore.bench.workloads import LR
 from models import MODELS
 from sections import HEAD, Bench, apart, compare, micro, progress
@@ -60,12 +60,12 @@ def _threads(bench: Bench) -> None:
     def enter(torchs: int, ours: int) -> Call:
         return lambda: (torch.set_num_threads(torchs), lrcore.set_num_threads(ours))
 
-    entrants = {}
+    timed_calls = {}
     for torchs in counts:
         for ours in counts:
-            entrants[f"{torchs} of PyTorch, {ours} of lrcore"] = Entrant(step, enter(torchs, ours))
-        entrants[f"{torchs} of PyTorch, fused"] = Entrant(fused, enter(torchs, all_threads))
-    times = interleave(entrants, bench.plan.seconds * 2, bench.plan.rounds)
+            timed_calls[f"{torchs} of PyTorch, {ours} of lrcore"] = TimedCall(step, enter(torchs, ours))
+        timed_calls[f"{torchs} of PyTorch, fused"] = TimedCall(fused, enter(torchs, all_threads))
+    times = interleave(timed_calls, bench.plan.seconds * 2, bench.plan.rounds)
     enter(all_threads, all_threads)()
     progress("")
     print(f"\nthreads: a whole training step of the CNN\n  {'':34} {'µs':>10}   [middle half]")

@@ -15,7 +15,7 @@ from lrcore.bench.peers import LRCORE, ROOFLINE, ROOFLINE_PEER, objection
 from lrcore.bench.timing import interleave
 from lrcore.bench.workloads import WORKLOADS
 from models import MODELS
-from sections import HEAD, KI, MI, Bench, compare, entrants, micro, random_arrays
+from sections import HEAD, KI, MI, Bench, compare, micro, random_arrays, timed_calls
 
 # The workload, a size or a model, the peer, and the largest ratio.
 GOALS: list[tuple[str, int | str, str, float]] = [
@@ -52,7 +52,7 @@ def goals(bench: Bench) -> None:
             print(f"  {title}: no {peer_name}: {why}")
             continue
         shapes = MODELS[case] if isinstance(case, str) else [(case,)]
-        make = [partial(entrants, one, workload, None) for one in (LRCORE, peer)]
+        make = [partial(timed_calls, one, workload, None) for one in (LRCORE, peer)]
         compare(bench, title, shapes, make, goal, "goals")
     _small(bench)
     low, extra, high = import_milliseconds()

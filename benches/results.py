@@ -35,7 +35,7 @@ class Row:
     absent: dict[str, str] = field(default_factory=dict)
 
     def add(self, times: dict[str, Times]) -> None:
-        """Add a heat, with ratios to lrcore in the same rounds."""
+        """Add the times of a group of peers, with ratios to lrcore in the same rounds."""
         ours = times.get(OURS)
         for name, of_name in times.items():
             if name in self.cells:

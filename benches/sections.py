@@ -17,7 +17,7 @@ import lrcore
 from lrcore import info
 from lrcore.bench.grid import name_of
 from lrcore.bench.peers import LRCORE, OURS, ROOFLINE_PEER, Peers, has_probes, objection
-from lrcore.bench.timing import FEWEST, REST, Entrant, Times, digits, interleave
+from lrcore.bench.timing import FEWEST, REST, TimedCall, Times, digits, interleave
 from lrcore.bench.workloads import WORKLOADS, Array, Competitor, Peer, Workload
 from models import MODELS
 from results import Results, Row, heading
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     Call = Callable[[], object]
     Values = list[Array]
     # Makes what is timed, by name, from values for weights and gradients.
-    Make = Callable[[Values], dict[str, Entrant]]
-    Wrap = Callable[[Peer, Competitor], dict[str, Entrant]]
+    Make = Callable[[Values], dict[str, TimedCall]]
+    Wrap = Callable[[Peer, Competitor], dict[str, TimedCall]]
 
 KI, MI = 1 << 10, 1 << 20
-SITTINGS = 3
+REPEATS = 3
 CACHED = 4 << 20  # bytes of an array; no cache holds several larger ones
 PRODUCT_SECONDS = 0.002  # the time between two steps in the cold case
 HEAD = f"{'µs':>10} {{:>10}}   ratio [middle half]     goal"
@@ -82,7 +82,7 @@ class Bench:
         dtype_name: str = "float32",
         wrap: Wrap | None = None,
     ) -> Row:
-        """Measure a row in heats that fit into memory, print it and save it."""
+        """Measure a row in groups that fit into memory, print it and save it."""
         dtype = np.dtype(dtype_name)
         length = sum(math.prod(shape) for shape in shapes)
         row = Row(section, workload.name, case, dtype_name, self.plan.threads, length, workload.streams())
@@ -93,10 +93,10 @@ class Bench:
                 row.absent[name] = why
             else:
                 able.append(peer)
-        for heat in heats(able, workload, length * dtype.itemsize):
-            make = [partial(entrants, peer, workload, wrap) for peer in heat]
-            seconds = self.plan.seconds / 2 if len(able) > len(heat) else self.plan.seconds
-            row.add(in_sittings(make, random_arrays(shapes, dtype), seconds, self.plan.rounds))
+        for group in groups_in_memory(able, workload, length * dtype.itemsize):
+            make = [partial(timed_calls, peer, workload, wrap) for peer in group]
+            seconds = self.plan.seconds / 2 if len(able) > len(group) else self.plan.seconds
+            row.add(time_repeats(make, random_arrays(shapes, dtype), seconds, self.plan.rounds))
         progress("")
         print(row.line(self.names), flush=True)
         self.results.add(row)
@@ -104,52 +104,52 @@ class Bench:
         return row
 
 
-def entrants(peer: Peer, workload: Workload, wrap: Wrap | None, values: Values) -> dict[str, Entrant]:
+def timed_calls(peer: Peer, workload: Workload, wrap: Wrap | None, values: Values) -> dict[str, TimedCall]:
     """Make what a peer is timed as, on its own arrays."""
     competitor = peer.make(workload, values, values)
-    return wrap(peer, competitor) if wrap else {peer.name: Entrant(competitor.step, before=competitor.before)}
+    return wrap(peer, competitor) if wrap else {peer.name: TimedCall(competitor.step, before=competitor.before)}
 
 
-def in_sittings(
-    make: list[Make], values: Values, seconds: float, rounds: int, sittings: int | None = None, rest: float = REST
+def time_repeats(
+    make: list[Make], values: Values, seconds: float, rounds: int, repeats: int | None = None, rest: float = REST
 ) -> dict[str, Times]:
-    """Time competitors that are made anew in each sitting, each time by another one first.
+    """Time competitors that are made anew in each repeat, by another one first each time.
 
     Where large arrays lie can change a time by a third, on a virtual machine above all, and whoever allocates first
     tends to get the same place.
     """
     size = sum(array.nbytes for array in values)
-    if sittings is None:
-        sittings = SITTINGS if size > CACHED else 1
-    rounds = max(-(-rounds // sittings), FEWEST)
+    if repeats is None:
+        repeats = REPEATS if size > CACHED else 1
+    rounds = max(-(-rounds // repeats), FEWEST)
     found: dict[str, Times] = {}
-    for sitting in range(sittings):
-        first = sitting * len(make) // sittings
-        competitors: dict[str, Entrant] = {}
+    for repeat in range(repeats):
+        first = repeat * len(make) // repeats
+        competitors: dict[str, TimedCall] = {}
         for maker in make[first:] + make[:first]:
             competitors |= maker(values)
-        for name, times in interleave(competitors, seconds / sittings, rounds, rest).items():
+        for name, times in interleave(competitors, seconds / repeats, rounds, rest).items():
             found[name] = Times(found[name].rounds + times.rounds) if name in found else times
         del competitors
         gc.collect()
     return found
 
 
-def heats(able: list[Peer], workload: Workload, size: int) -> Iterator[list[Peer]]:
+def groups_in_memory(able: list[Peer], workload: Workload, size: int) -> Iterator[list[Peer]]:
     """Yield groups of peers that fit into three quarters of the memory, each with lrcore and the roofline."""
     budget = 0.75 * (info.memory("MemAvailable") or 4 << 30) - 2 * size
-    anchors = [LRCORE, ROOFLINE_PEER] if has_probes() else [LRCORE]
-    fixed = len(anchors) * (2 + workload.states) * size
-    heat: list[Peer] = []
+    always = [LRCORE, ROOFLINE_PEER] if has_probes() else [LRCORE]
+    fixed = len(always) * (2 + workload.states) * size
+    group: list[Peer] = []
     used = fixed
     for peer in able:
         held = (2 + workload.states) * size
-        if heat and used + held + peer.temporaries * size > budget:
-            yield anchors + heat
-            heat, used = [], fixed
-        heat.append(peer)
+        if group and used + held + peer.temporaries * size > budget:
+            yield always + group
+            group, used = [], fixed
+        group.append(peer)
         used += held
-    yield anchors + heat
+    yield always + group
 
 
 def random_arrays(shapes: Shapes, dtype: np.dtype[Any] | type = np.float32) -> Values:
@@ -168,12 +168,12 @@ def progress(text: str) -> None:
 
 def apart(ours: Callable[[Values], Call], other: Callable[[Values], Call]) -> list[Make]:
     """Return the makers of two calls on arrays of their own."""
-    return [lambda values: {OURS: Entrant(ours(values))}, lambda values: {"other": Entrant(other(values))}]
+    return [lambda values: {OURS: TimedCall(ours(values))}, lambda values: {"other": TimedCall(other(values))}]
 
 
 def together(both: Callable[[Values], tuple[Call, Call]]) -> list[Make]:
     """Return the maker of two calls on the same arrays."""
-    return [lambda values: dict(zip((OURS, "other"), map(Entrant, both(values)), strict=True))]
+    return [lambda values: dict(zip((OURS, "other"), map(TimedCall, both(values)), strict=True))]
 
 
 def compare(
@@ -183,13 +183,13 @@ def compare(
     make: list[Make],
     goal: float = math.inf,
     case: str = "stages",
-    sittings: int | None = None,
+    repeats: int | None = None,
     rest: float = REST,
 ) -> None:
     """Time lrcore and one other in turns, and print the ratio and its goal."""
     progress(f"{case}: {title}")
     try:
-        times = in_sittings(make, random_arrays(shapes), bench.plan.seconds, bench.plan.rounds, sittings, rest)
+        times = time_repeats(make, random_arrays(shapes), bench.plan.seconds, bench.plan.rounds, repeats, rest)
     except ImportError as error:
         print(f"  {title:34} not measured: {error}")
         return
@@ -245,8 +245,8 @@ def cold(bench: Bench) -> None:
     for whose, product in between.items():
         bench.title(f"cold: only the step is timed; before it a product of two {size} × {size} matrices by {whose}")
 
-        def wrap(peer: Peer, competitor: Competitor, product: Callable[..., Any] = product) -> dict[str, Entrant]:
-            return {peer.name: Entrant(competitor.step, before=both(competitor.before, product(peer)))}
+        def wrap(peer: Peer, competitor: Competitor, product: Callable[..., Any] = product) -> dict[str, TimedCall]:
+            return {peer.name: TimedCall(competitor.step, before=both(competitor.before, product(peer)))}
 
         for length in (16 * KI, 256 * KI, 4 * MI):
             if length <= max(bench.plan.sizes):
@@ -286,14 +286,14 @@ def scaling(bench: Bench) -> None:
     counts = sorted({1, *(2**k for k in range(1, 10) if 2**k < bench.plan.threads), bench.plan.threads})
     matrix = product_size()
 
-    def wrap(peer: Peer, competitor: Competitor) -> dict[str, Entrant]:
+    def wrap(peer: Peer, competitor: Competitor) -> dict[str, TimedCall]:
         if peer.set_threads is None:
             return {}
         made = {}
         before = product_of(peer, matrix) if cold else competitor.before
         for count in counts:
             name = peer.name if count == bench.plan.threads else f"{peer.name} × {count}"
-            made[name] = Entrant(competitor.step, partial(peer.set_threads, count), before)
+            made[name] = TimedCall(competitor.step, partial(peer.set_threads, count), before)
         return made
 
     for cold in (False, True):

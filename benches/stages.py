@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # The place of arrays can change a time more than an option does. Options that a group may change are measured on the
 # same arrays as the plain step, and all in many places.
-SITTINGS = 9
+REPEATS = 9
 CLIP = 1.0
 DECAY = 0.9
 # The title, the options, the largest ratio to the plain step, and the divisor of the gradients.
@@ -45,12 +45,12 @@ def stages(bench: Bench) -> None:
             make = together(partial(_of_one_group, options, divisor))
         else:
             make = apart(partial(_step, options, divisor), partial(_step, {}, 1.0))
-        compare(bench, title, [(size,)], make, goal, sittings=SITTINGS, rest=0.0)
+        compare(bench, title, [(size,)], make, goal, repeats=REPEATS, rest=0.0)
     print(f"\nclip_norm and step\n  {'':34} {HEAD.format('torch')}")
     for model, goal in LISTS:
         if model in bench.plan.models:
             make = apart(partial(_step, {"clip_norm": CLIP}, 1.0), torch_clip_and_step)
-            compare(bench, model, MODELS[model], make, goal, sittings=SITTINGS)
+            compare(bench, model, MODELS[model], make, goal, repeats=REPEATS)
     _noise(bench)
 
 
@@ -60,9 +60,9 @@ def _noise(bench: Bench) -> None:
     size = min(32 * MI, max(bench.plan.sizes))
     make = apart(partial(_accumulated, {"noise_scale": lrcore.NoiseScale(batch=1)}), partial(_accumulated, {}))
     for title, shapes in (("AdamW 1 Mi", [(1 * MI,)]), ("AdamW 32 Mi", [(size,)]), ("MLP", MODELS["MLP"])):
-        compare(bench, title, shapes, make, 1.02, sittings=SITTINGS, rest=0.0)
+        compare(bench, title, shapes, make, 1.02, repeats=REPEATS, rest=0.0)
     make = apart(partial(_trained, measures=True), partial(_trained, measures=False))
-    compare(bench, "training on digits", [(1,)], make, 1.02, sittings=SITTINGS, rest=0.0)
+    compare(bench, "training on digits", [(1,)], make, 1.02, repeats=REPEATS, rest=0.0)
 
 
 def _accumulated(options: dict[str, Any], values: Values) -> Call:

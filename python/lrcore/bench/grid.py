@@ -14,7 +14,7 @@ from lrcore import info
 from lrcore.bench import peers
 from lrcore.bench.cpu_load import share_of_others
 from lrcore.bench.peers import LRCORE, OURS, ROOFLINE, ROOFLINE_PEER
-from lrcore.bench.timing import FEWEST, REST, TURN, Entrant, Ratio, Times, interleave
+from lrcore.bench.timing import FEWEST, REST, TURN, Ratio, TimedCall, Times, interleave
 from lrcore.bench.workloads import LR, WORKLOADS, Peer, Workload
 
 if TYPE_CHECKING:
@@ -139,8 +139,8 @@ def _measure_cell(found: peers.Peers, workload: Workload, length: int, seconds: 
     rng = np.random.default_rng(0)
     weights, grads = ([rng.standard_normal(length, np.float32)] for _ in range(2))
     made = {peer.name: peer.make(workload, weights, grads) for peer in competitors(found, workload)}
-    entrants = {name: Entrant(one.step, before=one.before) for name, one in made.items()}
-    return Comparison(workload, length, interleave(entrants, end - time.perf_counter()))
+    timed_calls = {name: TimedCall(one.step, before=one.before) for name, one in made.items()}
+    return Comparison(workload, length, interleave(timed_calls, end - time.perf_counter()))
 
 
 def _share(length: int) -> float:

@@ -25,11 +25,11 @@ FEWEST, MOST = 5, 201  # rounds
 
 
 @dataclass(frozen=True)
-class Entrant:
+class TimedCall:
     """A call to time; ``enter``, untimed, once at the start of a turn; ``before``, untimed, before every call."""
 
     call: Call
-    enter: Call | None = None
+    enter: Call = lambda: None
     before: Call | None = None
 
 
@@ -73,16 +73,16 @@ def digits(value: float, count: int = 3) -> str:
 
 
 def interleave(
-    competitors: Mapping[str, Call | Entrant], seconds: float = math.inf, rounds: int = MOST, rest: float = REST
+    competitors: Mapping[str, Call | TimedCall], seconds: float = math.inf, rounds: int = MOST, rest: float = REST
 ) -> dict[str, Times]:
     """Time calls in turns, in this many rounds, or in fewer, at least 5, if they take longer than ``seconds``.
 
     A single competitor gets no rest, and competitors that share threads need none: a core is slow for a while after it.
     """
     start = time.perf_counter()
-    entrants = {name: call if isinstance(call, Entrant) else Entrant(call) for name, call in competitors.items()}
-    turns = {name: _calls_a_turn(entrant) for name, entrant in entrants.items()}
-    names = list(entrants)
+    timed_calls = {name: call if isinstance(call, TimedCall) else TimedCall(call) for name, call in competitors.items()}
+    turns = {name: _calls_a_turn(timed) for name, timed in timed_calls.items()}
+    names = list(timed_calls)
     rest = rest if len(names) > 1 else 0.0
     times: dict[str, list[float]] = {name: [] for name in names}
     for done in range(rounds):
@@ -90,22 +90,21 @@ def interleave(
             break
         first = done % len(names)
         for name in names[first:] + names[:first]:
-            times[name].append(_turn(entrants[name], *turns[name], rest=rest))
+            times[name].append(_turn(timed_calls[name], *turns[name], rest=rest))
     return {name: Times(tuple(values)) for name, values in times.items()}
 
 
-def _turn(entrant: Entrant, warm: int, calls: int, *, rest: float) -> float:
+def _turn(timed: TimedCall, warm: int, calls: int, *, rest: float) -> float:
     """Return the seconds per call of one turn."""
     time.sleep(rest)
-    if entrant.enter:
-        entrant.enter()
-    _seconds(entrant, warm)
-    return _seconds(entrant, calls) / calls
+    timed.enter()
+    _seconds(timed, warm)
+    return _seconds(timed, calls) / calls
 
 
-def _seconds(entrant: Entrant, calls: int) -> float:
+def _seconds(timed: TimedCall, calls: int) -> float:
     """Return the total time of the calls. Without ``before`` the clock is read only twice."""
-    call, before, clock = entrant.call, entrant.before, time.perf_counter
+    call, before, clock = timed.call, timed.before, time.perf_counter
     if before is None:
         start = clock()
         for _ in range(calls):
@@ -120,19 +119,18 @@ def _seconds(entrant: Entrant, calls: int) -> float:
     return total
 
 
-def _calls_a_turn(entrant: Entrant) -> tuple[int, int]:
+def _calls_a_turn(timed: TimedCall) -> tuple[int, int]:
     """Return how many calls warm up, and how many make a turn long enough for the clock."""
-    if entrant.enter:
-        entrant.enter()
-    _seconds(entrant, 1)  # creates state and touches every page
+    timed.enter()
+    _seconds(timed, 1)  # creates state and touches every page
     start = time.perf_counter()
-    least = _seconds(entrant, 1)
+    least = _seconds(timed, 1)
     whole = time.perf_counter() - start
     if least > SLOW:
         return 1, 1
     # A single call may be disturbed, which would make turns too short.
-    least = min(least, *(_seconds(entrant, 1) for _ in range(4)))
+    least = min(least, *(_seconds(timed, 1) for _ in range(4)))
     # A turn with ``before`` may last up to ten times as long.
-    lasts = max(least, whole / 10) if entrant.before else least
-    calls = max(3 if entrant.before else 1, round(TURN / lasts))
+    lasts = max(least, whole / 10) if timed.before else least
+    calls = max(3 if timed.before else 1, round(TURN / lasts))
     return max(2, calls // 10), calls
