@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +44,9 @@ class Workload:
 
 
 def _workload(optimizer: type[Optimizer], name: str, options: Mapping[str, Any]) -> Workload:
-    rule = optimizer._rule(optimizer([np.zeros(1)], **options).param_groups[0])
-    return Workload(name, optimizer.__name__, len(RULES[rule][1]), dict(options))
+    defaults = {key: parameter.default for key, parameter in inspect.signature(optimizer).parameters.items()}
+    _, states = RULES[optimizer._rule({**defaults, **options})]
+    return Workload(name, optimizer.__name__, len(states), dict(options))
 
 
 # The workloads of the declarations.
