@@ -8,25 +8,23 @@ import io
 import os
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 import lrcore
-from lrcore import info
-from lrcore.bench import command as bench_command
-from lrcore.schedules import command as schedule_command
-from lrcore.sweeps import command as sweep_command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
 # The module of each command, and what it prints.
-COMMANDS: dict[str, tuple[Any, str]] = {
-    "info": (info, "versions, instruction sets, threads, CPU, optional packages"),
-    "bench": (bench_command, "the speed of lrcore, NumPy, PyTorch and the memory, in about a minute"),
-    "schedule": (schedule_command, "the values, the phases and a plot of schedules"),
-    "sweep": (sweep_command, "the results of a function over a grid of settings and several seeds"),
+COMMANDS = {
+    "info": ("lrcore.info", "versions, instruction sets, threads, CPU, optional packages"),
+    "bench": ("lrcore.bench.command", "the speed of lrcore, NumPy, PyTorch and the memory, in about a minute"),
+    "schedule": ("lrcore.schedules.command", "the values, the phases and a plot of schedules"),
+    "sweep": ("lrcore.sweeps.command", "the results of a function over a grid of settings and several seeds"),
 }
+INTERRUPTED = 130  # the exit status of a process ended by Ctrl-C
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # At the interpreter's exit an error would print a traceback.
             _flush()
     except KeyboardInterrupt:
-        return bench_command.INTERRUPTED
+        return INTERRUPTED
     except BrokenPipeError:
         _drop_output()
         return 0
@@ -69,6 +67,7 @@ def _drop_output() -> None:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(
         prog="python -m lrcore",
         description="lrcore on this machine: information, benchmarks, schedules, and sweeps.",
@@ -76,10 +75,12 @@ def _run(arguments: Sequence[str] | None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"lrcore {lrcore.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for name, (command, summary) in COMMANDS.items():
+    for name, (module, summary) in COMMANDS.items():
         one = commands.add_parser(name, help=summary, description=f"Print {summary}.", allow_abbrev=False)
-        command.add_arguments(one)
-        one.set_defaults(run=functools.partial(command.run, parser=one))
+        if name in arguments:  # a command needs only its own module
+            command = import_module(module)
+            command.add_arguments(one)
+            one.set_defaults(run=functools.partial(command.run, parser=one))
     given = parser.parse_args(arguments)
     if given.command is None:
         parser.print_help()

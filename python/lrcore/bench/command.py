@@ -19,7 +19,6 @@ from lrcore.bench import plot, table
 from lrcore.bench.grid import Measurements, find_peers, measure
 from lrcore.bench.progress_bar import ProgressBar
 
-INTERRUPTED = 130  # the exit status of a process ended by Ctrl-C
 LARGEST = 1 << 32
 UNITS = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 SIZES = "1Ki,4Ki,16Ki,64Ki,256Ki,1Mi,4Mi,16Mi"
@@ -64,7 +63,7 @@ def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if given.plot and results.cells:
         failed |= not _written("--plot", lambda: plot.draw(results, machine, given.plot))
     if results.interrupted:
-        return INTERRUPTED
+        raise KeyboardInterrupt
     return 1 if failed else 0
 
 
