@@ -26,6 +26,7 @@ SOURCES = {
     "lrcore.bench.torch_peers": peers.NUMPY_AND_TORCH["lrcore.bench.torch_peers"],
     "peers_deepspeed": ("DeepSpeed",),
     "peers_numba": ("numba",),
+    "peers_textbook": ("NumPy textbook",),
     "lrcore.bench.numpy_peers": peers.NUMPY_AND_TORCH["lrcore.bench.numpy_peers"],
     "peers_optax": ("optax jit",),
     "peers_thinc": ("thinc",),

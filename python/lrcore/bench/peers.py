@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 OURS, ROOFLINE = "lrcore", "roofline"
 NUMPY_AND_TORCH = {
     "lrcore.bench.torch_peers": ("torch for-loop", "torch foreach", "torch fused"),
-    "lrcore.bench.numpy_peers": ("NumPy textbook", "NumPy out="),
+    "lrcore.bench.numpy_peers": ("NumPy out=",),
 }
 # As a share of the largest update of a weight. Formulas round in different orders, and float32 weights near 0.1 have an
 # ulp of 7e-9, where an update is 1e-3.
