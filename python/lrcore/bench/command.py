@@ -46,8 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     """Measure, print and write; return the exit status."""
-    if given.plot and (hindrance := plot.hindrance(given.plot)):
-        parser.error(f"argument --plot: {hindrance}")
+    if given.plot:
+        try:
+            plot.check_format(given.plot)
+        except (ImportError, ValueError) as error:
+            parser.error(f"argument --plot: {error}")
     with ProgressBar(sys.stderr) as progress:
         progress.show(0.0, "getting ready")
         results = Measurements(find_peers())

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from lrcore._messages import brief
+from lrcore._optional import matplotlib
 from lrcore.bench.grid import CHOSEN, Measurements, name_of
 from lrcore.bench.peers import OURS, ROOFLINE
 from lrcore.bench.table import title, versions
@@ -23,22 +22,19 @@ STYLES: dict[str, dict[str, Any]] = {
 }
 
 
-def hindrance(path: Path) -> str:
-    """Return why no plot can be written to the file, or an empty string."""
-    if find_spec("matplotlib") is None:
-        return "it needs matplotlib, which is not installed: python -m pip install matplotlib"
-    bases = importlib.import_module("matplotlib.backend_bases")
-    kinds = bases.FigureCanvasBase.get_supported_filetypes()
+def check_format(path: Path) -> None:
+    """Raise an error unless matplotlib is installed and can write the format of the file."""
+    kinds = matplotlib("matplotlib.backend_bases").FigureCanvasBase.get_supported_filetypes()
     if path.suffix[1:].lower() not in kinds:
-        return f"the name must end in one of {', '.join(f'.{kind}' for kind in sorted(kinds))}, got {brief(path.name)}"
-    return ""
+        endings = ", ".join(f".{kind}" for kind in sorted(kinds))
+        raise ValueError(f"the name must end in one of {endings}, got {brief(path.name)}")
 
 
 def draw(results: Measurements, machine: dict[str, Any], path: Path) -> None:
     """Draw a panel for each optimizer and write the file."""
     workloads = [one for one in CHOSEN if any(cell.workload is one for cell in results.cells)]
     size = (4.6 * len(workloads), 4.4)
-    figure = importlib.import_module("matplotlib.figure").Figure(figsize=size, layout="constrained")
+    figure = matplotlib("matplotlib.figure").Figure(figsize=size, layout="constrained")
     figure.suptitle(f"{title(machine)}\n{versions(results)}", fontsize="medium")
     panels = figure.subplots(1, len(workloads), sharey=True, squeeze=False)[0]
     for workload, panel in zip(workloads, panels, strict=True):
