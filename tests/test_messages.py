@@ -10,7 +10,8 @@ import pytest
 import lrcore
 from lrcore import _messages
 from lrcore.optim.options import Options
-from support.cases import OPTIMIZERS
+from support.cases import OPTIMIZERS, each_optimizer
+from support.rows import each
 
 MEANT = {
     "learning_rate": "lr",
@@ -61,13 +62,24 @@ def test_arguments_of_a_class_are_suggested(make, name, meant):
     assert str(caught.value).endswith(f"; did you mean {meant}?")
 
 
-@pytest.mark.parametrize(
-    ("make", "name", "meant"),
-    [(lrcore.RMSprop, "rho", "alpha"), (lrcore.Adagrad, "initial_accumulator", "initial_accumulator_value")],
-)
-def test_rare_arguments_of_a_class_are_suggested(make, name, meant):
-    with pytest.raises(TypeError, match=rf"; did you mean '{meant}'\?$"):
-        make([np.zeros(2)], **{name: 0.1})
+def test_the_name_of_another_library_is_suggested():
+    with pytest.raises(TypeError, match=r"; did you mean 'alpha'\?$"):
+        lrcore.RMSprop([np.zeros(2)], rho=0.9)
+
+
+def misspelt(optimizer):
+    """Arguments of an optimizer: with a letter too many, and long ones without the last word."""
+    for name in optimizer._kinds().keys() - Options.__annotations__.keys():
+        yield f"{name}s", name
+        if name.count("_") > 1:
+            yield name.rpartition("_")[0], name
+
+
+@each_optimizer
+@each("name, meant", misspelt)
+def test_misspelt_arguments_of_every_class_are_suggested(optimizer, name, meant):
+    with pytest.raises(TypeError, match=rf"no argument '{name}'.*; did you mean '{meant}'"):
+        optimizer([np.zeros(2)], **{name: 0.1})
 
 
 def test_arguments_of_other_functions_get_a_hint():

@@ -9,16 +9,14 @@ import pytest
 
 import lrcore
 from support import reference
-from support.cases import DTYPES, FORMS, OPTIMIZERS, RULES, same
-
-
-def has_eps(case):
-    return "eps" in case.optimizer._declaration.hyperparameters
+from support.cases import DTYPES, FORMS, RULES, each_optimizer, same
+from support.rows import each
 
 
 def epsilons_of(case, dtype):
     """The values of eps to try, as arguments."""
-    return [{"eps": eps} for eps in epsilons(dtype)] if has_eps(case) else [{}]
+    has_eps = "eps" in case.optimizer._declaration.hyperparameters
+    return [{"eps": eps} for eps in epsilons(dtype)] if has_eps else [{}]
 
 
 def magnitudes(dtype):
@@ -33,20 +31,23 @@ def epsilons(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("case", [case for case in FORMS if has_eps(case)], ids=str)
+@pytest.mark.parametrize("case", FORMS, ids=str)
 def test_extreme_gradients_and_eps_agree_with_pytorch(case, dtype):
     torch = pytest.importorskip("torch")
+    from support.counterparts import counterpart, for_loop
+
     cls, arguments = case.optimizer, {**case.arguments, "lr": 0.01, "weight_decay": 0.0}
+    theirs_of = counterpart(cls.__name__)
     for number, magnitude in enumerate(magnitudes(dtype)):
-        for eps in epsilons(dtype):
+        for eps in epsilons_of(case, dtype):
             rng = np.random.default_rng(number)
             grads = [(magnitude * rng.uniform(0.5, 1.0, 9) * rng.choice([-1, 1], 9)).astype(dtype) for _ in range(30)]
             if "centered" in arguments and magnitude < float(np.finfo(dtype).max) ** 0.5:
                 continue  # the variance of few gradients is dominated by rounding
             weight = np.ones(9, dtype)
-            opt = cls({"w": weight}, eps=eps, **arguments)
+            opt = cls({"w": weight}, **arguments, **eps)
             tensor = torch.ones(9, dtype=getattr(torch, str(dtype)), requires_grad=True)
-            theirs = getattr(torch.optim, cls.__name__)([tensor], eps=eps, foreach=False, **arguments)
+            theirs = theirs_of([tensor], **arguments, **eps, **for_loop(cls.__name__))
             for grad in grads:
                 opt.step({"w": grad})
                 tensor.grad = torch.from_numpy(grad)
@@ -196,19 +197,18 @@ UNFIT = [
     (lrcore.SGD, {"lr": 1e20, "weight_decay": 1e20, "decay": "cautious"}, "lr * weight_decay is 1e40"),
     (lrcore.Adam, {"lr": 1e38}, "lr is"),
     (lrcore.Adam, {"eps": 1e-46}, "eps is 1e-46"),
-    *(
-        (optimizer, {initial: 1e39}, f"{initial} is 1e39")
-        for optimizer in OPTIMIZERS
-        if (initial := optimizer._declaration.initial)
-    ),
-    *((optimizer, {"lr": 1e39, "weight_decay": 0.0}, "lr is") for optimizer in OPTIMIZERS),
 ]
 UNFIT_IDS = [f"{optimizer.__name__}: {text}" for optimizer, _, text in UNFIT]
 
 
-@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
-@pytest.mark.parametrize(("cls", "arguments", "message"), UNFIT, ids=UNFIT_IDS)
-def test_a_number_out_of_the_range_of_the_dtype_is_an_error_that_changes_nothing(cls, arguments, message):
+def unfit_of(optimizer):
+    """The same of any optimizer: its learning rate, and the number that its state starts from, if it has one."""
+    initial = optimizer._declaration.initial
+    starts = [({initial: 1e39}, f"{initial} is 1e39")] if initial else []
+    return [({"lr": 1e39, "weight_decay": 0.0}, "lr is"), *starts]
+
+
+def assert_refused(cls, arguments, message):
     weight, grad = np.ones(3, np.float32), np.array([0.0, 1.0, -1.0], np.float32)
     opt = cls({"w": weight}, **arguments)
     with pytest.raises(
@@ -217,3 +217,16 @@ def test_a_number_out_of_the_range_of_the_dtype_is_an_error_that_changes_nothing
         opt.step({"w": grad})
     assert (weight.tolist(), opt.steps, dict(opt.state)) == ([1.0] * 3, 0, {})
     cls({"w": np.ones(3)}, **arguments).step({"w": grad.astype(np.float64)})
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+@pytest.mark.parametrize(("cls", "arguments", "message"), UNFIT, ids=UNFIT_IDS)
+def test_a_number_out_of_the_range_of_the_dtype_is_an_error_that_changes_nothing(cls, arguments, message):
+    assert_refused(cls, arguments, message)
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+@each_optimizer
+@each("arguments, message", unfit_of)
+def test_a_number_out_of_range_is_an_error_of_every_optimizer(optimizer, arguments, message):
+    assert_refused(optimizer, arguments, message)

@@ -11,15 +11,10 @@ import pytest
 
 import lrcore
 from lrcore import schedules
-from support.cases import OPTIMIZERS, same
+from support.cases import OPTIMIZERS, each_optimizer, same
+from support.rows import each
 from support.snapshot import snapshot
 
-NUMBERS = [
-    (optimizer, key)
-    for optimizer in OPTIMIZERS
-    for key, value in optimizer(np.zeros(1)).param_groups[0].hyperparameters.items()
-    if isinstance(value, float)
-]
 WEIGHTS = np.linspace(-1.0, 1.0, 50)
 
 
@@ -35,11 +30,14 @@ def run(opt, steps):
         opt.step(np.cos(np.arange(50.0) + k))
 
 
-def ids(rows):
-    return [f"{optimizer.__name__}.{key}" for optimizer, key, *_ in rows]
+def numbers_of(optimizer, **_):
+    """The names of the hyperparameters that are one number."""
+    values = optimizer(np.zeros(1)).param_groups[0].hyperparameters
+    return [key for key, value in values.items() if isinstance(value, float)]
 
 
-@pytest.mark.parametrize(("optimizer", "key"), NUMBERS, ids=ids(NUMBERS))
+@each_optimizer
+@each("key", numbers_of)
 def test_every_number_may_be_a_schedule(optimizer, key):
     """A constant schedule acts like its value, any other like an edit before each step."""
     numbers, constant, course, edited = (WEIGHTS.copy() for _ in range(4))
@@ -68,7 +66,8 @@ def test_each_of_the_betas_may_be_a_schedule(i):
 
 
 @pytest.mark.parametrize("kind", [int, np.float32, np.float16, np.int8, np.uint64, np.longdouble], ids=str)
-@pytest.mark.parametrize(("optimizer", "key"), NUMBERS, ids=ids(NUMBERS))
+@each_optimizer
+@each("key", numbers_of)
 def test_any_real_number_is_accepted_and_stored_as_a_float(optimizer, key, kind):
     group = optimizer(np.zeros(1)).param_groups[0]
     group[key] = kind(1)
@@ -87,15 +86,15 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("value", "exception"), REFUSED, ids=[str(value)[:20] for value, _ in REFUSED])
-def test_a_value_that_is_no_number_in_range_is_refused_immediately(value, exception):
-    for optimizer, key in NUMBERS:
-        with pytest.raises(exception, match=f"^{key} must be "):
-            optimizer(np.zeros(2), **{key: value})
-        opt = optimizer(np.zeros(2))
-        before = snapshot(opt)
-        with pytest.raises(exception, match=f"^{key} must be "):
-            opt.param_groups[0][key] = value
-        assert snapshot(opt) == before
+@each("optimizer, key", [(optimizer, key) for optimizer in OPTIMIZERS for key in numbers_of(optimizer)])
+def test_a_value_that_is_no_number_in_range_is_refused_immediately(optimizer, key, value, exception):
+    with pytest.raises(exception, match=f"^{key} must be "):
+        optimizer(np.zeros(2), **{key: value})
+    opt = optimizer(np.zeros(2))
+    before = snapshot(opt)
+    with pytest.raises(exception, match=f"^{key} must be "):
+        opt.param_groups[0][key] = value
+    assert snapshot(opt) == before
 
 
 EDITS = [

@@ -8,9 +8,8 @@ import pytest
 import lrcore
 from support.networks import assert_same_weights, train_with_both, vector
 from support.optimizer_pairs import (
-    BOTH,
-    NAMES,
     assert_same,
+    counterpart,
     drop_ins,
     give,
     gradients,
@@ -20,6 +19,7 @@ from support.optimizer_pairs import (
     torch,
     values_of,
 )
+from support.rows import each
 
 
 @pytest.mark.parametrize("unscales", [False, True])
@@ -43,21 +43,28 @@ def test_a_grad_scaler_leaves_the_scale_to_the_step(name, unscales):
     assert_same_weights(*train_with_both(name, act))
 
 
-FUSED = [getattr(drop_ins, name) for name in NAMES]
-FUSED += [kind for kind in BOTH if kind not in FUSED and "fused" in inspect.signature(kind).parameters]
+def has_fused(kind):
+    return "fused" in inspect.signature(kind).parameters
 
 
-@pytest.mark.parametrize("kind", FUSED, ids=label)
+def fused_of(name, **_):
+    """The drop-in, and what it replaces if that has a fused step."""
+    kinds = [getattr(drop_ins, name), counterpart(name)]
+    return [kind for kind in kinds if kind.__module__.startswith("lrcore.") or has_fused(kind)]
+
+
+@named
+@each("kind", fused_of, ids=label)
 @pytest.mark.parametrize("attributes", [("grad_scale", "found_inf"), ("grad_scale",), ("found_inf",)], ids=str)
 @pytest.mark.parametrize("overflow", [True, False])
-def test_a_step_heeds_what_a_gradient_scaler_found(kind, attributes, overflow):
+def test_a_step_heeds_what_a_gradient_scaler_found(name, kind, attributes, overflow):
     # These are how the scaler tells a fused optimizer of PyTorch.
-    flags = {"fused": True} if "fused" in inspect.signature(kind).parameters else {}
+    flags = {"fused": True} if has_fused(kind) else {}
     opt, twin = (kind(parameters(torch.float32), lr=0.1, **flags) for _ in range(2))
     before = values_of(opt)
     values = {"grad_scale": torch.tensor(4.0), "found_inf": torch.tensor(float(overflow))}
-    for name in attributes:
-        setattr(opt, name, values[name])
+    for attribute in attributes:
+        setattr(opt, attribute, values[attribute])
     grads = gradients(opt, 0)
     scale = 4.0 if "grad_scale" in attributes else 1.0
     give(opt, [grad * scale for grad in grads])

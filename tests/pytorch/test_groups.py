@@ -60,10 +60,16 @@ def test_a_group_that_is_added_joins_in(name, with_names):
     assert groups[0].get("param_names") == (["head"] if with_names else None)
 
 
-def test_accumulators_of_adagrad_start_from_the_constructors_value_in_every_group():
-    pair = Pair("Adagrad", [{"params": parameters(), "initial_accumulator_value": 0.5}], initial_accumulator_value=0.1)
+@named
+def test_state_starts_from_the_constructors_value_in_every_group(name):
+    initial = getattr(lrcore, name)._declaration.initial
+
+    def starting_from(value):
+        return {initial: value} if initial else {}
+
+    pair = Pair(name, [{"params": parameters(), **starting_from(0.5)}], **starting_from(0.1))
     for opt in pair.both:
-        opt.add_param_group({"params": [parameter(5)], "initial_accumulator_value": 0.7})
+        opt.add_param_group({"params": [parameter(5)], **starting_from(0.7)})
     pair.train(range(3))
     pair.assert_agree()
     for opt in pair.both:

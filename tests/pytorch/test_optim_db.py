@@ -15,12 +15,14 @@ from support.optimizer_pairs import (
     counterpart,
     drop_ins,
     gradients,
+    named,
     parameter,
     parameters,
     torch,
     train,
     weights_of,
 )
+from support.rows import each
 
 pytestmark = pytest.mark.slow
 
@@ -28,43 +30,50 @@ pytest.importorskip("expecttest", reason="torch.testing._internal needs expectte
 database = pytest.importorskip("torch.testing._internal.common_optimizers")
 
 INFOS = {info.name: info for info in database.optim_db if info.name in NAMES}
-INPUTS = [(name, one) for name, info in INFOS.items() for one in info.optim_inputs_func(device="cpu")]
-# The database lacks what PyTorch lacks: the inputs that all optimizers have stand in, and the cases of the declaration.
-LACKING = [name for name in NAMES if name not in INFOS]
-OF_ALL = [
-    one
-    for one in INFOS["SGD"].optim_inputs_func(device="cpu")
-    if one.kwargs.keys() <= {"lr", "weight_decay", "maximize"}
-]
-INPUTS += [(name, one) for name in LACKING for one in OF_ALL]
-INPUTS += [
-    (case.optimizer.__name__, database.OptimizerInput(params=None, kwargs=case.arguments, desc=str(case)))
-    for case in PLAIN
-    if case.optimizer.__name__ in LACKING and case.arguments
-]
-# The forms for a GPU are more than those for the CPU. Their tensors are here all the same.
-FORMS = [
-    (name, one)
-    for name, info in INFOS.items()
-    for one in database._get_optim_inputs_including_global_cliquey_kwargs("cuda", torch.float64, info)
-]
-ERRORS = [
-    (name, error)
-    for name, info in INFOS.items()
-    for error in info.optim_error_inputs_func(device="cpu", dtype=torch.float64)
-]
-ERRORS += [
-    (name, error)
-    for name in LACKING
-    for error in database.get_error_inputs_for_all_optims("cpu", torch.float64)
-    if not error.optimizer_error_input.kwargs  # PyTorch's base class checks parameters only
-]
-SCHEDULER_INPUTS = {name: INFOS.get(name, INFOS["SGD"]).scheduler_inputs for name in NAMES}
-SCHEDULERS = [(name, index) for name, inputs in SCHEDULER_INPUTS.items() for index in range(len(inputs))]
+FLAGS = ("foreach", "fused", "capturable", "differentiable")
+
+
+# The database lacks what PyTorch lacks. There stand in what all optimizers have, and the cases of the declaration.
+
+
+def inputs_of(name, **_):
+    if name in INFOS:
+        return INFOS[name].optim_inputs_func(device="cpu")
+    of_all = {"lr", "weight_decay", "maximize"}
+    shared = [one for one in INFOS["SGD"].optim_inputs_func(device="cpu") if one.kwargs.keys() <= of_all]
+    cases = [case for case in PLAIN if case.optimizer.__name__ == name and case.arguments]
+    return shared + [database.OptimizerInput(params=None, kwargs=case.arguments, desc=str(case)) for case in cases]
+
+
+def forms_of(name):
+    """The inputs with each of PyTorch's flags."""
+    if name not in INFOS:
+        return [database.OptimizerInput(params=None, kwargs={flag: True}, desc=flag) for flag in FLAGS]
+    # The forms for a GPU are more than those for the CPU. Their tensors are here all the same.
+    return database._get_optim_inputs_including_global_cliquey_kwargs("cuda", torch.float64, INFOS[name])
+
+
+def errors_of(name):
+    if name in INFOS:
+        return INFOS[name].optim_error_inputs_func(device="cpu", dtype=torch.float64)
+    errors = database.get_error_inputs_for_all_optims("cpu", torch.float64)
+    # PyTorch's base class checks parameters only.
+    return [error for error in errors if not error.optimizer_error_input.kwargs]
+
+
+def schedulers_of(name):
+    return INFOS.get(name, INFOS["SGD"]).scheduler_inputs
 
 
 def called(value):
-    return value if isinstance(value, str | int) else getattr(value, "optimizer_error_input", value).desc
+    return getattr(value, "optimizer_error_input", value).desc
+
+
+def arguments_of(name):
+    return inspect.signature(getattr(drop_ins, name)).parameters
+
+
+each_input = each("given", inputs_of, ids=called)
 
 
 def with_gradient(grad, **arguments):
@@ -81,41 +90,35 @@ def of(weight, **arguments):
     return lambda name: getattr(drop_ins, name)([weight], **arguments)
 
 
-# What of the database is not offered: why, for which optimizers, an attempt, and how it is refused.
+# What of the database is not offered: why, an attempt, and how it is refused.
 EXCLUSIONS = {
     "differentiable": (
         "autograd can't look into a step that is not made of PyTorch's operations",
-        [name for name in NAMES if "differentiable" in inspect.signature(getattr(drop_ins, name)).parameters],
         of(parameter(3), differentiable=True),
         (ValueError, "differentiable=True is not offered here"),
     ),
     "capturable": (
         "it is for CUDA graphs",
-        [name for name in NAMES if "capturable" in inspect.signature(getattr(drop_ins, name)).parameters],
         of(parameter(3), capturable=True),
         (ValueError, "capturable=True is not offered here"),
     ),
     "sparse gradients": (
         "a step is a pass over all of a weight; PyTorch's SGD and Adagrad take sparse gradients",
-        NAMES,
         with_gradient(torch.ones(3, dtype=torch.float64).to_sparse()),
         (RuntimeError, "is sparse.*allowed are dense tensors"),
     ),
     "float16": (
         "lrcore's arithmetic is of float32 and float64",
-        NAMES,
         of(parameter(3, dtype=torch.float16)),
         (TypeError, "torch.float16; allowed are float32 and float64"),
     ),
     "bfloat16": (
         "lrcore's arithmetic is of float32 and float64",
-        NAMES,
         of(parameter(3, dtype=torch.bfloat16)),
         (TypeError, "torch.bfloat16; allowed are float32 and float64"),
     ),
     "other devices": (
         "lrcore runs on the CPU",
-        NAMES,
         of(torch.nn.Parameter(torch.ones(3, device="meta"))),
         (ValueError, "on the device meta; allowed is the CPU"),
     ),
@@ -146,7 +149,8 @@ def shaped(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(("name", "given"), INPUTS, ids=called)
+@named
+@each_input
 def test_twenty_steps_agree_with_the_for_loop_for_every_layout(name, given, dtype):
     pair = Pair(name, shaped(dtype), **given.kwargs)
     pair.train(range(STEPS))
@@ -154,7 +158,8 @@ def test_twenty_steps_agree_with_the_for_loop_for_every_layout(name, given, dtyp
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(("name", "given"), INPUTS, ids=called)
+@named
+@each_input
 def test_groups_with_hyperparameters_of_their_own_agree_with_the_for_loop(name, given, dtype):
     groups = [
         {"params": parameters(dtype)},
@@ -166,14 +171,16 @@ def test_groups_with_hyperparameters_of_their_own_agree_with_the_for_loop(name, 
     pair.assert_agree()
 
 
-@pytest.mark.parametrize(("name", "given"), INPUTS, ids=called)
+@named
+@each_input
 def test_parameters_of_several_dtypes_agree_with_the_for_loop(name, given):
     pair = Pair(name, [parameter(5, 3, dtype=dtype) for dtype in DTYPES], **given.kwargs)
     pair.train(range(STEPS))
     pair.assert_agree()
 
 
-@pytest.mark.parametrize(("name", "given"), INPUTS, ids=called)
+@named
+@each_input
 def test_gradients_that_come_and_go_agree_with_the_for_loop(name, given):
     pair = Pair(name, parameters(), **given.kwargs)
     for step in range(STEPS):
@@ -184,27 +191,36 @@ def test_gradients_that_come_and_go_agree_with_the_for_loop(name, given):
     pair.assert_agree()
 
 
-@pytest.mark.parametrize(("name", "given"), FORMS, ids=called)
+@named
+@each("given", forms_of, ids=called)
 def test_flags_are_taken_without_an_effect_or_refused_by_name(name, given):
     refused = [flag for flag in REFUSED_FLAGS if given.kwargs.get(flag)]
-    if refused:
+    if name in INFOS and refused:
         with pytest.raises(ValueError, match="|".join(f"{flag}=True is not offered here" for flag in refused)):
             getattr(drop_ins, name)(parameters(), **copy.deepcopy(given.kwargs))
+        return
+    if name not in INFOS:
+        with pytest.raises(TypeError, match=f"{name} has no argument '{given.desc}'"):
+            getattr(drop_ins, name)(parameters(), **given.kwargs)
         return
     pair = Pair(name, parameters(), **given.kwargs)
     pair.train(range(STEPS))
     pair.assert_agree()
 
 
-@pytest.mark.parametrize("name", INFOS)
+@named
 def test_the_forms_of_the_database_have_every_flag(name):
-    given = [one.kwargs for other, one in FORMS if other == name]
+    if name not in INFOS:
+        assert not set(FLAGS) & arguments_of(name).keys()
+        return
+    given = [one.kwargs for one in forms_of(name)]
     for flag in INFOS[name].supported_impls:
         assert {one[flag] for one in given} == {True, False}
     assert any(one.get("capturable") for one in given) == INFOS[name].has_capturable_arg
 
 
-@pytest.mark.parametrize(("name", "error"), ERRORS, ids=called)
+@named
+@each("error", errors_of, ids=called)
 def test_errors_are_pytorchs(name, error):
     given = error.optimizer_error_input
     assert error.error_on is database.OptimizerErrorEnum.CONSTRUCTION_ERROR
@@ -218,10 +234,14 @@ def test_errors_are_pytorchs(name, error):
                 kind(copy.copy(params), **given.kwargs)
 
 
-@pytest.mark.parametrize("name", [name for name, info in INFOS.items() if "fused" in info.supported_impls])
+@named
 def test_fused_and_foreach_together_are_refused_as_by_pytorch(name):
-    for kind in (getattr(drop_ins, name), getattr(torch.optim, name)):
-        with pytest.raises(RuntimeError, match="`fused` and `foreach` cannot be `True` together"):
+    if "fused" in arguments_of(name):
+        error, message, kinds = RuntimeError, "`fused` and `foreach` cannot be `True` together", [counterpart(name)]
+    else:
+        error, message, kinds = TypeError, f"{name} has no argument 'fused'", []
+    for kind in (getattr(drop_ins, name), *kinds):
+        with pytest.raises(error, match=message):
             kind(parameters(), fused=True, foreach=True)
 
 
@@ -233,11 +253,12 @@ def follow(schedulers, loss):
             scheduler.step()
 
 
-@pytest.mark.parametrize(("name", "index"), SCHEDULERS)
-def test_schedulers_move_rates_as_they_do_pytorchs(name, index):
+@named
+@each("makers", schedulers_of)
+def test_schedulers_move_rates_as_they_do_pytorchs(name, makers):
     groups = [{"params": parameters()}, {"params": [parameter(5)], "lr": 0.05}]
     pair = Pair(name, groups, lr=0.1)
-    schedulers = [[make(opt) for make in SCHEDULER_INPUTS[name][index]] for opt in pair.both]
+    schedulers = [[make(opt) for make in makers] for opt in pair.both]
     rates = set()
     for step in range(STEPS):
         pair.train([step])
@@ -251,11 +272,12 @@ def test_schedulers_move_rates_as_they_do_pytorchs(name, index):
 
 
 @pytest.mark.parametrize("scheduled", [False, True])
-@pytest.mark.parametrize(("name", "given"), INPUTS, ids=called)
+@named
+@each_input
 def test_steps_go_in_the_right_direction(name, given, scheduled):
     weight, bias, data = parameter(10, 5), parameter(10, seed=1), parameter(5, seed=2).detach()
     opt = getattr(drop_ins, name)([weight, bias], **copy.deepcopy(given.kwargs))
-    makers = SCHEDULER_INPUTS[name][0] if scheduled else []
+    makers = schedulers_of(name)[0] if scheduled else []
     schedulers = [make(opt) for make in makers]
 
     def closure():
@@ -271,11 +293,12 @@ def test_steps_go_in_the_right_direction(name, given, scheduled):
     assert (losses[-1] > losses[0]) == given.kwargs.get("maximize", False)
 
 
-@pytest.mark.parametrize(
-    ("name", "what"), [(name, what) for what, (_, names, _, _) in EXCLUSIONS.items() for name in names]
-)
+@named
+@pytest.mark.parametrize("what", EXCLUSIONS)
 def test_what_is_not_offered_is_refused_by_name(name, what):
-    _, _, attempt, (kind, message) = EXCLUSIONS[what]
+    _, attempt, (kind, message) = EXCLUSIONS[what]
+    if what in FLAGS and what not in arguments_of(name):
+        kind, message = TypeError, f"{name} has no argument '{what}'"
     with pytest.raises(kind, match=message):
         attempt(name)
 
@@ -289,20 +312,16 @@ def test_optimizers_without_a_drop_in_are_refused_by_name(name):
         drop_ins.from_torch(opt)
 
 
-@pytest.mark.parametrize("name", LACKING)
-def test_from_torch_says_what_pytorch_lacks(name):
+@named
+def test_from_torch_takes_what_pytorch_has_and_says_what_it_lacks(name):
+    if name in INFOS:
+        assert type(drop_ins.from_torch(counterpart(name)(parameters()))) is getattr(drop_ins, name)
+        return
     with pytest.raises(TypeError, match=rf"from_torch takes .*; torch\.optim has no {name}$"):
         drop_ins.from_torch(counterpart(name)(parameters()))
 
 
-@pytest.mark.parametrize("flag", ["foreach", "fused", "capturable", "differentiable"])
-@pytest.mark.parametrize("name", LACKING)
-def test_flags_are_no_arguments_where_pytorch_lacks_the_optimizer(name, flag):
-    with pytest.raises(TypeError, match=f"{name} has no argument '{flag}'"):
-        getattr(drop_ins, name)(parameters(), **{flag: True})
-
-
-@pytest.mark.parametrize("name", NAMES)
+@named
 def test_a_duplicate_parameter_moves_once(name):
     # PyTorch moves it as often as it is there, and warns that this will be an error.
     weight, alone = parameter(3), parameter(3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import traceback
 
 import pytest
@@ -12,16 +14,19 @@ def each(names, rows, ids=None):
 
     Args:
         names: The argument names, as a string with commas or a sequence.
-        rows: Values for one name, or tuples of values for several.
+        rows: Values for one name, or tuples of values for several; or a function that returns them, of the arguments
+            that the test gets from pytest, each by name.
         ids: Labels of the rows, or a function from a row's values to its label; None is the repr.
     """
     names = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
-    rows = list(rows)
+    fixed = None if callable(rows) else list(rows)
 
     def decorate(test):
+        @functools.wraps(test)
         def run(**given):
             failed, skipped = [], 0
-            for i, row in enumerate(rows):
+            table = list(rows(**given)) if fixed is None else fixed
+            for i, row in enumerate(table):
                 values = (row,) if len(names) == 1 else tuple(row)
                 try:
                     test(**given, **dict(zip(names, values, strict=True)))
@@ -30,11 +35,12 @@ def each(names, rows, ids=None):
                 except (Exception, pytest.fail.Exception) as error:
                     failed.append(f"{_label(i, values, ids)}: {_summary(error)}")
             if failed:
-                pytest.fail(f"{len(failed)} of {len(rows)} rows:\n" + "\n".join(failed), pytrace=False)
-            if rows and skipped == len(rows):
+                pytest.fail(f"{len(failed)} of {len(table)} rows:\n" + "\n".join(failed), pytrace=False)
+            if table and skipped == len(table):
                 pytest.skip("every row is skipped")
 
-        run.__name__, run.__doc__, run.__module__ = test.__name__, test.__doc__, test.__module__
+        arguments = inspect.signature(test).parameters
+        run.__signature__ = inspect.Signature([one for name, one in arguments.items() if name not in names])
         return run
 
     return decorate
