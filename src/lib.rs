@@ -22,7 +22,7 @@ mod _lrcore {
     #[pymodule_export]
     use super::python::{
         Stepper, after_fork_in_child, after_fork_in_parent, at_exit, before_fork, get_num_threads, get_simd_level,
-        map_, rules, same_objects, set_num_threads, set_simd_level, simd_levels,
+        map_, parse_safetensors_header, rules, same_objects, set_num_threads, set_simd_level, simd_levels,
     };
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "Python's name for it")]

@@ -98,8 +98,11 @@ FOREIGN = {
     "places that are true": raw({"x": {"dtype": "U8", "shape": [True], "data_offsets": [False, True]}}, bytes(1)),
     "one place for many arrays": raw({str(i): ENTRY for i in range(1000)}, bytes(4)),
     "a gap": raw({"x": ENTRY, "y": {**ENTRY, "data_offsets": [8, 12]}}, bytes(12)),
-    "a header of many lists": raw(b"[" + b"[]," * safetensors._MOST_BRACKETS + b"[]]"),
-    "a header of many numbers": raw(b"[" + b"1," * safetensors._MOST_COMMAS + b"1]"),
+    "a header of many lists": raw(b"[" + b"[]," * 1_000_000 + b"[]]"),
+    "a shape of many numbers": raw(
+        b'{"x":{"dtype":"F32","shape":[' + b"1," * 1_000_000 + b'1],"data_offsets":[0,4]}}', bytes(4)
+    ),
+    "a name of two arrays": raw(b'{"x":%b,"x":%b}' % (2 * (json.dumps(ENTRY).encode(),)), bytes(4)),
     "nothing": b"",
     "no header": raw(b""),
     "brackets": raw(nested(50_000)),
@@ -133,6 +136,8 @@ def of_text(text):
 OF_VALUES = {
     **{text: of_text(text) for text in ("[1]", "{}", "5", "null", '""', "", "{", '{"version": 1}')},
     "brackets in the text": of_text(nested(50_000).decode()),
+    "many lists in the text": of_text(f"[{'[],' * 1_000_000}[]]"),
+    "many numbers in the text": of_text(f"[{'1,' * 1_000_000}1]"),
 }
 
 
@@ -364,11 +369,11 @@ def test_arrays_of_any_layout_are_written_and_read(order, dtype, tmp_path, monke
         assert file.text() == "text"
         for name, array in arrays.items():
             into = np.ones_like(array)
-            file.fill([(file.entry(name), into)])
+            file.fill(file.rows([name]), [into])
             assert into.tobytes() == array.tobytes()
             assert file.array(name).tolist() == array.tolist()
             every_second = np.ones((*array.shape, 2), array.dtype)
-            file.fill([(file.entry(name), every_second[..., 0])])
+            file.fill(file.rows([name]), [every_second[..., 0]])
             assert every_second[..., 0].tolist() == array.tolist()
             assert every_second[..., 1].all()
 
@@ -426,6 +431,22 @@ def test_arrays_may_be_named_like_the_parts_of_an_entry(tmp_path):
         assert file.text() == "text"
         assert sorted(file.names()) == ["data_offsets", "dtype", "shape"]
         assert file.array("shape").tolist() == [0.0, 1.0, 2.0]
+
+
+def test_names_of_any_characters_are_read_in_any_order(tmp_path):
+    path = tmp_path / "a.safetensors"
+    arrays = {
+        name: np.full(2, i) for i, name in enumerate(('"', "\\", "\n", "ä", "\ud800", "\udfff", "\U0001f600", ""))
+    }
+    safetensors.write(path, arrays, "text")
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    path.write_bytes(raw(dict(reversed(header.items())), content[end:]))
+    with safetensors.opened(path) as file:
+        assert file.text() == "text"
+        assert list(file.names()) == sorted(arrays)
+        assert [file.array(name).tolist() for name in arrays] == [array.tolist() for array in arrays.values()]
 
 
 @pytest.mark.parametrize(

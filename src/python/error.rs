@@ -13,7 +13,7 @@ use crate::engine::{Decay, Dtype};
 use crate::rule::OutOfRange;
 use crate::rules;
 
-fn value(message: impl Display) -> PyErr {
+pub(super) fn value(message: impl Display) -> PyErr {
     PyValueError::new_err(message.to_string())
 }
 
@@ -269,6 +269,10 @@ pub(super) fn bad_level(given: &str) -> PyErr {
 
 pub(super) fn bad_function(given: &str) -> PyErr {
     value(format!("there is no function {given:?}"))
+}
+
+pub(super) fn two_arrays(name: &str) -> PyErr {
+    value(format!("there are two arrays named {name:?}"))
 }
 
 pub(super) fn bad_thread_count(given: &Bound<'_, PyAny>) -> PyErr {

@@ -1,8 +1,8 @@
 //! The bindings: check arrays and convert them to tensors of the engine, and hyperparameters to rules.
 //!
-//! A module imports only those before it: `calls`, `error`, `libm`; `known_types`, `dlpack`, `fingerprint`, `array_view`; `param_path`,
-//! `param_tree`, `param_groups`; `external_state`, `state`, `parameter`; `param_arrays`, `shared_memory`, `step_plan`; `accumulator`,
-//! `stepper`.
+//! A module imports only those before it: `calls`, `error`, `libm`, `safetensors_header`; `known_types`, `dlpack`, `fingerprint`,
+//! `array_view`; `param_path`, `param_tree`, `param_groups`; `external_state`, `state`, `parameter`; `param_arrays`, `shared_memory`,
+//! `step_plan`; `accumulator`, `stepper`.
 
 mod accumulator;
 mod array_view;
@@ -18,6 +18,7 @@ mod param_groups;
 mod param_path;
 mod param_tree;
 mod parameter;
+mod safetensors_header;
 mod shared_memory;
 mod state;
 mod step_plan;
@@ -28,6 +29,7 @@ use pyo3::types::PyList;
 
 pub(crate) use calls::{after_fork_in_child, after_fork_in_parent, at_exit, before_fork};
 pub(crate) use libm::map_;
+pub(crate) use safetensors_header::parse_safetensors_header;
 pub(crate) use stepper::Stepper;
 
 use crate::engine::simd::{self, Level};

@@ -6,28 +6,23 @@ import json
 import os
 import sys
 import warnings
-from itertools import compress
-from operator import not_
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 
 from lrcore._collection import without_collections
 from lrcore._ranges import check_count
 from lrcore.checkpoint import atomic_file, safetensors, user_values
-from lrcore.checkpoint.description import VERSION, describe, read, read_extra
+from lrcore.checkpoint.description import VERSION, describe, read, read_extra, read_state
 from lrcore.checkpoint.folder import SUFFIX, age, delete_old, files, peek, time_of_save
-from lrcore.checkpoint.safetensors import DamagedError, Entry
+from lrcore.checkpoint.safetensors import DamagedError
 from lrcore.optim import Optimizer
-from lrcore.optim.allocation import empty_like
-from lrcore.optim.matching import are_alike, match
+from lrcore.optim.matching import match
 from lrcore.optim.state import export_state
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from lrcore.optim.state import OptimizerState
+    from collections.abc import Mapping
 
     Array = np.ndarray[Any, Any]
     StrPath = str | os.PathLike[str]
@@ -146,22 +141,22 @@ def load(
             raise FileNotFoundError(f"{place} has no whole checkpoint")
         place = found_path
     with without_collections(), safetensors.opened(place) as file:
-        description, saved = read(file)
+        description = read(file)
         extra = read_extra(file, description)
         with opt._lock:
             opt._refuse_if_swapped()
             weights = _weights(opt)
-            found = _matched_weights(file, weights, strict=strict)
-            matched = match(saved, opt, strict=strict, schedules=schedules, unread=Entry)
-            _read_arrays(file, matched.state, weights)
-            opt._go_on_from(matched, lambda done: file.fill(found, done))
+            rows, own = _matched_weights(file, weights, strict=strict)
+            saved = read_state(file, description, weights)
+            matched = match(saved, opt, strict=strict, schedules=schedules, copies=False)
+            opt._go_on_from(matched, lambda done: file.fill(rows, own, done))
     return extra
 
 
 def _matched_weights(
     file: safetensors.File, weights: Mapping[str, Array], *, strict: bool
-) -> list[tuple[Entry, Array]]:
-    """Return the entries of weights and their arrays, or raise if one can't be read into its array."""
+) -> tuple[Array, list[Array]]:
+    """Return the rows of weights in the file and the arrays to fill, or raise if one can't be read into its array."""
     known = file.names()
     keys = {f"params/{name}": name for name in weights}
     if not keys.keys() <= known:
@@ -169,51 +164,22 @@ def _matched_weights(
         if strict:
             raise ValueError(f"{file.path} has no weights of {missing}")
         keys = {key: name for key, name in keys.items() if key in known}
-    names = list(keys.values())
-    entries = file.entries(list(keys))
-    own = [weights[name] for name in names]
-    if not (are_alike(entries, own) and all(weight.flags.writeable for weight in own)):
-        _refuse_weights(file, names, entries, own)
-    return list(zip(entries, own, strict=True))
+    rows = file.rows(list(keys))
+    arrays = [weights[name] for name in keys.values()]
+    are_fit = file.are_like(rows, arrays) & np.array([array.flags.writeable for array in arrays], bool)
+    if not are_fit.all():
+        i = int(np.argmin(are_fit))
+        _refuse_weight(file, list(keys.values())[i], file.layout(rows[i]), arrays[i])
+    return rows, arrays
 
 
-def _refuse_weights(
-    file: safetensors.File, names: Sequence[str], entries: Sequence[Entry], weights: Sequence[Array]
-) -> None:
-    """Raise for the first weight that can't be read."""
-    for name, entry, weight in zip(names, entries, weights, strict=True):
-        place = f"{file.path}: params/{name}"
-        if entry.shape != weight.shape:
-            raise ValueError(f"{place} has shape {entry.shape}, the parameter {name!r} has {weight.shape}")
-        if entry.dtype != weight.dtype:
-            raise TypeError(f"{place} has dtype {entry.dtype}, the parameter {name!r} has {weight.dtype}")
-        if not weight.flags.writeable:
-            raise ValueError(f"the parameter {name!r} is read-only")
-
-
-def _read_arrays(file: safetensors.File, state: OptimizerState, weights: Mapping[str, Array]) -> None:
-    """Replace the entries in a state by arrays, read from the file."""
-    small: list[tuple[dict[str, Any], list[str]]] = []
-    large: list[tuple[Entry, Array]] = []
-    columns: Mapping[str, dict[str, Any]] = state.param_arrays
-    for column in columns.values():
-        names = [name for name, entry in column.items() if type(entry) is Entry]
-        entries = [column[name] for name in names]
-        own = [weights[name] for name in names]
-        packs = safetensors.are_small(entries)
-        if not all(weight.flags.c_contiguous for weight in own):
-            packs = [pack and weight.flags.c_contiguous for pack, weight in zip(packs, own, strict=True)]
-        packed = list(compress(names, packs))
-        for name, entry, weight in compress(zip(names, entries, own, strict=True), map(not_, packs)):
-            is_like_weight = entry.shape == weight.shape and entry.dtype == weight.dtype
-            array = column[name] = empty_like(weight) if is_like_weight else np.empty(entry.shape, entry.dtype)
-            large.append((entry, array))
-        small.append((column, packed))
-    # In one call: arrays of different fields are next to each other in the file.
-    arrays = iter(file.small_arrays([column[name] for column, names in small for name in names]))
-    for column, names in small:
-        column.update(zip(names, arrays, strict=False))
-    file.fill(large)
+def _refuse_weight(file: safetensors.File, name: str, layout: safetensors.Layout, weight: Array) -> NoReturn:
+    place = f"{file.path}: params/{name}"
+    if layout.shape != weight.shape:
+        raise ValueError(f"{place} has shape {layout.shape}, the parameter {name!r} has {weight.shape}")
+    if layout.dtype != weight.dtype:
+        raise TypeError(f"{place} has dtype {layout.dtype}, the parameter {name!r} has {weight.dtype}")
+    raise ValueError(f"the parameter {name!r} is read-only")
 
 
 def latest(folder: StrPath) -> Path | None:
@@ -246,7 +212,7 @@ def latest(folder: StrPath) -> Path | None:
     for path in sorted(files(place), key=lambda path: age(path, peek(path)), reverse=True):
         try:
             with without_collections(), safetensors.opened(path) as file:
-                read(file)
+                read_state(file, read(file), {})
         except (ValueError, OSError) as error:
             warnings.warn(f"passed over: {error}", stacklevel=2)
         else:

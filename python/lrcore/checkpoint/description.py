@@ -20,13 +20,15 @@ import numpy as np
 
 from lrcore.checkpoint import safetensors, user_values
 from lrcore.checkpoint.safetensors import DamagedError
+from lrcore.optim.allocation import empty_like
 from lrcore.optim.state import GroupState, OptimizerState, fields, from_plain, plain
 from lrcore.optim.state_dict import place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
-    Arrays = dict[str, np.ndarray[Any, Any]]
+    Array = np.ndarray[Any, Any]
+    Arrays = dict[str, Array]
 
 VERSION = 1
 _PARTS = {
@@ -103,15 +105,15 @@ def _understanding(file: safetensors.File) -> Iterator[None]:
     """Report any error in the block as damage: a damaged description can contain values of any kind."""
     try:
         yield
-    except (DamagedError, OSError):
+    except (DamagedError, MemoryError, OSError):
         raise
     except Exception as error:
         said = str(error) if isinstance(error, ValueError) else repr(error)
         raise file.damaged(f"its description can't be read ({said})") from error
 
 
-def read(file: safetensors.File) -> tuple[dict[str, Any], OptimizerState]:
-    """Return the description in an intact file, and the state, with entries in place of the arrays of parameters.
+def read(file: safetensors.File) -> dict[str, Any]:
+    """Return the description in an intact file.
 
     Raises:
         DamagedError: If the file is damaged.
@@ -128,8 +130,24 @@ def read(file: safetensors.File) -> tuple[dict[str, Any], OptimizerState]:
     for key, kind in _PARTS.items():
         if not isinstance(description.get(key), kind):
             raise file.damaged(f"its description has no {key!r} of type {kind.__name__}")
+    return description
+
+
+def read_state(file: safetensors.File, description: Mapping[str, Any], weights: Mapping[str, Array]) -> OptimizerState:
+    """Return the state in a file with this description.
+
+    Args:
+        file: The file.
+        description: The result of :func:`read`.
+        weights: The weights, by the names of their parameters. Arrays get their memory order. None stands for the
+            arrays of other parameters, which are not read.
+
+    Raises:
+        DamagedError: If the file is damaged.
+        OSError: If it can't be read.
+    """
     with _understanding(file):
-        return description, _state(file, description)
+        return _state(file, description, weights)
 
 
 def read_extra(file: safetensors.File, description: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,7 +157,7 @@ def read_extra(file: safetensors.File, description: Mapping[str, Any]) -> dict[s
         return {name: reader.rich(value) for name, value in description["extra"].items()}
 
 
-def _state(file: safetensors.File, description: Mapping[str, Any]) -> OptimizerState:
+def _state(file: safetensors.File, description: Mapping[str, Any], weights: Mapping[str, Array]) -> OptimizerState:
     reader = user_values.Reader(file)
     groups = [_group(group, reader) for group in description["param_groups"]]
     state = OptimizerState(description["optimizer"], groups)
@@ -151,16 +169,49 @@ def _state(file: safetensors.File, description: Mapping[str, Any]) -> OptimizerS
     names = list(chain.from_iterable(group.params for group in groups))
     counts = description["counts"]
     starts = [i for i, name in enumerate(names) if name in counts]
+    columns: dict[str, dict[str, int]] = {}
     for start, end in zip(starts, [*starts[1:], len(names)], strict=False):
         alike = names[start:end]
-        columns: dict[str, dict[str, Any]] = state.param_arrays
         for field, value in counts[names[start]].items():
             if field != "arrays":
                 state.param_scalars.setdefault(field, {}).update(dict.fromkeys(alike, value))
         for field in counts[names[start]]["arrays"]:
-            entries = file.entries([f"state/{name}/{field}" for name in alike])
-            columns.setdefault(field, {}).update(zip(alike, entries, strict=True))
+            rows = file.rows([f"state/{name}/{field}" for name in alike])
+            columns.setdefault(field, {}).update(zip(alike, rows.tolist(), strict=True))
+    state.param_arrays = _param_arrays(file, columns, weights)
     return state
+
+
+def _param_arrays(
+    file: safetensors.File, columns: Mapping[str, Mapping[str, int]], weights: Mapping[str, Array]
+) -> dict[str, dict[str, Any]]:
+    """Read the arrays of the parameters that have a weight; see :func:`read_state`.
+
+    All fields are read at once, since arrays of different fields are next to each other in the file.
+    """
+    names = [[name for name in column if name in weights] for column in columns.values()]
+    rows = [column[name] for column, known in zip(columns.values(), names, strict=True) for name in known]
+    of_rows = [weights[name] for known in names for name in known]
+    arrays = iter(_read_like(file, np.array(rows, np.intp), of_rows))
+    return {
+        field: {**dict.fromkeys(column), **dict(zip(known, arrays, strict=False))}
+        for (field, column), known in zip(columns.items(), names, strict=True)
+    }
+
+
+def _read_like(file: safetensors.File, rows: Array, weights: Sequence[Array]) -> list[Array]:
+    """Read arrays, each in the memory order of a weight if it has its shape and dtype."""
+    are_packed = file.are_small(rows) & np.array([weight.flags.c_contiguous for weight in weights], bool)
+    small, large = np.flatnonzero(are_packed), np.flatnonzero(~are_packed)
+    arrays: list[Any] = [None] * len(rows)
+    for i, array in zip(small.tolist(), file.small_arrays(rows[small]), strict=True):
+        arrays[i] = array
+    are_like = file.are_like(rows[large], [weights[i] for i in large.tolist()])
+    for i, is_like in zip(large.tolist(), are_like.tolist(), strict=True):
+        layout = file.layout(rows[i])
+        arrays[i] = empty_like(weights[i]) if is_like else np.empty(layout.shape, layout.dtype)
+    file.fill(rows[large], [arrays[i] for i in large.tolist()])
+    return arrays
 
 
 def _group(group: Mapping[str, Any], reader: user_values.Reader) -> GroupState:

@@ -5,8 +5,8 @@ offsets in the rest of the file, which holds the elements in C order and little-
 to strings. lrcore stores its text there, and a checksum of the text and the arrays. The checksum covers the contents
 and not their order in the file, so it stays valid if another program rewrites the same arrays and metadata.
 
-A file may hold hundreds of thousands of small arrays, for which a Python loop is slow. Therefore a header in the usual
-form is split at its quotes instead of parsed as JSON, and small arrays are read and written in batches.
+A file may hold hundreds of thousands of small arrays, for which a Python loop is slow. Therefore the extension parses
+the header, and small arrays are read and written in batches.
 
 https://github.com/huggingface/safetensors
 """
@@ -19,22 +19,21 @@ import io
 import json
 import math
 import os
-import re
 import stat
 import sys
-from collections import defaultdict
 from contextlib import contextmanager
 from functools import cached_property, partial
-from itertools import accumulate, chain, compress, groupby, repeat
-from operator import attrgetter, call, itemgetter, not_, setitem
+from itertools import compress, count, repeat
+from operator import call, setitem
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from lrcore._lrcore import parse_safetensors_header
 from lrcore.checkpoint import atomic_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+    from collections.abc import Callable, Iterator, Mapping, Sequence, Set
     from io import BufferedReader
     from pathlib import Path
 
@@ -46,7 +45,6 @@ _DTYPES = {
 }  # fmt: skip
 _NAMES = {np.dtype(code): name for name, code in _DTYPES.items()}
 _NATIVE = {name: np.dtype(code).newbyteorder("=") for name, code in _DTYPES.items()}
-_SIZES = {name: dtype.itemsize for name, dtype in _NATIVE.items()}
 # Keys of the metadata.
 TEXT = "lrcore"
 _CHECKSUM = "lrcore.sha256"
@@ -60,19 +58,12 @@ _FOREIGN = ">" if sys.byteorder == "little" else "="  # NumPy's byte-order code 
 _LARGEST_HEADER = 100_000_000
 _MOST_AXES = 64
 _LARGEST_SIZE = 2**63 - 1
-# Limits of memory: each list or dict becomes a Python object of some 100 bytes, each of their items one of 40.
+_UNKNOWN_SIZE, _NO_SIZE = -1, -2
+# Limits of the text, for memory: each list or dict becomes a Python object of some 100 bytes, each of their items one
+# of 40.
 _MOST_BRACKETS = 4_000_000
 _MOST_COMMAS = 8_000_000
 _MOST_DIGITS = 400  # of an integer in JSON; user_values.py writes longer ones in another form
-
-# The usual form of a header, which the official package writes too: the metadata, if any, and then entries such as
-# "name":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}, without blanks. An entry split at its quotes has ten parts,
-# counted from the comma before it. These six are the same in every entry.
-_METADATA_FIRST = '{"__metadata__":'
-_FIXED = {2: ":{", 3: "dtype", 4: ":", 6: ",", 7: "shape", 9: "data_offsets"}
-_SHAPE = re.compile(r":\[([0-9,]{0,400})\],")
-_OFFSETS = re.compile(r"(?::\[(?:0|[1-9][0-9]{0,17}),(?:0|[1-9][0-9]{0,17})\]\},)*")
-_CHUNK = 1 << 20  # characters of a header that are matched at once
 
 
 class DamagedError(ValueError):
@@ -80,42 +71,49 @@ class DamagedError(ValueError):
 
 
 class Layout:
-    """The dtype and shape of an array in a file. Entries with the same dtype and shape share one object.
+    """The dtype and shape of arrays in a file.
 
     Attributes:
         kind: The format's name of the dtype.
         shape: The shape.
         dtype: The dtype, in this machine's byte order; None if NumPy has none.
+        size: The size of an array in bytes, or a negative number: ``_UNKNOWN_SIZE`` if NumPy does not have the dtype,
+            ``_NO_SIZE`` if it can't have the shape.
         text: The JSON text of an entry up to its offsets, as this module writes it.
     """
 
-    __slots__ = ("dtype", "kind", "shape", "text")
+    __slots__ = ("dtype", "kind", "shape", "size", "text")
 
     def __init__(self, kind: str, shape: tuple[int, ...]) -> None:
         self.kind = kind
         self.shape = shape
         self.dtype = _NATIVE.get(kind)
+        self.size = _size_of(shape, self.dtype)
         self.text = f'{{"dtype":{json.dumps(kind)},"shape":[{",".join(map(str, shape))}],"data_offsets":['
 
 
-class _Entry(NamedTuple):
-    layout: Layout
-    begin: int
-    end: int
+class _Table(NamedTuple):
+    """The arrays of a file, sorted by name, which is the order of the checksum. Each is a row of the table.
 
+    Attributes:
+        rows: The index of each array's row, by name.
+        layouts: The distinct layouts.
+        kinds: The index of each array's layout.
+        begins: The position of each array's first byte in the file.
+        ends: The position after its last byte.
+    """
 
-class Entry(_Entry):
-    """The header's entry of an array: its layout and its byte range in the file."""
+    rows: dict[str, int]
+    layouts: list[Layout]
+    kinds: Array
+    begins: Array
+    ends: Array
 
-    __slots__ = ()
-
-    # Getters written in C, since they are called for every array.
-    shape = property(attrgetter("layout.shape"), doc="The shape.")
-    dtype = property(attrgetter("layout.dtype"), doc="The dtype, in this machine's byte order; None if NumPy has none.")
-
-
-_LAYOUT, _BEGIN, _END = map(itemgetter, range(3))
-_new_entry: Callable[[tuple[Layout, int, int]], Entry] = partial(tuple.__new__, Entry)
+    def runs(self) -> Iterator[tuple[Layout, int]]:
+        """Yield the layout and the number of consecutive arrays with equal layouts."""
+        starts = np.flatnonzero(np.append(True, np.diff(self.kinds)))[: len(self.kinds)]
+        counts = np.diff(np.append(starts, len(self.kinds))).tolist()
+        return zip(map(self.layouts.__getitem__, self.kinds[starts]), counts, strict=True)
 
 
 class File:
@@ -140,28 +138,31 @@ class File:
         if length > _LARGEST_HEADER:
             raise self.damaged(f"its header must have at most {_LARGEST_HEADER} bytes, got {length}")
         self._begin, self._end = 8 + length, size
-        with self._parsing():
-            self._header = _Header(file.read(length))
-            self.metadata = self._header.metadata
-
-    @contextmanager
-    def _parsing(self) -> Iterator[None]:
         try:
-            yield
-        except (ValueError, RecursionError) as error:
+            self._header = parse_safetensors_header(file.read(length))
+        except ValueError as error:
             raise self.damaged(f"its header can't be read ({error})") from error
+        self.metadata = self._header[0]
 
     @cached_property
-    def _entries(self) -> dict[str, Entry]:
-        """The entries of all arrays, sorted by name, after validation."""
-        with self._parsing():
-            entries = self._header.entries(self._begin)
-        if not _is_tiling(entries.values(), self._begin):
+    def _table(self) -> _Table:
+        """The table of the arrays, after validation."""
+        _, names, pairs, kinds, begins, ends = self._header
+        layouts = [Layout(*pair) for pair in pairs]
+        sizes = np.array([layout.size for layout in layouts], np.int64)[kinds]
+        are_valid = (begins >= 0) & (begins <= ends) & (ends <= _LARGEST_SIZE - self._begin)
+        are_valid &= (sizes == ends - begins) | (sizes == _UNKNOWN_SIZE)
+        if not are_valid.all():
+            name = names[int(np.argmin(are_valid))]
+            raise self.damaged(f"entry {name[:200]!r} must have a valid dtype, shape and data_offsets")
+        begins, ends = begins + self._begin, ends + self._begin
+        order = np.lexsort((ends, begins))
+        expected = np.append(self._begin, ends[order])
+        if (begins[order] != expected[:-1]).any():
             raise self.damaged("its arrays overlap, or have gaps between them")
-        end = max(map(_END, entries.values()), default=self._begin)
-        if self._end != end:
-            raise self.damaged(f"the file must have {end} bytes, got {self._end}")
-        return entries
+        if self._end != expected[-1]:
+            raise self.damaged(f"the file must have {expected[-1]} bytes, got {self._end}")
+        return _Table(dict(zip(names, count(), strict=False)), layouts, np.array(kinds, np.intp), begins, ends)
 
     @property
     def has_checksum(self) -> bool:
@@ -190,52 +191,69 @@ class File:
 
     def names(self) -> Set[str]:
         """Return the names of the arrays, as a set with fast lookup."""
-        return self._entries.keys()
+        return self._table.rows.keys()
 
-    def entries(self, names: Sequence[str]) -> list[Entry]:
-        """Return the entries of these arrays.
+    def rows(self, names: Sequence[str]) -> Array:
+        """Return the indices of these arrays, by which the other methods take them.
 
         Raises:
             DamagedError: If there is no such array.
             TypeError: If NumPy has no such dtype.
         """
-        entries = list(map(self._entries.get, names))
-        if None in entries:
-            raise self.damaged(f"it has no array {names[entries.index(None)]!r}")
-        found: list[Any] = entries
-        for layout in set(map(_LAYOUT, found)):
-            if layout.dtype is None:
-                name = next(name for name, entry in zip(names, found, strict=True) if entry.layout is layout)
-                raise TypeError(f"{self.path}: {name} has dtype {layout.kind}; allowed are {', '.join(_DTYPES)}")
+        table = self._table
+        rows: list[Any] = list(map(table.rows.get, names))
+        if None in rows:
+            raise self.damaged(f"it has no array {names[rows.index(None)]!r}")
+        found = np.array(rows, np.intp)
+        unknown = [number for number, layout in enumerate(table.layouts) if layout.dtype is None]
+        for i in np.flatnonzero(np.isin(table.kinds[found], unknown))[:1]:
+            kind = self.layout(rows[i]).kind
+            raise TypeError(f"{self.path}: {names[i]} has dtype {kind}; allowed are {', '.join(_DTYPES)}")
         return found
 
-    def entry(self, name: str) -> Entry:
-        """Return the entry of one array; see :meth:`entries`."""
-        return self.entries([name])[0]
+    def layout(self, row: int) -> Layout:
+        """Return the dtype and shape of an array."""
+        return self._table.layouts[int(self._table.kinds[row])]
 
-    def fill(self, targets: Iterable[tuple[Entry, Array]], done: Callable[[], object] | None = None) -> None:
+    def are_small(self, rows: Array) -> Array:
+        """Return for each array whether :meth:`small_arrays` can read it."""
+        sizes = np.array(
+            [_LARGEST_SIZE if len(layout.shape) == _MOST_AXES else layout.size for layout in self._table.layouts]
+        )
+        are_small: Array = sizes[self._table.kinds[rows]] <= _SMALL
+        return are_small
+
+    def are_like(self, rows: Array, arrays: Sequence[Array]) -> Array:
+        """Return for each array in the file whether it has the shape and dtype of the given one."""
+        numbers = {(layout.shape, layout.dtype): number for number, layout in enumerate(self._table.layouts)}
+        kinds = [numbers.get((array.shape, array.dtype), -1) for array in arrays]
+        are_like: Array = self._table.kinds[rows] == np.array(kinds, np.intp)
+        return are_like
+
+    def fill(self, rows: Array, arrays: Sequence[Array], done: Callable[[], object] | None = None) -> None:
         """Read arrays from the file into existing arrays.
 
-        With ``done``, no signal handler runs between the first write to a target and the end of ``done``.
+        With ``done``, no signal handler runs between the first write to an array and the end of ``done``.
 
         Args:
-            targets: Entries, each with an array of its shape and dtype that is filled. Small arrays are first read into
-                temporary memory. With ``done``, so are all arrays that are not C-contiguous or not little-endian.
+            rows: Which arrays are read.
+            arrays: The arrays that are filled, of the same shapes and dtypes. Small ones are first read into temporary
+                memory. With ``done``, so are all arrays that are not C-contiguous or not little-endian.
             done: A function written in C, which is called after all arrays are filled.
 
         Raises:
-            DamagedError: If the file has become shorter. Some targets may be filled already.
-            OSError: If it can't be read. Some targets may be filled already.
+            DamagedError: If the file has become shorter. Some arrays may be filled already.
+            OSError: If it can't be read. Some arrays may be filled already.
         """
-        given = list(targets)
-        are_packed = are_small([entry for entry, _ in given])
-        small = list(compress(given, are_packed))
+        are_small = self.are_small(rows)
         calls: list[Callable[[], object]] = []
         results: list[object] = []
         position = -1
-        for entry, array in sorted(compress(given, map(not_, are_packed)), key=_begin_of):
+        begins, ends = self._table.begins[rows], self._table.ends[rows]
+        order = np.argsort(begins, kind="stable")
+        for i in order[~are_small[order]].tolist():
+            array, begin, end = arrays[i], int(begins[i]), int(ends[i])
             if _has_file_layout(array):
-                _, begin, end = entry
                 if begin != position:
                     calls.append(partial(self._file.seek, begin))
                     results.append(begin)
@@ -243,12 +261,12 @@ class File:
                 results.append(end - begin)
                 position = end
             elif done is None:
-                self._fill_in_pieces(entry, array)
+                self._fill_in_pieces(rows[i], array)
             else:
-                calls.append(partial(setitem, array, ..., self._numbers(entry)))
+                calls.append(partial(setitem, array, ..., self._numbers(rows[i])))
                 results.append(None)
-        copies = self.small_arrays([entry for entry, _ in small])
-        copying: Iterator[None] = map(setitem, [array for _, array in small], repeat(...), copies)  # type: ignore[arg-type]
+        small = list(compress(arrays, are_small))
+        copying: Iterator[None] = map(setitem, small, repeat(...), self.small_arrays(rows[are_small]))  # type: ignore[arg-type]
         calls.append(partial(any, copying))
         results.append(False)
         # Python runs signal handlers, and raises exceptions sent to a thread, only between bytecodes. None is executed
@@ -257,14 +275,15 @@ class File:
         if got[:-1] != results:
             raise self.damaged("it ends early")
 
-    def small_arrays(self, entries: Sequence[Entry]) -> list[Array]:
+    def small_arrays(self, rows: Array) -> list[Array]:
         """Read small arrays in one batch. Arrays of the same dtype and shape are views of one array.
 
         Raises:
             DamagedError: If the file has become shorter.
             OSError: If it can't be read.
         """
-        begins, ends = _bounds(entries)
+        table = self._table
+        begins, ends, kinds = table.begins[rows], table.ends[rows], table.kinds[rows]
         order = np.argsort(begins, kind="stable")
         sizes = (ends - begins)[order]
         starts = np.empty_like(begins)  # offsets of the arrays in `raw`
@@ -276,35 +295,35 @@ class File:
             start, end = int(starts[run[0]]), int(starts[run[-1]] + ends[run[-1]] - begins[run[-1]])
             self._file.seek(int(begins[run[0]]))
             self._read(raw[start:end])
-        arrays: list[Any] = [None] * len(entries)
-        alike: defaultdict[Layout, list[int]] = defaultdict(list)
-        for number, layout in enumerate(map(_LAYOUT, entries)):
-            alike[layout].append(number)
-        if len(alike) == 1:
-            return _rows(raw, starts, *alike)
-        for layout, numbers in alike.items():
-            for number, array in zip(numbers, _rows(raw, starts[numbers], layout), strict=True):
+        alike = np.argsort(kinds, kind="stable")
+        changes = np.flatnonzero(np.diff(kinds[alike])) + 1
+        arrays: list[Any] = [None] * len(alike)
+        for numbers in np.split(alike, changes) if len(alike) else ():
+            for number, array in zip(
+                numbers.tolist(), _rows(raw, starts[numbers], self.layout(rows[numbers[0]])), strict=True
+            ):
                 arrays[number] = array
         return arrays
 
     def array(self, name: str) -> Array:
         """Read one array."""
-        return self._numbers(self.entry(name))
+        return self._numbers(*self.rows([name]))
 
-    def _numbers(self, entry: Entry) -> Array:
-        array: Array = np.empty(entry.shape, entry.dtype)
-        self._fill_in_pieces(entry, array)
+    def _numbers(self, row: int) -> Array:
+        layout = self.layout(row)
+        array: Array = np.empty(layout.shape, layout.dtype)
+        self._fill_in_pieces(row, array)
         return array
 
-    def _fill_in_pieces(self, entry: Entry, array: Array) -> None:
-        self._file.seek(entry.begin)
+    def _fill_in_pieces(self, row: int, array: Array) -> None:
+        self._file.seek(int(self._table.begins[row]))
         for piece in _pieces([array], "writeonly"):
             self._read(piece)
 
     def _checksum(self, text: str) -> str:
-        digest = _metadata_digest(text, self._entries)
+        digest = _metadata_digest(text, self._table)
         buffer = memoryview(bytearray(_PIECE))
-        for begin, end in _byte_ranges(self._entries):
+        for begin, end in _byte_ranges(self._table):
             self._file.seek(begin)
             for start in range(begin, end, _PIECE):
                 piece = buffer[: end - start]
@@ -359,31 +378,34 @@ def write(path: Path, arrays: Mapping[str, Array], text: str) -> None:
         RuntimeError: If an array is resized during the save.
         OSError: If the file can't be written. An existing file is kept.
     """
-    entries = _laid_out(arrays)
+    table = _laid_out(arrays)
     placeholder = b"0" * 64
-    header = _header(entries, {_CHECKSUM: placeholder.decode(), TEXT: text})
-    if excess := _excess(header):
+    header = _header(table, {_CHECKSUM: placeholder.decode(), TEXT: text})
+    excess = _excess(text)
+    if len(header) > _LARGEST_HEADER:
+        excess = f"{len(header)} bytes, where {_LARGEST_HEADER} are allowed"
+    if excess:
         raise ValueError(
-            f"{path} was not written, because it could not be read back: its header, with the names of {len(entries)} "
+            f"{path} was not written, because it could not be read back: its header, with the names of {len(arrays)} "
             f"arrays and a description of {len(text)} characters, would have {excess}. Save values of many parts as "
             "NumPy arrays; give many parameters shorter names, or several optimizers"
         )
-    digest = _metadata_digest(text, entries)
+    digest = _metadata_digest(text, table)
     with atomic_file.writing(path) as file:
         file.write(len(header).to_bytes(8, "little"))
         file.write(header)
-        for piece in _copied(entries, arrays):
+        for piece in _copied(table, arrays):
             digest.update(piece)
             file.write(piece)
         file.seek(8 + header.index(placeholder))
         file.write(digest.hexdigest().encode())
 
 
-def _copied(entries: Mapping[str, Entry], arrays: Mapping[str, Array]) -> Iterator[memoryview]:
+def _copied(table: _Table, arrays: Mapping[str, Array]) -> Iterator[memoryview]:
     """Yield the bytes of all arrays in order, copied to a buffer that is reused for each piece."""
     buffer = memoryview(bytearray(_PIECE))
     used = 0
-    for names, size in _batches(entries):
+    for names, size in _batches(table):
         left = size
         for piece in _pieces([arrays[name] for name in names], "readonly"):
             left -= len(piece)
@@ -395,58 +417,58 @@ def _copied(entries: Mapping[str, Entry], arrays: Mapping[str, Array]) -> Iterat
                 buffer[used : used + len(part)] = part
                 used += len(part)
         if left:
-            changed = (name for name in names if arrays[name].nbytes != entries[name].end - entries[name].begin)
+            sizes = table.ends - table.begins
+            changed = (name for name in names if arrays[name].nbytes != sizes[table.rows[name]])
             raise RuntimeError(f"{next(changed, names[0])} was resized while it was being saved")
     yield buffer[:used]
 
 
-def _batches(entries: Mapping[str, Entry]) -> Iterator[tuple[list[str], int]]:
+def _batches(table: _Table) -> Iterator[tuple[list[str], int]]:
     """Yield batches of arrays to copy together, several small ones or one large: their names and total bytes."""
     names: list[str] = []
-    size = 0
-    for name, (_, begin, end) in entries.items():
-        if names and size + end - begin > _BATCH:
-            yield names, size
-            names, size = [], 0
+    total = 0
+    for name, size in zip(table.rows, (table.ends - table.begins).tolist(), strict=True):
+        if names and total + size > _BATCH:
+            yield names, total
+            names, total = [], 0
         names.append(name)
-        size += end - begin
+        total += size
     if names:
-        yield names, size
+        yield names, total
 
 
-def _laid_out(arrays: Mapping[str, Array]) -> dict[str, Entry]:
-    """Return contiguous entries for the arrays, sorted by name, which is the order of the checksum."""
+def _laid_out(arrays: Mapping[str, Array]) -> _Table:
+    """Return the table of a file with these arrays, without gaps, from position 0."""
     names = sorted(arrays)
     values = [arrays[name] for name in names]
-    known: dict[tuple[np.dtype[Any], tuple[int, ...]], Layout] = {}
-    alike = [(array.dtype, array.shape) for array in values]
-    for name, pair in zip(names, alike, strict=True):
-        if pair not in known:
-            kind = dtype_name(pair[0])
-            if kind is None:
-                raise TypeError(f"{name} has dtype {pair[0]}, which a safetensors file can't hold")
-            known[pair] = Layout(kind, pair[1])
-    ends = list(accumulate(array.nbytes for array in values))
-    layouts = map(known.__getitem__, alike)
-    return dict(zip(names, map(_new_entry, zip(layouts, chain([0], ends), ends, strict=False)), strict=True))
+    given = [(array.dtype, array.shape) for array in values]
+    known: dict[tuple[str, tuple[int, ...]], int] = {}
+    kind_of = {}
+    for dtype, shape in dict.fromkeys(given):
+        kind = dtype_name(dtype)
+        if kind is None:
+            name = names[given.index((dtype, shape))]
+            raise TypeError(f"{name} has dtype {dtype}, which a safetensors file can't hold")
+        kind_of[dtype, shape] = known.setdefault((kind, shape), len(known))
+    kinds = np.array(list(map(kind_of.__getitem__, given)), np.intp)
+    ends = np.cumsum([array.nbytes for array in values], dtype=np.int64)
+    layouts = [Layout(*pair) for pair in known]
+    return _Table(dict(zip(names, count(), strict=False)), layouts, kinds, np.append(0, ends)[:-1], ends)
 
 
-def _header(entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> bytes:
+def _header(table: _Table, metadata: Mapping[str, str]) -> bytes:
     parts = [f'"__metadata__":{json.dumps(metadata)}']
-    names = json.dumps(list(entries), separators=("\n", ":"))[1:-1].split("\n")  # JSON escapes line ends in a name
-    parts += [
-        f"{name}:{layout.text}{begin},{end}]}}"
-        for name, (layout, begin, end) in zip(names, entries.values(), strict=False)
-    ]
+    names = json.dumps(list(table.rows), separators=("\n", ":"))[1:-1].split("\n")  # JSON escapes line ends in a name
+    texts = [layout.text for layout in table.layouts]
+    columns = zip(names, table.kinds.tolist(), table.begins.tolist(), table.ends.tolist(), strict=False)
+    parts += [f"{name}:{texts[kind]}{begin},{end}]}}" for name, kind, begin, end in columns]
     text = f"{{{','.join(parts)}}}".encode()
     return text + b" " * (-len(text) % 8)
 
 
-def _excess(header: bytes) -> str | None:
-    """Return which limit of the official package or of :class:`File` a header exceeds, or None."""
-    if len(header) > _LARGEST_HEADER:
-        return f"{len(header)} bytes, where {_LARGEST_HEADER} are allowed"
-    brackets, commas = header.count(b"[") + header.count(b"{"), header.count(b",")
+def _excess(text: str) -> str | None:
+    """Return which limit of memory a JSON text exceeds, or None."""
+    brackets, commas = text.count("[") + text.count("{"), text.count(",")
     if brackets > _MOST_BRACKETS:
         return f"{brackets} lists and dicts, where {_MOST_BRACKETS} are allowed"
     if commas > _MOST_COMMAS:
@@ -454,132 +476,15 @@ def _excess(header: bytes) -> str | None:
     return None
 
 
-class _Header:
-    """A header: its metadata, parsed immediately, and the entries of its arrays, parsed on request.
+def from_json(text: str) -> Any:
+    """Parse a JSON text.
 
     Raises:
-        ValueError: If it can't be parsed.
+        ValueError: If it is invalid, has more lists, dicts and commas than :func:`write` allows, or an integer of more
+            than 400 digits, since the time to convert one grows with the square of its digits.
     """
-
-    def __init__(self, header: bytes) -> None:
-        if excess := _excess(header):
-            raise ValueError(f"it has {excess}")
-        self._text = header.decode()
-        if self._text.startswith(_METADATA_FIRST):
-            metadata, self._first = _DECODER.raw_decode(self._text, len(_METADATA_FIRST))
-        else:
-            metadata, self._first = self._parsed.get("__metadata__"), 0
-        if metadata is None:
-            metadata = {}
-        if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-            raise ValueError("its metadata must map names to strings")
-        self.metadata: dict[str, str] = metadata
-
-    @cached_property
-    def _parsed(self) -> dict[str, Any]:
-        parsed = from_json(self._text)
-        if not isinstance(parsed, dict):
-            raise ValueError(f"it must be a JSON object, got {type(parsed).__name__}")
-        return parsed
-
-    def entries(self, start: int) -> dict[str, Entry]:
-        """Return the entries of all arrays, sorted by name.
-
-        Args:
-            start: The position in the file from which the offsets in the header count.
-
-        Raises:
-            ValueError: If an entry in the header is invalid.
-        """
-        entries = self._split(start)
-        if entries is None:
-            layouts: dict[tuple[str, tuple[int, ...]], Layout] = {}
-            given = self._parsed.items()
-            entries = {
-                name: _parsed_entry(name, entry, start, layouts) for name, entry in given if name != "__metadata__"
-            }
-        names = sorted(entries)
-        return entries if names == list(entries) else {name: entries[name] for name in names}
-
-    def _split(self, start: int) -> dict[str, Entry] | None:
-        """Return the entries if all of them are in the usual form, else None."""
-        end = len(self._text.rstrip(" ")) - 1
-        if self._text[end : end + 1] != "}":
-            return None
-        text = self._text[self._first : end] if self._first else f",{self._text[1:end]}"
-        names: list[str] = []
-        runs: list[tuple[tuple[str, str], int]] = []  # dtype and shape of consecutive arrays, and their number
-        offsets = [np.empty(0, np.int64)]
-        position = 0
-        while position < len(text):
-            cut = text.find('},"', position + _CHUNK) + 1 or len(text)
-            if cut - position > 2 * _CHUNK:  # limits the memory of the split
-                return None
-            parts = f"{text[position + 1 : cut]},".split('"')
-            count = len(parts) // 10
-            places = "".join(parts[10::10])
-            if (
-                text[position] != ","
-                or len(parts) != 10 * count + 1
-                or parts[0]
-                or any(parts[number::10].count(fixed) != count for number, fixed in _FIXED.items())
-                or not _OFFSETS.fullmatch(places)
-            ):
-                return None
-            names += parts[1::10]
-            alike = groupby(zip(parts[5::10], parts[8::10], strict=True))
-            runs += [(pair, len(list(group))) for pair, group in alike]
-            offsets.append(np.fromstring(places[2:-3].replace("]},:[", ","), np.int64, sep=","))
-            position = cut
-        if "\\" in text:
-            try:
-                names = json.loads('["' + '","'.join(names) + '"]')
-            except ValueError:  # a name had a quote in it
-                return None
-        entries = dict(zip(names, _split_entries(runs, np.concatenate(offsets), start), strict=False))
-        return entries if len(entries) == len(names) and "__metadata__" not in entries else None
-
-
-def _split_entries(runs: list[tuple[tuple[str, str], int]], offsets: Array, start: int) -> Iterable[Entry]:
-    """Return entries from the dtypes, shapes and offsets of a header, or no entries if one of these is invalid."""
-    known, sizes = {}, {}
-    for pair in {pair for pair, _ in runs}:
-        kind, match = pair[0], _SHAPE.fullmatch(pair[1])
-        size, shape = _layout_of(kind, json.loads(f"[{match[1]}]")) if match and kind.isalnum() else (None, ())
-        if size is None:
-            return ()
-        known[pair], sizes[pair] = Layout(kind, shape), size if kind in _SIZES else -1
-    begins, ends = offsets[::2], offsets[1::2]
-    expected = np.repeat([sizes[pair] for pair, _ in runs], [count for _, count in runs]) if runs else begins
-    if not ((expected == ends - begins) | ((expected < 0) & (begins <= ends))).all():
-        return ()
-    layouts = chain.from_iterable(repeat(known[pair], count) for pair, count in runs)
-    return map(_new_entry, zip(layouts, (begins + start).tolist(), (ends + start).tolist(), strict=True))
-
-
-def _parsed_entry(name: str, given: Any, start: int, layouts: dict[tuple[str, tuple[int, ...]], Layout]) -> Entry:
-    """Return the entry from its parsed JSON, or raise a ValueError."""
-    match given:
-        case {"dtype": str(kind), "shape": list(lengths), "data_offsets": [int(begin), int(end)]}:
-            size, shape = _layout_of(kind, lengths)
-            in_range = type(begin) is type(end) is int and 0 <= begin <= end <= _LARGEST_SIZE - start
-            # The size can only be checked for dtypes that NumPy has.
-            if size is not None and in_range and (size == end - begin or kind not in _SIZES):
-                layout = layouts.get((kind, shape)) or layouts.setdefault((kind, shape), Layout(kind, shape))
-                return Entry(layout, start + begin, start + end)
-    raise ValueError(f"entry {name[:200]!r} must have a valid dtype, shape and data_offsets")
-
-
-def _layout_of(kind: str, lengths: list[Any]) -> tuple[int | None, tuple[int, ...]]:
-    """Return an array's size in bytes, or None if NumPy does not support the array, and its shape."""
-    return _size_of(lengths, _SIZES.get(kind, 1)), tuple(lengths)
-
-
-def from_json(text: str) -> Any:
-    """Parse a JSON text; raise a ValueError if it is invalid or an integer in it has more than 400 digits.
-
-    The limit exists because the time to convert an integer grows with the square of its digits.
-    """
+    if excess := _excess(text):
+        raise ValueError(f"it has {excess}")
     return _DECODER.decode(text)
 
 
@@ -592,63 +497,32 @@ def _short_integer(digits: str) -> int:
 _DECODER = json.JSONDecoder(parse_int=_short_integer)
 
 
-def _is_tiling(entries: Collection[Entry], start: int) -> bool:
-    """Return whether arrays cover the file from ``start`` without gaps or overlaps, in any order."""
-    begins, ends = _bounds(entries)
-    order = np.lexsort((ends, begins))
-    befores = np.append(start, ends[order][:-1])
-    return not entries or bool((begins[order] == befores).all())
-
-
-def _bounds(entries: Collection[Entry]) -> tuple[Array, Array]:
-    """Return the first byte of each array, and the last one + 1."""
-    count = len(entries)
-    return np.fromiter(map(_BEGIN, entries), np.int64, count), np.fromiter(map(_END, entries), np.int64, count)
-
-
-def are_small(entries: Collection[Entry]) -> list[bool]:
-    """Return for each array whether :meth:`File.small_arrays` can read it."""
-    begins, ends = _bounds(entries)
-    has_axes = any(len(layout.shape) == _MOST_AXES for layout in set(map(_LAYOUT, entries)))
-    small: list[bool] = (ends - begins <= (-1 if has_axes else _SMALL)).tolist()
-    return small
-
-
-def _size_of(shape: list[Any], itemsize: int) -> int | None:
-    """Return an array's size in bytes, or None if NumPy does not support the array."""
-    if len(shape) > _MOST_AXES:
-        return None
-    size = itemsize
-    for length in shape:
-        if type(length) is not int or not 0 <= length <= _LARGEST_SIZE:
-            return None
-        size *= length or 1
-        if size > _LARGEST_SIZE:
-            return None
+def _size_of(shape: tuple[int, ...], dtype: np.dtype[Any] | None) -> int:
+    """Return an array's size in bytes, or one of the two numbers below 0."""
+    if dtype is None:
+        return _UNKNOWN_SIZE
+    size = dtype.itemsize * math.prod(length or 1 for length in shape)
+    if len(shape) > _MOST_AXES or min(shape, default=0) < 0 or size > _LARGEST_SIZE:
+        return _NO_SIZE
     return 0 if 0 in shape else size
 
 
-def _metadata_digest(text: str, entries: Mapping[str, Entry]) -> Any:
-    """Return a digest of the text, dtypes, shapes and names; the caller adds the elements in the order of entries."""
-    texts = map(attrgetter("layout.text"), entries.values())
-    layouts = [[layout, len(list(alike))] for layout, alike in groupby(texts)]
-    lengths = np.fromiter(map(len, entries), "<i8", len(entries))  # makes the joined names unambiguous
+def _metadata_digest(text: str, table: _Table) -> Any:
+    """Return a digest of the text, dtypes, shapes and names; the caller adds the elements in the order of the table."""
+    layouts = [[layout.text, length] for layout, length in table.runs()]
+    lengths = np.fromiter(map(len, table.rows), "<i8", len(table.rows))  # makes the joined names unambiguous
     digest = hashlib.sha256(json.dumps([text, layouts]).encode())
     digest.update(lengths.data)
-    digest.update("".join(entries).encode(errors="surrogatepass"))
+    digest.update("".join(table.rows).encode(errors="surrogatepass"))
     return digest
 
 
-def _byte_ranges(entries: Mapping[str, Entry]) -> Iterator[tuple[int, int]]:
+def _byte_ranges(table: _Table) -> Iterator[tuple[int, int]]:
     """Yield the byte ranges of the arrays in the order of the checksum, with adjacent ranges merged."""
-    begins, ends = _bounds(entries.values())
-    if len(entries):
-        cuts = (begins[1:] != ends[:-1]).tolist()
-        yield from zip(begins[[True, *cuts]].tolist(), ends[[*cuts, True]].tolist(), strict=True)
-
-
-def _begin_of(target: tuple[Entry, Array]) -> int:
-    return target[0].begin
+    begins, ends = table.begins, table.ends
+    if len(begins):
+        are_cut = begins[1:] != ends[:-1]
+        yield from zip(begins[np.append(True, are_cut)].tolist(), ends[np.append(are_cut, True)].tolist(), strict=True)
 
 
 def _has_file_layout(array: Array) -> bool:

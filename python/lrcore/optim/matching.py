@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from lrcore.optim.state import STEPPED, Field, OptimizerState, export_state, fie
 from lrcore.optim.state_dict import place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from lrcore.optim.optimizer import Optimizer
     from lrcore.optim.state import GroupState
@@ -57,7 +58,7 @@ def match(
     *,
     strict: bool,
     schedules: str | None,
-    unread: type[Any] | None = None,
+    copies: bool = True,
 ) -> Match:
     """Check a saved state against an optimizer. Changes nothing.
 
@@ -66,7 +67,7 @@ def match(
         opt: The optimizer. Parameters are matched by name, groups by their parameters.
         strict: Whether everything must match. Otherwise what is missing in the saved state stays as it is.
         schedules: Which schedules hold, ``"saved"`` or ``"program"``; None is the former, with a warning.
-        unread: A class of placeholders for arrays that the caller reads later; they have a dtype and a shape.
+        copies: Whether arrays are copied. If not, they belong to the state that is returned.
 
     Raises:
         TypeError: If a part is of a wrong type, or an array of another dtype.
@@ -92,7 +93,7 @@ def match(
     values = {id(group): hyperparameters for group, hyperparameters in matched}
     state = OptimizerState(present.optimizer, scalars=scalars)
     for name, array in saved.arrays.items():
-        state.arrays[name] = _checked_array(array, (name, None), None, None)
+        state.arrays[name] = _checked_array(array, (name, None), None, copies=copies)
     state.groups = [
         one._replace(hyperparameters=values.get(id(group), one.hyperparameters))
         for group, one in zip(opt._groups, present.groups, strict=True)
@@ -102,7 +103,7 @@ def match(
     for name, column in saved.param_scalars.items():
         state.param_scalars[name] = _checked(column, name, known[name], weights)
     for name, column in saved.param_arrays.items():
-        arrays = _checked_arrays(column, name, weights, known[name], unread)
+        arrays = _checked_arrays(column, name, weights, known[name], copies=copies)
         if name in own or name not in STEPPED.fields:
             state.param_arrays[name] = arrays
     for columns, kept in ((state.param_scalars, present.param_scalars), (state.param_arrays, present.param_arrays)):
@@ -195,39 +196,34 @@ def _checked(column: Mapping[str, Any], name: str, one: Field, weights: Mapping[
 
 
 def _checked_arrays(
-    column: Mapping[str, Any], name: str, weights: Mapping[str, Array], one: Field, unread: type[Any] | None
+    column: Mapping[str, Any], name: str, weights: Mapping[str, Array], one: Field, *, copies: bool
 ) -> dict[str, Any]:
-    """Return copies of the arrays of a field, or placeholders as they are."""
+    """Return the arrays of a field, copied or not."""
     own = _known(column, weights)
-    if (
-        one.is_like_weight
-        and set(map(type, own.values())) == {unread}
-        and are_alike(own.values(), [weights[param] for param in own])
-    ):
-        return dict(own)
+    if not copies and one.is_like_weight:
+        arrays, params = list(own.values()), [weights[param] for param in own]
+        # For many arrays this is faster than one by one.
+        if set(map(type, arrays)) == {np.ndarray} and list(map(_LAYOUT, arrays)) == list(map(_LAYOUT, params)):
+            return dict(own)
     return {
-        param: _checked_array(array, (name, param), weights[param] if one.is_like_weight else None, unread)
+        param: _checked_array(array, (name, param), weights[param] if one.is_like_weight else None, copies=copies)
         for param, array in own.items()
     }
 
 
-def are_alike(arrays: Collection[Any], weights: Collection[Array]) -> bool:
-    """Return whether each array has the shape and the dtype of its weight; for many this is faster than one by one."""
-    has_shapes = [array.shape for array in arrays] == [weight.shape for weight in weights]
-    return has_shapes and [array.dtype for array in arrays] == [weight.dtype for weight in weights]
+_LAYOUT = attrgetter("shape", "dtype")
 
 
-def _checked_array(array: Any, place: tuple[str, str | None], weight: Array | None, unread: type[Any] | None) -> Any:
-    """Return a copy of an array in its weight's memory order, or a placeholder unchanged; raise if it does not fit."""
-    is_read = isinstance(array, np.ndarray)
-    if not is_read and (unread is None or not isinstance(array, unread)):
+def _checked_array(array: Any, place: tuple[str, str | None], weight: Array | None, *, copies: bool) -> Array:
+    """Return an array, or a copy in its weight's memory order; raise if it does not fit."""
+    if not isinstance(array, np.ndarray):
         raise TypeError(f"{place_of(*place)} must be a NumPy array, got {type(array).__name__}")
     if weight is not None:
         if array.shape != weight.shape:
             raise ValueError(f"{place_of(*place)} has shape {array.shape}, the parameter has {weight.shape}")
         if array.dtype != weight.dtype:
             raise TypeError(f"{place_of(*place)} has dtype {array.dtype}, the parameter has {weight.dtype}")
-    if not is_read:
+    if not copies:
         return array
     copy = empty_like(array if weight is None else weight)
     copy[...] = array
