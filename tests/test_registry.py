@@ -136,6 +136,8 @@ def lists_of_optimizers(source):
             if isinstance(name, str) and name in NAMES:
                 yield name
 
+    if len(set(re.findall(r"\w+", source)) & set(NAMES)) < 3:  # so most files need not be parsed
+        return
     for node in ast.walk(ast.parse(source)):
         is_literal = isinstance(node, ast.List | ast.Tuple | ast.Set | ast.Dict)
         if is_literal and len(set(names_in(node))) >= 3:
