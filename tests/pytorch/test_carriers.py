@@ -71,7 +71,7 @@ def run(model, opt, steps, inner=None):
         opt.zero_grad()
         loss = (model(inputs) - inputs.sum(1, keepdim=True)).square().mean()
         loss.backward()
-        if "skip_nonfinite" in own._of_all and step in (3, 4, 8):
+        if "skip_nonfinite" in own._options and step in (3, 4, 8):
             next(model.parameters()).grad[..., 0] = torch.nan
         opt.step()
         if step % 2 and any(group.schedules for group in own._groups) and "Plateau" in repr(own._scheduled):
@@ -93,7 +93,7 @@ def told(model, opt):
     saved["state"] = {key: state for key, state in saved["state"].items() if state}  # PyTorch leaves empty ones
     texts = [json.loads(group.pop(KEY)) for group in saved["param_groups"]]
     saved["progress"] = [{key: text[key] for key in ("steps", "skipped", "reports")} for text in texts]
-    own = {"averages": opt.average if "average" in opt._of_all else {}, "steps": opt.steps, "skipped": opt.skipped}
+    own = {"averages": opt.average if "average" in opt._options else {}, "steps": opt.steps, "skipped": opt.skipped}
     return bits({**saved, **own, "weights": list(model.parameters())})
 
 

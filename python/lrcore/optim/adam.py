@@ -125,18 +125,7 @@ class Adam(Optimizer):
         maximize: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "betas": betas,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "amsgrad": amsgrad,
-                "maximize": maximize,
-            },
-            options,
-        )
+        super().__init__(params, locals(), options)
 
     @classmethod
     def _rule(cls, group: Mapping[str, Any]) -> str:

@@ -38,8 +38,7 @@ class LionArguments:
         maximize: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        values = {"lr": lr, "betas": betas, "weight_decay": weight_decay, "maximize": maximize}
-        super().__init__(params, values, options)  # type: ignore[call-arg] # the optimizer's
+        super().__init__(params, locals(), options)  # type: ignore[call-arg] # the optimizer's
 
 
 class Lion(LionArguments, Optimizer):

@@ -82,16 +82,17 @@ class Optimizer:
         declaration = getattr(cls, "_declaration", None)
         document(cls, decay=declaration.decay if declaration else "coupled")
 
-    def __init__(self, params: Any, defaults: dict[str, Any], options: Mapping[str, Any]) -> None:
+    def __init__(self, params: Any, arguments: Mapping[str, Any], options: Mapping[str, Any]) -> None:
         """Create an optimizer.
 
         Args:
             params: An array, a sequence or mapping of arrays, these nested, or a sequence of groups.
-            defaults: The default of each hyperparameter.
+            arguments: The arguments of the subclass's constructor, which contain each hyperparameter.
             options: The given ones of :class:`Options <lrcore.optim.options.Options>`.
         """
         if type(self) is Optimizer:
             raise TypeError("Optimizer is the base class of all optimizers; use SGD, Adam, AdamW, …")
+        defaults = {name: arguments[name] for name in self._hyperparameter_names()}
         of_groups, self._global_options = split(options, self._declaration.decay, type(self).__name__, defaults)
         self._defaults = ParamGroup(None, None, self._kinds(), {**defaults, **of_groups}, self._check).hyperparameters
         groups = as_groups(params)
@@ -121,6 +122,11 @@ class Optimizer:
             "maximize": FLAG,
             **GROUP_OPTIONS,
         }
+
+    @classmethod
+    def _hyperparameter_names(cls) -> list[str]:
+        """Return the names of the hyperparameters without the options, as in PyTorch."""
+        return [name for name in cls._kinds() if name not in GROUP_OPTIONS]
 
     def _start(self, params: Any, *, grouped: bool) -> None:
         wait_at_end()  # the stepper reads Python's containers

@@ -153,19 +153,7 @@ class RMSprop(Optimizer):
         maximize: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "alpha": alpha,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "momentum": momentum,
-                "centered": centered,
-                "maximize": maximize,
-            },
-            options,
-        )
+        super().__init__(params, locals(), options)
 
     @classmethod
     def _rule(cls, group: Mapping[str, Any]) -> str:

@@ -121,18 +121,7 @@ class SGD(Optimizer):
         maximize: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "momentum": momentum,
-                "dampening": dampening,
-                "weight_decay": weight_decay,
-                "nesterov": nesterov,
-                "maximize": maximize,
-            },
-            options,
-        )
+        super().__init__(params, locals(), options)
 
     @classmethod
     def _rule(cls, group: Mapping[str, Any]) -> str:

@@ -11,17 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, Unpack
 import torch
 
 from lrcore import optim
-from lrcore.optim.hyperparameter import plain
-from lrcore.torch.engine import make_count, make_state
 from lrcore.torch.optimizer import DropIn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from lrcore.schedules import Schedule
     from lrcore.torch.optimizer import TorchOptions
 
-    Rate: TypeAlias = float | torch.Tensor | Schedule
+    Scalar: TypeAlias = float | torch.Tensor | Schedule
 else:
     __all__ = [one.__name__ for one in optim.OPTIMIZERS]
 
@@ -35,10 +31,10 @@ class SGD(DropIn, torch.optim.SGD, of=optim.SGD):
     def __init__(
         self,
         params: Any,
-        lr: Rate = 1e-3,
+        lr: Scalar = 1e-3,
         momentum: float | Schedule = 0,
         dampening: float | Schedule = 0,
-        weight_decay: Rate = 0,
+        weight_decay: Scalar = 0,
         nesterov: bool = False,  # noqa: FBT001, FBT002
         *,
         maximize: bool = False,
@@ -47,16 +43,7 @@ class SGD(DropIn, torch.optim.SGD, of=optim.SGD):
         fused: bool | None = None,
         **options: Unpack[TorchOptions],
     ) -> None:
-        given = self._start(options, lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay)
-        super().__init__(
-            params,
-            nesterov=nesterov,
-            maximize=maximize,
-            foreach=foreach,
-            differentiable=differentiable,
-            fused=fused,
-            **given,
-        )
+        super().__init__(params, locals(), options)
 
 
 class Adam(DropIn, torch.optim.Adam, of=optim.Adam):
@@ -65,8 +52,8 @@ class Adam(DropIn, torch.optim.Adam, of=optim.Adam):
     def __init__(
         self,
         params: Any,
-        lr: Rate = 1e-3,
-        betas: tuple[Rate, Rate] = (0.9, 0.999),
+        lr: Scalar = 1e-3,
+        betas: tuple[Scalar, Scalar] = (0.9, 0.999),
         eps: float | Schedule = 1e-8,
         weight_decay: float | Schedule = 0,
         amsgrad: bool = False,  # noqa: FBT001, FBT002
@@ -79,18 +66,7 @@ class Adam(DropIn, torch.optim.Adam, of=optim.Adam):
         decoupled_weight_decay: bool = False,
         **options: Unpack[TorchOptions],
     ) -> None:
-        given = self._start(options, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
-        super().__init__(
-            params,
-            amsgrad=amsgrad,
-            foreach=foreach,
-            maximize=maximize,
-            capturable=capturable,
-            differentiable=differentiable,
-            fused=fused,
-            decoupled_weight_decay=decoupled_weight_decay,
-            **given,
-        )
+        super().__init__(params, locals(), options)
 
 
 class AdamW(DropIn, torch.optim.AdamW, of=optim.AdamW):
@@ -119,8 +95,8 @@ class AdamW(DropIn, torch.optim.AdamW, of=optim.AdamW):
     def __init__(
         self,
         params: Any,
-        lr: Rate = 1e-3,
-        betas: tuple[Rate, Rate] = (0.9, 0.999),
+        lr: Scalar = 1e-3,
+        betas: tuple[Scalar, Scalar] = (0.9, 0.999),
         eps: float | Schedule = 1e-8,
         weight_decay: float | Schedule = 1e-2,
         amsgrad: bool = False,  # noqa: FBT001, FBT002
@@ -132,17 +108,7 @@ class AdamW(DropIn, torch.optim.AdamW, of=optim.AdamW):
         fused: bool | None = None,
         **options: Unpack[TorchOptions],
     ) -> None:
-        given = self._start(options, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
-        super().__init__(
-            params,
-            amsgrad=amsgrad,
-            maximize=maximize,
-            foreach=foreach,
-            capturable=capturable,
-            differentiable=differentiable,
-            fused=fused,
-            **given,
-        )
+        super().__init__(params, locals(), options)
 
 
 class RMSprop(DropIn, torch.optim.RMSprop, of=optim.RMSprop):
@@ -151,7 +117,7 @@ class RMSprop(DropIn, torch.optim.RMSprop, of=optim.RMSprop):
     def __init__(
         self,
         params: Any,
-        lr: Rate = 1e-2,
+        lr: Scalar = 1e-2,
         alpha: float | Schedule = 0.99,
         eps: float | Schedule = 1e-8,
         weight_decay: float | Schedule = 0,
@@ -163,16 +129,7 @@ class RMSprop(DropIn, torch.optim.RMSprop, of=optim.RMSprop):
         differentiable: bool = False,  # noqa: FBT001, FBT002
         **options: Unpack[TorchOptions],
     ) -> None:
-        given = self._start(options, lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum)
-        super().__init__(
-            params,
-            centered=centered,
-            capturable=capturable,
-            foreach=foreach,
-            maximize=maximize,
-            differentiable=differentiable,
-            **given,
-        )
+        super().__init__(params, locals(), options)
 
 
 class Adagrad(DropIn, torch.optim.Adagrad, of=optim.Adagrad):
@@ -184,7 +141,7 @@ class Adagrad(DropIn, torch.optim.Adagrad, of=optim.Adagrad):
     def __init__(
         self,
         params: Any,
-        lr: Rate = 1e-2,
+        lr: Scalar = 1e-2,
         lr_decay: float | Schedule = 0,
         weight_decay: float | Schedule = 0,
         initial_accumulator_value: float = 0,
@@ -196,48 +153,10 @@ class Adagrad(DropIn, torch.optim.Adagrad, of=optim.Adagrad):
         fused: bool | None = None,
         **options: Unpack[TorchOptions],
     ) -> None:
-        given = self._start(options, lr=lr, lr_decay=lr_decay, weight_decay=weight_decay, eps=eps)
-        super().__init__(
-            params,
-            initial_accumulator_value=plain(initial_accumulator_value),
-            foreach=foreach,
-            maximize=maximize,
-            differentiable=differentiable,
-            fused=fused,
-            **given,
-        )
-        if self._of_all.get("average") is not None:
-            # PyTorch's Adagrad has its state from the start, and programs save or load it in pieces before any step.
-            for param, state in self.state.items():
-                if param.requires_grad:
-                    state |= {"average": make_state(param, 0.0), "averaged": make_count(0.0)}
-
-    def _own(self, values: dict[str, Any]) -> dict[str, Any]:
-        # PyTorch's accumulators start from the constructor's value, whatever a group says.
-        return values | {"initial_accumulator_value": self.defaults["initial_accumulator_value"]}
-
-
-class WithoutCounterpart(DropIn):
-    """An optimizer that ``torch.optim`` lacks: PyTorch's base class, with lrcore's step. Use one of its subclasses."""
-
-    def __init__(self, params: Any, values: dict[str, Any], options: Mapping[str, Any]) -> None:
-        """Make an optimizer of parameters, from a value for each hyperparameter and the options that were given."""
-        super().__init__(params, self._start(options, **values))
-
-    @property
-    def _group_options(self) -> Mapping[str, Any]:
-        return {"decay": self._engine_class._declaration.decay, **self._of_groups}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        # As in PyTorch: a state that was saved elsewhere may lack hyperparameters.
-        defaults = state.get("defaults") or self.defaults
-        for group in state.get("param_groups", ()):
-            for name in self._engine_class.hyperparameter_names():
-                group.setdefault(name, defaults[name])
-        super().__setstate__(state)
+        super().__init__(params, locals(), options)
 
 
 # A class a line: what torch.optim lacks.
 # fmt: off
-class Lion(optim.lion.LionArguments, WithoutCounterpart, of=optim.Lion): """Lion, with PyTorch's base class."""
+class Lion(optim.lion.LionArguments, DropIn, of=optim.Lion): """Lion, with PyTorch's base class."""
 # fmt: on

@@ -18,7 +18,6 @@ from lrcore.optim.allocation import LARGE, PAGE, next_offset
 from lrcore.optim.averages import SWA
 from lrcore.optim.locks import wait_at_end
 from lrcore.optim.optimizer import Optimizer
-from lrcore.optim.options import GROUP_OPTIONS
 from lrcore.optim.param_group import ParamGroup
 from lrcore.optim.state import export_state, import_state
 
@@ -81,11 +80,6 @@ class Engine(Optimizer):
 
     def _new_stepper(self, grouped: bool) -> _lrcore.Stepper:  # noqa: FBT001
         return _lrcore.Stepper(grouped, make_state, tensors=(torch.Tensor, make_count, written))
-
-    @classmethod
-    def hyperparameter_names(cls) -> list[str]:
-        """Return the names of the hyperparameters, as in PyTorch."""
-        return [name for name in cls._kinds() if name not in GROUP_OPTIONS]
 
     @classmethod
     def check_group(cls, values: Mapping[str, Any]) -> None:

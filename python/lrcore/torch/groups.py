@@ -26,6 +26,8 @@ from lrcore.optim.param_group import ParamGroup, is_scheduled, value_at
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from lrcore.optim.optimizer import Optimizer
+
 OWN = "lrcore"
 
 # PyTorch accepts 1 for True.
@@ -45,16 +47,16 @@ class WatchedGroup:
     """
 
     __slots__ = (
-        *("_is_nested", "_keys", "_names", "_options", "_previous", "_read", "_size", "_snapshot", "_varies"),
+        *("_is_nested", "_decay", "_keys", "_names", "_options", "_previous", "_read", "_size", "_snapshot", "_varies"),
         *("_written", "given", "schedules", "shown", "zeroed"),
     )
 
-    def __init__(self, given: dict[str, Any], names: Sequence[str], options: Mapping[str, Any]) -> None:
+    def __init__(self, given: dict[str, Any], optimizer: type[Optimizer], options: Mapping[str, Any]) -> None:
         """Watch a group.
 
         Args:
             given: The group.
-            names: The hyperparameters of the optimizer.
+            optimizer: The class that declares its hyperparameters.
             options: The options of groups that were given to the optimizer.
         """
         self.given = given
@@ -62,7 +64,8 @@ class WatchedGroup:
         self.shown: int | None = None
         self.zeroed: dict[str, int] = {}
         self._options = options
-        self._names = names
+        self._names = optimizer._hyperparameter_names()
+        self._decay = optimizer._declaration.decay
         # Scheduled values that were written into the dictionary, and the values before these.
         self._written: dict[str, Any] = {}
         self._previous: dict[str, Any] = {}
@@ -76,7 +79,8 @@ class WatchedGroup:
         given = {**self.given, **self.schedules}
         values = {name: plain(given[name]) for name in self._names}
         values |= {name: bool(values[name]) for name in _FLAGS if name in values}
-        decay = "decoupled" if given.get("decoupled_weight_decay") else "coupled"
+        decoupled = given.get("decoupled_weight_decay")
+        decay = self._decay if decoupled is None else "decoupled" if decoupled else "coupled"
         own = {name: self.schedules.get(name, value) for name, value in self.given.get(OWN, {}).items()}
         options = {**NO_OPTIONS, "decay": decay, **self._options, **own}
         return values | {name: plain(value) for name, value in options.items()}

@@ -22,19 +22,20 @@ from lrcore import _lrcore
 from lrcore._messages import brief, warn
 from lrcore.optim import OPTIMIZERS, StepInfo, StepStats
 from lrcore.optim.averages import require, swapped
-from lrcore.optim.hyperparameter import plain
+from lrcore.optim.hyperparameter import Flag, plain
 from lrcore.optim.option_docs import document
-from lrcore.optim.options import GROUP_OPTIONS, Options, patterns_of, split, warn_of_unmatched
+from lrcore.optim.options import GROUP_OPTIONS, Options, split, warn_of_unmatched
 from lrcore.optim.param_group import is_scheduled, value_at
 from lrcore.optim.stats import with_stats
 from lrcore.schedules.schedule import remedy_for
 from lrcore.torch.averaged_weights import locked, refuse_averaged
 from lrcore.torch.distributed import OPTION, PARTIAL, StepSync, are_shards, is_made_by_zero
-from lrcore.torch.engine import engine_of
+from lrcore.torch.engine import engine_of, make_count, make_state
 from lrcore.torch.groups import WatchedGroup, check_own, copied, number_for_torch, structures_of, warn_of_bare_options
 from lrcore.torch.module_state import copy_of, recompute_statistics, restores_of_buffers
 from lrcore.torch.progress import KEY
 from lrcore.torch.saving import StatefulOptimizer
+from lrcore.torch.shared_attributes import SharedAttributes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -55,6 +56,8 @@ class TorchOptions(Options, total=False):
 _OPTIONS = (*(name for name in Options.__annotations__ if name != "noise_scale"), *OPTION)
 # Hyperparameters that are set in groups alone; ``opt.lr = …`` works.
 _PER_GROUP = frozenset(name for kind in OPTIMIZERS for name in kind._kinds()) - {"lr", *GROUP_OPTIONS}
+# What the local names of a constructor contain besides arguments for PyTorch's.
+_NO_ARGUMENTS = ("self", "params", "options", "__class__")
 _DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 
 
@@ -126,12 +129,46 @@ class DropIn(StatefulOptimizer):
             warn(f'opt.{name} = {brief(value)} has no effect on steps; set param_groups[0]["{name}"], or of each group')
         super().__setattr__(name, value)
 
-    def _start(self, options: Mapping[str, Any], **values: Any) -> dict[str, Any]:
-        """Check and store options and schedules, before PyTorch's constructor adds groups.
+    def __init__(self, params: Any, arguments: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+        """Check and store options and schedules, and call PyTorch's constructor, which adds the groups.
 
-        Returns:
-            The hyperparameters for PyTorch's constructor, with values for step 0 in the places of schedules.
+        Args:
+            params: The parameters, as PyTorch takes them.
+            arguments: The arguments of the subclass's constructor: each hyperparameter, and PyTorch's flags.
+            options: The given options of lrcore.
         """
+        self._start(options)
+        engine, declaration = self._engine_class, self._engine_class._declaration
+        given = {name: value for name, value in arguments.items() if name not in _NO_ARGUMENTS}
+        for name in engine._hyperparameter_names():
+            value = given[name]
+            if isinstance(engine._kinds()[name], Flag):
+                continue
+            if name == declaration.initial:
+                given[name] = plain(value)
+                continue
+            # PyTorch would compare it with 0: configuration files give "1e-3" as a string.
+            if (remedy := remedy_for(value)) or isinstance(value, str):
+                raise TypeError(f"{name} must be a number or a schedule, got {brief(value)}{remedy}")
+            if is_scheduled(value):
+                self._scheduled[name] = value
+                given[name] = plain(value_at(value, 0))
+            else:
+                given[name] = number_for_torch(value)
+        if declaration.in_torch is None:
+            super().__init__(params, given)  # the defaults of groups
+        else:
+            super().__init__(params, **given)
+        names = [name for group in self.param_groups for name in group.get("param_names", ())]
+        warn_of_unmatched(self._global_options.no_decay, names)
+        if self._global_options.average is not None:
+            # PyTorch's Adagrad has its state from the start, and programs save or load it in pieces before any step.
+            for param, state in self.state.items():
+                if param.requires_grad:
+                    state |= {"average": make_state(param, 0.0), "averaged": make_count(0.0)}
+
+    def _start(self, options: Mapping[str, Any]) -> None:
+        """Check and store options."""
         name = type(self).__name__
         if options.get("noise_scale") is not None:
             raise ValueError(
@@ -139,33 +176,16 @@ class DropIn(StatefulOptimizer):
             )
         given = {**options}
         group = given.pop("process_group", None)
-        _, common = split(given, "coupled", name, self._engine_class.hyperparameter_names(), _OPTIONS)
-        if group is not None and not common.needs_norm:
-            raise ValueError(
-                "process_group needs clip_norm or skip_nonfinite: nothing else is of all gradients together"
-            )
-        self._begin()
-        self._processes = None if group is None else StepSync(group)
-        if common.needs_norm and group is None and is_made_by_zero():
+        _, common = split(given, "coupled", name, self._engine_class._hyperparameter_names(), _OPTIONS)
+        self._shared = SharedAttributes(given, common)
+        if group is not None:
+            if not common.needs_norm:
+                raise ValueError(
+                    "process_group needs clip_norm or skip_nonfinite: nothing else is of all gradients together"
+                )
+            self._processes = StepSync(group)
+        elif common.needs_norm and is_made_by_zero():
             raise ValueError(f"{name} is made by ZeroRedundancyOptimizer: {PARTIAL}")
-        options = given
-        self._of_groups = {key: value for key, value in options.items() if key in GROUP_OPTIONS}
-        self._of_all = {key: value for key, value in options.items() if key not in GROUP_OPTIONS}
-        self._scheduled = {key: value for key, value in values.items() if is_scheduled(value)}
-        for key, value in values.items():
-            # PyTorch would compare it with 0: configuration files give "1e-3" as a string.
-            if (remedy := remedy_for(value)) or isinstance(value, str):
-                raise TypeError(f"{key} must be a number or a schedule, got {brief(value)}{remedy}")
-        return {
-            key: plain(value_at(value, 0)) if key in self._scheduled else number_for_torch(value)
-            for key, value in values.items()
-        }
-
-    def __init__(self, *args: Any, **values: Any) -> None:
-        """Call PyTorch's constructor, which adds the groups."""
-        super().__init__(*args, **values)
-        names = [name for given in self.param_groups for name in given.get("param_names", ())]
-        warn_of_unmatched(patterns_of(self._of_all.get("no_decay")), names)
 
     # Groups
 
@@ -191,7 +211,7 @@ class DropIn(StatefulOptimizer):
         try:
             index = len(self.param_groups) - 1
             group = self._watched(index)
-            warn_of_bare_options(group.given, index, self._of_groups | self._of_all)
+            warn_of_bare_options(group.given, index, self._options)
         except BaseException:
             self.param_groups.pop()
             raise
@@ -205,8 +225,7 @@ class DropIn(StatefulOptimizer):
         """Check a group, and return it as a WatchedGroup."""
         given = self.param_groups[index]
         refuse_averaged(given)
-        needs_all = self._of_all.get("clip_norm") is not None or self._of_all.get("skip_nonfinite")
-        if needs_all and self._processes is None and are_shards(given["params"]):
+        if self._global_options.needs_norm and self._processes is None and are_shards(given["params"]):
             raise ValueError(f'param_groups[{index}]["params"] are shards of FSDP: {PARTIAL}')
         for i, param in enumerate(given["params"]):
             if not param.requires_grad:
@@ -219,17 +238,18 @@ class DropIn(StatefulOptimizer):
             if not is_lazy(param) and (param.is_conj() or param.is_neg()):
                 kind = "conjugated" if param.is_conj() else "negated"
                 raise ValueError(f"{place} is a lazily {kind} view; give a copy, .resolve_conj().resolve_neg()")
-        if self._of_all.get("no_decay") and "param_names" not in given:
+        if self._global_options.no_decay and "param_names" not in given:
             raise ValueError("no_decay matches names: give model.named_parameters(), or groups of such pairs")
         check_own(given)
-        group = WatchedGroup(given, self._engine_class.hyperparameter_names(), self._group_options)
-        self._engine_class.check_group(self._own(group.values()))
+        group = self._new_watched(given)
+        self._engine_class.check_group(self._for_engine(group.values()))
         group.read(self.steps)
         return group
 
-    def _own(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Return the values of a group for the engine; Adagrad overrides it."""
-        return values
+    def _for_engine(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Return values of a group for the engine. As in PyTorch, state starts from the constructor's value."""
+        initial = self._engine_class._declaration.initial
+        return values if initial is None else {**values, initial: self.defaults[initial]}
 
     # The step
 
@@ -338,7 +358,7 @@ class DropIn(StatefulOptimizer):
         with own._lock:
             engine = self._ready()
             info = StepInfo(applied=False, step=engine.steps, lr=engine.lr, grad_norm=None)
-            own._info = with_stats(info, StepStats) if own._of_all.get("stats") else info
+            own._info = with_stats(info, StepStats) if own._global_options.stats else info
 
     def _unscale(self) -> None:
         """Divide gradients by a GradScaler's scale in place, since hooks may read them."""
@@ -373,7 +393,7 @@ class DropIn(StatefulOptimizer):
         for index, watched in enumerate(own._groups):
             if watched.has_changed():
                 try:
-                    engine.param_groups[index].update(self._own(watched.changes(engine.step_count)))
+                    engine.param_groups[index].update(self._for_engine(watched.changes(engine.step_count)))
                     engine.set_zeroed(index, watched.zeroed)
                     watched.adopt(engine.param_groups[index])
                 except BaseException:
@@ -408,8 +428,11 @@ class DropIn(StatefulOptimizer):
         schedules = [dict(group.schedules) for group in self._groups]
         structures, params, names = structures_of([group.given for group in self._groups])
         engine = self._engine_class(
-            [{"params": one, **self._own(group.values())} for one, group in zip(structures, self._groups, strict=True)],
-            **self._of_all,
+            [
+                {"params": one, **self._for_engine(group.values())}
+                for one, group in zip(structures, self._groups, strict=True)
+            ],
+            **self._global_options._asdict(),
         )
         if self._processes is not None:
             engine.join(self._processes)
@@ -477,7 +500,7 @@ class DropIn(StatefulOptimizer):
         torch.optim.Optimizer.__setstate__(self, attributes)
         for index in range(len(self.param_groups)):
             self._watched(index)
-            warn_of_bare_options(self.param_groups[index], index, self._of_groups | self._of_all)
+            warn_of_bare_options(self.param_groups[index], index, self._options)
         # Checked. From here on both share the groups, which schedulers of the other one edit.
         self.param_groups = optimizer.param_groups
         optimizer.state = self.state
@@ -588,7 +611,7 @@ class DropIn(StatefulOptimizer):
             >>> model[1].num_batches_tracked.item()
             1
         """
-        require(self._of_all.get("average"), self)
+        require(self._global_options.average, self)
         self._refuse_if_averaged()
         averages = self._averages()
         self._check_model(model, update_bn)

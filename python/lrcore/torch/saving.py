@@ -8,28 +8,33 @@ import torch
 
 from lrcore._ranges import check_count
 from lrcore.optim.averages import AVERAGES_NOW
-from lrcore.optim.locks import live_lock
+from lrcore.optim.options import GROUP_OPTIONS, GlobalOptions
 from lrcore.optim.state import OptimizerState
 from lrcore.schedules import Schedule
 from lrcore.torch.groups import OWN, WatchedGroup, check_own
 from lrcore.torch.param_names import matched
 from lrcore.torch.param_states import ParamStates
-from lrcore.torch.progress import KEY, Note, parse
+from lrcore.torch.progress import KEY, parse
 from lrcore.torch.shared_attributes import SharedAttribute, SharedAttributes
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Mapping
 
-    from lrcore.optim import StepInfo
-    from lrcore.torch.distributed import StepSync
     from lrcore.torch.engine import Engine
 
 
 _HOOKS = [name for name in torch.optim.Optimizer.__annotations__ if name.startswith("_optimizer_")]
 
 
-class StatefulOptimizer(torch.optim.Optimizer):
+if TYPE_CHECKING:
+
+    class _Base(SharedAttributes, torch.optim.Optimizer):
+        def __init__(self, *args: Any, **values: Any) -> None: ...
+else:
+    _Base = torch.optim.Optimizer
+
+
+class StatefulOptimizer(_Base):
     """The part of a drop-in optimizer that saves it: as a state dict in PyTorch's form, a pickle or a copy."""
 
     _engine_class: ClassVar[type[Engine]]
@@ -37,36 +42,14 @@ class StatefulOptimizer(torch.optim.Optimizer):
     _shared: SharedAttributes
 
     if TYPE_CHECKING:
-        param_groups: list[dict[str, Any]]
-        _of_groups: dict[str, Any]
-        _of_all: dict[str, Any]
-        _scheduled: dict[str, Any]
-        _engine: Engine | None
-        _groups: list[WatchedGroup]
-        _info: StepInfo | None
-        _steps: int
-        _is_averaged: bool
-        _lock: threading.RLock
-        _note: Note
-        _processes: StepSync | None
 
         def _ready(self) -> Engine: ...
 
         def _prepare(self) -> Engine: ...
 
-    def _begin(self) -> None:
-        self._shared = SharedAttributes()
-        self._engine = self._info = None
-        self._steps, self._is_averaged = 0, False
-        self._groups = []
-        self._lock = live_lock(self._shared)
-        self._note = Note()
-        self._processes = None
-
-    @property
-    def _group_options(self) -> Mapping[str, Any]:
-        """The options of groups that have none of their own."""
-        return self._of_groups
+    def _new_watched(self, given: dict[str, Any]) -> WatchedGroup:
+        of_groups = {name: value for name, value in self._options.items() if name in GROUP_OPTIONS}
+        return WatchedGroup(given, self._engine_class, of_groups)
 
     def _refuse_if_averaged(self) -> None:
         if self._is_averaged:
@@ -108,12 +91,12 @@ class StatefulOptimizer(torch.optim.Optimizer):
     def _note_schedules(self) -> None:
         """Keep the text in the groups from now on, if the optimizer has state that it must contain."""
         if not self._note.is_kept:
-            options = self._of_all
+            options = self._global_options
             self._note.is_kept = (
                 any(group.schedules for group in self._groups)
-                or isinstance(options.get("clip_norm"), Schedule)
-                or bool(options.get("skip_nonfinite"))
-                or options.get("average") is not None
+                or isinstance(options.clip_norm, Schedule)
+                or options.skip_nonfinite
+                or options.average is not None
             )
 
     def _write_progress(self) -> None:
@@ -231,8 +214,7 @@ class StatefulOptimizer(torch.optim.Optimizer):
         self._refuse_if_averaged()
         engine = self._engine
         own = {
-            "of_groups": self._of_groups,
-            "of_all": self._of_all,
+            "options": self._options,
             "scheduled": self._scheduled,
             "processes": self._processes,
             "schedules": self._schedules(),
@@ -244,8 +226,14 @@ class StatefulOptimizer(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         own = state.pop("_own", None)
+        if self._engine_class._declaration.in_torch is None:
+            # As PyTorch's optimizers do: a state that was saved elsewhere may lack hyperparameters.
+            defaults = state.get("defaults") or self.defaults
+            for group in state.get("param_groups", ()):
+                for name in self._engine_class._hyperparameter_names():
+                    group.setdefault(name, defaults[name])
         if own is not None:
-            self._begin()
+            self._shared = SharedAttributes(own["options"], GlobalOptions.of(own["options"]))
             before = []
         else:
             before = self.param_groups
@@ -257,7 +245,6 @@ class StatefulOptimizer(torch.optim.Optimizer):
             if name in state:
                 setattr(self, name, state.pop(name))
         super().__setstate__(state)
-        names = self._engine_class.hyperparameter_names()
         if own is None:
             # PyTorch loads a state in this way. The previous groups matter only for options that the state lacks.
             for given, old in zip(self.param_groups, before, strict=True):
@@ -269,9 +256,8 @@ class StatefulOptimizer(torch.optim.Optimizer):
             self.param_groups = before
             self._go_on(self._saved_text())
             return
-        self._of_groups, self._of_all, self._scheduled = own["of_groups"], own["of_all"], own["scheduled"]
-        self._steps, self._processes = own["steps"], own["processes"]
-        self._groups = [WatchedGroup(given, names, self._group_options) for given in self.param_groups]
+        self._scheduled, self._steps, self._processes = own["scheduled"], own["steps"], own["processes"]
+        self._groups = [self._new_watched(given) for given in self.param_groups]
         for group, schedules in zip(self._groups, own["schedules"], strict=True):
             group.schedules = schedules
             group.accept()

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lrcore.optim.locks import live_lock
+from lrcore.torch.progress import Note
+
 if TYPE_CHECKING:
     import threading
     from collections.abc import Mapping
 
     from lrcore.optim import StepInfo
+    from lrcore.optim.options import GlobalOptions
     from lrcore.torch.distributed import StepSync
     from lrcore.torch.engine import Engine
     from lrcore.torch.groups import WatchedGroup
     from lrcore.torch.param_states import ParamStates
-    from lrcore.torch.progress import Note
 
 
 class SharedAttributes:
@@ -32,9 +35,9 @@ class SharedAttributes:
     # A GradScaler's, during a step.
     found_inf: Any
     grad_scale: Any
-    # The arguments: options of groups, options of all groups together, and schedules.
-    _of_groups: dict[str, Any]
-    _of_all: dict[str, Any]
+    # The arguments: options as they were given, those of all groups together, checked, and schedules.
+    _options: Mapping[str, Any]
+    _global_options: GlobalOptions
     _scheduled: dict[str, Any]
     _processes: StepSync | None
     # The engine, and the objects that it was made of.
@@ -52,6 +55,13 @@ class SharedAttributes:
     _is_averaged: bool
     _lock: threading.RLock
     _note: Note
+
+    def __init__(self, options: Mapping[str, Any], global_options: GlobalOptions) -> None:
+        self._options, self._global_options = options, global_options
+        self._scheduled, self._groups, self._note = {}, [], Note()
+        self._engine = self._info = self._processes = None
+        self._steps, self._is_averaged = 0, False
+        self._lock = live_lock(self)
 
 
 class SharedAttribute:
