@@ -10,6 +10,7 @@ import inspect
 from functools import wraps
 from importlib import import_module
 from inspect import Parameter
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from lrcore._messages import brief
@@ -119,7 +120,7 @@ _CONTINUES = "a schedule can be asked for any step, whatever it was"
 
 
 def accepting(
-    maker: Maker, *, fixed: Mapping[str, Any] | None = None, reason: str = _CONTINUES, **ignored: Any
+    maker: Maker, *, fixed: Mapping[str, Any] = MappingProxyType({}), reason: str = _CONTINUES, **ignored: Any
 ) -> Maker:
     """Return a function that also accepts arguments without an effect.
 
@@ -129,7 +130,6 @@ def accepting(
         reason: Why they must, for the message.
         ignored: Arguments that can have any value, with their defaults.
     """
-    fixed = fixed or {}
     more = {**ignored, **fixed}
 
     @wraps(maker)
@@ -139,12 +139,16 @@ def accepting(
                 raise ValueError(f"{name} must be {value!r}, got {brief(given[name])}: {reason}")
         return maker(**{name: value for name, value in given.items() if name not in more})
 
-    signature = inspect.signature(maker)
     added = [Parameter(name, Parameter.KEYWORD_ONLY, default=value) for name, value in more.items()]
-    made.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[*signature.parameters.values(), *added]
-    )
+    parameters = [*inspect.signature(maker).parameters.values(), *added]
+    made.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return made
+
+
+def makers_in(module: Mapping[str, Any]) -> dict[str, Maker]:
+    """Return the public functions that a module, of which these are the globals, has defined so far."""
+    own = {name: value for name, value in module.items() if getattr(value, "__module__", "") == module["__name__"]}
+    return {name: value for name, value in own.items() if not name.startswith("_")}
 
 
 def then_after(warmup: Schedule, steps: int, schedule: Schedule) -> Schedule:

@@ -5,41 +5,44 @@ methods of a learner run ``n_epoch`` epochs of ``n_iter`` batches. A run ends wi
 stays.
 """
 
+# The functions have the names of fastai's.
+# ruff: noqa: N802
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from lrcore._messages import brief
 from lrcore.schedules import Constant, Cosine, Linear, LogLinear, Piecewise, Table
-from lrcore.schedules.compat import accepting
+from lrcore.schedules.compat import accepting, makers_in
 
 if TYPE_CHECKING:
     from lrcore.schedules import Schedule
     from lrcore.schedules.compat import Maker, Whole
 
 
-def sched_lin(*, start: float, end: float, steps: Whole) -> Schedule:
+def SchedLin(*, start: float, end: float, steps: Whole) -> Schedule:
     """Return a Linear."""
     return Linear(start, end, steps)
 
 
-def sched_cos(*, start: float, end: float, steps: Whole) -> Schedule:
+def SchedCos(*, start: float, end: float, steps: Whole) -> Schedule:
     """Return a Cosine."""
     return Cosine(start, steps, end)
 
 
-def sched_no(*, start: float, end: float, steps: Whole) -> Schedule:
+def SchedNo(*, start: float, end: float, steps: Whole) -> Schedule:
     """Return a Constant; the end is ignored."""
     del end, steps
     return Constant(start)
 
 
-def sched_exp(*, start: float, end: float, steps: Whole) -> Schedule:
+def SchedExp(*, start: float, end: float, steps: Whole) -> Schedule:
     """Return a LogLinear."""
     return LogLinear(start, end, steps)
 
 
-def sched_poly(*, start: float, end: float, power: float, steps: Whole) -> Schedule:
+def SchedPoly(*, start: float, end: float, power: float, steps: Whole) -> Schedule:
     """Return a Table of a power function."""
     return Table((*(start + (end - start) * (t / steps) ** power for t in range(steps)), end))
 
@@ -109,12 +112,7 @@ def _fitting(maker: Maker, **ignored: Any) -> Maker:
 REFUSED = {"combine_scheds": "it is made of functions, not of numbers; combine schedules with then()"}
 
 NAMES: dict[str, Maker] = {
-    "SchedLin": sched_lin,
-    "SchedCos": sched_cos,
-    "SchedNo": sched_no,
-    "SchedExp": sched_exp,
-    "SchedPoly": sched_poly,
-    "combined_cos": combined_cos,
+    **makers_in(globals()),
     "fit_one_cycle": _fitting(fit_one_cycle, moms=None),
     "fit_flat_cos": _fitting(fit_flat_cos),
     "fit_sgdr": _fitting(fit_sgdr),

@@ -4,6 +4,9 @@ A step is an update, counted from 0 by ``optimizer.iterations``; for the callbac
 takes ``lr``, since the other arguments contain the learning rate. ``decay_steps`` does not include the warm-up.
 """
 
+# The functions have the names of Keras' classes.
+# ruff: noqa: N802
+
 from __future__ import annotations
 
 import math
@@ -24,7 +27,7 @@ from lrcore.schedules import (
     ReduceOnPlateau,
     Step,
 )
-from lrcore.schedules.compat import accepting, check_positive, then_after, whole
+from lrcore.schedules.compat import accepting, check_positive, makers_in, then_after, whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from lrcore.schedules.compat import Maker, Whole
 
 
-def exponential_decay(
+def ExponentialDecay(
     *, initial_learning_rate: float, decay_steps: float, decay_rate: float, staircase: bool = False
 ) -> Schedule:
     """Return an Exponential or a Step."""
@@ -43,7 +46,7 @@ def exponential_decay(
     return Exponential(initial_learning_rate, decay_rate, decay_steps)
 
 
-def piecewise_constant_decay(*, boundaries: Sequence[float], values: Sequence[float]) -> Schedule:
+def PiecewiseConstantDecay(*, boundaries: Sequence[float], values: Sequence[float]) -> Schedule:
     """Return a Piecewise that changes one step after each boundary."""
     if not boundaries or len(boundaries) != len(values) - 1:
         raise ValueError(
@@ -55,7 +58,7 @@ def piecewise_constant_decay(*, boundaries: Sequence[float], values: Sequence[fl
     return Piecewise(tuple(zip((0, *changes), values, strict=True)), "constant")
 
 
-def polynomial_decay(
+def PolynomialDecay(
     *,
     initial_learning_rate: float,
     decay_steps: Whole,
@@ -83,7 +86,7 @@ def polynomial_decay(
     return heights.every(decay_steps).shift(1) * teeth + end_learning_rate
 
 
-def inverse_time_decay(
+def InverseTimeDecay(
     *, initial_learning_rate: float, decay_steps: float, decay_rate: float, staircase: bool = False
 ) -> Schedule:
     """Return an InverseTime, with ``staircase`` only updated every ``decay_steps``."""
@@ -92,7 +95,7 @@ def inverse_time_decay(
     return schedule.every(whole("decay_steps", decay_steps)) if staircase else schedule
 
 
-def cosine_decay(
+def CosineDecay(
     *,
     initial_learning_rate: float,
     decay_steps: Whole,
@@ -108,7 +111,7 @@ def cosine_decay(
     return then_after(Linear(initial_learning_rate, warmup_target, warmup_steps), warmup_steps, schedule)
 
 
-def cosine_decay_restarts(
+def CosineDecayRestarts(
     *,
     initial_learning_rate: float,
     first_decay_steps: float,
@@ -127,7 +130,7 @@ def cosine_decay_restarts(
     return schedule + low if low else schedule
 
 
-def reduce_lr_on_plateau(
+def ReduceLROnPlateau(
     *,
     lr: float,
     monitor: str = "val_loss",
@@ -155,16 +158,7 @@ REFUSED: dict[str, str] = {
     "LearningRateScheduler": "it is made of a function, not of numbers; schedules.Lambda takes one",
 }
 
-_SCHEDULES: dict[str, Maker] = {
-    "ExponentialDecay": exponential_decay,
-    "PiecewiseConstantDecay": piecewise_constant_decay,
-    "PolynomialDecay": polynomial_decay,
-    "InverseTimeDecay": inverse_time_decay,
-    "CosineDecay": cosine_decay,
-    "CosineDecayRestarts": cosine_decay_restarts,
-}
-
 NAMES: dict[str, Maker] = {
-    **{key: accepting(maker, name=None) for key, maker in _SCHEDULES.items()},
-    "ReduceLROnPlateau": accepting(reduce_lr_on_plateau, verbose=0),
+    name: accepting(maker, **({"verbose": 0} if maker is ReduceLROnPlateau else {"name": None}))
+    for name, maker in makers_in(globals()).items()
 }

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from lrcore._messages import brief
 from lrcore.schedules import Constant, Cosine, Exponential, Linear, Piecewise, Polynomial, Step
-from lrcore.schedules.compat import check_positive, then_after, whole, with_ints
+from lrcore.schedules.compat import check_positive, makers_in, then_after, whole, with_ints
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from lrcore.schedules import Schedule
-    from lrcore.schedules.compat import Maker, Whole
+    from lrcore.schedules.compat import Whole
 
 
 def constant_schedule(*, value: float) -> Schedule:
@@ -209,18 +209,4 @@ REFUSED = {
     "join_schedules": "it is made of schedules, not of numbers; combine them with then()",
 }
 
-NAMES: dict[str, Maker] = {
-    "constant_schedule": constant_schedule,
-    "linear_schedule": linear_schedule,
-    "polynomial_schedule": polynomial_schedule,
-    "exponential_decay": exponential_decay,
-    "cosine_decay_schedule": cosine_decay_schedule,
-    "cosine_onecycle_schedule": cosine_onecycle_schedule,
-    "linear_onecycle_schedule": linear_onecycle_schedule,
-    "piecewise_constant_schedule": piecewise_constant_schedule,
-    "piecewise_interpolate_schedule": piecewise_interpolate_schedule,
-    "warmup_constant_schedule": warmup_constant_schedule,
-    "warmup_cosine_decay_schedule": warmup_cosine_decay_schedule,
-    "warmup_exponential_decay_schedule": warmup_exponential_decay_schedule,
-    "sgdr_schedule": sgdr_schedule,
-}
+NAMES = makers_in(globals())

@@ -213,7 +213,7 @@ class PlateauLRScheduler(Scheduler):
 
     def schedule(self) -> Schedule:
         """Return the schedule."""
-        plateau = torch.reduce_lr_on_plateau(
+        plateau = torch.ReduceLROnPlateau(
             lr=self.lr,
             mode=self.mode,
             factor=self.decay_rate,

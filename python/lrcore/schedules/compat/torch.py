@@ -1,12 +1,12 @@
 """The names of ``torch.optim.lr_scheduler``. A step is a call of ``scheduler.step()``."""
 
-# The functions have the names of torch's classes in lower case, and their arguments are torch's.
-# ruff: noqa: N803
+# The functions have the names and arguments of torch's classes.
+# ruff: noqa: N802, N803
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lrcore._messages import brief
 from lrcore.schedules import (
@@ -23,7 +23,7 @@ from lrcore.schedules import (
     ReduceOnPlateau,
     Step,
 )
-from lrcore.schedules.compat import accepting, check_positive, wave
+from lrcore.schedules.compat import accepting, check_positive, makers_in, wave
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -32,62 +32,62 @@ if TYPE_CHECKING:
     from lrcore.schedules.compat import Maker, Whole
 
 
-def lambda_lr(*, lr: float, lr_lambda: Callable[[int], float]) -> Schedule:
+def LambdaLR(*, lr: float, lr_lambda: Callable[[int], float]) -> Schedule:
     """Return the learning rate times a Lambda."""
     return Lambda(lr_lambda) * lr
 
 
-def multiplicative_lr(*, lr: float, lr_lambda: Callable[[int], float]) -> Schedule:
+def MultiplicativeLR(*, lr: float, lr_lambda: Callable[[int], float]) -> Schedule:
     """Return the learning rate times the product of a function's values from step 1 on."""
     return Lambda(_Products(lr_lambda)) * lr
 
 
-def step_lr(*, lr: float, step_size: Whole, gamma: float = 0.1) -> Schedule:
+def StepLR(*, lr: float, step_size: Whole, gamma: float = 0.1) -> Schedule:
     """Return a Step."""
     return Step(lr, step_size, gamma)
 
 
-def multi_step_lr(*, lr: float, milestones: Iterable[int], gamma: float = 0.1) -> Schedule:
+def MultiStepLR(*, lr: float, milestones: Iterable[int], gamma: float = 0.1) -> Schedule:
     """Return a MultiStep. Torch never reaches fractional or negative milestones."""
     return MultiStep(lr, tuple(sorted(int(at) for at in milestones if at >= 0 and at % 1 == 0)), gamma)
 
 
-def constant_lr(*, lr: float, factor: float = 1.0 / 3, total_iters: Whole = 5) -> Schedule:
+def ConstantLR(*, lr: float, factor: float = 1.0 / 3, total_iters: Whole = 5) -> Schedule:
     """Return two Constant: the scaled, then the full learning rate. With 0 steps torch keeps the scaled one."""
     if not 0.0 < factor <= 1.0:
         raise ValueError(f"factor must be in (0, 1], got {brief(factor)}: torch divides by it to undo it")
     return Constant(lr * factor).then(lr, at=total_iters) if total_iters > 0 else Constant(lr * factor)
 
 
-def linear_lr(*, lr: float, start_factor: float = 1.0 / 3, end_factor: float = 1.0, total_iters: Whole = 5) -> Schedule:
+def LinearLR(*, lr: float, start_factor: float = 1.0 / 3, end_factor: float = 1.0, total_iters: Whole = 5) -> Schedule:
     """Return a Linear between two fractions of the learning rate. With 0 steps torch keeps the first one."""
     if not 0.0 < start_factor <= 1.0 or not 0.0 <= end_factor <= 1.0:
         raise ValueError(f"start_factor must be in (0, 1] and end_factor in [0, 1], got {start_factor}, {end_factor}")
     return Linear(lr * start_factor, lr * end_factor, total_iters) if total_iters > 0 else Constant(lr * start_factor)
 
 
-def exponential_lr(*, lr: float, gamma: float) -> Schedule:
+def ExponentialLR(*, lr: float, gamma: float) -> Schedule:
     """Return an Exponential."""
     return Exponential(lr, gamma)
 
 
-def polynomial_lr(*, lr: float, total_iters: Whole = 5, power: float = 1.0) -> Schedule:
+def PolynomialLR(*, lr: float, total_iters: Whole = 5, power: float = 1.0) -> Schedule:
     """Return a Polynomial to 0. With 0 steps or power 0 torch keeps the learning rate."""
     return Polynomial(lr, total_iters, power=power) if total_iters > 0 and power != 0.0 else Constant(lr)
 
 
-def cosine_annealing_lr(*, lr: float, T_max: float, eta_min: float = 0.0) -> Schedule:
+def CosineAnnealingLR(*, lr: float, T_max: float, eta_min: float = 0.0) -> Schedule:
     """Return a CosineAnnealing, which rises again after ``T_max``."""
     check_positive("T_max", T_max)
     return wave(lr, eta_min, T_max)
 
 
-def cosine_annealing_warm_restarts(*, lr: float, T_0: Whole, T_mult: Whole = 1, eta_min: float = 0.0) -> Schedule:
+def CosineAnnealingWarmRestarts(*, lr: float, T_0: Whole, T_mult: Whole = 1, eta_min: float = 0.0) -> Schedule:
     """Return CosineRestarts."""
     return CosineRestarts(lr, T_0, eta_min, factor=T_mult)
 
 
-def cyclic_lr(
+def CyclicLR(
     *,
     base_lr: float,
     max_lr: float,
@@ -106,7 +106,7 @@ def cyclic_lr(
     return Cyclic(0.0, max_lr - base_lr, up, down) * Lambda(scale) + base_lr
 
 
-def one_cycle_lr(
+def OneCycleLR(
     *,
     max_lr: float,
     total_steps: Whole | None = None,
@@ -135,7 +135,7 @@ def one_cycle_lr(
     return OneCycle(max_lr, total_steps, pct_start, shape, div_factor, final_div_factor, three_phase)
 
 
-def reduce_lr_on_plateau(
+def ReduceLROnPlateau(
     *,
     lr: float,
     mode: str = "min",
@@ -197,22 +197,13 @@ _LIVE = "it is made of schedulers, not of numbers; combine schedules with then()
 
 REFUSED = {"SequentialLR": _LIVE, "ChainedScheduler": _LIVE}
 
-_RESUMABLE: dict[str, Maker] = {
-    "LambdaLR": lambda_lr,
-    "MultiplicativeLR": multiplicative_lr,
-    "StepLR": step_lr,
-    "MultiStepLR": multi_step_lr,
-    "ConstantLR": constant_lr,
-    "LinearLR": linear_lr,
-    "ExponentialLR": exponential_lr,
-    "PolynomialLR": polynomial_lr,
-    "CosineAnnealingLR": cosine_annealing_lr,
-    "CosineAnnealingWarmRestarts": cosine_annealing_warm_restarts,
-    "CyclicLR": accepting(cyclic_lr, cycle_momentum=True, base_momentum=0.8, max_momentum=0.9),
-    "OneCycleLR": accepting(one_cycle_lr, cycle_momentum=True, base_momentum=0.85, max_momentum=0.95),
+_IGNORED: dict[str, dict[str, Any]] = {
+    "CyclicLR": {"cycle_momentum": True, "base_momentum": 0.8, "max_momentum": 0.9},
+    "OneCycleLR": {"cycle_momentum": True, "base_momentum": 0.85, "max_momentum": 0.95},
 }
 
 NAMES: dict[str, Maker] = {
-    **{name: accepting(maker, fixed={"last_epoch": -1}) for name, maker in _RESUMABLE.items()},
-    "ReduceLROnPlateau": reduce_lr_on_plateau,
+    name: accepting(maker, **_IGNORED.get(name, {}), fixed={"last_epoch": -1})
+    for name, maker in makers_in(globals()).items()
 }
+NAMES["ReduceLROnPlateau"] = ReduceLROnPlateau

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from lrcore._messages import brief
 from lrcore.schedules import Constant, Cosine, CosineRestarts, InverseSqrt, Linear, Polynomial, Sqrt
-from lrcore.schedules.compat import accepting, then_after, wave
-from lrcore.schedules.compat.torch import reduce_lr_on_plateau
+from lrcore.schedules.compat import accepting, makers_in, then_after, wave
+from lrcore.schedules.compat.torch import ReduceLROnPlateau
 
 if TYPE_CHECKING:
     from lrcore.schedules import Schedule
@@ -173,18 +173,7 @@ _GREEDY = "its learning rate rises and falls with a metric; torch's ReduceLROnPl
 
 REFUSED = {"greedy": _GREEDY, "get_greedy_schedule": _GREEDY, "GreedyLR": _GREEDY}
 
-_FUNCTIONS: dict[str, Maker] = {
-    "get_constant_schedule": get_constant_schedule,
-    "get_constant_schedule_with_warmup": get_constant_schedule_with_warmup,
-    "get_linear_schedule_with_warmup": get_linear_schedule_with_warmup,
-    "get_cosine_schedule_with_warmup": get_cosine_schedule_with_warmup,
-    "get_cosine_with_hard_restarts_schedule_with_warmup": get_cosine_with_hard_restarts_schedule_with_warmup,
-    "get_polynomial_decay_schedule_with_warmup": get_polynomial_decay_schedule_with_warmup,
-    "get_inverse_sqrt_schedule": get_inverse_sqrt_schedule,
-    "get_cosine_with_min_lr_schedule_with_warmup": get_cosine_with_min_lr_schedule_with_warmup,
-    "get_cosine_with_min_lr_schedule_with_warmup_lr_rate": get_cosine_with_min_lr_schedule_with_warmup_lr_rate,
-    "get_wsd_schedule": get_wsd_schedule,
-}
+
 # The names of `get_scheduler` and the Trainer.
 _SHORT = {
     "linear": "get_linear_schedule_with_warmup",
@@ -195,15 +184,15 @@ _SHORT = {
     "cosine_warmup_with_min_lr": "get_cosine_with_min_lr_schedule_with_warmup_lr_rate",
     "warmup_stable_decay": "get_wsd_schedule",
 }
-_RESUMABLE = {name: accepting(maker, fixed={"last_epoch": -1}) for name, maker in _FUNCTIONS.items()}
+_RESUMABLE = {name: accepting(maker, fixed={"last_epoch": -1}) for name, maker in makers_in(globals()).items()}
 
 NAMES: dict[str, Maker] = {
     **_RESUMABLE,
     **{short: _RESUMABLE[name] for short, name in _SHORT.items()},
-    "get_reduce_on_plateau_schedule": reduce_lr_on_plateau,
+    "get_reduce_on_plateau_schedule": ReduceLROnPlateau,
     # For these `get_scheduler` ignores the length of the run, and for two the warm-up.
     "constant": accepting(get_constant_schedule, num_warmup_steps=None, num_training_steps=None),
     "constant_with_warmup": accepting(get_constant_schedule_with_warmup, num_training_steps=None),
     "inverse_sqrt": accepting(get_inverse_sqrt_schedule, num_training_steps=None),
-    "reduce_lr_on_plateau": accepting(reduce_lr_on_plateau, num_warmup_steps=None, num_training_steps=None),
+    "reduce_lr_on_plateau": accepting(ReduceLROnPlateau, num_warmup_steps=None, num_training_steps=None),
 }
