@@ -7,17 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lrcore.schedules import functions as fn
-from lrcore.schedules.checks import check_numbers
+from lrcore.schedules.checks import check_fields
 from lrcore.schedules.compound import Compound, UnaryOperation, check_parts, parenthesized, put
 from lrcore.schedules.intervals import products
-from lrcore.schedules.schedule import Schedule, constant_from
+from lrcore.schedules.schedule import Bounds, Floats, Phases, Schedule, constant_from
 from lrcore.schedules.unbounded import LARGEST, SMALLEST_NORMAL, Constant
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from lrcore.schedules.intervals import Bounds
-    from lrcore.schedules.schedule import Floats
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -43,7 +37,7 @@ class Scaled(UnaryOperation):
     _prints_operator: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_numbers(self, "factor")
+        check_fields(self)
         inner = self.schedule
         if isinstance(inner, Scaled):
             factor = _product(inner.factor, self.factor)
@@ -90,7 +84,7 @@ class Scaled(UnaryOperation):
     def _compressed(self, steps: int) -> Schedule:
         return Scaled(self.schedule._compressed(steps), self.factor)
 
-    def _phases(self) -> Iterator[tuple[str, float]]:
+    def _phases(self) -> Phases:
         return self.schedule._phases()
 
 
@@ -162,7 +156,7 @@ class BinaryOperation(Compound):
         left = self._length - steps
         return type(self)(*(part._compressed(max((constant_from(part) or 0) - left, 0)) for part in (self.a, self.b)))
 
-    def _phases(self) -> Iterator[tuple[str, float]]:
+    def _phases(self) -> Phases:
         yield from self.a._phases()
         yield from self.b._phases()
 
@@ -390,7 +384,7 @@ def _affine(core: Schedule, steps: list[tuple[str, float]]) -> Schedule | None:
             most, least = (most * number, least * number) if number else (math.inf, -math.inf)
         elif kind == "+":
             added, most, least = added + number, most + number, least + number
-        elif kind == "least":
+        elif kind == "at_least":
             most, least = max(most, number), max(least, number)
         else:
             most, least = min(most, number), min(least, number)
@@ -404,7 +398,13 @@ def _affine(core: Schedule, steps: list[tuple[str, float]]) -> Schedule | None:
     return made if least == -math.inf else AtLeast(made, Constant(least))
 
 
-_KINDS: dict[type[Schedule], str] = {Product: "*", Sum: "+", AtLeast: "least", AtMost: "most"}
+OPERATIONS: dict[str, type[BinaryOperation]] = {
+    "*": Product,
+    "+": Sum,
+    "-": Difference,
+    "at_least": AtLeast,
+    "at_most": AtMost,
+}
 
 
 def _outermost(schedule: Schedule) -> tuple[str, float, Schedule] | None:
@@ -413,10 +413,11 @@ def _outermost(schedule: Schedule) -> tuple[str, float, Schedule] | None:
         return "*", schedule.factor, schedule.schedule
     if isinstance(schedule, Difference):
         return ("+", -schedule.b.value, schedule.a) if type(schedule.b) is Constant else None
-    if isinstance(schedule, BinaryOperation) and type(schedule) in _KINDS:
+    if isinstance(schedule, BinaryOperation):
+        kind = next(name for name, operation in OPERATIONS.items() if operation is type(schedule))
         for number, rest in ((schedule.b, schedule.a), (schedule.a, schedule.b)):
             if type(number) is Constant:
-                return _KINDS[type(schedule)], number.value, rest
+                return kind, number.value, rest
     return None
 
 

@@ -11,19 +11,15 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from lrcore._messages import brief
-from lrcore._ranges import NON_NEGATIVE, POSITIVE, REAL
+from lrcore._ranges import NON_NEGATIVE
 from lrcore.schedules import functions as fn
-from lrcore.schedules.checks import check_counts, check_numbers
+from lrcore.schedules.checks import Checked, Positive, Real, check_fields
 from lrcore.schedules.compound import put
 from lrcore.schedules.intervals import ends
-from lrcore.schedules.schedule import Schedule
-
-if TYPE_CHECKING:
-    from lrcore.schedules.intervals import Bounds
-    from lrcore.schedules.schedule import Floats
+from lrcore.schedules.schedule import Bounds, Floats, Schedule
 
 
-class Bounded(Schedule):
+class Bounded(Checked):
     """A schedule that ends after ``steps``; a dataclass with the fields ``start``, ``end`` and ``steps``."""
 
     __slots__ = ()
@@ -67,10 +63,6 @@ class Interpolation(Bounded):
     """``end + (start − end) · remaining``, with a remaining fraction that falls from 1 to 0."""
 
     __slots__ = ()
-
-    def __post_init__(self) -> None:
-        check_numbers(self, "start", "end")
-        check_counts(self, "steps")
 
     @abstractmethod
     def _remaining(self, step: Any) -> Any:
@@ -157,11 +149,7 @@ class Polynomial(Decay):
         transformers' ``get_polynomial_decay_schedule_with_warmup``.
     """
 
-    power: float = 1.0
-
-    def __post_init__(self) -> None:
-        Interpolation.__post_init__(self)
-        check_numbers(self, "power", allowed=POSITIVE)
+    power: Positive = 1.0
 
     def _remaining(self, step: Any) -> Any:
         return fn.power((self.steps - step) / self.steps, self.power)
@@ -204,8 +192,8 @@ class Cosine(Decay):
         ``k_decay`` is ``k``.
     """
 
-    power: float = 1.0
-    k: float = 1.0
+    power: Positive = 1.0
+    k: Positive = 1.0
     end_share: InitVar[float | None] = None
     _plain: int = field(init=False, repr=False, compare=False)
     _plain_to_zero: int = field(init=False, repr=False, compare=False)
@@ -216,8 +204,7 @@ class Cosine(Decay):
                 raise ValueError(f"Cosine: end or end_share, not both, got {brief(self.end)} and {end_share!r}")
             share = NON_NEGATIVE.check("Cosine: end_share", end_share)
             put(self, "end", share * NON_NEGATIVE.check("Cosine: start", self.start))
-        Interpolation.__post_init__(self)
-        check_numbers(self, "power", "k", allowed=POSITIVE)
+        check_fields(self)
         is_plain = self.power == self.k == 1.0 and self.steps <= fn.EXACT
         starts_exactly = self.end + (self.start - self.end) == self.start
         put(self, "_plain", self.steps if is_plain and starts_exactly else 0)
@@ -272,12 +259,11 @@ class Tanh(Decay):
         timm's ``TanhLRScheduler``, whose ``lb`` and ``ub`` are ``lower`` and ``upper``.
     """
 
-    lower: float = -7.0
-    upper: float = 3.0
+    lower: Real = -7.0
+    upper: Real = 3.0
 
     def __post_init__(self) -> None:
-        Interpolation.__post_init__(self)
-        check_numbers(self, "lower", "upper", allowed=REAL)
+        check_fields(self)
         if not -math.inf < self.lower <= self.upper < math.inf:
             raise ValueError(f"Tanh: lower must be <= upper, got {brief(self.lower)} and {self.upper!r}")
 
@@ -372,13 +358,9 @@ class LogLinear(Bounded):
         fastai's ``SchedExp``; optax' ``exponential_decay`` from one value to another.
     """
 
-    start: float
-    end: float
+    start: Positive
+    end: Positive
     steps: int
-
-    def __post_init__(self) -> None:
-        check_numbers(self, "start", "end", allowed=POSITIVE)
-        check_counts(self, "steps")
 
     def _formula(self, step: Any) -> Any:
         ratio, p = self.end / self.start, step / self.steps

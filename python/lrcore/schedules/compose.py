@@ -11,7 +11,7 @@ from lrcore._ranges import NON_NEGATIVE, as_number, check_count
 from lrcore._text import counted
 from lrcore.schedules import functions as fn
 from lrcore.schedules.bounded import Cosine, Interpolation, Linear, Sqrt
-from lrcore.schedules.checks import check_choice, check_counts, check_numbers
+from lrcore.schedules.checks import check_choice, check_fields
 from lrcore.schedules.compound import (
     Compound,
     Delegating,
@@ -22,14 +22,12 @@ from lrcore.schedules.compound import (
     put,
 )
 from lrcore.schedules.intervals import split
-from lrcore.schedules.schedule import Schedule, as_schedule, constant_from, steps_of
+from lrcore.schedules.schedule import Bounds, Floats, Phases, Schedule, as_schedule, constant_from, steps_of
 from lrcore.schedules.unbounded import Constant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
-    from lrcore.schedules.intervals import Bounds
-    from lrcore.schedules.schedule import Floats
 
 DECAYS = ("linear", "cosine", "sqrt")
 
@@ -96,7 +94,7 @@ class Sequential(Compound):
             return Sequential(self.first, self.second._compressed(steps), self.at)
         return Schedule._compressed(self, steps)
 
-    def _phases(self) -> Iterator[tuple[str, float]]:
+    def _phases(self) -> Phases:
         yield from takewhile(lambda phase: phase[1] < self.at, phases_of(self.first))
         for name, at in phases_of(self.second):
             yield name, at + self.at
@@ -157,7 +155,7 @@ class WithCooldown(UnaryOperation):
         check_parts(self, "schedule")
         length = self.schedule.length
         steps = steps_of("cooldown: steps", self.steps, length)
-        check_numbers(self, "end")
+        check_fields(self, "end")
         check_choice(self, "shape", DECAYS)
         if self.at is not None:
             put(self, "at", steps_of("cooldown: at", self.at, length))
@@ -208,7 +206,7 @@ class WithCooldown(UnaryOperation):
         at = None if self.at is None else self.at - steps
         return WithCooldown(self.schedule._compressed(steps), self.steps, self.end, self.shape, at)
 
-    def _phases(self) -> Iterator[tuple[str, float]]:
+    def _phases(self) -> Phases:
         yield from takewhile(lambda phase: phase[1] < self._begin, phases_of(self.schedule))
         yield "cool-down", self._begin
 
@@ -258,8 +256,7 @@ class WSD(Delegating):
     _schedule: Schedule = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_numbers(self, "peak", "end")
-        check_counts(self, "steps")
+        check_fields(self, "peak", "end", "steps")
         given = as_number(self.warmup_steps), as_number(self.decay_steps)
         fits = all(isinstance(part, float) for part in given) and self.warmup_steps + self.decay_steps <= 1.0
         for name in ("warmup_steps", "decay_steps"):
@@ -311,7 +308,7 @@ class WSD(Delegating):
             raise ValueError(f"{brief(self)} can't be fitted into {counted(self.steps - steps, 'step')}")
         return replace(self, steps=self.steps - steps)
 
-    def _phases(self) -> Iterator[tuple[str, float]]:
+    def _phases(self) -> Phases:
         begins = {"warm-up": 0, "stable": self.warmup_steps, "decay": self.steps - self.decay_steps}
         ends = [*list(begins.values())[1:], self.steps]
         for (name, at), end in zip(begins.items(), ends, strict=True):

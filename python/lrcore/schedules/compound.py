@@ -6,12 +6,11 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from lrcore._messages import brief
-from lrcore.schedules.schedule import Schedule
+from lrcore.schedules.schedule import Bounds, Floats, Phases, Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from lrcore.schedules.schedule import Floats
 
 # Each level of nesting takes a few frames of Python's stack to evaluate, print, compare or save; the default is 1000.
 DEEPEST = 100
@@ -110,7 +109,7 @@ class Delegating(Schedule):
     def _values(self, steps: Any) -> Floats:
         return self._schedule._values(steps)
 
-    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+    def _bounds(self, first: float, last: float) -> Bounds:
         return self._schedule._bounds(first, last)
 
 
@@ -119,7 +118,7 @@ def parenthesized(schedule: Schedule) -> str:
     return f"({schedule!r})" if schedule._prints_operator else repr(schedule)
 
 
-def phases_of(schedule: Schedule) -> Iterator[tuple[str, float]]:
+def phases_of(schedule: Schedule) -> Phases:
     """Yield the phases of a schedule, or the schedule itself as the only one."""
     phases = schedule._phases()
     yield next(phases, (type(schedule).__name__, 0))

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lrcore._messages import brief
-from lrcore._ranges import SHARE, Range
 from lrcore.schedules import functions as fn
-from lrcore.schedules.checks import MOST_STEPS, check_choice, check_counts, check_flags, check_numbers
+from lrcore.schedules.checks import FloatableInt, OneOrMore, PositiveInt, Share, check_choice, check_fields
 from lrcore.schedules.compound import Delegating, put
 from lrcore.schedules.intervals import crosses, ends, span
 from lrcore.schedules.piecewise import Piecewise
-from lrcore.schedules.schedule import Schedule
+from lrcore.schedules.schedule import Bounds, Floats, Phases, Schedule
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from lrcore.schedules.intervals import Bounds
-    from lrcore.schedules.schedule import Floats
-
-_AT_LEAST_ONE = Range(1.0)
 _FAR = 2**1000
 
 
@@ -62,17 +54,14 @@ class CosineRestarts(Schedule):
     """
 
     start: float
-    period: float
+    period: OneOrMore
     end: float = 0.0
-    factor: float = 1.0
-    decay: float = 1.0
+    factor: OneOrMore = 1.0
+    decay: Share = 1.0
     warmup_steps: int = 0
 
     def __post_init__(self) -> None:
-        check_numbers(self, "start", "end")
-        check_numbers(self, "period", "factor", allowed=_AT_LEAST_ONE)
-        check_numbers(self, "decay", allowed=SHARE)
-        check_counts(self, "warmup_steps")
+        check_fields(self)
         if self.warmup_steps >= self.period:
             raise ValueError(
                 f"CosineRestarts: warmup_steps must be less than the period, {self.period:g}, got {self.warmup_steps}"
@@ -139,9 +128,6 @@ class CosineRestarts(Schedule):
         return low, max(high, self._peak(cycle + 1)) if span(first, last) >= length - since else high
 
 
-_MODES = ("triangular", "triangular2", "exp_range")
-
-
 @dataclass(frozen=True, slots=True, repr=False)
 class Cyclic(Schedule):
     """Triangles between a low and a high value, of constant or decreasing height.
@@ -179,18 +165,14 @@ class Cyclic(Schedule):
 
     low: float
     high: float
-    up: int
-    down: int | None = None
+    up: PositiveInt
+    down: PositiveInt | None = None
     mode: str = "triangular"
-    gamma: float = 1.0
+    gamma: Share = 1.0
 
     def __post_init__(self) -> None:
-        check_numbers(self, "low", "high")
-        check_counts(self, "up", least=1)
-        if self.down is not None:
-            check_counts(self, "down", least=1)
-        check_choice(self, "mode", _MODES)
-        check_numbers(self, "gamma", allowed=SHARE)
+        check_fields(self)
+        check_choice(self, "mode", ("triangular", "triangular2", "exp_range"))
         if self.low > self.high:
             raise ValueError(f"Cyclic: low must be in [0, {self.high!r}], the high value, got {brief(self.low)}")
 
@@ -267,21 +249,17 @@ class OneCycle(Delegating):
     """
 
     peak: float
-    steps: int
-    pct_start: float = 0.3
+    steps: FloatableInt
+    pct_start: Share = 0.3
     shape: str = "cosine"
-    div_factor: float = 25.0
-    final_div_factor: float = 1e4
+    div_factor: OneOrMore = 25.0
+    final_div_factor: OneOrMore = 1e4
     three_phase: bool = False
     _schedule: Piecewise = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_numbers(self, "peak")
-        check_counts(self, "steps", least=1, most=MOST_STEPS)
-        check_numbers(self, "pct_start", allowed=SHARE)
+        check_fields(self)
         check_choice(self, "shape", ("cosine", "linear"))
-        check_numbers(self, "div_factor", "final_div_factor", allowed=_AT_LEAST_ONE)
-        check_flags(self, "three_phase")
         if self.three_phase and self.pct_start > 0.5:
             raise ValueError(f"OneCycle: pct_start must be in [0, 0.5] with three phases, got {brief(self.pct_start)}")
         low = self.peak / self.div_factor
@@ -306,7 +284,7 @@ class OneCycle(Delegating):
         end = self.steps - 1.0
         return Piecewise((*points, (end, last)) if end > points[-1][0] else tuple(points), self.shape)
 
-    def _phases(self) -> Iterator[tuple[str, float]]:
+    def _phases(self) -> Phases:
         return ((f"phase {i}", max(at, 0.0)) for i, (at, _) in enumerate(self._schedule.points[:-1], start=1))
 
     def _compressed(self, steps: int) -> Schedule:

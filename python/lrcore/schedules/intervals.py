@@ -22,9 +22,7 @@ from lrcore.schedules import functions as fn
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lrcore.schedules.schedule import Schedule
-
-    Bounds = tuple[float, float]
+    from lrcore.schedules.schedule import Bounds, Schedule
 
 # Intervals of fewer steps are evaluated: that takes less time than to bound their halves.
 _BLOCK = 1024

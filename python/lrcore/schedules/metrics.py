@@ -17,16 +17,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from lrcore._messages import brief
-from lrcore._ranges import FRACTION, NON_NEGATIVE, SHARE, check_count
-from lrcore.schedules.checks import check_choice, check_counts, check_flags, check_numbers
-from lrcore.schedules.schedule import Schedule
+from lrcore._ranges import NON_NEGATIVE, check_count
+from lrcore.schedules.checks import Fraction, Share, check_choice, check_fields
+from lrcore.schedules.schedule import Bounds, Floats, Schedule
 from lrcore.schedules.unbounded import Constant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-
-    from lrcore.schedules.intervals import Bounds
-    from lrcore.schedules.schedule import Floats
 
 
 class MetricFactor(Schedule):
@@ -141,23 +138,19 @@ class ReduceOnPlateau(MetricFactor):
         schedule, and its relative threshold has the wrong sign for negative metrics. A NaN is bad in both.
     """
 
-    factor: float = 0.1
+    factor: Fraction = 0.1
     patience: int = 10
     mode: str = "min"
     threshold: float = 1e-4
     relative: bool = True
     # The common name, although it hides the method: a factor of 1 has nothing to cool down from.
     cooldown: int = 0  # type: ignore[assignment]
-    floor: float = 0.0
+    floor: Share = 0.0
     convention: str = "torch"
 
     def __post_init__(self) -> None:
-        check_numbers(self, "factor", allowed=FRACTION)
-        check_counts(self, "patience", "cooldown")
+        check_fields(self)
         check_choice(self, "mode", ("min", "max"))
-        check_numbers(self, "threshold")
-        check_flags(self, "relative")
-        check_numbers(self, "floor", allowed=SHARE)
         check_choice(self, "convention", ("torch", "keras"))
 
     def tracker(self) -> PlateauTracker:

@@ -6,25 +6,19 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lrcore._messages import brief
-from lrcore._ranges import NON_NEGATIVE, POSITIVE, Range, as_number, check_count
+from lrcore._ranges import NON_NEGATIVE, Range, as_number, check_count
 from lrcore._text import counted
 from lrcore.schedules import functions as fn
-from lrcore.schedules.checks import MOST_STEPS, check_choice, check_counts, check_numbers
+from lrcore.schedules.checks import FloatableInt, Positive, PositiveInt, check_choice, check_fields
 from lrcore.schedules.compound import put
 from lrcore.schedules.intervals import ends
-from lrcore.schedules.schedule import Schedule
+from lrcore.schedules.schedule import Bounds, Floats, Phases, Schedule
 from lrcore.schedules.unbounded import LARGEST, Unbounded, limit_of, scaled
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from lrcore.schedules.intervals import Bounds
-    from lrcore.schedules.schedule import Floats
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -53,12 +47,8 @@ class Step(Unbounded):
     """
 
     start: float
-    step_size: int
+    step_size: PositiveInt
     gamma: float = 0.1
-
-    def __post_init__(self) -> None:
-        check_numbers(self, "start", "gamma")
-        check_counts(self, "step_size", least=1)
 
     def _value(self, step: Any) -> Any:
         return scaled(self.start, self.gamma, step // self.step_size)
@@ -103,7 +93,7 @@ class MultiStep(Schedule):
     gamma: float = 0.1
 
     def __post_init__(self) -> None:
-        check_numbers(self, "start", "gamma")
+        check_fields(self)
         put(self, "milestones", tuple(sorted(_counts("MultiStep: milestones", self.milestones))))
 
     @property
@@ -208,7 +198,7 @@ class Piecewise(Schedule):
             values.append(self._value(last))
         return min(values), max(values)
 
-    def _phases(self) -> Iterator[tuple[str, float]]:
+    def _phases(self) -> Phases:
         for at in self._at:
             yield "point", at
 
@@ -312,8 +302,7 @@ class Lambda(Schedule):
     def __post_init__(self) -> None:
         if not callable(self.function):
             raise TypeError(f"Lambda: function must be callable, got {brief(self.function)}")
-        if self.steps is not None:
-            check_counts(self, "steps")
+        check_fields(self)
 
     @property
     def length(self) -> int | None:
@@ -361,14 +350,13 @@ class Chebyshev(Schedule):
         Schedules* (2021).
     """
 
-    smallest: float
-    largest: float
-    steps: int
+    smallest: Positive
+    largest: Positive
+    steps: FloatableInt
     order: str = "fractal"
 
     def __post_init__(self) -> None:
-        check_numbers(self, "smallest", "largest", allowed=POSITIVE)
-        check_counts(self, "steps", least=1, most=MOST_STEPS)
+        check_fields(self)
         check_choice(self, "order", ("fractal", "rising", "falling"))
         if self.smallest > self.largest:
             raise ValueError(f"Chebyshev: largest must be >= smallest, {self.smallest!r}, got {brief(self.largest)}")

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, SupportsIndex
 
 import numpy as np
 
+from lrcore import schedules
 from lrcore._messages import brief
 from lrcore._ranges import POSITIVE, as_number, check_count
 from lrcore.schedules.functions import EXACT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from matplotlib.axes import Axes
 
-    Floats = np.ndarray[Any, np.dtype[np.float64]]
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+# A lower and an upper bound of values.
+Bounds = tuple[float, float]
+# The names and first steps of phases.
+Phases = Iterator[tuple[str, float]]
 
 # Values are computed in arrays of this many steps, so that intermediate results stay in the cache.
 _TILE = 2**15
@@ -129,7 +132,7 @@ class Schedule(ABC):
         """Return the values at an array of steps below 2⁵³, bitwise equal to ``_value``."""
         return np.array([self._value(step) for step in steps.ravel().tolist()], np.float64).reshape(steps.shape)
 
-    def _bounds(self, first: float, last: float) -> tuple[float, float]:
+    def _bounds(self, first: float, last: float) -> Bounds:
         """Return a lower and an upper bound of the values from ``first`` to ``last``, which can be infinite."""
         if first == last:
             value = self._value(first)
@@ -185,9 +188,7 @@ class Schedule(ABC):
             optax and transformers also count the warm-up in the length; Keras does not. PyTorch's ``LinearLR`` starts
             at a factor instead of a value.
         """
-        from lrcore.schedules.warmup import WithWarmup
-
-        return WithWarmup(self, steps, start, shape)  # type: ignore[arg-type]
+        return schedules.WithWarmup(self, steps, start, shape)  # type: ignore[arg-type]
 
     def cooldown(
         self,
@@ -219,9 +220,7 @@ class Schedule(ABC):
             Zhai et al., *Scaling Vision Transformers* (2022), section 3.5; Hägele et al., *Scaling Laws and
             Compute-Optimal Training Beyond Fixed Training Durations* (2024), for ``1 − √p``.
         """
-        from lrcore.schedules.compose import WithCooldown
-
-        return WithCooldown(self, steps, end, shape, at)  # type: ignore[arg-type]
+        return schedules.WithCooldown(self, steps, end, shape, at)  # type: ignore[arg-type]
 
     def then(self, other: Schedule | float, at: SupportsIndex | float | None = None) -> Schedule:
         """Continue with another schedule, from its step 0.
@@ -244,18 +243,12 @@ class Schedule(ABC):
         Note:
             PyTorch's ``SequentialLR`` and optax' ``join_schedules``.
         """
-        from lrcore.schedules.compose import Sequential
-
-        return Sequential(self, as_schedule("then", other), at)  # type: ignore[arg-type]
+        return schedules.Sequential(self, as_schedule("then", other), at)  # type: ignore[arg-type]
 
     # Arithmetic
 
     def __mul__(self, other: Schedule | float) -> Schedule:
-        from lrcore.schedules.arithmetic import Product, simplified
-
-        if isinstance(other, Schedule):
-            return simplified(Product(self, other))
-        return self.scale(other) if is_number(other) else NotImplemented
+        return _combined("*", self, other) if isinstance(other, Schedule) else self.__rmul__(other)
 
     def __rmul__(self, other: float) -> Schedule:
         return self.scale(other) if is_number(other) else NotImplemented
@@ -269,24 +262,16 @@ class Schedule(ABC):
         return self.scale(1.0 / POSITIVE.check("/: the divisor", divisor))
 
     def __add__(self, other: Schedule | float) -> Schedule:
-        from lrcore.schedules.arithmetic import Sum, simplified
-
-        if isinstance(other, Schedule) or is_number(other):
-            return simplified(Sum(self, as_schedule("+", other)))
-        return NotImplemented
+        return _combined("+", self, other)
 
     def __radd__(self, other: float) -> Schedule:
-        return as_schedule("+", other) + self if is_number(other) else NotImplemented
+        return _combined("+", other, self)
 
     def __sub__(self, other: Schedule | float) -> Schedule:
-        from lrcore.schedules.arithmetic import Difference, simplified
-
-        if isinstance(other, Schedule) or is_number(other):
-            return simplified(Difference(self, as_schedule("-", other)))
-        return NotImplemented
+        return _combined("-", self, other)
 
     def __rsub__(self, other: float) -> Schedule:
-        return as_schedule("-", other) - self if is_number(other) else NotImplemented
+        return _combined("-", other, self)
 
     def __neg__(self) -> Schedule:
         return 0.0 - self
@@ -304,9 +289,9 @@ class Schedule(ABC):
             >>> schedules.Constant(0.5).scale(0.5)(0)
             0.25
         """
-        from lrcore.schedules.arithmetic import Scaled, simplified
+        from lrcore.schedules.arithmetic import simplified
 
-        return simplified(Scaled(self, factor))
+        return simplified(schedules.Scaled(self, factor))
 
     def at_least(self, floor: Schedule | float) -> Schedule:
         """Return the larger of this schedule and a floor, a number or another schedule.
@@ -316,9 +301,7 @@ class Schedule(ABC):
             >>> schedules.Exponential(1.0, gamma=0.5).at_least(0.2)(9)
             0.2
         """
-        from lrcore.schedules.arithmetic import AtLeast, simplified
-
-        return simplified(AtLeast(self, as_schedule("at_least", floor)))
+        return _combined("at_least", self, as_schedule("at_least", floor))
 
     def at_most(self, cap: Schedule | float) -> Schedule:
         """Return the smaller of this schedule and a cap, a number or another schedule.
@@ -328,9 +311,7 @@ class Schedule(ABC):
             >>> schedules.Constant(1.0).at_most(0.2)(0)
             0.2
         """
-        from lrcore.schedules.arithmetic import AtMost, simplified
-
-        return simplified(AtMost(self, as_schedule("at_most", cap)))
+        return _combined("at_most", self, as_schedule("at_most", cap))
 
     # Time
 
@@ -345,9 +326,7 @@ class Schedule(ABC):
             >>> [lr.shift(1)(0), lr.shift(1)(2), lr.shift(-2)(0)]
             [1.0, 0.75, 0.5]
         """
-        from lrcore.schedules.time_transforms import Shifted
-
-        return Shifted(self, steps)
+        return schedules.Shifted(self, steps)
 
     def stretch(self, factor: float) -> Schedule:
         """Take ``factor`` times as many steps: ``value(t) = schedule(t / factor)``.
@@ -363,9 +342,7 @@ class Schedule(ABC):
             >>> schedules.Linear(1.0, 0.0, steps=4).stretch(2.5).length
             10
         """
-        from lrcore.schedules.time_transforms import Stretched
-
-        return Stretched(self, factor)
+        return schedules.Stretched(self, factor)
 
     def repeat(self, times: int | None = None, period: int | None = None) -> Schedule:
         """Start again at the end, a number of times or forever.
@@ -383,9 +360,7 @@ class Schedule(ABC):
             >>> [lr(step) for step in range(6)]
             [1.0, 0.5, 1.0, 0.5, 0.0, 0.0]
         """
-        from lrcore.schedules.time_transforms import Repeated
-
-        return Repeated(self, times, period)  # type: ignore[arg-type]
+        return schedules.Repeated(self, times, period)  # type: ignore[arg-type]
 
     def every(self, steps: int) -> Schedule:
         """Update the value only every ``steps`` steps, for instance once an epoch.
@@ -399,9 +374,7 @@ class Schedule(ABC):
             >>> [lr(step) for step in range(5)]
             [1.0, 1.0, 0.5, 0.5, 0.0]
         """
-        from lrcore.schedules.time_transforms import Staircase
-
-        return Staircase(self, steps)
+        return schedules.Staircase(self, steps)
 
     # Conversions
 
@@ -462,7 +435,7 @@ class Schedule(ABC):
 
         return to_html(self)
 
-    def _phases(self) -> Iterator[tuple[str, float]]:
+    def _phases(self) -> Phases:
         """Yield the name and the first step of each phase, if there are several. The iterator can be infinite."""
         return iter(())
 
@@ -478,6 +451,15 @@ class Schedule(ABC):
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
+def _combined(operation: str, a: Any, b: Any) -> Schedule:
+    """Return the simplified result of an operation on schedules or numbers, or NotImplemented for other operands."""
+    from lrcore.schedules.arithmetic import OPERATIONS, simplified
+
+    if not all(isinstance(part, Schedule) or is_number(part) for part in (a, b)):
+        return NotImplemented  # type: ignore[no-any-return]
+    return simplified(OPERATIONS[operation](as_schedule(operation, a), as_schedule(operation, b)))
+
+
 def is_number(value: Any) -> bool:
     """Return whether a value is a real scalar; a bool is not."""
     return as_number(value) is not None
@@ -489,9 +471,7 @@ def as_schedule(where: str, value: Any) -> Schedule:
         return value
     if not is_number(value):
         raise TypeError(f"{where}: a schedule or a number is needed, got {brief(value)}{remedy_for(value)}")
-    from lrcore.schedules.unbounded import Constant
-
-    return Constant(value)
+    return schedules.Constant(value)
 
 
 def remedy_for(value: Any) -> str:

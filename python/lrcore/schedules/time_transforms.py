@@ -7,18 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lrcore._messages import brief
-from lrcore._ranges import POSITIVE, check_count
+from lrcore._ranges import check_count
 from lrcore.schedules import functions as fn
-from lrcore.schedules.checks import check_counts, check_numbers
+from lrcore.schedules.checks import Positive, PositiveInt, check_fields
 from lrcore.schedules.compound import UnaryOperation, check_parts, put
 from lrcore.schedules.intervals import before, hull, largest, span
-from lrcore.schedules.schedule import Schedule
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from lrcore.schedules.intervals import Bounds
-    from lrcore.schedules.schedule import Floats
+from lrcore.schedules.schedule import Bounds, Floats, Phases, Schedule
 
 
 class TimeTransform(UnaryOperation):
@@ -102,7 +96,7 @@ class Shifted(TimeTransform):
             return Schedule._compressed(self, steps)
         return Shifted(self.schedule._compressed(steps), self.steps)
 
-    def _phases(self) -> Iterator[tuple[str, float]]:
+    def _phases(self) -> Phases:
         return ((name, max(at + self.steps, 0)) for name, at in self.schedule._phases())
 
 
@@ -126,10 +120,10 @@ class Stretched(TimeTransform):
         0.75
     """
 
-    factor: float
+    factor: Positive
 
     def __post_init__(self) -> None:
-        check_numbers(self, "factor", allowed=POSITIVE)
+        check_fields(self)
         inner = self.schedule
         if isinstance(inner, Stretched):
             # Only if dividing once gives the same bits as dividing twice.
@@ -162,7 +156,7 @@ class Stretched(TimeTransform):
             return Schedule._values(self, steps)
         return self.schedule._values(inner)
 
-    def _phases(self) -> Iterator[tuple[str, float]]:
+    def _phases(self) -> Phases:
         return ((name, at * self.factor) for name, at in self.schedule._phases())
 
 
@@ -180,13 +174,11 @@ class Repeated(TimeTransform):
         1.0
     """
 
-    times: int | None = None
-    period: int = None  # type: ignore[assignment]  # None only as an argument
+    times: PositiveInt | None = None
+    period: PositiveInt = None  # type: ignore[assignment]  # None only as an argument
 
     def __post_init__(self) -> None:
-        for name in ("times", "period"):
-            if getattr(self, name) is not None:
-                check_counts(self, name, least=1)
+        check_fields(self)
         inner, period = self.schedule, self.period
         if isinstance(inner, Repeated) and inner.times is not None and self.period in (None, inner.length):
             # x.repeat(3).repeat(2) is x.repeat(6).
@@ -242,7 +234,7 @@ class Repeated(TimeTransform):
         best = largest(self.schedule, self.period - 1)
         return best if self.times is None else max(best, self.schedule._value(self.period))
 
-    def _phases(self) -> Iterator[tuple[str, float]]:
+    def _phases(self) -> Phases:
         count = 0
         while self.times is None or count < self.times:
             yield f"run {count + 1}", count * self.period
@@ -301,7 +293,7 @@ class Staircase(TimeTransform):
                 return shorter
         return Schedule._compressed(self, steps)
 
-    def _phases(self) -> Iterator[tuple[str, float]]:
+    def _phases(self) -> Phases:
         return self.schedule._phases()
 
 

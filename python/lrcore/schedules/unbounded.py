@@ -9,19 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lrcore._messages import brief
-from lrcore._ranges import POSITIVE
 from lrcore.schedules import functions as fn
-from lrcore.schedules.checks import MOST_STEPS, check_counts, check_numbers
+from lrcore.schedules.checks import Checked, FloatableInt, Positive, check_fields
 from lrcore.schedules.intervals import crosses, ends
-from lrcore.schedules.schedule import Schedule
 
 if TYPE_CHECKING:
-    from lrcore.schedules.intervals import Bounds
-    from lrcore.schedules.schedule import Floats
+    from lrcore.schedules.schedule import Bounds, Floats
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Constant(Schedule):
+class Constant(Checked):
     """The same value at every step.
 
     ``value(t) = value``
@@ -49,9 +46,6 @@ class Constant(Schedule):
     def _is_constant(self) -> bool:
         return True
 
-    def __post_init__(self) -> None:
-        check_numbers(self, "value")
-
     def _value(self, step: float) -> float:
         del step
         return self.value
@@ -64,7 +58,7 @@ class Constant(Schedule):
         return self.value, self.value
 
 
-class Unbounded(Schedule):
+class Unbounded(Checked):
     """A schedule with one formula for every step, whose ``_value`` also takes an array."""
 
     __slots__ = ()
@@ -80,11 +74,7 @@ class GammaDecay(Unbounded):
 
     start: float
     gamma: float
-    steps: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_numbers(self, "start", "gamma")
-        check_numbers(self, "steps", allowed=POSITIVE)
+    steps: Positive = 1.0
 
 
 class Exponential(GammaDecay):
@@ -182,11 +172,7 @@ class InverseSqrt(Unbounded):
     """
 
     start: float
-    timescale: float
-
-    def __post_init__(self) -> None:
-        check_numbers(self, "start")
-        check_numbers(self, "timescale", allowed=POSITIVE)
+    timescale: Positive
 
     def _value(self, step: Any) -> Any:
         return self.start / fn.sqrt(1.0 + _over(step, self.timescale))
@@ -220,14 +206,9 @@ class Noam(Unbounded):
         Vaswani et al., *Attention Is All You Need* (2017), equation 3, whose first step is 1.
     """
 
-    d_model: float
-    warmup_steps: int
+    d_model: Positive
+    warmup_steps: FloatableInt
     factor: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_numbers(self, "d_model", allowed=POSITIVE)
-        check_counts(self, "warmup_steps", least=1, most=MOST_STEPS)
-        check_numbers(self, "factor")
 
     def _value(self, step: Any) -> Any:
         t = step + 1
@@ -266,12 +247,11 @@ class CosineAnnealing(Unbounded):
     """
 
     high: float
-    period: float
+    period: Positive
     low: float = 0.0
 
     def __post_init__(self) -> None:
-        check_numbers(self, "high", "low")
-        check_numbers(self, "period", allowed=POSITIVE)
+        check_fields(self)
         if self.low > self.high:
             raise ValueError(
                 f"CosineAnnealing: low must be in [0, {self.high!r}], the high value, got {brief(self.low)}"

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
 from lrcore._messages import brief
-from lrcore._ranges import FRACTION, SHARE
+from lrcore._ranges import FRACTION
 from lrcore._text import counted
 from lrcore.schedules import functions as fn
-from lrcore.schedules.checks import check_choice, check_counts, check_numbers
+from lrcore.schedules.checks import Share, check_choice, check_fields
 from lrcore.schedules.compound import UnaryOperation, check_parts, parts_of, phases_of, put
 from lrcore.schedules.intervals import ends, split
-from lrcore.schedules.schedule import Schedule, steps_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from lrcore.schedules.intervals import Bounds
-    from lrcore.schedules.schedule import Floats
+from lrcore.schedules.schedule import Bounds, Floats, Phases, Schedule, steps_of
 
 SHAPES = ("linear", "cosine", "exponential")
 
@@ -83,12 +77,11 @@ class Warmup(Schedule):
     """
 
     steps: int
-    start: float = 0.0
+    start: Share = 0.0
     shape: str = "linear"
 
     def __post_init__(self) -> None:
-        check_counts(self, "steps")
-        check_numbers(self, "start", allowed=SHARE)
+        check_fields(self)
         check_choice(self, "shape", SHAPES)
 
     @classmethod
@@ -167,7 +160,7 @@ class WithWarmup(UnaryOperation):
             raise ValueError(
                 f"warmup: steps must be in [0, {length}], the length of {brief(self.schedule)}, got {steps}"
             )
-        check_numbers(self, "start")
+        check_fields(self, "start")
         check_choice(self, "shape", SHAPES)
         put(self, "steps", steps)
         _check_fit(self)
@@ -250,7 +243,7 @@ class WithWarmup(UnaryOperation):
             put(made, name, value)
         return made
 
-    def _phases(self) -> Iterator[tuple[str, float]]:
+    def _phases(self) -> Phases:
         yield "warm-up", 0
         for name, at in phases_of(self._rest):
             yield name, at + self.steps
