@@ -26,31 +26,45 @@ _DIGITS = 12
 
 
 @dataclass(frozen=True)
-class Uniform:
-    """The uniform distribution on [low, high]."""
+class Distribution:
+    """A distribution on [low, high]; the bounds are Python numbers."""
 
     low: float
     high: float
 
     def __post_init__(self) -> None:
-        _set_bounds("uniform", self)
+        name = type(self).__name__.lower()
+        for bound in ("low", "high"):
+            value = getattr(self, bound)
+            number = as_number(value)
+            if number is None:
+                raise TypeError(f"{name}: {bound} must be a number, got {brief(value)}")
+            if not abs(number) <= sys.float_info.max:
+                raise ValueError(f"{name}: {bound} must be finite, got {brief(value)}")
+            object.__setattr__(self, bound, number)
+        if not self.low < self.high:
+            raise ValueError(f"{name}: low must be less than high, got {brief(self.low)} and {brief(self.high)}")
+
+    def draw(self, rng: np.random.Generator) -> float:
+        """Draw a number."""
+        raise NotImplementedError
+
+
+class Uniform(Distribution):
+    """The uniform distribution on [low, high]."""
 
     def draw(self, rng: np.random.Generator) -> float:
         """Draw a number."""
         return float(rng.uniform(self.low, self.high))
 
 
-@dataclass(frozen=True)
-class LogUniform:
+class LogUniform(Distribution):
     """The log-uniform distribution on [low, high]."""
-
-    low: float
-    high: float
 
     def __post_init__(self) -> None:
         for name, value in (("low", self.low), ("high", self.high)):
             POSITIVE.check(f"loguniform: {name}", value)
-        _set_bounds("loguniform", self)
+        super().__post_init__()
 
     def draw(self, rng: np.random.Generator) -> float:
         """Draw a number."""
@@ -58,7 +72,8 @@ class LogUniform:
         return min(max(drawn, self.low), self.high)
 
 
-Distribution = Uniform | LogUniform
+# The values of each name, as they are after their check.
+Space = Mapping[str, Sequence[Any] | Distribution]
 
 
 def uniform(low: float, high: float) -> Uniform:
@@ -132,7 +147,7 @@ def logspace(first: float, last: float, count: SupportsIndex) -> np.ndarray[Any,
     return np.array([first, *inside, last])
 
 
-def check_space(space: Any) -> dict[str, Sequence[Any] | Distribution]:
+def check_space(space: Any) -> Space:
     """Return a space with plain values.
 
     Raises:
@@ -152,7 +167,7 @@ def check_space(space: Any) -> dict[str, Sequence[Any] | Distribution]:
 
 
 def _check_values(place: str, given: Any) -> Sequence[Any] | Distribution:
-    if isinstance(given, Uniform | LogUniform):
+    if isinstance(given, Distribution):
         return given
     if (
         isinstance(given, str | bytes | Mapping)
@@ -208,7 +223,7 @@ def seed_of(settings: Mapping[str, Any], index: int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
-def grid(space: Mapping[str, Sequence[Any] | Distribution]) -> list[Settings]:
+def grid(space: Space) -> list[Settings]:
     """Return all combinations of values; the last name varies fastest.
 
     Raises:
@@ -223,13 +238,17 @@ def grid(space: Mapping[str, Sequence[Any] | Distribution]) -> list[Settings]:
     return [dict(zip(space, values, strict=True)) for values in itertools.product(*lists)]
 
 
-def draws(space: Mapping[str, Sequence[Any] | Distribution], trials: int, seed: int) -> list[Settings]:
+def count_settings(space: Space) -> float:
+    """Return the number of all combinations of values; infinite if a name has a distribution."""
+    return math.prod(math.inf if isinstance(values, Distribution) else len(values) for values in space.values())
+
+
+def draws(space: Space, trials: int, seed: int) -> list[Settings]:
     """Return distinct random settings; more trials extend the list.
 
     If the space has no more settings than trials, all are returned.
     """
-    counts = [len(values) for values in space.values() if isinstance(values, Sequence)]
-    if len(counts) == len(space) and math.prod(counts) <= trials:
+    if count_settings(space) <= trials:
         return grid(space)
     found: dict[str, Settings] = {}
     for settings in _drawn(space, seed):
@@ -239,30 +258,13 @@ def draws(space: Mapping[str, Sequence[Any] | Distribution], trials: int, seed: 
     return list(found.values())
 
 
-def _drawn(space: Mapping[str, Sequence[Any] | Distribution], seed: int) -> Iterator[Settings]:
+def _drawn(space: Space, seed: int) -> Iterator[Settings]:
     for trial in itertools.count():
         settings = {}
         for name, values in space.items():
             # A generator per value: adding a name to the space keeps the values of the others.
             digest = hashlib.sha256(canonical([seed, trial, name]).encode()).digest()
             rng = np.random.default_rng(int.from_bytes(digest[:16], "big"))
-            settings[name] = (
-                values[int(rng.integers(len(values)))] if isinstance(values, Sequence) else values.draw(rng)
-            )
+            drawn = values.draw(rng) if isinstance(values, Distribution) else values[int(rng.integers(len(values)))]
+            settings[name] = drawn
         yield settings
-
-
-def _set_bounds(name: str, distribution: Uniform | LogUniform) -> None:
-    """Check the bounds of a distribution and store them as Python numbers."""
-    for bound in ("low", "high"):
-        value = getattr(distribution, bound)
-        number = as_number(value)
-        if number is None:
-            raise TypeError(f"{name}: {bound} must be a number, got {brief(value)}")
-        if not abs(number) <= sys.float_info.max:
-            raise ValueError(f"{name}: {bound} must be finite, got {brief(value)}")
-        object.__setattr__(distribution, bound, number)
-    if not distribution.low < distribution.high:
-        raise ValueError(
-            f"{name}: low must be less than high, got {brief(distribution.low)} and {brief(distribution.high)}"
-        )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import os
     from concurrent.futures import Executor
 
-    from lrcore.sweeps.space import Distribution
+    from lrcore.sweeps.space import Space
 
 METHODS = ("grid", "random", "halving")
 
@@ -251,7 +251,7 @@ def _plan(
     return Plan(_settings(checked, method, trials, seed), seeds, budgets, factor, minimize)
 
 
-def _settings(space: Mapping[str, Sequence[Any] | Distribution], method: str, trials: Any, seed: int) -> list[Settings]:
+def _settings(space: Space, method: str, trials: Any, seed: int) -> list[Settings]:
     if trials is not None:
         if method == "grid":
             raise ValueError(f"trials must be None for a grid, got {trials!r}; method='random' draws that many")

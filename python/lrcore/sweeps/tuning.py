@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import random
 import statistics
@@ -24,12 +23,12 @@ from lrcore.sweeps.objective import (
     make_report,
     name_of,
 )
-from lrcore.sweeps.space import LogUniform, Uniform, canonical, check_space, grid, seed_of
+from lrcore.sweeps.space import Distribution, LogUniform, canonical, check_space, count_settings, grid, seed_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from lrcore.sweeps.space import Distribution
+    from lrcore.sweeps.space import Space
 
 # Seconds to wait for a locked file.
 _PATIENCE = 600.0
@@ -175,13 +174,12 @@ def _storage(optuna: Any, given: Any) -> Any:
     return given
 
 
-def _seeded(optuna: Any, seed: int, space: Mapping[str, Sequence[Any] | Distribution]) -> Any:
+def _seeded(optuna: Any, seed: int, space: Space) -> Any:
     """Return Optuna's TPE sampler with a seed for each trial, restricted to untried settings while there are any.
 
     With one seed per process, processes that start together and resumed studies would draw the same settings.
     """
-    counts = [len(values) for values in space.values() if isinstance(values, Sequence)]
-    all_settings = grid(space) if len(counts) == len(space) and math.prod(counts) <= _FEW else []
+    all_settings = grid(space) if count_settings(space) <= _FEW else []
     distributions = {name: _distribution(optuna, values) for name, values in space.items()}
 
     class Seeded(optuna.samplers.BaseSampler):  # type: ignore[misc]  # Optuna is optional
@@ -216,9 +214,8 @@ def _seeded(optuna: Any, seed: int, space: Mapping[str, Sequence[Any] | Distribu
 
 
 def _distribution(optuna: Any, values: Sequence[Any] | Distribution) -> Any:
-    if isinstance(values, Uniform | LogUniform):
-        log = isinstance(values, LogUniform)
-        return optuna.distributions.FloatDistribution(values.low, values.high, log=log)
+    if isinstance(values, Distribution):
+        return optuna.distributions.FloatDistribution(values.low, values.high, log=isinstance(values, LogUniform))
     return optuna.distributions.CategoricalDistribution([_stored(values, value) for value in values])
 
 
@@ -239,8 +236,8 @@ def _repeated(optuna: Any, trial: Any, same: Any) -> float:
     return float(same.value)
 
 
-def _suggested(trial: Any, name: str, values: Sequence[Any] | Uniform | LogUniform) -> Any:
-    if isinstance(values, Uniform | LogUniform):
+def _suggested(trial: Any, name: str, values: Sequence[Any] | Distribution) -> Any:
+    if isinstance(values, Distribution):
         return trial.suggest_float(name, values.low, values.high, log=isinstance(values, LogUniform))
     choices = {_stored(values, value): value for value in values}
     return choices[trial.suggest_categorical(name, list(choices))]
