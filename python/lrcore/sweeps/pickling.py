@@ -25,7 +25,7 @@ import pickle
 import sys
 import threading
 import typing
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import (
@@ -42,14 +42,13 @@ from typing import TYPE_CHECKING, Any
 from lrcore.sweeps.objective import describe_error, unwrap
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from lrcore.sweeps.objective import Train
 
 _GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL")
 # Attributes of a class that Python creates.
 _AUTOMATIC = ("__dict__", "__weakref__", "__module__", "__doc__", "__slots__", "__orig_bases__", "_abc_impl")
-_EMPTY = "lrcore: an empty cell"
 
 
 def dumps(value: Any, module: str | None = None) -> bytes:
@@ -76,28 +75,11 @@ class _Pickler(pickle.Pickler):
 
     def reducer_override(self, value: Any) -> Any:
         """Return how to reconstruct an object; NotImplemented leaves it to pickle."""
+        if isinstance(value, FunctionType | type | functools._lru_cache_wrapper) and self._is_importable(value):
+            return NotImplemented
         if isinstance(value, FunctionType):
-            return NotImplemented if self._is_importable(value) else self._function(value)
-        if isinstance(value, type):
-            if self._is_importable(value):
-                return NotImplemented
-            return _enum(value) if isinstance(value, enum.EnumMeta) else _class(value)
-        if isinstance(value, ModuleType):
-            return importlib.import_module, (value.__name__,)
-        if isinstance(value, functools._lru_cache_wrapper):
-            cached = value.__wrapped__, value.cache_parameters()
-            return NotImplemented if self._is_importable(value) else (_make_cached, cached)
-        if isinstance(value, typing.TypeVar):
-            return _make_type_variable, (value.__name__, value.__constraints__, value.__bound__)
-        if isinstance(value, property):
-            return property, (value.fget, value.fset, value.fdel, value.__doc__)
-        if isinstance(value, MappingProxyType):
-            return _proxy, (dict(value),)
-        if isinstance(value, classmethod | staticmethod):
-            return type(value), (value.__func__,)
-        if isinstance(value, type(dataclasses._FIELD)):  # type: ignore[attr-defined]  # compared by identity
-            return getattr, (dataclasses, value.name)
-        return NotImplemented
+            return self._function(value)
+        return next((reduce(value) for kind, reduce in _REDUCERS.items() if isinstance(value, kind)), NotImplemented)
 
     def _is_importable(self, value: Any) -> bool:
         """Return whether pickle finds a function or class by module and name, in a module that may be imported."""
@@ -114,12 +96,17 @@ class _Pickler(pickle.Pickler):
     def _function(self, function: FunctionType) -> tuple[Any, ...]:
         module = function.__module__ or "__main__"
         namespace = self._namespaces.setdefault(module, {})
-        names = set(_global_names(function.__code__))
+        codes = list(_codes(function.__code__))
+        names = {found.argval for code in codes for found in dis.get_instructions(code) if found.opname in _GLOBAL}
         values = {name: function.__globals__[name] for name in sorted(names) if name in function.__globals__}
+        cells = {}
+        for i, cell in enumerate(function.__closure__ or ()):
+            with suppress(ValueError):  # it is empty
+                cells[i] = cell.cell_contents
         state = {
             "globals": {"__name__": module, **values},
-            "cells": [_content(cell) for cell in function.__closure__ or ()],
-            "submodules": _submodules(values.values(), set(_attribute_names(function.__code__))),
+            "cells": cells,
+            "submodules": _submodules(values.values(), {name for code in codes for name in code.co_names}),
             "attributes": {
                 "__qualname__": function.__qualname__, "__module__": module, "__doc__": function.__doc__,
                 "__defaults__": function.__defaults__, "__kwdefaults__": function.__kwdefaults__,
@@ -130,19 +117,23 @@ class _Pickler(pickle.Pickler):
         return _make_function, arguments, state, None, None, _fill_function
 
 
+def _basis(made: type, *names: str) -> dict[str, Any]:
+    """Return the attributes that a class needs from the start, and those of the names that it defines."""
+    own = {name: vars(made)[name] for name in names if name in vars(made)}
+    return {"__module__": made.__module__, "__qualname__": made.__qualname__, "__doc__": made.__doc__, **own}
+
+
 def _class(made: type) -> tuple[Any, ...]:
-    early = {name: vars(made)[name] for name in ("__slots__", "__orig_bases__") if name in vars(made)}
     described = (GetSetDescriptorType, MemberDescriptorType)
     attributes = {
         name: value for name, value in vars(made).items() if name not in _AUTOMATIC and not isinstance(value, described)
     }
-    basis = {"__module__": made.__module__, "__qualname__": made.__qualname__, "__doc__": made.__doc__, **early}
-    return type(made), (made.__name__, made.__bases__, basis), attributes, None, None, _fill_class
+    arguments = made.__name__, made.__bases__, _basis(made, "__slots__", "__orig_bases__")
+    return type(made), arguments, attributes, None, None, _fill_class
 
 
 def _enum(made: enum.EnumMeta) -> tuple[Any, ...]:
     """Return how to reconstruct an enumeration: its members, and the other definitions of its body."""
-    basis = {"__module__": made.__module__, "__qualname__": made.__qualname__, "__doc__": made.__doc__}
     members: dict[str, Any] = {name: member.value for name, member in made.__members__.items()}  # type: ignore[var-annotated]
     own = {
         name: value
@@ -151,7 +142,7 @@ def _enum(made: enum.EnumMeta) -> tuple[Any, ...]:
         and name not in members
         and not isinstance(value, type)
     }
-    return _make_enum, (type(made), made.__name__, made.__bases__, basis, members), own, None, None, _fill_class
+    return _make_enum, (type(made), made.__name__, made.__bases__, _basis(made), members), own, None, None, _fill_class
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:
@@ -160,16 +151,6 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _codes(constant)
-
-
-def _global_names(code: CodeType) -> Iterator[str]:
-    for each in _codes(code):
-        yield from (found.argval for found in dis.get_instructions(each) if found.opname in _GLOBAL)
-
-
-def _attribute_names(code: CodeType) -> Iterator[str]:
-    for each in _codes(code):
-        yield from each.co_names
 
 
 def _submodules(values: Any, names: set[str]) -> list[str]:
@@ -182,19 +163,8 @@ def _submodules(values: Any, names: set[str]) -> list[str]:
     ]
 
 
-def _content(cell: CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:
-        return _EMPTY
-
-
 def _proxy(mapping: dict[Any, Any]) -> MappingProxyType[Any, Any]:
     return MappingProxyType(mapping)
-
-
-def _make_type_variable(name: str, constraints: tuple[Any, ...], bound: Any) -> Any:
-    return typing.TypeVar(name, *constraints, bound=bound)
 
 
 def _make_cached(function: FunctionType, parameters: dict[str, Any]) -> Any:
@@ -220,9 +190,8 @@ def _fill_function(function: FunctionType, state: dict[str, Any]) -> None:
         importlib.import_module(module)
     function.__globals__.update(state["globals"])
     cells: Sequence[CellType] = function.__closure__ or ()
-    for cell, content in zip(cells, state["cells"], strict=True):
-        if not (isinstance(content, str) and content == _EMPTY):
-            cell.cell_contents = content
+    for i, content in state["cells"].items():
+        cells[i].cell_contents = content
     for name, value in state["attributes"].items():
         setattr(function, name, value)
 
@@ -230,6 +199,21 @@ def _fill_function(function: FunctionType, state: dict[str, Any]) -> None:
 def _fill_class(made: type, attributes: dict[str, Any]) -> None:
     for name, value in attributes.items():
         setattr(made, name, value)
+
+
+# How to reconstruct objects that pickle refuses, by their first type in this order.
+_REDUCERS: dict[Any, Callable[[Any], tuple[Any, ...]]] = {
+    enum.EnumMeta: _enum,
+    type: _class,
+    ModuleType: lambda module: (importlib.import_module, (module.__name__,)),
+    functools._lru_cache_wrapper: lambda cached: (_make_cached, (cached.__wrapped__, cached.cache_parameters())),
+    typing.TypeVar: lambda t: (functools.partial(typing.TypeVar, bound=t.__bound__), (t.__name__, *t.__constraints__)),
+    property: lambda value: (property, (value.fget, value.fset, value.fdel, value.__doc__)),
+    classmethod: lambda method: (classmethod, (method.__func__,)),
+    staticmethod: lambda method: (staticmethod, (method.__func__,)),
+    MappingProxyType: lambda proxy: (_proxy, (dict(proxy),)),
+    type(dataclasses._FIELD): lambda kind: (getattr, (dataclasses, kind.name)),  # type: ignore[attr-defined]  # compared by identity
+}
 
 
 class PickledFunction:
@@ -250,7 +234,7 @@ class PickledFunction:
 
     def __init__(self, train: Train) -> None:
         self._train = train
-        self._is_by_value = False
+        self._whole: bytes | None = None
         self._lock = threading.Lock()
         if _is_redefined(train):
             self.by_value("it is not the function in the script's file")
@@ -270,10 +254,9 @@ class PickledFunction:
             TypeError: If it can't be pickled by value either.
         """
         with self._lock:
-            if not self._is_by_value:
-                self.message = _dump_by_value(self._train, why, whole=True)
-                self._is_by_value = True
-            return self.message
+            if self._whole is None:
+                self.message = self._whole = _dump_by_value(self._train, why, whole=True)
+            return self._whole
 
 
 def _is_redefined(train: Train) -> bool:
@@ -301,21 +284,22 @@ def _dump_by_value(train: Train, why: str, *, whole: bool = False) -> bytes:
         TypeError: If it can't be pickled by value either.
     """
     module = getattr(unwrap(train), "__module__", None) if whole else None
-    if find_spec("cloudpickle") is None:
-        try:
-            return dumps(train, module)
-        except Exception as error:
-            raise TypeError(unsendable_message(why, f"by value ({describe_error(error)})", install=True)) from None
+    has_cloudpickle = find_spec("cloudpickle") is not None
+    try:
+        return _dump_with_cloudpickle(train, module) if has_cloudpickle else dumps(train, module)
+    except Exception as error:
+        other = f"{'with cloudpickle' if has_cloudpickle else 'by value'} ({describe_error(error)})"
+        raise TypeError(unsendable_message(why, other, install=not has_cloudpickle)) from None
+
+
+def _dump_with_cloudpickle(train: Train, module: str | None) -> bytes:
     cloudpickle = importlib.import_module("cloudpickle")
     loaded = sys.modules.get(module or "")
-    try:
-        with ExitStack() as stack:
-            if loaded is not None and loaded.__name__ not in cloudpickle.list_registry_pickle_by_value():
-                cloudpickle.register_pickle_by_value(loaded)
-                stack.callback(cloudpickle.unregister_pickle_by_value, loaded)
-            return bytes(cloudpickle.dumps(train))
-    except Exception as error:
-        raise TypeError(unsendable_message(why, f"with cloudpickle ({describe_error(error)})")) from None
+    with ExitStack() as stack:
+        if loaded is not None and loaded.__name__ not in cloudpickle.list_registry_pickle_by_value():
+            cloudpickle.register_pickle_by_value(loaded)
+            stack.callback(cloudpickle.unregister_pickle_by_value, loaded)
+        return bytes(cloudpickle.dumps(train))
 
 
 def unsendable_message(why: str, other: str, *, install: bool = False) -> str:
