@@ -51,8 +51,8 @@ THREADS = (
 # A function, and its arguments after the function of the sweep.
 _Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
-# Processes start one after the other, since all threads share the environment that they inherit.
-_ENVIRONMENT_LOCK = threading.Lock()
+# Processes start one after the other, since all threads share what they inherit: the environment and __main__.
+_START_LOCK = threading.Lock()
 # Seconds between checks of a silent process.
 _POLL = 1.0
 _PR_SET_PDEATHSIG = 1  # an option of Linux's prctl
@@ -73,7 +73,7 @@ class WorkerStartError(RuntimeError):
 
 
 class Guardian:
-    """The handle of the guardian process: see :mod:`lrcore.sweeps.guardian`.
+    """The handle of the guardian process, and the workers that it guards: see :mod:`lrcore.sweeps.guardian`.
 
     Attributes:
         mark: The mark of all workers' processes.
@@ -81,7 +81,8 @@ class Guardian:
 
     def __init__(self) -> None:
         self.mark = uuid.uuid4().hex
-        self._workers: set[int] = set()
+        self._workers: dict[int, SpawnProcess] = {}
+        self._is_ending = False
         self._process: subprocess.Popen[bytes] | None = None
         if os.name == "posix":
             # A sweep within a run of another sweep ends after its own workers.
@@ -91,16 +92,33 @@ class Guardian:
                 command, stdin=subprocess.PIPE, env=environment, start_new_session=True, cwd="/", bufsize=0
             )
 
-    def update(self, worker: int, *, begins: bool) -> None:
-        """Report that a worker starts or has ended."""
-        (self._workers.add if begins else self._workers.discard)(worker)
+    def add(self, worker: SpawnProcess) -> int:
+        """Report that a worker starts, and return its process id."""
+        pid = worker.pid or 0
+        self._workers[pid] = worker
+        self._write(b"+%d\n" % pid)
+        if self._is_ending:
+            worker.kill()
+        return pid
+
+    def remove(self, pid: int) -> None:
+        """Report that a worker has ended."""
+        del self._workers[pid]
+        self._write(b"-%d\n" % pid)
+
+    def _write(self, line: bytes) -> None:
         if self._process is not None and self._process.stdin is not None:
             with suppress(BrokenPipeError):  # the guardian was killed
-                self._process.stdin.write(b"%c%d\n" % (b"+" if begins else b"-", worker))
+                self._process.stdin.write(line)
 
-    def kill(self, mark: str, worker: int | None = None) -> None:
-        """Kill the processes of a worker, or of all."""
-        guardian.kill(mark, list(self._workers) if worker is None else [worker])
+    def kill_all(self) -> None:
+        """Kill the processes of all workers, and workers that are added later."""
+        self._is_ending = True
+        workers = dict(self._workers)
+        for worker in workers.values():
+            with suppress(ValueError):  # it has ended, and its thread closed it
+                worker.kill()
+        guardian.kill(self.mark, workers)
 
     def end(self) -> None:
         """End the guardian, and no worker."""
@@ -122,8 +140,6 @@ class ProcessExecutor(Executor):
         self._tasks: queue.SimpleQueue[tuple[Future[Any], _Call] | None] = queue.SimpleQueue()
         self._pickled = pickled
         self._threads = threads
-        self._live: set[SpawnProcess] = set()
-        self._cancelled = threading.Event()
         self._guardian = Guardian()
         if os.name == "posix":
             # Started here, since its start unblocks the signal that _run_calls blocks.
@@ -145,10 +161,7 @@ class ProcessExecutor(Executor):
         for _ in self._dispatchers:
             self._tasks.put(None)
         if cancel_futures:
-            self._cancelled.set()
-            for process in list(self._live):
-                _kill(process)
-            self._guardian.kill(self._guardian.mark)
+            self._guardian.kill_all()
         if wait:
             for dispatcher in self._dispatchers:
                 dispatcher.join()
@@ -166,7 +179,7 @@ class ProcessExecutor(Executor):
                 continue
             try:
                 if worker is None:
-                    worker = _Worker(self._pickled, self._threads, self._live, self._cancelled, self._guardian)
+                    worker = _Worker(self._pickled, self._threads, self._guardian)
                 worked, result = worker.request(call)
             except BaseException as error:
                 worker = None
@@ -185,31 +198,20 @@ class _Worker:
 
     _numbers = itertools.count()
 
-    def __init__(
-        self,
-        pickled: PickledFunction,
-        threads: int,
-        live: set[SpawnProcess],
-        cancelled: threading.Event,
-        guard: Guardian,
-    ) -> None:
+    def __init__(self, pickled: PickledFunction, threads: int, guard: Guardian) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._requests = itertools.count(1)
         self._guardian = guard
         self._mark = f"{guard.mark}-{next(self._numbers)}-"
         self._process = context.Process(target=_work, args=(theirs, threads), name="lrcore sweep")
-        self._live = live
         try:
-            with _environment(threads, self._mark), _main_is_a_file():
+            with _start_conditions(threads, self._mark):
                 self._process.start()
         except Exception as error:
             raise WorkerStartError(f"a worker process could not start: {describe_error(error)}") from error
         theirs.close()
-        live.add(self._process)
-        guard.update(self._pid, begins=True)
-        if cancelled.is_set():
-            self._process.kill()
+        self._pid = guard.add(self._process)
         try:
             self._receive(0)
         except WorkerDiedError as error:
@@ -218,10 +220,6 @@ class _Worker:
                 "`if __name__ == '__main__':`?"
             ) from None
         self._load(pickled)
-
-    @property
-    def _pid(self) -> int:
-        return self._process.pid or 0
 
     def _load(self, pickled: PickledFunction) -> None:
         """Send the function, by value if the process can't load it by name; end the process if that fails too."""
@@ -265,7 +263,7 @@ class _Worker:
 
     def _death(self) -> WorkerDiedError:
         self._process.join()
-        self._guardian.kill(self._mark, self._pid)  # children of the run
+        guardian.kill(self._mark, [self._pid])  # children of the run
         code = self._process.exitcode or 0
         self.stop()
         if code < 0:
@@ -277,14 +275,8 @@ class _Worker:
         """Close the pipe, which ends an idle process, and wait for it."""
         self._pipe.close()
         self._process.join()
-        self._guardian.update(self._pid, begins=False)
-        self._live.discard(self._process)
+        self._guardian.remove(self._pid)
         self._process.close()
-
-
-def _kill(process: SpawnProcess) -> None:
-    with suppress(ValueError):  # it has ended, and its thread closed it
-        process.kill()
 
 
 def _work(pipe: Connection, threads: int) -> None:
@@ -355,35 +347,27 @@ def _wait_for(sentinel: int) -> None:
 
 
 @contextmanager
-def _environment(threads: int, mark: str) -> Iterator[None]:
-    """Set the worker's mark, and the number of threads unless it is already lower, for a new process."""
-    with _ENVIRONMENT_LOCK:
+def _start_conditions(threads: int, mark: str) -> Iterator[None]:
+    """Set what a new process inherits: the worker's mark, and the number of threads unless it is already lower.
+
+    If ``__main__`` is not a file, such as standard input, ``__file__`` is None, so that the process does not import it.
+    """
+    main = sys.modules["__main__"]
+    with _START_LOCK:
+        file = getattr(main, "__file__", None)
         before = {name: os.environ.get(name) for name in (*THREADS, guardian.VARIABLE)}
         for name in THREADS:
-            value = before[name]
-            least = min(threads, int(value)) if value and value.isdecimal() and int(value) > 0 else threads
-            os.environ[name] = str(least)
+            given = before[name] or ""
+            os.environ[name] = str(min(threads, int(given)) if given.isdecimal() and int(given) else threads)
         os.environ[guardian.VARIABLE] = mark
+        if file is not None and not Path(file).is_file():
+            main.__file__ = None
         try:
             yield
         finally:
+            if file is not None:
+                main.__file__ = file
             for name, value in before.items():
-                if value is None:
-                    del os.environ[name]
-                else:
+                os.environ.pop(name, None)
+                if value is not None:
                     os.environ[name] = value
-
-
-@contextmanager
-def _main_is_a_file() -> Iterator[None]:
-    """Keep a new process from importing a script that is not a file, such as standard input."""
-    main = sys.modules["__main__"]
-    file = getattr(main, "__file__", None)
-    if file is None or Path(file).is_file():
-        yield
-        return
-    main.__file__ = None
-    try:
-        yield
-    finally:
-        main.__file__ = file
