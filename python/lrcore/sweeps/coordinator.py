@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -145,11 +145,9 @@ class Coordinator:
             raise
         except WorkerDiedError as error:
             return Outcome("failed", reason=str(error))
-        except BrokenExecutor as error:
-            if len(self.waiting) > 1:  # any of them may have broken it
+        except Exception as error:
+            if isinstance(error, BrokenExecutor) and len(self.waiting) > 1:  # any of them may have broken it
                 raise _broken(error) from error
-            return Outcome("failed", reason=describe_error(error))
-        except (Exception, CancelledError) as error:
             return Outcome("failed", reason=describe_error(error))
 
 
