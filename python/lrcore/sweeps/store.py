@@ -24,7 +24,7 @@ from lrcore.sweeps import lease
 from lrcore.sweeps.space import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from lrcore.sweeps.objective import Outcome, Run
 
@@ -56,12 +56,11 @@ CREATE TABLE runs (
     UNIQUE (settings, budget, seed_index)
 );
 """
-_COLUMNS = "settings, budget, seed_index, seed, status, objective, metrics, reason, seconds, attempts"
 _SELECTED = "SELECT id FROM selected"
 
 
 class Row(NamedTuple):
-    """A run in the file."""
+    """A run in the file; the fields are its columns."""
 
     settings: dict[str, Any]
     budget: int | None
@@ -143,12 +142,11 @@ class Store:
         keys = [(canonical(run.settings), run.budget or 0, run.index) for run in runs]
         rows = [(*key, run.seed) for key, run in zip(keys, runs, strict=True)]
         with self._transaction():
-            self._execute_many(
-                "INSERT OR IGNORE INTO runs (settings, budget, seed_index, seed) VALUES (?, ?, ?, ?)", rows
-            )
+            insert = "INSERT OR IGNORE INTO runs (settings, budget, seed_index, seed) VALUES (?, ?, ?, ?)"
+            self._execute(insert, rows, many=True)
             self._execute("DELETE FROM selected")
             same = "settings = ? AND budget = ? AND seed_index = ?"
-            self._execute_many(f"INSERT INTO selected (id) SELECT id FROM runs WHERE {same}", keys)  # noqa: S608
+            self._execute(f"INSERT INTO selected (id) SELECT id FROM runs WHERE {same}", keys, many=True)  # noqa: S608
             if retry:
                 failed = f"status = 'failed' AND id IN ({_SELECTED})"
                 self._execute(f"UPDATE runs SET status = 'pending' WHERE {failed}")  # noqa: S608
@@ -209,21 +207,20 @@ class Store:
     def rows(self, *, selected: bool) -> list[Row]:
         """Return the runs of the sweep, or all runs of the file."""
         source = "selected JOIN runs USING (id) ORDER BY place" if selected else "runs ORDER BY id"
-        found = self._execute(f"SELECT id, {_COLUMNS} FROM {source}")  # noqa: S608
+        found = self._execute(f"SELECT id, {', '.join(Row._fields)} FROM {source}")  # noqa: S608
         return [self._row(*values) for values in found]
 
     def close(self) -> None:
         """Close the file."""
         self._database.close()
 
-    def _row(self, row_id: int, settings: str, budget: int, index: int, seed: int, status: str, *more: Any) -> Row:
-        objective, metrics, reason, seconds, attempts = more
-        if row_id in self._runs:  # with the names in the order of the space
-            values = self._runs[row_id].settings
-        else:
-            values = {name: _tuples(value) for name, value in json.loads(settings).items()}
-        read = json.loads(metrics)
-        return Row(values, budget or None, index, seed, status, objective, read, reason, seconds, attempts)
+    def _row(self, row_id: int, *values: Any) -> Row:
+        stored: Any = Row(*values)
+        run = self._runs.get(row_id)
+        # Those of the run have the names in the order of the space.
+        settings = run.settings if run else {name: _tuples(x) for name, x in json.loads(stored.settings).items()}
+        row: Row = stored._replace(settings=settings, budget=stored.budget or None, metrics=json.loads(stored.metrics))
+        return row
 
     def _free(self, holder: str) -> None:
         self._execute(
@@ -231,18 +228,19 @@ class Store:
             (holder,),
         )
 
-    def _execute(self, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
-        return self._patiently(self._database.execute, statement, values)
+    def _execute(self, statement: str, values: Sequence[Any] = (), *, many: bool = False) -> sqlite3.Cursor:
+        """Execute a statement once the file is not locked and the disk not full: results are worth any wait.
 
-    def _execute_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
-        self._patiently(self._database.executemany, statement, rows)
-
-    def _patiently(self, execute: Callable[..., sqlite3.Cursor], *arguments: Any) -> sqlite3.Cursor:
-        """Execute a statement once the file is not locked and the disk not full: results are worth any wait."""
+        Args:
+            statement: The statement.
+            values: Its values.
+            many: Whether to execute it with each of several rows of values.
+        """
+        execute = self._database.executemany if many else self._database.execute
         start, patience = time.monotonic(), _PATIENCE
         while True:
             try:
-                return execute(*arguments)
+                return execute(statement, values)
             except sqlite3.OperationalError as error:
                 if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _PASSING:
                     raise
