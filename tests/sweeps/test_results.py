@@ -42,6 +42,9 @@ def test_without_finished_settings_best_raises():
         _ = results.best
     with pytest.raises(ValueError, match="x: no setting has finished"):
         results.sensitivity("x")
+    for budget in (None, 3):
+        with pytest.raises(ValueError, match="no setting has finished: there are no runs"):
+            sweeps.Results([], minimize=True).sensitivity("x", budget=budget)
 
 
 def test_the_table_is_sorted_and_shortened(results):

@@ -78,8 +78,7 @@ class Results(Sequence[dict[str, Any]]):
         for summary in self.settings:
             if summary.complete:
                 return summary
-        counts = ", ".join(f"{count} {status}" for status, count in self.statuses.items()) or "no runs"
-        raise ValueError(f"no setting has finished with all its seeds: {counts}")
+        raise ValueError(f"no setting has finished with all its seeds: {self._counts() or 'no runs'}")
 
     def sensitivity(self, name: str, *, within: float = 0.05, budget: int | None = None) -> Sensitivity:
         """Return the objective by the values of one hyperparameter, with the others at their best for each value.
@@ -148,8 +147,7 @@ class Results(Sequence[dict[str, Any]]):
         Raises:
             ImportError: If pandas is not installed.
         """
-        message = "to_dataframe needs pandas, which is not installed: pip install pandas"
-        pandas = imported("pandas", message)
+        pandas = imported("pandas", "to_dataframe needs pandas, which is not installed: pip install pandas")
         return pandas.DataFrame(self.rows)
 
     def to_csv(self, path_or_stream: str | os.PathLike[str] | TextStream) -> None:
@@ -196,19 +194,21 @@ class Results(Sequence[dict[str, Any]]):
         return self.table()
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{count} {status}" for status, count in self.statuses.items())
-        return f"<Results: {counted(len(self), 'run')}, {counts or 'none'}>"
+        return f"<Results: {counted(len(self), 'run')}, {self._counts() or 'none'}>"
+
+    def _counts(self) -> str:
+        return ", ".join(f"{count} {status}" for status, count in self.statuses.items())
 
     def _at(self, budget: int | None) -> list[SettingSummary]:
         """Return the settings at a budget; None is the largest of the budgets that most settings ran with."""
         counts = Counter(row.budget for row in self._rows)
-        if budget is None and counts:
-            most = max(counts.values())
-            budget = max((known for known, count in counts.items() if count == most), key=lambda known: known or 0)
+        if not counts:
+            raise ValueError("no setting has finished: there are no runs")
+        if budget is None:
+            budget = max(counts, key=lambda known: (counts[known], known or 0))
         elif budget not in counts:
-            raise ValueError(
-                f"budget must be one of {sorted(counts, key=lambda known: known or 0)}, got {brief(budget)}"
-            )
+            known = sorted(counts, key=lambda known: known or 0)
+            raise ValueError(f"budget must be one of {known}, got {brief(budget)}")
         return summaries([row for row in self._rows if row.budget == budget], minimize=self.minimize)
 
 
@@ -255,7 +255,7 @@ def _cells(settings: Sequence[SettingSummary], names: Sequence[str]) -> list[lis
     head = [*names, *(["budget"] if budgeted else []), "objective", "std", "seeds", "seconds", "status"]
     lines = [head]
     for each in settings:
-        values = [format_value(each.settings[name]) if name in each.settings else "" for name in names]
+        values = [format_value(each.settings.get(name, "")) for name in names]
         if budgeted:
             values.append(format_value(each.budget or ""))
         numbers = [f"{each.mean:.4g}", f"{each.std:.2g}"] if each.seeds else ["", ""]
