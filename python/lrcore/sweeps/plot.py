@@ -55,26 +55,21 @@ def draw_sensitivity(found: Sensitivity, log: bool | None, ax: Axes | None) -> A
 
 def _shade(ax: Axes, found: Sensitivity, values: Sequence[Any], *, log: bool) -> None:
     """Shade the range of good values; a single value, and each that is not a number, gets its own band."""
-    label = f"within {found.within:.3g} of the best"
+    label: str | None = f"within {found.within:.3g} of the best"
     inside = [x for x, point in zip(values, found.points, strict=True) if point.value in found.good]
+    if len(inside) == 1:
+        label = f"{label}: {format_value(found.low)} alone"
+    elif found.is_numeric:
+        label = f"{label}: {format_value(found.low)} to {format_value(found.high)}"
     if found.is_numeric and len(inside) > 1:
-        ax.axvspan(
-            inside[0],
-            inside[-1],
-            color="C2",
-            alpha=0.15,
-            lw=0,
-            label=f"{label}: {format_value(found.low)} to {format_value(found.high)}",
-        )
-        return
-    for i, x in enumerate(inside):
-        if found.is_numeric:
-            width = _gap(values, log=log) / 8
-            ends = (x / 10**width, x * 10**width) if log else (x - width, x + width)
-        else:
-            ends = (x - 0.4, x + 0.4)
-        only = f": {format_value(found.good[0])} alone" if len(inside) == 1 else ""
-        ax.axvspan(*ends, color="C2", alpha=0.15, lw=0, label=f"{label}{only}" if i == 0 else None)
+        bands = [(inside[0], inside[-1])]
+    else:
+        width = _gap(values, log=log) / 8 if found.is_numeric else 0.4
+        is_log = found.is_numeric and log
+        bands = [(x / 10**width, x * 10**width) if is_log else (x - width, x + width) for x in inside]
+    for band in bands:
+        ax.axvspan(*band, color="C2", alpha=0.15, lw=0, label=label)
+        label = None  # the legend has one entry
 
 
 def _gap(values: Sequence[float], *, log: bool) -> float:

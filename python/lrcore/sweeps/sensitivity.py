@@ -101,23 +101,19 @@ def measure(settings: Sequence[SettingSummary], name: str, within: Any, *, minim
     """Return the sensitivity to a hyperparameter; see ``Results.sensitivity``."""
     within = NON_NEGATIVE.check("within", within)
     points = [_point(value, group) for value, group in by_value(settings, name)]
-    means = [point.best.mean for point in points if point.best is not None]
-    if not means:
-        raise ValueError(f"{name}: no setting has finished with all its seeds")
     sign = 1.0 if minimize else -1.0
-    best = min(sign * mean for mean in means)
+    losses = [math.inf if point.best is None else sign * point.best.mean for point in points]
+    best = min(losses)
+    if best == math.inf:
+        raise ValueError(f"{name}: no setting has finished with all its seeds")
     limit = best + within * abs(best)
-    good = [point.best is not None and sign * point.best.mean <= limit for point in points]
+    good = [i for i, loss in enumerate(losses) if loss <= limit]
     if _numeric([point.value for point in points]):
-        at = next(i for i, point in enumerate(points) if point.best is not None and sign * point.best.mean == best)
-        first = last = at
-        while first > 0 and good[first - 1]:
-            first -= 1
-        while last + 1 < len(points) and good[last + 1]:
-            last += 1
-        good = [first <= i <= last for i in range(len(points))]
-    values = tuple(point.value for point, is_good in zip(points, good, strict=True) if is_good)
-    return Sensitivity(name, tuple(points), within, values, sign * limit)
+        at = losses.index(best)
+        first = max((i + 1 for i in range(at) if i not in good), default=0)
+        end = min((i for i in range(at, len(points)) if i not in good), default=len(points))
+        good = list(range(first, end))
+    return Sensitivity(name, tuple(points), within, tuple(points[i].value for i in good), sign * limit)
 
 
 def by_value(settings: Sequence[SettingSummary], name: str) -> list[tuple[Any, list[SettingSummary]]]:
@@ -134,10 +130,8 @@ def by_value(settings: Sequence[SettingSummary], name: str) -> list[tuple[Any, l
     if not groups:
         known = sorted({key for summary in settings for key in summary.settings})
         raise KeyError(f"name must be one of {known}, got {name!r}")
-    found = list(groups.values())
-    if _numeric([value for value, _ in found]):
-        return sorted(found, key=lambda item: item[0])
-    return sorted(found, key=lambda item: str(item[0]))
+    numeric = _numeric([value for value, _ in groups.values()])
+    return sorted(groups.values(), key=lambda group: group[0] if numeric else str(group[0]))
 
 
 def best_of(settings: Sequence[SettingSummary]) -> SettingSummary | None:
