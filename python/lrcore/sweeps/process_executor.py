@@ -3,9 +3,9 @@
 ``concurrent.futures.ProcessPoolExecutor`` breaks when one of its processes is killed, and does not tell whose run it
 was. Here each process has one run at a time, so a death fails that run, and the other processes continue::
 
-    one thread per worker:
+    one thread per process:
         take a call from the queue
-        start a process if there is none; send it the function, by value if it can't import it by name
+        take an idle process, or start one and send it the function, by value if it can't import it by name
         send the call; wait for the answer or for the death of the process
 """
 
@@ -16,14 +16,13 @@ import itertools
 import multiprocessing
 import os
 import pickle
-import queue
 import signal
 import subprocess
 import sys
 import threading
 import uuid
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
@@ -137,60 +136,52 @@ class ProcessExecutor(Executor):
     """
 
     def __init__(self, pickled: PickledFunction, workers: int, threads: int) -> None:
-        self._tasks: queue.SimpleQueue[tuple[Future[Any], _Call] | None] = queue.SimpleQueue()
         self._pickled = pickled
         self._threads = threads
+        self._idle: list[_Worker] = []
         self._guardian = Guardian()
         if os.name == "posix":
-            # Started here, since its start unblocks the signal that _run_calls blocks.
+            # Started here, since its start unblocks the signal that _block_interrupts blocks.
             resource_tracker.ensure_running()
-        self._dispatchers = [
-            threading.Thread(target=self._run_calls, name=f"sweep-{i}", daemon=True) for i in range(workers)
-        ]
-        for dispatcher in self._dispatchers:
-            dispatcher.start()
+        # A thread for each process, which waits for its answers.
+        self._dispatchers = ThreadPoolExecutor(workers, "sweep", _block_interrupts)
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> Future[Any]:
         """Call a function in a process; the future fails with WorkerDiedError if the process dies."""
-        future: Future[Any] = Future()
-        self._tasks.put((future, (function, arguments[1:], keywords)))  # workers already have the first argument
-        return future
+        # Workers already have the first argument.
+        return self._dispatchers.submit(self._call, (function, arguments[1:], keywords))
+
+    def _call(self, call: _Call) -> Any:
+        """Send a call to an idle process, or to a new one if none is idle, and return its result."""
+        try:
+            worker = self._idle.pop()
+        except IndexError:
+            worker = _Worker(self._pickled, self._threads, self._guardian)
+        worked, result = worker.request(call)
+        self._idle.append(worker)
+        if not worked:
+            raise RuntimeError(result)
+        return result
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002  # as Executor
         """End the processes, after their current calls unless futures are cancelled."""
-        for _ in self._dispatchers:
-            self._tasks.put(None)
         if cancel_futures:
             self._guardian.kill_all()
+        self._stop_idle()  # before their threads end, with which Linux kills them
+        self._dispatchers.shutdown(wait, cancel_futures=cancel_futures)
         if wait:
-            for dispatcher in self._dispatchers:
-                dispatcher.join()
+            self._stop_idle()
             self._guardian.end()
 
-    def _run_calls(self) -> None:
-        """Pass calls to one process, from a thread."""
-        if hasattr(signal, "pthread_sigmask"):
-            # Workers inherit this from the thread: Ctrl-C is for the sweep, which then ends them.
-            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-        worker: _Worker | None = None
-        while (task := self._tasks.get()) is not None:
-            future, call = task
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                if worker is None:
-                    worker = _Worker(self._pickled, self._threads, self._guardian)
-                worked, result = worker.request(call)
-            except BaseException as error:
-                worker = None
-                future.set_exception(error)
-                continue
-            if worked:
-                future.set_result(result)
-            else:
-                future.set_exception(RuntimeError(result))
-        if worker is not None:
-            worker.stop()
+    def _stop_idle(self) -> None:
+        while self._idle:
+            self._idle.pop().stop()
+
+
+def _block_interrupts() -> None:
+    """Block SIGINT in this thread and the workers that it starts: Ctrl-C is for the sweep, which then ends them."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
 
 
 class _Worker:
