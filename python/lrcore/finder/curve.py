@@ -157,8 +157,8 @@ class Edge(NamedTuple):
     is_sure: bool
 
 
-def edge(
-    lrs: Floats, losses: Floats, least: int, momentum: float | None, *, smooth: bool, diverged: bool
+def find_edge(
+    lrs: Floats, losses: Floats, least: int, momentum: float | None, *, noiseless: bool, diverged: bool
 ) -> Edge | None:
     """Return the edge of stability, or None if the test ended before it.
 
@@ -172,31 +172,31 @@ def edge(
         losses: The loss at each.
         least: The index of the minimum, of the averages if losses are noisy.
         momentum: The momentum of SGD; None for adaptive optimizers.
-        smooth: Whether losses have no noise.
+        noiseless: Whether losses have no noise.
         diverged: Whether divergence ended the test.
     """
-    if smooth and momentum:
+    if noiseless and momentum:
         # With momentum the loss oscillates up to the edge, so what counts is where it fell last, not its minimum.
         if losses[-1] <= losses[0]:
             return None
         falls = np.flatnonzero(np.diff(losses) <= 0.0)
         least = int(falls[-1]) + 1 if falls.size else 0
     rises = len(losses) - 1 - least
-    if smooth and momentum and rises > 1:
+    if noiseless and momentum and rises > 1:
         rises -= 1  # the first rise is partly an oscillation
     rises = min(rises, 3)
-    if rises == 0 or (smooth and rises < 3 and not diverged):
+    if rises == 0 or (noiseless and rises < 3 and not diverged):
         return None
     at, agree = float(lrs[least]), False
     growths = losses[-rises:] / np.maximum(losses[-rises - 1 : -1], 1e-300)
-    if smooth and (growths > 1.0).all():
+    if noiseless and (growths > 1.0).all():
         beta, roots = momentum or 0.0, np.sqrt(growths)
         curvatures = ((1.0 + beta) + roots + beta / roots) / lrs[-rises - 1 : -1]
         grown = float(np.median(2.0 * (1.0 + beta) / curvatures))
         agree = rises == 3 and bool(np.ptp(curvatures) < 0.3 * np.median(curvatures))
         if grown < at or (agree and momentum is not None):
             return Edge(grown, f"the loss grows at the end as it does above {grown:.2g}", agree or not momentum)
-    return Edge(at, f"the loss is least at {at:.2g} and grows above it", agree or not (smooth and momentum))
+    return Edge(at, f"the loss is least at {at:.2g} and grows above it", agree or not (noiseless and momentum))
 
 
 def safe(edge: Edge | None, margin: float) -> Suggestion | None:

@@ -303,7 +303,7 @@ def ratios_of(lrs: Sequence[float | Schedule], step: int) -> list[float]:
 def search(
     finders: list[Finder],
     trainer: Trainer,
-    preserved: Callable[[], AbstractContextManager[None]],
+    restoring: Callable[[], AbstractContextManager[None]],
     batches: Iterable[Any],
     accumulate: int,
     momentum: float | None,
@@ -315,7 +315,7 @@ def search(
     results: list[RangeTest] = []
     for number, finder in enumerate(finders, start=1):
         title = f"range test {number}/{len(finders)}" if len(finders) > 1 else "range test"
-        with preserved():
+        with restoring():
             _run(trainer, feed, _with_bar(finder, title) if progress else finder, finder, accumulate)
         result = finder.result(momentum)
         if results and result.stopped == "batches":

@@ -129,7 +129,7 @@ class RangeTest:
     @cached_property
     def _edge(self) -> curve.Edge | None:
         lrs, raw = self._finite
-        return curve.edge(lrs, raw, self._least, self.momentum, smooth=self._is_smooth, diverged=self._diverged)
+        return curve.find_edge(lrs, raw, self._least, self.momentum, noiseless=self._is_smooth, diverged=self._diverged)
 
     def suggest(self) -> Recommendation:
         """Return one learning rate to start with, the confidence in it, and why; or why there is none.
