@@ -16,6 +16,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -311,7 +312,7 @@ def search(
     progress: bool,
 ) -> RangeTest:
     """Run a range test with each finder, restore everything after each, and return their mean."""
-    feed = _Feed(batches)
+    feed = _feed(batches)
     results: list[RangeTest] = []
     for number, finder in enumerate(finders, start=1):
         title = f"range test {number}/{len(finders)}" if len(finders) > 1 else "range test"
@@ -324,11 +325,13 @@ def search(
     return results[0] if len(results) == 1 else _mean(results)
 
 
-def _run(trainer: Trainer, feed: _Feed, lrs: Iterable[float], finder: Finder, accumulate: int) -> None:
+def _run(
+    trainer: Trainer, feed: Iterator[Sequence[Any]], lrs: Iterable[float], finder: Finder, accumulate: int
+) -> None:
     for lr in lrs:
         losses = []
         for _ in range(accumulate):
-            batch = feed.next()
+            batch = next(feed, None)
             if batch is None:
                 finder.end("batches")
                 return
@@ -350,31 +353,25 @@ def _with_bar(finder: Finder, title: str) -> Iterable[float]:
     return bar
 
 
-# The sentinel of an exhausted iterator: a batch may be None.
-_END: Any = object()
+def _feed(batches: Iterable[Any]) -> Iterator[Sequence[Any]]:
+    """Return the batches of as many passes as are needed, or raise if there are none."""
+    if not isinstance(batches, Iterable):
+        raise TypeError(f"batches must be iterable, got {type(batches).__name__}")
+    feed = _passes(batches)
+    first = next(feed, None)
+    if first is None:
+        raise ValueError("batches must be at least one, got none")
+    return itertools.chain([first], feed)
 
 
-class _Feed:
-    """Batches as tuples of arguments; an iterable that is not an iterator restarts when it is exhausted."""
-
-    def __init__(self, batches: Iterable[Any]) -> None:
-        if not isinstance(batches, Iterable):
-            raise TypeError(f"batches must be iterable, got {type(batches).__name__}")
-        self._restart = None if isinstance(batches, Iterator) else batches
-        iterator = iter(batches)
-        first = next(iterator, _END)
-        if first is _END:
-            raise ValueError("batches must be at least one, got none")
-        self._batches: Iterator[Any] = itertools.chain([first], iterator)
-
-    def next(self) -> Sequence[Any] | None:
-        batch = next(self._batches, _END)
-        if batch is _END and self._restart is not None:
-            self._batches = iter(self._restart)
-            batch = next(self._batches, _END)
-        if batch is _END:
-            return None
-        return batch if isinstance(batch, tuple | list) else (batch,)
+def _passes(batches: Iterable[Any]) -> Iterator[Sequence[Any]]:
+    """Yield batches as tuples of arguments until a pass has none, as has the second pass over an iterator."""
+    is_exhausted = False
+    while not is_exhausted:
+        is_exhausted = True
+        for batch in batches:
+            is_exhausted = False
+            yield batch if isinstance(batch, tuple | list) else (batch,)
 
 
 def _mean(results: list[RangeTest]) -> RangeTest:
@@ -383,14 +380,7 @@ def _mean(results: list[RangeTest]) -> RangeTest:
     losses = np.array([result.losses[: len(shortest.losses)] for result in results])
     with np.errstate(over="ignore", invalid="ignore"):  # the last loss may be infinite
         means, spreads = losses.mean(axis=0), losses.std(axis=0, ddof=1)
-    return RangeTest(
-        shortest.lrs,
-        tuple(means.tolist()),
-        tuple(spreads.tolist()),
-        shortest.stopped,
-        shortest.smoothing,
-        momentum=shortest.momentum,
-    )
+    return replace(shortest, losses=tuple(means.tolist()), spreads=tuple(spreads.tolist()))
 
 
 def as_number(name: str, value: Any) -> float:

@@ -147,8 +147,6 @@ class RangeTest:
         if refusal is not None:
             return Recommendation(None, "none", refusal)
         found = self.suggestions
-        if "steepest" not in found or "minimum / 10" not in found:
-            return Recommendation(None, "none", "the loss hardly falls; try more steps, or larger batches")
         most = 1.5 * found["steepest"].lr
         if "safe" not in found:
             third = found["minimum / 10"].lr * 10.0 / 3.0
@@ -196,6 +194,8 @@ class RangeTest:
             return f"the loss still falls at {lrs[-1]:.2g}, where the test ended; try end={lrs[-1] * 100.0:.1g}"
         if self._least < 3:
             return f"the loss grows from the first learning rates on; {lower}"
+        if not {"steepest", "minimum / 10"} <= self.suggestions.keys():
+            return "the loss hardly falls; try more steps, or larger batches"
         return None
 
     def table(self) -> str:
