@@ -6,8 +6,8 @@ has no file to import. Here such a function is stored as its parts::
     code object (marshal), name, defaults, closure,
     and the globals that its code, and the code within it, loads by name
 
-and so, recursively, are functions and classes among these that cannot be imported either. Everything else is left to
-pickle. cloudpickle supports more kinds of objects and is preferred if it is installed.
+Functions and classes among these that cannot be imported are stored in the same way; everything else is left to pickle.
+cloudpickle supports more kinds of objects and is preferred if it is installed.
 """
 
 from __future__ import annotations
@@ -24,19 +24,11 @@ import marshal
 import pickle
 import sys
 import threading
+import types
 import typing
 from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from types import (
-    CellType,
-    CodeType,
-    FunctionType,
-    GetSetDescriptorType,
-    MappingProxyType,
-    MemberDescriptorType,
-    ModuleType,
-)
 from typing import TYPE_CHECKING, Any
 
 from lrcore.sweeps.objective import describe_error, unwrap
@@ -75,9 +67,9 @@ class _Pickler(pickle.Pickler):
 
     def reducer_override(self, value: Any) -> Any:
         """Return how to reconstruct an object; NotImplemented leaves it to pickle."""
-        if isinstance(value, FunctionType | type | functools._lru_cache_wrapper) and self._is_importable(value):
+        if isinstance(value, types.FunctionType | type | functools._lru_cache_wrapper) and self._is_importable(value):
             return NotImplemented
-        if isinstance(value, FunctionType):
+        if isinstance(value, types.FunctionType):
             return self._function(value)
         return next((reduce(value) for kind, reduce in _REDUCERS.items() if isinstance(value, kind)), NotImplemented)
 
@@ -86,14 +78,14 @@ class _Pickler(pickle.Pickler):
         name = getattr(value, "__module__", None)
         if name in (None, self._module, "__main__"):
             return False
-        if name == "builtins":  # which lacks some of its types, none of which can be reconstructed
+        if name == "builtins":  # some builtin types are not in builtins; none can be reconstructed
             return True
         found: Any = sys.modules.get(name)
         for part in value.__qualname__.split("."):
             found = getattr(found, part, None)
         return found is value
 
-    def _function(self, function: FunctionType) -> tuple[Any, ...]:
+    def _function(self, function: types.FunctionType) -> tuple[Any, ...]:
         module = function.__module__ or "__main__"
         namespace = self._namespaces.setdefault(module, {})
         codes = list(_codes(function.__code__))
@@ -124,7 +116,7 @@ def _basis(made: type, *names: str) -> dict[str, Any]:
 
 
 def _class(made: type) -> tuple[Any, ...]:
-    described = (GetSetDescriptorType, MemberDescriptorType)
+    described = (types.GetSetDescriptorType, types.MemberDescriptorType)
     attributes = {
         name: value for name, value in vars(made).items() if name not in _AUTOMATIC and not isinstance(value, described)
     }
@@ -145,17 +137,17 @@ def _enum(made: enum.EnumMeta) -> tuple[Any, ...]:
     return _make_enum, (type(made), made.__name__, made.__bases__, _basis(made), members), own, None, None, _fill_class
 
 
-def _codes(code: CodeType) -> Iterator[CodeType]:
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
     """Yield a code object and those of functions and comprehensions within it."""
     yield code
     for constant in code.co_consts:
-        if isinstance(constant, CodeType):
+        if isinstance(constant, types.CodeType):
             yield from _codes(constant)
 
 
 def _submodules(values: Any, names: set[str]) -> list[str]:
     """Return submodules that code may use as attributes of packages, since ``import a.b`` binds only ``a``."""
-    packages = [value.__name__ + "." for value in values if isinstance(value, ModuleType)]
+    packages = [value.__name__ + "." for value in values if isinstance(value, types.ModuleType)]
     return [
         name
         for name in list(sys.modules)
@@ -163,18 +155,18 @@ def _submodules(values: Any, names: set[str]) -> list[str]:
     ]
 
 
-def _proxy(mapping: dict[Any, Any]) -> MappingProxyType[Any, Any]:
-    return MappingProxyType(mapping)
+def _proxy(mapping: dict[Any, Any]) -> types.MappingProxyType[Any, Any]:
+    return types.MappingProxyType(mapping)
 
 
-def _make_cached(function: FunctionType, parameters: dict[str, Any]) -> Any:
+def _make_cached(function: types.FunctionType, parameters: dict[str, Any]) -> Any:
     return functools.lru_cache(**parameters)(function)
 
 
-def _make_function(code: bytes, namespace: dict[str, Any], name: str) -> FunctionType:
+def _make_function(code: bytes, namespace: dict[str, Any], name: str) -> types.FunctionType:
     namespace["__builtins__"] = builtins
     loaded = marshal.loads(code)  # noqa: S302  # from the parent process
-    return FunctionType(loaded, namespace, name, None, tuple(CellType() for _ in loaded.co_freevars))
+    return types.FunctionType(loaded, namespace, name, None, tuple(types.CellType() for _ in loaded.co_freevars))
 
 
 def _make_enum(meta: Any, name: str, bases: tuple[type, ...], basis: Any, members: Any) -> enum.EnumMeta:
@@ -185,11 +177,11 @@ def _make_enum(meta: Any, name: str, bases: tuple[type, ...], basis: Any, member
     return made
 
 
-def _fill_function(function: FunctionType, state: dict[str, Any]) -> None:
+def _fill_function(function: types.FunctionType, state: dict[str, Any]) -> None:
     for module in state["submodules"]:
         importlib.import_module(module)
     function.__globals__.update(state["globals"])
-    cells: Sequence[CellType] = function.__closure__ or ()
+    cells: Sequence[types.CellType] = function.__closure__ or ()
     for i, content in state["cells"].items():
         cells[i].cell_contents = content
     for name, value in state["attributes"].items():
@@ -205,13 +197,13 @@ def _fill_class(made: type, attributes: dict[str, Any]) -> None:
 _REDUCERS: dict[Any, Callable[[Any], tuple[Any, ...]]] = {
     enum.EnumMeta: _enum,
     type: _class,
-    ModuleType: lambda module: (importlib.import_module, (module.__name__,)),
+    types.ModuleType: lambda module: (importlib.import_module, (module.__name__,)),
     functools._lru_cache_wrapper: lambda cached: (_make_cached, (cached.__wrapped__, cached.cache_parameters())),
     typing.TypeVar: lambda t: (functools.partial(typing.TypeVar, bound=t.__bound__), (t.__name__, *t.__constraints__)),
     property: lambda value: (property, (value.fget, value.fset, value.fdel, value.__doc__)),
     classmethod: lambda method: (classmethod, (method.__func__,)),
     staticmethod: lambda method: (staticmethod, (method.__func__,)),
-    MappingProxyType: lambda proxy: (_proxy, (dict(proxy),)),
+    types.MappingProxyType: lambda proxy: (_proxy, (dict(proxy),)),
     type(dataclasses._FIELD): lambda kind: (getattr, (dataclasses, kind.name)),  # type: ignore[attr-defined]  # compared by identity
 }
 
@@ -219,8 +211,8 @@ _REDUCERS: dict[Any, Callable[[Any], tuple[Any, ...]]] = {
 class PickledFunction:
     """A function pickled for worker processes: by name if possible, otherwise by value.
 
-    By value it includes its globals, possibly a whole data set, so that is only for functions that a worker can't
-    import.
+    A function pickled by value contains its globals, possibly a whole data set, so only functions that a worker can't
+    import are pickled in this way.
 
     Args:
         train: The function.
@@ -245,7 +237,7 @@ class PickledFunction:
             self.message = _dump_by_value(train, describe_error(error))
 
     def by_value(self, why: str) -> bytes:
-        """Pickle the function with everything it needs of its module; the message stays this.
+        """Return the function pickled with everything it needs of its module, which then is ``message``.
 
         Args:
             why: Why the function can't be pickled by name, for the error.

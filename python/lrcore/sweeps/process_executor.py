@@ -1,7 +1,7 @@
-"""The default executor of sweeps: processes, each with its share of the cores, that may die one by one.
+"""The default executor of sweeps: processes that share the cores, and of which each may die without the others.
 
-``concurrent.futures.ProcessPoolExecutor`` breaks when one of its processes is killed, and does not tell whose run it
-was. Here each process has one run at a time, so a death fails that run, and the other processes continue::
+``concurrent.futures.ProcessPoolExecutor`` breaks when one of its processes is killed, and does not say which run the
+process was executing. Here each process has one run at a time, so its death fails that run and no other::
 
     one thread per process:
         take a call from the queue
@@ -62,7 +62,7 @@ class WorkerDiedError(RuntimeError):
 
 
 class WorkerStartError(RuntimeError):
-    """A process died before its first run or can't load the function, as would any other.
+    """A process died before its first run, or can't load the function; other processes would fail in the same way.
 
     Attributes:
         is_unsendable: Whether the function can't be sent to other processes.
@@ -84,7 +84,7 @@ class Guardian:
         self._is_ending = False
         self._process: subprocess.Popen[bytes] | None = None
         if os.name == "posix":
-            # A sweep within a run of another sweep ends after its own workers.
+            # Without the mark of an outer sweep, whose guardian would kill this one before it has killed its workers.
             environment = {name: value for name, value in os.environ.items() if name != guardian.VARIABLE}
             command = [spawn.get_executable(), "-I", "-S", guardian.__file__, self.mark]
             self._process = subprocess.Popen(  # noqa: S603
@@ -120,7 +120,7 @@ class Guardian:
         guardian.kill(self.mark, workers)
 
     def end(self) -> None:
-        """End the guardian, and no worker."""
+        """End the guardian without killing workers."""
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
@@ -228,7 +228,7 @@ class _Worker:
             raise failed from None
 
     def request(self, message: bytes | _Call) -> Any:
-        """Send the function and return why it can't be loaded, or send a call: see :func:`_called`."""
+        """Send the function or a call; return the answer of :func:`_load_error` or :func:`_called`."""
         number = next(self._requests)
         try:
             self._pipe.send((number, message))

@@ -35,8 +35,8 @@ _TRY = 1.0
 # Seconds after which a locked file is reported; then after twice as long, and so on.
 _PATIENCE = 20.0
 _PAUSE = 0.05
-# Temporary errors.
-_PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
+# Errors after which a statement is tried again.
+_TEMPORARY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
 _TABLES = """
 CREATE TABLE sweep (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE runs (
@@ -170,8 +170,8 @@ class Store:
     def finish(self, row_id: int, outcome: Outcome) -> bool:
         """Write the outcome of a run that this process holds; return whether it was written.
 
-        If the lease expired, since the file was locked for too long, the outcome is still written if nobody else has
-        started the run.
+        If the lease expired, because the file was locked for too long, the outcome is written unless another process
+        has started the run.
         """
         values = (outcome.status, outcome.objective, json.dumps(outcome.metrics), outcome.reason, outcome.seconds)
         done = self._execute(
@@ -217,7 +217,7 @@ class Store:
     def _row(self, row_id: int, *values: Any) -> Row:
         stored: Any = Row(*values)
         run = self._runs.get(row_id)
-        # Those of the run have the names in the order of the space.
+        # The settings of a run have the order of the space, those in the file are sorted by name.
         settings = run.settings if run else {name: _tuples(x) for name, x in json.loads(stored.settings).items()}
         row: Row = stored._replace(settings=settings, budget=stored.budget or None, metrics=json.loads(stored.metrics))
         return row
@@ -229,7 +229,7 @@ class Store:
         )
 
     def _execute(self, statement: str, values: Sequence[Any] = (), *, many: bool = False) -> sqlite3.Cursor:
-        """Execute a statement once the file is not locked and the disk not full: results are worth any wait.
+        """Execute a statement; while the file is locked or the disk is full, wait for as long as it takes.
 
         Args:
             statement: The statement.
@@ -242,7 +242,7 @@ class Store:
             try:
                 return execute(statement, values)
             except sqlite3.OperationalError as error:
-                if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _PASSING:
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _TEMPORARY:
                     raise
                 waited = time.monotonic() - start
                 if waited >= patience:
