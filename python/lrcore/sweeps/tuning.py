@@ -28,7 +28,7 @@ from lrcore.sweeps.space import Distribution, LogUniform, canonical, check_space
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from lrcore.sweeps.space import Space
+    from lrcore.sweeps.space import Settings, Space
 
 # Seconds to wait for a locked file.
 _PATIENCE = 600.0
@@ -105,28 +105,25 @@ def tune(
     study = _study(optuna, storage, study_name or name_of(train), pruner, minimize=minimize)
     study.sampler = sampler or _seeded(optuna, seed, checked)
 
-    def objective(trial: Any) -> float:
-        if optuna_claims.begin(study, trial, trials):
-            raise SurplusError
-        settings = {name: _suggested(trial, name, values) for name, values in checked.items()}
-        optuna_claims.end_drawing(study, trial)
-        if (same := optuna_claims.claim(study, trial)) is not None:
-            return _repeated(optuna, trial, same)
-        results = []
-        for index in range(seeds):
-            reports = {"report": make_report(_pruning(optuna, trial) if index == 0 else None)} if takes_report else {}
-            value, metrics, dropped = evaluate(train, settings, seed_of(settings, index), extra | reports)
-            if why := divergence(value):
-                raise DivergedError(f"the objective is {why}")
-            results.append(value)
-            notes = {"reason": "; ".join(dropped)} if dropped else {}
-            for key, metric in (metrics | notes).items():
-                trial.set_user_attr(key if seeds == 1 else f"{key}[{index}]", metric)
-        return statistics.fmean(results)
+    def run_seed(trial: Any, settings: Settings, index: int) -> float:
+        reports = {"report": make_report(_pruning(optuna, trial) if index == 0 else None)} if takes_report else {}
+        value, metrics, dropped = evaluate(train, settings, seed_of(settings, index), extra | reports)
+        if why := divergence(value):
+            raise DivergedError(f"the objective is {why}")
+        notes = {"reason": "; ".join(dropped)} if dropped else {}
+        for key, metric in (metrics | notes).items():
+            trial.set_user_attr(key if seeds == 1 else f"{key}[{index}]", metric)
+        return value
 
-    def interruptible(trial: Any) -> float:
+    def objective(trial: Any) -> float:
         try:
-            return objective(trial)
+            if optuna_claims.begin(study, trial, trials):
+                raise SurplusError
+            settings = {name: _suggested(trial, name, values) for name, values in checked.items()}
+            optuna_claims.end_drawing(study, trial)
+            if (same := optuna_claims.claim(study, trial)) is not None:
+                return _repeated(optuna, trial, same)
+            return statistics.fmean(run_seed(trial, settings, index) for index in range(seeds))
         except (KeyboardInterrupt, SurplusError):
             trial.set_user_attr(optuna_claims.INTERRUPTED, value=True)  # Optuna counts it as failed
             raise
@@ -136,7 +133,7 @@ def tune(
             study.stop()
 
     while (left := optuna_claims.left(study, trials)) > 0:  # a trial of another process may have died with it
-        study.optimize(interruptible, left, catch=(Exception,), callbacks=[stop_after_last], show_progress_bar=progress)
+        study.optimize(objective, left, catch=(Exception,), callbacks=[stop_after_last], show_progress_bar=progress)
     return study
 
 
