@@ -6,7 +6,6 @@ import os
 import random
 import statistics
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
@@ -26,7 +25,7 @@ from lrcore.sweeps.objective import (
 from lrcore.sweeps.space import Distribution, LogUniform, canonical, check_space, count_settings, grid, seed_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from lrcore.sweeps.space import Settings, Space
 
@@ -176,8 +175,11 @@ def _seeded(optuna: Any, seed: int, space: Space) -> Any:
 
     With one seed per process, processes that start together and resumed studies would draw the same settings.
     """
-    all_settings = grid(space) if count_settings(space) <= _FEW else []
-    distributions = {name: _distribution(optuna, values) for name, values in space.items()}
+    stored: Space = {
+        name: values if isinstance(values, Distribution) else _stored(values) for name, values in space.items()
+    }
+    all_settings = grid(stored) if count_settings(stored) <= _FEW else []
+    distributions = {name: _distribution(optuna, values) for name, values in stored.items()}
 
     class Seeded(optuna.samplers.BaseSampler):  # type: ignore[misc]  # Optuna is optional
         def before_trial(self, study: Any, trial: Any) -> None:
@@ -198,10 +200,8 @@ def _seeded(optuna: Any, seed: int, space: Space) -> Any:
                 if name not in drawn:
                     drawn[name] = self._inner.sample_independent(study, trial, name, distribution)
             tried = {canonical(params) for params in optuna_claims.tried(study)} if all_settings else set()
-            if canonical(drawn) in tried:
-                kept = [{name: _stored(space[name], value) for name, value in one.items()} for one in all_settings]
-                if new := [one for one in kept if canonical(one) not in tried]:
-                    return random.Random(seed + trial.number).choice(new)  # noqa: S311
+            if canonical(drawn) in tried and (new := [one for one in all_settings if canonical(one) not in tried]):
+                return random.Random(seed + trial.number).choice(new)  # noqa: S311
             return drawn
 
         def sample_independent(self, study: Any, trial: Any, name: str, distribution: Any) -> Any:
@@ -213,13 +213,13 @@ def _seeded(optuna: Any, seed: int, space: Space) -> Any:
 def _distribution(optuna: Any, values: Sequence[Any] | Distribution) -> Any:
     if isinstance(values, Distribution):
         return optuna.distributions.FloatDistribution(values.low, values.high, log=isinstance(values, LogUniform))
-    return optuna.distributions.CategoricalDistribution([_stored(values, value) for value in values])
+    return optuna.distributions.CategoricalDistribution(values)
 
 
-def _stored(values: Sequence[Any] | Distribution, value: Any) -> Any:
-    """Return a value as Optuna stores it: as text if there are tuples, which it does not support."""
-    has_tuples = isinstance(values, Sequence) and any(isinstance(one, tuple) for one in values)
-    return canonical(value) if has_tuples else value
+def _stored(values: Sequence[Any]) -> Sequence[Any]:
+    """Return values as Optuna stores them: as text if there are tuples, which it does not support."""
+    has_tuples = any(isinstance(value, tuple) for value in values)
+    return [canonical(value) for value in values] if has_tuples else values
 
 
 def _repeated(optuna: Any, trial: Any, same: Any) -> float:
@@ -236,8 +236,8 @@ def _repeated(optuna: Any, trial: Any, same: Any) -> float:
 def _suggested(trial: Any, name: str, values: Sequence[Any] | Distribution) -> Any:
     if isinstance(values, Distribution):
         return trial.suggest_float(name, values.low, values.high, log=isinstance(values, LogUniform))
-    choices = {_stored(values, value): value for value in values}
-    return choices[trial.suggest_categorical(name, list(choices))]
+    stored = _stored(values)
+    return values[stored.index(trial.suggest_categorical(name, stored))]
 
 
 def _pruning(optuna: Any, trial: Any) -> Callable[[float, int], None]:
