@@ -215,10 +215,11 @@ class _Worker:
     def _load(self, pickled: PickledFunction) -> None:
         """Send the function, by value if the process can't load it by name; end the process if that fails too."""
         try:
-            if error_by_name := self.request(pickled.message):
-                message = pickled.by_value(error_by_name)
-                if error_by_value := self.request(message):
-                    raise TypeError(unsendable_message(error_by_name, f"by value ({error_by_value})"))
+            loaded, error_by_name = self.request(pickled.message)
+            if not loaded:
+                loaded, error_by_value = self.request(pickled.by_value(error_by_name))
+            if not loaded:
+                raise TypeError(unsendable_message(error_by_name, f"by value ({error_by_value})"))
         except WorkerDiedError as error:
             raise WorkerStartError(f"a worker process could not load train: {error}") from None
         except TypeError as error:
@@ -227,14 +228,15 @@ class _Worker:
             failed.is_unsendable = True
             raise failed from None
 
-    def request(self, message: bytes | _Call) -> Any:
-        """Send the function or a call; return the answer of :func:`_load_error` or :func:`_called`."""
+    def request(self, message: bytes | _Call) -> tuple[bool, Any]:
+        """Send the function or a call; return whether it succeeded, and the result or the error."""
         number = next(self._requests)
         try:
             self._pipe.send((number, message))
         except (BrokenPipeError, ConnectionResetError):  # it died while idle
             raise self._death() from None
-        return self._receive(number)
+        answer: tuple[bool, Any] = self._receive(number)
+        return answer
 
     def _receive(self, number: int) -> Any:
         """Return the answer to a request; ignore other answers in the pipe."""
@@ -288,20 +290,9 @@ def _work(pipe: Connection, threads: int) -> None:
             return
         with exit_in_forked_child():
             if isinstance(message, bytes):
-                train = message
-                answer: Any = _load_error(train)
-            else:
-                answer = _called(train, *message)
+                train, message = message, (callable, (), {})  # whether it can be loaded
+            answer = _called(train, *message)
         pipe.send((number, answer))
-
-
-def _load_error(train: bytes) -> str:
-    """Return why the function can't be loaded here, or an empty string."""
-    try:
-        pickle.loads(train)  # noqa: S301  # from the parent process
-    except BaseException as error:
-        return describe_error(error)
-    return ""
 
 
 def _called(train: bytes, function: Callable[..., Any], arguments: Any, keywords: Any) -> tuple[bool, Any]:
@@ -310,7 +301,7 @@ def _called(train: bytes, function: Callable[..., Any], arguments: Any, keywords
     The function is unpickled for each call, so that runs don't see each other's changes to objects within it.
     """
     try:
-        return True, function(pickle.loads(train), *arguments, **keywords)  # noqa: S301  # as above
+        return True, function(pickle.loads(train), *arguments, **keywords)  # noqa: S301  # from the parent process
     except BaseException as error:
         return False, describe_error(error)
 
