@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -12,17 +12,22 @@ from lrcore._ranges import FRACTION, NON_NEGATIVE, REAL, Range
 from lrcore.schedules.schedule import Schedule, refuse_factor, remedy_for
 
 
-class Hyperparameter(Protocol):
+class Hyperparameter:
     """The kind of a hyperparameter."""
+
+    __slots__ = ()
 
     def check(self, name: str, value: Any) -> Any:
         """Return the value as Python's own type, or raise TypeError or ValueError."""
+        raise NotImplementedError
 
     def at(self, name: str, value: Any, step: int) -> dict[str, float]:
-        """Return the value at a step, under the names that the rules have for it."""
+        """Return the value at a step, under the names that the rules have for it; nothing if no rule has it."""
+        del name, value, step
+        return {}
 
 
-class Number:
+class Number(Hyperparameter):
     """A number in a range, or a schedule of such numbers.
 
     A schedule of factors alone, such as ``ReduceOnPlateau()``, is allowed with ``takes_factors``.
@@ -54,7 +59,7 @@ class Number:
         return {name: number}
 
 
-class Pair:
+class Pair(Hyperparameter):
     """A pair of numbers, such as ``betas``. Rules receive it as ``beta1`` and ``beta2``."""
 
     __slots__ = ("number",)
@@ -80,8 +85,8 @@ class Pair:
         return numbers
 
 
-class Flag:
-    """True or False."""
+class Flag(Hyperparameter):
+    """True or False, which chooses the rule."""
 
     __slots__ = ()
 
@@ -93,13 +98,8 @@ class Flag:
             raise TypeError(f"{name} must be True or False, got {brief(value)}")
         return bool(value)
 
-    def at(self, name: str, value: bool, step: int) -> dict[str, float]:  # noqa: FBT001
-        """Return nothing: a flag chooses the rule."""
-        del name, value, step
-        return {}
 
-
-class Optional:
+class Optional(Hyperparameter):
     """Another kind of hyperparameter, or None."""
 
     __slots__ = ("kind",)
@@ -116,8 +116,8 @@ class Optional:
         return {} if value is None else self.kind.at(name, value, step)
 
 
-class Choice:
-    """One of several words."""
+class Choice(Hyperparameter):
+    """One of several words, which chooses a stage."""
 
     __slots__ = ("words",)
 
@@ -130,13 +130,8 @@ class Choice:
             raise ValueError(f"{name} must be one of {', '.join(map(repr, self.words))}, got {brief(value)}")
         return value
 
-    def at(self, name: str, value: str, step: int) -> dict[str, float]:
-        """Return nothing: a word chooses a stage."""
-        del name, value, step
-        return {}
 
-
-class Bounds:
+class Bounds(Hyperparameter):
     """The lower and the upper bound of weights, each a number or None for no bound; or None."""
 
     __slots__ = ()
@@ -154,11 +149,6 @@ class Bounds:
         if low > high:
             raise ValueError(f"{name} must be (low, high) with low <= high, got {brief(value)}")
         return low, high
-
-    def at(self, name: str, value: tuple[float, float] | None, step: int) -> dict[str, float]:
-        """Return nothing: bounds are no schedules."""
-        del name, value, step
-        return {}
 
 
 NUMBER = Number()

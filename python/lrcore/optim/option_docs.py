@@ -15,7 +15,7 @@ from textwrap import fill, indent
 from types import FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from lrcore.optim.options import MAX_SKIPS, NO_OPTIONS, Options
+from lrcore.optim.options import NO_OPTIONS, GlobalOptions, Options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -37,13 +37,7 @@ DESCRIPTIONS = {
     "stats": "Whether ``info.stats`` has norms of weight, gradient and update for each parameter.",
     "noise_scale": "``NoiseScale(batch=…)``: measures the gradient noise scale from accumulated micro-batches.",
 }
-_DEFAULTS: dict[str, Any] = {
-    **NO_OPTIONS,
-    "norm_type": 2,
-    "skip_nonfinite": False,
-    "max_skips": MAX_SKIPS,
-    "stats": False,
-}
+_DEFAULTS: dict[str, Any] = {**NO_OPTIONS, **GlobalOptions._field_defaults, "norm_type": 2, "no_decay": None}
 _WIDTH = 100
 _SECTION = re.compile(r"^([A-Z][a-z]+):\n", re.MULTILINE)
 _ENTRY = re.compile(r"^ {4}(\w+):.*\n(?: {8}.*\n)*", re.MULTILINE)
@@ -102,7 +96,7 @@ def expand(
     parameters = [one for one in signature.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
     defaults = {**_DEFAULTS, "decay": decay}
     parameters += [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name), annotation=_text(kind))
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=_text(kind))
         for name, kind in Options.__annotations__.items()
         if name not in without
     ]

@@ -77,26 +77,27 @@ class GlobalOptions(NamedTuple):
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
         """Check the values, or raise TypeError or ValueError."""
-        clip_norm = _CLIP_NORM.check("clip_norm", given.get("clip_norm"))
-        norm_type = _norm_type(given.get("norm_type", 2.0))
-        skip_nonfinite = FLAG.check("skip_nonfinite", given.get("skip_nonfinite", False))
-        max_skips = check_count("max_skips", given.get("max_skips", MAX_SKIPS), least=1)
+        values = {**cls._field_defaults, **given}
+        clip_norm = _CLIP_NORM.check("clip_norm", values["clip_norm"])
+        norm_type = _norm_type(values["norm_type"])
+        skip_nonfinite = FLAG.check("skip_nonfinite", values["skip_nonfinite"])
+        max_skips = check_count("max_skips", values["max_skips"], least=1)
         # Defaults are accepted, since programs with a table of settings pass them.
         if norm_type != 2.0 and clip_norm is None and not skip_nonfinite:
             raise ValueError("norm_type needs clip_norm, or skip_nonfinite: no norm is computed without them")
         if max_skips != MAX_SKIPS and not skip_nonfinite:
             raise ValueError("max_skips needs skip_nonfinite=True: no step is skipped without it")
-        average = given.get("average")
+        average = values["average"]
         if average is not None and not isinstance(average, get_args(Average)):
             raise TypeError(f"average must be EMA(…), SWA(…) or None, got {brief(average)}")
-        stats = FLAG.check("stats", given.get("stats", False))
-        noise_scale = given.get("noise_scale")
+        stats = FLAG.check("stats", values["stats"])
+        noise_scale = values["noise_scale"]
         if noise_scale is not None:
             from lrcore.noise import NoiseScale
 
             if not isinstance(noise_scale, NoiseScale):
                 raise TypeError(f"noise_scale must be NoiseScale(batch=…) or None, got {brief(noise_scale)}")
-        patterns = patterns_of(given.get("no_decay"))
+        patterns = patterns_of(values["no_decay"])
         return cls(clip_norm, norm_type, skip_nonfinite, max_skips, patterns, average, stats, noise_scale)
 
     @property

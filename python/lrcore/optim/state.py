@@ -181,24 +181,19 @@ def _count(place: str, value: Any) -> int:
     return check_count(place, value, most=_MOST_STEPS)
 
 
-def _restore_steps(opt: Optimizer, values: Mapping[str, Any]) -> None:
-    opt._stepper.step_count = values.get("steps", 0)
+# Which change in every step.
+COUNTS = ("steps", "skipped", "skipped_in_a_row")
 
 
-_STEPS = Component({"steps": Field("scalars", _count)}, lambda opt: {"steps": opt._stepper.step_count}, _restore_steps)
+def _export_counts(opt: Optimizer) -> dict[str, Any]:
+    return dict(zip(COUNTS, (opt._stepper.step_count, opt._skipped, opt._skipped_in_a_row), strict=True))
 
 
-def _export_skips(opt: Optimizer) -> dict[str, Any]:
-    return {"skipped": opt._skipped, "skipped_in_a_row": opt._skipped_in_a_row}
+def _restore_counts(opt: Optimizer, values: Mapping[str, Any]) -> None:
+    opt._stepper.step_count, opt._skipped, opt._skipped_in_a_row = (values.get(name, 0) for name in COUNTS)
 
 
-def _restore_skips(opt: Optimizer, values: Mapping[str, Any]) -> None:
-    opt._skipped, opt._skipped_in_a_row = values.get("skipped", 0), values.get("skipped_in_a_row", 0)
-
-
-_SKIPS = Component(
-    {"skipped": Field("scalars", _count), "skipped_in_a_row": Field("scalars", _count)}, _export_skips, _restore_skips
-)
+_COUNTED = Component(dict.fromkeys(COUNTS, Field("scalars", _count)), _export_counts, _restore_counts)
 
 
 def _export_noise_scale(opt: Optimizer) -> dict[str, Any]:
@@ -327,4 +322,4 @@ STEPPED = Component(
     _restore_stepped,
 )
 
-COMPONENTS: list[Component] = [_STEPS, _SKIPS, _NOISE_SCALE, _REPORTS, _ACCUMULATED, STEPPED]
+COMPONENTS: list[Component] = [_COUNTED, _NOISE_SCALE, _REPORTS, _ACCUMULATED, STEPPED]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lrcore._text import counted, html_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Self
 
 
 class StepInfo(NamedTuple):
@@ -68,22 +68,8 @@ def with_stats(info: StepInfo, tabulate: Callable[[], StepStats]) -> StepInfo:
     return extended
 
 
-class _Column:
-    """An attribute that reads an entry of the dictionary."""
-
-    __slots__ = ("name",)
-
-    def __set_name__(self, owner: type[ParamStats], name: str) -> None:
-        self.name = name
-
-    @overload
-    def __get__(self, row: None, owner: type[ParamStats]) -> Self: ...
-
-    @overload
-    def __get__(self, row: ParamStats, owner: type[ParamStats]) -> float: ...
-
-    def __get__(self, row: ParamStats | None, owner: type[ParamStats]) -> Self | float:
-        return self if row is None else row[self.name]
+def _column(name: str) -> Any:
+    return property(itemgetter(name))
 
 
 class ParamStats(dict[str, float]):
@@ -101,19 +87,19 @@ class ParamStats(dict[str, float]):
 
     __slots__ = ()
 
-    weight_norm = _Column()
-    grad_norm = _Column()
-    update_norm = _Column()
-    update_ratio = _Column()
-    update_max = _Column()
-    zeros = _Column()
-    nonfinite = _Column()
+    weight_norm: float = _column("weight_norm")
+    grad_norm: float = _column("grad_norm")
+    update_norm: float = _column("update_norm")
+    update_ratio: float = _column("update_ratio")
+    update_max: float = _column("update_max")
+    zeros: float = _column("zeros")
+    nonfinite: float = _column("nonfinite")
 
     def __repr__(self) -> str:
         return f"ParamStats({', '.join(f'{column}={value!r}' for column, value in self.items())})"
 
 
-COLUMNS = tuple(name for name, member in vars(ParamStats).items() if isinstance(member, _Column))
+COLUMNS = tuple(ParamStats.__annotations__)
 
 
 class StepStats(dict[str, ParamStats]):

@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lrcore._ranges import check_count
-from lrcore.optim.state import OptimizerState, fields, from_plain, plain
+from lrcore.optim.state import COUNTS, OptimizerState, fields, from_plain, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 KEY = "lrcore_state"
-_COUNTS = ("steps", "skipped", "skipped_in_a_row")  # which change at every step
 
 
 class SavedText(NamedTuple):
@@ -69,7 +68,7 @@ def parse(text: Any) -> SavedText:
     return SavedText(state, check_count(f"{place}: ahead", ahead, least=-(2**62)))
 
 
-_NONE = dict.fromkeys((*_COUNTS, "reports"))
+_NONE = dict.fromkeys((*COUNTS, "reports"))
 
 
 def _array(dtype: str, shape: list[int], data: str) -> np.ndarray[Any, Any]:
@@ -96,7 +95,7 @@ class Note:
 
     def store_rest(self, ahead: int, state: OptimizerState) -> None:
         """Store all but the step counts."""
-        scalars = {name: plain(value) for name, value in state.scalars.items() if name not in _COUNTS}
+        scalars = {name: plain(value) for name, value in state.scalars.items() if name not in COUNTS}
         arrays = {
             name: (array.dtype.str, array.shape, base64.b64encode(array.tobytes()).decode())
             for name, array in state.arrays.items()
