@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
 
-def described(value: Any) -> str:
+def type_and_shape(value: Any) -> str:
     """Return the type of a value, and its shape if it is an array."""
     shape = getattr(value, "shape", None)
     return f"{type(value).__name__}{f' of shape {tuple(shape)}' if isinstance(shape, tuple) else ''}"
@@ -33,7 +33,7 @@ class _Short(reprlib.Repr):
     def repr1(self, x: Any, level: int) -> str:
         shape = getattr(x, "shape", None)
         if isinstance(shape, tuple) and not isinstance(x, type) and math.prod(shape) > _FEW:
-            return described(x)
+            return type_and_shape(x)
         return super().repr1(x, level)
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from lrcore import _ranges
-from lrcore._messages import brief, described
+from lrcore._messages import brief, type_and_shape
 from lrcore._ranges import FRACTION, POSITIVE, Range, check_count
 from lrcore._running_average import RunningAverages
 from lrcore.finder.restore import all_of, generators_preserved, preserved
@@ -266,7 +266,7 @@ class _OptimizerTrainer:
     def loss(self, batch: Sequence[Any]) -> float:
         returned = self._loss_and_grads(self._opt.params, *batch)
         if not isinstance(returned, tuple | list) or len(returned) != 2:
-            raise TypeError(f"loss_and_grads must return a pair of loss and gradients, got {described(returned)}")
+            raise TypeError(f"loss_and_grads must return a pair of loss and gradients, got {type_and_shape(returned)}")
         loss, grads = returned
         number = as_number("loss_and_grads: the loss", loss)
         if not self._accumulates:
@@ -395,7 +395,7 @@ def as_number(name: str, value: Any) -> float:
         value = value.reshape(())
     number = _ranges.as_number(value)
     if number is None:
-        raise TypeError(f"{name} must be a number, got {described(value)}")
+        raise TypeError(f"{name} must be a number, got {type_and_shape(value)}")
     return float(number)
 
 
@@ -409,6 +409,6 @@ def check_start(start: Any) -> None:
     """Raise a TypeError if the inputs and targets of a batch were passed as ``batches`` and ``start``."""
     if getattr(start, "shape", ()) or isinstance(start, list | tuple):
         raise TypeError(
-            f"start must be a number, the first learning rate, got {described(start)}; the batches are one argument: "
-            "[(inputs, targets)]"
+            f"start must be a number, the first learning rate, got {type_and_shape(start)}; the batches are one "
+            "argument: [(inputs, targets)]"
         )

@@ -63,16 +63,17 @@ def layerwise(params: Any, decay: float = 0.75, names: Sequence[str] | None = No
     named = [{"name": name} for name in given] or [{} for _ in parts]
     scales = [decay ** (len(parts) - 1 - index) for index in range(len(parts))]
     options: list[dict[str, Any]] = [{"lr_scale": scale} for scale in scales]
-    tensors = [list(_tensors(part)) for part in parts]
+    tensor = getattr(sys.modules.get("torch"), "Tensor", ())
+    tensors = [[leaf for leaf in leaves(part) if isinstance(leaf, tensor)] for part in parts]
     if any(tensors):  # PyTorch's groups are flat, and their keys are the program's
         parts, options = tensors, [{"lrcore": own} for own in options]
     return [{"params": part, **name, **own} for part, name, own in zip(parts, named, options, strict=True)]
 
 
-def _tensors(structure: Any) -> Iterator[Any]:
-    """Yield PyTorch's tensors in a structure, in their order."""
-    if isinstance(structure, getattr(sys.modules.get("torch"), "Tensor", ())):
-        yield structure
-    elif isinstance(structure, Mapping | list | tuple):
+def leaves(structure: Any) -> Iterator[Any]:
+    """Yield what nested mappings, lists and tuples contain, in order."""
+    if isinstance(structure, Mapping | list | tuple):
         for part in structure.values() if isinstance(structure, Mapping) else structure:
-            yield from _tensors(part)
+            yield from leaves(part)
+    else:
+        yield structure

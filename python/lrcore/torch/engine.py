@@ -18,12 +18,12 @@ from lrcore.optim.allocation import LARGE, PAGE, next_offset
 from lrcore.optim.averages import SWA
 from lrcore.optim.locks import wait_at_end
 from lrcore.optim.optimizer import Optimizer
-from lrcore.optim.param_group import ParamGroup
 from lrcore.optim.state import export_state, import_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from lrcore.optim.param_group import ParamGroup
     from lrcore.optim.state import OptimizerState
     from lrcore.torch.distributed import StepSync
 
@@ -43,22 +43,12 @@ def make_state(weight: torch.Tensor, initial: float) -> torch.Tensor:
 
 def _empty_like(weight: torch.Tensor) -> torch.Tensor:
     nbytes = weight.numel() * weight.element_size()
-    if nbytes < LARGE or not _is_dense(weight):
+    # The strides are kept where elements are contiguous in some order of the axes.
+    if nbytes < LARGE or torch.empty_like(weight, device="meta").stride() != weight.stride():
         return torch.empty_like(weight, memory_format=torch.preserve_format)
     storage = torch.empty(nbytes + PAGE, dtype=torch.uint8, device="cpu").untyped_storage()
     start = next_offset(storage.data_ptr()) // weight.element_size()
     return torch.empty(0, dtype=weight.dtype, device="cpu").set_(storage, start, weight.size(), weight.stride())
-
-
-def _is_dense(tensor: torch.Tensor) -> bool:
-    """Return whether the elements are contiguous in some order of the axes."""
-    reach = 1
-    for stride, length in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
-        if length > 1:
-            if stride != reach:
-                return False
-            reach *= length
-    return True
 
 
 def make_count(value: float) -> torch.Tensor:
@@ -81,30 +71,11 @@ class Engine(Optimizer):
     def _new_stepper(self, grouped: bool) -> _lrcore.Stepper:  # noqa: FBT001
         return _lrcore.Stepper(grouped, make_state, tensors=(torch.Tensor, make_count, written))
 
-    @classmethod
-    def check_group(cls, values: Mapping[str, Any]) -> None:
-        """Raise if hyperparameters of a group are wrong."""
-        ParamGroup(None, None, cls._kinds(), values, cls._check)
-
-    @property
-    def names(self) -> list[str]:
-        """The names of the parameters, in their order."""
-        return self._names
-
     def decay_by_names(self, names: Sequence[str | None]) -> None:
         """Match ``no_decay`` with the program's names of the parameters, which may repeat."""
         for number, name in enumerate(names):
             if name is not None:
                 self._set_decays(number, name)
-
-    def use_external_states(self, mappings: list[dict[str, Any]], *, counts_steps: bool) -> None:
-        """Hold the state of each parameter in a mapping, with or without its step count."""
-        self._stepper.use_external_states(mappings, counts_steps)
-
-    @property
-    def new_states(self) -> list[int]:
-        """The indices of the parameters whose state the last step created."""
-        return self._stepper.new_states
 
     _processes: StepSync | None = None
 
@@ -153,15 +124,6 @@ class Engine(Optimizer):
             return own
         texts = enumerate(self._processes.texts(own))
         return "; ".join(f"rank {rank} of process_group: {text}" for rank, text in texts if text)
-
-    @property
-    def step_count(self) -> int:
-        """How many steps have been taken; for callers that hold the drop-in's lock."""
-        return self._stepper.step_count
-
-    def set_steps(self, steps: int) -> None:
-        """Set how many steps have been taken."""
-        self._stepper.step_count = steps
 
     def export_state(self) -> OptimizerState:
         """Return the state that is not in the mappings: that of the optimizer."""

@@ -19,19 +19,18 @@ import numpy as np
 import torch
 
 from lrcore._messages import brief, warn
-from lrcore.optim.hyperparameter import plain
+from lrcore.optim.hyperparameter import Flag, plain
+from lrcore.optim.layers import leaves
 from lrcore.optim.options import GROUP_OPTIONS, NO_OPTIONS, Options, not_of_group
 from lrcore.optim.param_group import ParamGroup, is_scheduled, value_at
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from lrcore.optim.optimizer import Optimizer
 
 OWN = "lrcore"
 
-# PyTorch accepts 1 for True.
-_FLAGS = ("amsgrad", "nesterov", "centered", "maximize")
 _REFUSED = ("differentiable", "capturable")
 _OTHER_KEYS = (*_REFUSED, "decoupled_weight_decay")
 
@@ -47,8 +46,8 @@ class WatchedGroup:
     """
 
     __slots__ = (
-        *("_is_nested", "_decay", "_keys", "_names", "_options", "_previous", "_read", "_size", "_snapshot", "_varies"),
-        *("_written", "given", "schedules", "shown", "zeroed"),
+        *("_decay", "_is_nested", "_keys", "_kinds", "_names", "_options", "_previous", "_read", "_size", "_snapshot"),
+        *("_varies", "_written", "given", "schedules", "shown", "zeroed"),
     )
 
     def __init__(self, given: dict[str, Any], optimizer: type[Optimizer], options: Mapping[str, Any]) -> None:
@@ -64,6 +63,7 @@ class WatchedGroup:
         self.shown: int | None = None
         self.zeroed: dict[str, int] = {}
         self._options = options
+        self._kinds = optimizer._kinds()
         self._names = optimizer._hyperparameter_names()
         self._decay = optimizer._declaration.decay
         # Scheduled values that were written into the dictionary, and the values before these.
@@ -78,7 +78,8 @@ class WatchedGroup:
         """Return the values for the engine: plain numbers for tensors, schedules as they are."""
         given = {**self.given, **self.schedules}
         values = {name: plain(given[name]) for name in self._names}
-        values |= {name: bool(values[name]) for name in _FLAGS if name in values}
+        # PyTorch accepts 1 for True.
+        values |= {name: bool(value) for name, value in values.items() if isinstance(self._kinds[name], Flag)}
         decoupled = given.get("decoupled_weight_decay")
         decay = self._decay if decoupled is None else "decoupled" if decoupled else "coupled"
         own = {name: self.schedules.get(name, value) for name, value in self.given.get(OWN, {}).items()}
@@ -127,7 +128,7 @@ class WatchedGroup:
         self.schedules = {name: one for name, one in self.schedules.items() if name in self._holder(name)}
         for name, schedule in self.schedules.items():
             value = self._holder(name)[name]
-            if not self._is_accepted(name, value, steps):
+            if not self._accept_value(name, value, steps):
                 raise ValueError(
                     f"param_groups: {name} follows {schedule!r}, and was set to {value!r}, by hand or by a scheduler of"
                     f" PyTorch; give one of both, or schedules.Constant({value!r})"
@@ -142,8 +143,8 @@ class WatchedGroup:
                 self._write(self._holder(name), name, value_at(value, steps))
         self._take_snapshot()
 
-    def _is_accepted(self, name: str, value: Any, steps: int) -> bool:
-        """Return whether a value may be in the place of a schedule."""
+    def _accept_value(self, name: str, value: Any, steps: int) -> bool:
+        """Accept a value in the place of a schedule, and return whether it may be there."""
         if value == self._previous.get(name):
             # ZeroRedundancyOptimizer restores what it read after the last step.
             self._written[name] = value
@@ -223,7 +224,7 @@ class WatchedGroup:
         # one is read before each step.
         self._snapshot = tuple(map(copied, values))
         self._is_nested = any(isinstance(value, dict | list) for value in values)
-        self._varies = any(isinstance(leaf, torch.Tensor | np.ndarray) for value in values for leaf in _leaves(value))
+        self._varies = any(isinstance(leaf, torch.Tensor | np.ndarray) for leaf in leaves(values))
         self._size = -1 if self.zeroed else len(self.given)  # a zeroed group is read before each step
 
 
@@ -320,12 +321,3 @@ def copied(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: copied(part) for name, part in value.items()}
     return list(value) if isinstance(value, list) else value
-
-
-def _leaves(value: Any) -> Iterator[Any]:
-    """Yield the leaves of nested dictionaries, tuples and lists."""
-    if isinstance(value, dict | tuple | list):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _leaves(part)
-    else:
-        yield value

@@ -51,12 +51,12 @@ def restore_of(entries: dict[str, Any]) -> Callable[[], object]:
     return restore_all
 
 
-def restores_of_buffers(model: torch.nn.Module) -> list[Callable[[], object]]:
-    """Return functions that restore the buffers of a model: the present tensors, with their present values."""
-    unique = {id(buffer): buffer for buffer in model.buffers()}
-    restores: list[Callable[[], object]] = [partial(restore, tensor, copy_of(tensor)) for tensor in unique.values()]
+def restores_of(model: torch.nn.Module, *kinds: str) -> list[Callable[[], object]]:
+    """Return functions that restore ``"_buffers"`` or ``"_parameters"``: the present tensors, with their values."""
     # A forward pass may assign other tensors.
-    entries = (module._buffers for module in model.modules())
+    entries = [getattr(module, kind) for module in model.modules() for kind in kinds]
+    unique = {id(tensor): tensor for own in entries for tensor in own.values() if tensor is not None}
+    restores: list[Callable[[], object]] = [partial(restore, tensor, copy_of(tensor)) for tensor in unique.values()]
     return [*restores, *(partial(restore_entries, own, dict(own)) for own in entries)]
 
 

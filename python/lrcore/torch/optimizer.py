@@ -25,14 +25,14 @@ from lrcore.optim.averages import require, swapped
 from lrcore.optim.hyperparameter import Flag, plain
 from lrcore.optim.option_docs import document
 from lrcore.optim.options import GROUP_OPTIONS, Options, split, warn_of_unmatched
-from lrcore.optim.param_group import is_scheduled, value_at
+from lrcore.optim.param_group import ParamGroup, is_scheduled, value_at
 from lrcore.optim.stats import with_stats
 from lrcore.schedules.schedule import remedy_for
 from lrcore.torch.averaged_weights import locked, refuse_averaged
 from lrcore.torch.distributed import OPTION, PARTIAL, StepSync, are_shards, is_made_by_zero
 from lrcore.torch.engine import engine_of, make_count, make_state
 from lrcore.torch.groups import WatchedGroup, check_own, copied, number_for_torch, structures_of, warn_of_bare_options
-from lrcore.torch.module_state import copy_of, recompute_statistics, restores_of_buffers
+from lrcore.torch.module_state import copy_of, recompute_statistics, restores_of
 from lrcore.torch.progress import KEY
 from lrcore.torch.saving import StatefulOptimizer
 from lrcore.torch.shared_attributes import SharedAttributes
@@ -242,7 +242,9 @@ class DropIn(StatefulOptimizer):
             raise ValueError("no_decay matches names: give model.named_parameters(), or groups of such pairs")
         check_own(given)
         group = self._new_watched(given)
-        self._engine_class.check_group(self._for_engine(group.values()))
+        engine = self._engine_class
+        # The constructor checks the values.
+        ParamGroup(None, None, engine._kinds(), self._for_engine(group.values()), engine._check)
         group.read(self.steps)
         return group
 
@@ -279,7 +281,7 @@ class DropIn(StatefulOptimizer):
         if "found_inf" in attributes:
             found = bool(attributes["found_inf"].item())
             if found if processes is None else processes.any(found):
-                return self._leave_out()
+                return self._record_skip()
         hooked = (
             self._optimizer_step_pre_hooks
             or self._optimizer_step_post_hooks
@@ -317,7 +319,7 @@ class DropIn(StatefulOptimizer):
                     own._info = engine.step(None, grad_scale=scale)
             finally:
                 # Also if an interrupt arrived after the step.
-                new_states = engine.new_states
+                new_states = engine._stepper.new_states
                 if new_states:
                     states = own.state
                     states.update((own._params[number], own._mappings[number]) for number in new_states)
@@ -326,10 +328,11 @@ class DropIn(StatefulOptimizer):
                     if primes or note.has_more:
                         self._write_progress()
                     else:  # only the step counts have changed
-                        note.write(own.param_groups, engine.step_count, engine._skipped, engine._skipped_in_a_row)
+                        counts = engine._stepper.step_count, engine._skipped, engine._skipped_in_a_row
+                        note.write(own.param_groups, *counts)
                     note.of_step = note.text
             if note.is_kept:
-                steps = engine.step_count
+                steps = engine._stepper.step_count
                 for group, present in zip(own._groups, engine._groups, strict=True):
                     if group.schedules:
                         try:
@@ -352,7 +355,7 @@ class DropIn(StatefulOptimizer):
                 return False
         return not any(param.grad is not None and bool(param.grad.any()) for param in self._shared._params)
 
-    def _leave_out(self) -> None:
+    def _record_skip(self) -> None:
         """Record a step that a GradScaler skips. As in PyTorch, neither the closure nor hooks are called."""
         own = self._shared
         with own._lock:
@@ -393,7 +396,7 @@ class DropIn(StatefulOptimizer):
         for index, watched in enumerate(own._groups):
             if watched.has_changed():
                 try:
-                    engine.param_groups[index].update(self._for_engine(watched.changes(engine.step_count)))
+                    engine.param_groups[index].update(self._for_engine(watched.changes(engine._stepper.step_count)))
                     engine.set_zeroed(index, watched.zeroed)
                     watched.adopt(engine.param_groups[index])
                 except BaseException:
@@ -402,8 +405,8 @@ class DropIn(StatefulOptimizer):
                 if watched.schedules and not note.is_kept:
                     self._note_schedules()
                     self._write_progress()
-            if watched.schedules and watched.shown != engine.step_count:
-                watched.show(engine.step_count, engine.param_groups[index])
+            if watched.schedules and watched.shown != engine._stepper.step_count:
+                watched.show(engine._stepper.step_count, engine.param_groups[index])
         if own._has_inference and not torch.is_inference_mode_enabled():
             raise RuntimeError("the parameter was created under torch.inference_mode() and can only be updated there")
         return engine
@@ -440,12 +443,12 @@ class DropIn(StatefulOptimizer):
             now = {id(group): (index, schedules[index]) for index, group in enumerate(self._groups)}
             before = enumerate(watched[: len(self._engine.param_groups)])
             engine.take_over(self._engine, [(old, *now[id(group)]) for old, group in before if id(group) in now])
-        engine.set_steps(self.steps)
+        engine._stepper.step_count = self.steps
         own, states = self._shared, self.state
         mappings = [states.get(param) for param in params]
         own._params, own._mappings = params, [one if isinstance(one, dict) else {} for one in mappings]
         engine.decay_by_names(names)
-        engine.use_external_states(own._mappings, counts_steps=self._counts_steps)
+        engine._stepper.use_external_states(own._mappings, self._counts_steps)
         own._lists = [list(self.param_groups), *(list(group["params"]) for group in self.param_groups)]
         own._has_inference = any(not is_lazy(param) and param.is_inference() for param in params)
         own._states, own._changes = states, states.changes
@@ -565,7 +568,7 @@ class DropIn(StatefulOptimizer):
 
     def _averages(self) -> list[tuple[str, Any, torch.Tensor]]:
         """Return name, weight and average of each parameter that has an average."""
-        names, own = self._ready().names, self._shared
+        names, own = self._ready()._names, self._shared
         return [
             (name, param, state["average"])
             for name, param, state in zip(names, own._params, own._mappings, strict=True)
@@ -615,7 +618,7 @@ class DropIn(StatefulOptimizer):
         self._refuse_if_averaged()
         averages = self._averages()
         self._check_model(model, update_bn)
-        buffers = [] if model is None else restores_of_buffers(model)
+        buffers = [] if model is None else restores_of(model, "_buffers")
         self._is_averaged = True
         try:
             # _ready has refused tensors of inference mode, which can't be written to outside of it.

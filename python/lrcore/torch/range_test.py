@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from lrcore._messages import described, warn
+from lrcore._messages import type_and_shape, warn
 from lrcore._ranges import check_count
 from lrcore._restoring import put_back
 from lrcore.finder.finder import Finder, as_number, check_callable, check_start, ratios_of, search
 from lrcore.finder.restore import all_of, generators_preserved
-from lrcore.torch.module_state import copy_of, restore, restore_entries, restore_of
+from lrcore.torch.module_state import copy_of, restore, restore_entries, restore_of, restores_of
 from lrcore.torch.optimizer import DropIn
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def find_lr(
     if isinstance(opt, DropIn):
         opt._refuse_if_averaged()
     if not isinstance(model, torch.nn.Module):
-        raise TypeError(f"model must be a module of PyTorch, got {described(model)}")
+        raise TypeError(f"model must be a module of PyTorch, got {type_and_shape(model)}")
     _check_parameters(model, opt, loss)
     check_callable("loss", loss, optional=True)
     check_callable("validation", validation, optional=True)
@@ -205,16 +205,12 @@ class _ModuleTrainer:
 @contextmanager
 def _preserved(model: torch.nn.Module, opt: torch.optim.Optimizer) -> Iterator[None]:
     """Restore model and optimizer at the end of a ``with`` block; an error in one part does not keep the others."""
-    restores: list[Callable[[], object]] = []
-    for module in model.modules():
-        # A forward pass may assign other tensors.
-        restores.append(partial(restore_entries, module._buffers, dict(module._buffers)))
-        restores.append(partial(restore_entries, module._parameters, dict(module._parameters)))
-    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    tensors |= {id(param): param for group in opt.param_groups for param in group["params"]}
-    for tensor in tensors.values():
+    restores = restores_of(model, "_buffers", "_parameters")
+    own = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    stepped = {id(param): param for group in opt.param_groups for param in group["params"]}
+    restores.extend(partial(restore, param, copy_of(param)) for key, param in stepped.items() if key not in own)
+    for tensor in {**own, **stepped}.values():
         restores.append(partial(_restore_grad, tensor, tensor.grad, copy_of(tensor.grad)))
-        restores.append(partial(restore, tensor, copy_of(tensor)))
     restores.append(partial(restore_entries, opt.state, dict(opt.state)))
     restores.extend(restore_of(state) for state in opt.state.values() if isinstance(state, dict))
     restores.extend(restore_of(group) for group in opt.param_groups)

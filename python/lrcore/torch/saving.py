@@ -74,7 +74,7 @@ class StatefulOptimizer(_Base):
     def steps(self, steps: int) -> None:
         self._steps = check_count("steps", steps, least=0)
         if self._engine is not None:
-            self._engine.set_steps(self._steps)
+            self._engine._stepper.step_count = self._steps
         self._show_present()
         self._write_progress()
 
