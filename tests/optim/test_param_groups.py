@@ -347,3 +347,21 @@ def test_tensors_are_accepted_as_scalars():
     for bad in (torch.tensor([0.5]), torch.tensor(1, dtype=torch.bool), torch.tensor(1j)):
         with pytest.raises(TypeError):
             group["lr"] = bad
+
+
+@each_optimizer
+def test_an_attribute_that_nothing_reads_is_warned_of(optimizer):
+    opt = optimizer(np.zeros(2))
+    before = opt.param_groups[0].hyperparameters
+    with pytest.warns(UserWarning, match=r"^opt\.weight_decay = 0\.5 has no effect on steps") as caught:
+        opt.weight_decay = 0.5
+    assert [warning.filename for warning in caught] == [__file__]
+    assert opt.weight_decay == 0.5
+    opt.lr = 0.5
+    assert opt.param_groups[0].hyperparameters == {**before, "lr": 0.5}
+
+
+def test_a_hyperparameter_is_no_attribute_of_an_optimizer():
+    with pytest.raises(AttributeError, match="SGD has no attribute 'momentum'; param_groups have it"):
+        _ = lrcore.SGD(np.zeros(2)).momentum
+    assert not hasattr(lrcore.SGD, "momentum")

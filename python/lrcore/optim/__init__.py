@@ -8,6 +8,7 @@ from lrcore.optim.adam import AdamW as AdamW
 from lrcore.optim.averages import EMA as EMA
 from lrcore.optim.averages import SWA as SWA
 from lrcore.optim.declaration import RULES as _RULES
+from lrcore.optim.hyperparameter import GroupAttribute as _GroupAttribute
 from lrcore.optim.layers import layerwise as layerwise
 from lrcore.optim.lion import Lion as Lion
 from lrcore.optim.matching import LoadReport as LoadReport
@@ -34,9 +35,16 @@ def _declared() -> tuple[type[Optimizer], ...]:
 # Every optimizer: what the integrations, the tests and the benchmarks go through.
 OPTIMIZERS = _declared()
 
+# Hyperparameters that are set in groups alone; ``opt.lr = …`` works.
+OF_GROUPS = {name for one in OPTIMIZERS for name in one._hyperparameter_names()} - {"lr"}
+for _name in OF_GROUPS:
+    setattr(Optimizer, _name, _GroupAttribute(_name))
+
 if not TYPE_CHECKING:
     __all__ = sorted(
-        name for name, value in globals().items() if getattr(value, "__module__", "").startswith("lrcore.optim.")
+        name
+        for name, value in globals().items()
+        if name[0] != "_" and getattr(value, "__module__", "").startswith("lrcore.optim.")
     )
 
     def __dir__() -> list[str]:

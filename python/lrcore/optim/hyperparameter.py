@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lrcore._messages import brief
+from lrcore._messages import brief, warn
 from lrcore._ranges import FRACTION, NON_NEGATIVE, REAL, Range
 from lrcore.schedules.schedule import Schedule, refuse_factor, remedy_for
 
@@ -149,6 +149,24 @@ class Bounds(Hyperparameter):
         if low > high:
             raise ValueError(f"{name} must be (low, high) with low <= high, got {brief(value)}")
         return low, high
+
+
+class GroupAttribute:
+    """A hyperparameter as an attribute of the optimizer, where it has no effect: setting it warns."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, opt: Any, owner: type) -> Any:
+        try:
+            return vars(opt)[self._name]
+        except (KeyError, TypeError):
+            raise AttributeError(f"{owner.__name__} has no attribute {self._name!r}; param_groups have it") from None
+
+    def __set__(self, opt: Any, value: Any) -> None:
+        name = self._name
+        warn(f'opt.{name} = {brief(value)} has no effect on steps; set param_groups[0]["{name}"], or of each group')
+        vars(opt)[name] = value
 
 
 NUMBER = Number()

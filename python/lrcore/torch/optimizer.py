@@ -19,12 +19,12 @@ from torch.nn.parameter import is_lazy
 from torch.optim import optimizer as torch_optimizer
 
 from lrcore import _lrcore
-from lrcore._messages import brief, warn
-from lrcore.optim import OPTIMIZERS, StepInfo, StepStats
+from lrcore._messages import brief
+from lrcore.optim import OF_GROUPS, StepInfo, StepStats
 from lrcore.optim.averages import require, swapped
-from lrcore.optim.hyperparameter import Flag, plain
+from lrcore.optim.hyperparameter import Flag, GroupAttribute, plain
 from lrcore.optim.option_docs import document
-from lrcore.optim.options import GROUP_OPTIONS, Options, split, warn_of_unmatched
+from lrcore.optim.options import Options, split, warn_of_unmatched
 from lrcore.optim.param_group import ParamGroup, is_scheduled, value_at
 from lrcore.optim.stats import with_stats
 from lrcore.schedules.schedule import remedy_for
@@ -54,8 +54,6 @@ class TorchOptions(Options, total=False):
 
 # The names of the options of the drop-ins.
 _OPTIONS = (*(name for name in Options.__annotations__ if name != "noise_scale"), *OPTION)
-# Hyperparameters that are set in groups alone; ``opt.lr = …`` works.
-_PER_GROUP = frozenset(name for kind in OPTIMIZERS for name in kind._kinds()) - {"lr", *GROUP_OPTIONS}
 # What the local names of a constructor contain besides arguments for PyTorch's.
 _NO_ARGUMENTS = ("self", "params", "options", "__class__")
 _DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
@@ -123,11 +121,6 @@ class DropIn(StatefulOptimizer):
         if hasattr(cls, "_engine_class"):
             decay = cls._engine_class._declaration.decay
             document(cls, decay=decay, without=("noise_scale",), more=OPTION, completed_by=docstrings)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in _PER_GROUP and not hasattr(type(self), name):
-            warn(f'opt.{name} = {brief(value)} has no effect on steps; set param_groups[0]["{name}"], or of each group')
-        super().__setattr__(name, value)
 
     def __init__(self, params: Any, arguments: Mapping[str, Any], options: Mapping[str, Any]) -> None:
         """Check and store options and schedules, and call PyTorch's constructor, which adds the groups.
@@ -646,6 +639,8 @@ class DropIn(StatefulOptimizer):
             )
 
 
+for _name in OF_GROUPS:
+    setattr(DropIn, _name, GroupAttribute(_name))
 _hooked = torch.optim.Optimizer.profile_hook_step(DropIn._take)
 # Runs the step outside of torch.compile. Decorating `step` itself would add 1 µs to eager calls.
 _compiled_around = torch._disable_dynamo(DropIn.step)
