@@ -17,6 +17,7 @@ from lrcore import schedules
 from lrcore.finder import restore
 from lrcore.optim import state as states
 from lrcore.optim.state import Component, Field, OptimizerState, export_state, fields, import_state
+from support.snapshot import bits
 
 PLATEAU = schedules.Constant(0.1) * schedules.ReduceOnPlateau(0.5, patience=0)
 
@@ -109,17 +110,6 @@ def with_changes(state):
         [group._replace(hyperparameters={**group.hyperparameters, "eps": 1e-5}) for group in state.groups],
         *(changed(values) for values in (state.scalars, state.arrays, state.param_scalars, state.param_arrays)),
     )
-
-
-def bits(value):
-    """A value as something that can be compared."""
-    if isinstance(value, np.ndarray):
-        return value.dtype.str, value.shape, value.tobytes()
-    if isinstance(value, dict):
-        return {key: bits(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [bits(part) for part in value]
-    return type(value), repr(value)
 
 
 def everything(opt):

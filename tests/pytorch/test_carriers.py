@@ -11,6 +11,7 @@ import pytest
 import lrcore
 from lrcore import schedules
 from support.optimizer_pairs import drop_ins, torch
+from support.snapshot import bits
 
 dist = pytest.importorskip("torch.distributed")
 
@@ -77,14 +78,6 @@ def run(model, opt, steps, inner=None):
         if step % 2 and any(group.schedules for group in own._groups) and "Plateau" in repr(own._scheduled):
             own.report(1.0 if step < 2 else 2.0)
         opt.zero_grad()
-
-
-def bits(value):
-    if isinstance(value, torch.Tensor):
-        return value.dtype, value.detach().numpy().tobytes()
-    if isinstance(value, dict):
-        return {key: bits(one) for key, one in value.items()}
-    return [bits(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def told(model, opt):
