@@ -240,27 +240,6 @@ def test_a_scaler_that_skips_a_hooked_step_says_so():
     assert (opt.info.applied, opt.info.step) == (False, 0)
 
 
-def test_hooks_see_every_step_and_the_profiler_names_it():
-    weight = torch.nn.Parameter(torch.ones(3))
-    opt = lrcore.torch.AdamW([weight])
-    weight.grad = torch.ones(3)
-    opt.step()
-    seen = []
-    handles = [
-        opt.register_step_pre_hook(lambda *_: seen.append("before")),
-        opt.register_step_post_hook(lambda *_: seen.append("after")),
-    ]
-    opt.step()
-    assert seen == ["before", "after"]
-    for handle in handles:
-        handle.remove()
-    opt.step()
-    assert len(seen) == 2
-    with torch.profiler.profile() as profile:
-        opt.step()
-    assert "Optimizer.step#AdamW.step" in {event.name for event in profile.events()}
-
-
 class Counting(lrcore.torch.AdamW):
     """An optimizer of a program's own."""
 

@@ -4,7 +4,6 @@ import warnings
 
 import pytest
 
-import lrcore
 from support.networks import assert_libraries_agree
 from support.optimizer_pairs import (
     FULL,
@@ -106,21 +105,6 @@ def test_a_profile_names_the_step(kind):
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         opt.step()
     assert f"Optimizer.step#{kind.__name__}.step" in {event.key for event in profile.key_averages()}
-
-
-def test_a_closure_is_called_with_gradients_enabled():
-    weight = torch.nn.Parameter(torch.tensor([3.0]))
-    opt = lrcore.torch.SGD([weight], lr=0.1)
-
-    def closure():
-        opt.zero_grad()
-        loss = (weight**2).sum()
-        loss.backward()
-        return loss
-
-    with torch.no_grad():
-        assert opt.step(closure).item() == 9.0
-    assert weight.item() == pytest.approx(2.4)
 
 
 @pytest.mark.slow
