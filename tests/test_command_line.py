@@ -49,6 +49,7 @@ def test_version_is_the_packages(capsys):
     assert run_here(capsys, "--version") == (0, f"lrcore {lrcore.__version__}\n", "")
 
 
+@pytest.mark.slow
 def test_info_prints_a_line_for_each_fact():
     done = run("info")
     assert (done.returncode, done.stderr) == (0, "")
@@ -58,6 +59,7 @@ def test_info_prints_a_line_for_each_fact():
     )
 
 
+@pytest.mark.slow
 def test_info_as_json_agrees_with_the_package():
     done = run("info", "--json")
     found = json.loads(done.stdout)
@@ -69,12 +71,14 @@ def test_info_as_json_agrees_with_the_package():
         assert (feature["version"] is None) == (find_spec(name) is None)
 
 
+@pytest.mark.slow
 def test_info_names_the_variables_in_effect():
     found = run("info", LRCORE_NUM_THREADS="3", LRCORE_SIMD="baseline").stdout
     assert "3: LRCORE_NUM_THREADS=3" in found
     assert "baseline, by LRCORE_SIMD=baseline" in found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="affinity can be set only on Linux")
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
 def test_info_names_affinity_as_the_reason():
@@ -162,6 +166,7 @@ def test_a_short_bench_draws(tmp_path):
     assert "ns per weight" in file.read_text(encoding="utf-8") or file.stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_a_plot_without_matplotlib_names_the_package(tmp_path):
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['matplotlib'] = None")
     done = run("bench", "--plot", tmp_path / "times.png", PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path]))
@@ -221,6 +226,7 @@ def test_a_plot_of_an_unknown_format_is_rejected(tmp_path, capsys):
     assert "argument --plot: the name must end in one of" in errors
 
 
+@pytest.mark.slow
 def test_importing_lrcore_does_not_import_the_commands():
     code = "import sys, lrcore; print([name for name in sys.modules if name.startswith('lrcore')])"
     names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout  # noqa: S603

@@ -55,23 +55,34 @@ OPTIONS = {
 }
 
 
+def value_of(key, default):
+    """A valid value of a hyperparameter; any number may be a schedule."""
+    if key in OPTIONS:
+        return OPTIONS[key]
+    if isinstance(default, bool):
+        return st.booleans()
+    if key == "betas":
+        betas = st.floats(0.0, 0.999) | st.just(schedules.Linear(0.0, 0.9, steps=2))
+        return st.tuples(betas, betas)
+    if key in ("eps", "lr"):
+        return st.floats(1e-8, 1.0)
+    return numbers | st.builds(schedules.Linear, numbers, numbers, st.integers(0, 4))
+
+
+def arguments_of(optimizer):
+    defaults = optimizer(np.zeros(1)).param_groups[0].hyperparameters
+    return st.fixed_dictionaries({key: value_of(key, default) for key, default in defaults.items()})
+
+
+# Made once: hypothesis takes longer to make a strategy than to draw from it.
+ARGUMENTS = {optimizer: arguments_of(optimizer) for optimizer in OPTIMIZERS}
+
+
 @st.composite
 def hyperparameters(draw):
-    """An optimizer class and valid arguments; any number may be a schedule."""
+    """An optimizer class and valid arguments."""
     optimizer = draw(st.sampled_from(OPTIMIZERS))
-    arguments = {}
-    for key, default in optimizer(np.zeros(1)).param_groups[0].hyperparameters.items():
-        if key in OPTIONS:
-            arguments[key] = draw(OPTIONS[key])
-        elif isinstance(default, bool):
-            arguments[key] = draw(st.booleans())
-        elif key == "betas":
-            betas = st.floats(0.0, 0.999) | st.just(schedules.Linear(0.0, 0.9, steps=2))
-            arguments[key] = (draw(betas), draw(betas))
-        elif key in ("eps", "lr"):
-            arguments[key] = draw(st.floats(1e-8, 1.0))
-        else:
-            arguments[key] = draw(numbers | st.builds(schedules.Linear, numbers, numbers, st.integers(0, 4)))
+    arguments = draw(ARGUMENTS[optimizer])
     if arguments.get("nesterov"):
         arguments.update(momentum=0.9, dampening=0.0)
     return optimizer, arguments

@@ -244,6 +244,7 @@ def test_no_memory_is_shared(shape):
             assert not np.shares_memory(np.asarray(left), array)
 
 
+@pytest.mark.slow
 @both_ways
 @pytest.mark.parametrize("copied", [False, True], ids=["as made", "from a pickle"])  # elsewhere in memory
 @pytest.mark.parametrize("shape", [(512,), (512, 512), (1024, 1024)], ids=str)

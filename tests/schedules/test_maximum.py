@@ -121,6 +121,7 @@ def test_independent_decay_works_with_any_schedule(lr):
     assert weight[0] == pytest.approx(1.0 - 0.125 * lr(0) / lr.maximum, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_a_maximum_that_branch_and_bound_does_not_reach_is_bounded_from_above():
     """The cycles pass the other schedule only some 2^53 steps after its end."""
     cycles = Cyclic(low=1e-5, high=0.1, up=2**53, gamma=0.0)
