@@ -17,7 +17,7 @@ from lrcore import info
 from lrcore._messages import brief
 from lrcore.bench import plot, table
 from lrcore.bench.grid import Measurements, find_peers, measure
-from lrcore.bench.progress_bar import ProgressBar
+from lrcore.bench.progress_bar import progress_bar
 
 LARGEST = 1 << 32
 UNITS = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
@@ -51,11 +51,11 @@ def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             plot.check_format(given.plot)
         except (ImportError, ValueError) as error:
             parser.error(f"argument --plot: {error}")
-    with ProgressBar(sys.stderr) as progress:
-        progress.show(0.0, "getting ready")
+    with progress_bar(sys.stderr) as show:
+        show(0.0, "getting ready")
         results = Measurements(find_peers())
         start = time.perf_counter()
-        measure(results, given.sizes, given.seconds, progress.show)
+        measure(results, given.sizes, given.seconds, show)
         seconds = time.perf_counter() - start
     machine = info.gather()
     print("\n".join(table.lines(results, machine)))  # noqa: T201

@@ -150,12 +150,12 @@ def _share(length: int) -> float:
 
 def _hindrance(results: Measurements, workload: Workload, length: int, left: float) -> str:
     """Return why a cell can't be measured, or an empty string."""
-    peers = competitors(results.peers, workload)
-    needed = length * 4 * (2 + sum(2 + workload.states + peer.temporaries for peer in peers))
+    able = competitors(results.peers, workload)
+    needed = length * 4 * (2 + sum(2 + workload.states + peer.temporaries for peer in able))
     free = info.memory("MemAvailable")
     if free is not None and needed > SHARE_OF_MEMORY * free:
         return f"it needs {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} are free"
-    if left < _least_seconds(results, workload, length, len(peers)):
+    if left < _least_seconds(results, workload, length, len(able)):
         return "no time was left; --seconds gives more"
     return ""
 
