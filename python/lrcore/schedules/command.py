@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lrcore._optional import matplotlib
 from lrcore.schedules.expression import evaluate
-from lrcore.schedules.plotting import STEPS, phases, plot, preview, span, to_csv
+from lrcore.schedules.plotting import STEPS, phases, plot, preview, shown_steps, to_csv
 
 if TYPE_CHECKING:
     import argparse
@@ -66,7 +66,7 @@ def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
 
 def _default_steps(schedules: Sequence[Schedule]) -> int:
-    return min(span("schedule", schedules, None), _MOST_STEPS)
+    return min(shown_steps("schedule", schedules, None), _MOST_STEPS)
 
 
 def _draw(schedules: Sequence[Schedule], steps: int, path: str) -> None:

@@ -17,7 +17,7 @@ from lrcore._optional import matplotlib
 from lrcore._ranges import check_count
 from lrcore._text import html_curve, html_text
 from lrcore.schedules.functions import EXACT
-from lrcore.schedules.schedule import Schedule, as_schedule
+from lrcore.schedules.schedule import Floats, Schedule, as_schedule
 
 if TYPE_CHECKING:
     import os
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from lrcore._text import TextStream
-    from lrcore.schedules.schedule import Floats
 
     Steps = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -92,7 +91,7 @@ def plot(
         if isinstance(labels, str) or len(labels) != len(named):
             raise ValueError(f"plot: labels must be one for each of {len(named)} schedules, got {brief(labels)}")
         named = [(label, schedule) for label, (_, schedule) in zip(labels, named, strict=True)]
-    count = span("plot", [schedule for _, schedule in named], steps)
+    count = shown_steps("plot", [schedule for _, schedule in named], steps)
     if ax is None:
         ax = matplotlib("matplotlib.pyplot").subplots(layout="constrained")[1]
     if log:
@@ -130,7 +129,7 @@ def preview(schedule: Schedule, steps: SupportsIndex | None = None, width: Suppo
         ▁▂▃▄▅▆▇█▅▅▅▅  0 … 11: 0 → 0.5, largest 0.875
     """
     width = check_count("preview: width", width, least=1, most=_WIDEST)
-    count = span("preview", [schedule], steps)
+    count = shown_steps("preview", [schedule], steps)
     at, values = _sampled(schedule, count)
     values = np.nan_to_num(values, posinf=sys.float_info.max)
     heights = np.full(min(width, count), -np.inf)
@@ -141,17 +140,20 @@ def preview(schedule: Schedule, steps: SupportsIndex | None = None, width: Suppo
     shares = (heights - base) / ((largest - base) or 1.0)
     line = "".join(BLOCKS[min(int(share * len(BLOCKS)), len(BLOCKS) - 1)] for share in shares.tolist())
     drawn_from = f", drawn from {base:.4g}" if base else ""
-    return f"{line}  0 … {count - 1}: {values[0]:.4g} → {values[-1]:.4g}, largest {largest:.4g}{drawn_from}"
+    return f"{line}  {_summary(values, count)}{drawn_from}"
 
 
 def to_html(schedule: Schedule) -> str:
     """Return a schedule's repr, curve, and first and last value, for notebooks."""
-    count = span("preview", [schedule], None)
+    count = shown_steps("preview", [schedule], None)
     at, values = _sampled(schedule, count)
     heights = np.interp(np.linspace(0, count - 1, _SEGMENTS), at, np.nan_to_num(values, posinf=sys.float_info.max))
-    ends = f"0 … {count - 1}: {values[0]:.4g} → {values[-1]:.4g}, largest {values.max():.4g}"
     picture = html_curve(([0.0] * 2, "none"), (heights.tolist(), "#1f77b4"))
-    return f"{html_text(_cut(repr(schedule)))}<div>{picture}</div>{html_text(ends)}"
+    return f"{html_text(_cut(repr(schedule)))}<div>{picture}</div>{html_text(_summary(values, count))}"
+
+
+def _summary(values: Floats, steps: int) -> str:
+    return f"0 … {steps - 1}: {values[0]:.4g} → {values[-1]:.4g}, largest {values.max():.4g}"
 
 
 def to_csv(schedule: Schedule, path_or_stream: str | os.PathLike[str] | TextStream, steps: SupportsIndex) -> None:
@@ -178,13 +180,15 @@ def to_csv(schedule: Schedule, path_or_stream: str | os.PathLike[str] | TextStre
         2,0.05
     """
     count = check_count("to_csv: steps", steps)
-    if not isinstance(path_or_stream, str) and hasattr(path_or_stream, "write"):
-        path_or_stream.write("step,value\n")
-        for lines in _lines(schedule, count):
-            path_or_stream.write(lines)
+    if isinstance(path_or_stream, str) or not hasattr(path_or_stream, "write"):
+        with Path(path_or_stream).open("w", encoding="utf-8", newline="\n") as stream:
+            to_csv(schedule, stream, count)
         return
-    with Path(path_or_stream).open("w", encoding="utf-8", newline="\n") as stream:
-        to_csv(schedule, stream, count)
+    path_or_stream.write("step,value\n")
+    for begin in range(0, count, _TILE):
+        at = range(begin, min(begin + _TILE, count))
+        lines = zip(at, schedule.values(at).tolist(), strict=True)
+        path_or_stream.write("".join(f"{step},{value!r}\n" for step, value in lines))
 
 
 def phases(schedule: Schedule, steps: int) -> list[tuple[str, int]]:
@@ -203,7 +207,7 @@ def _named(given: Iterable[Any]) -> Iterator[tuple[str, Schedule]]:
             yield "", as_schedule("plot", value)
 
 
-def span(where: str, schedules: Sequence[Schedule], steps: SupportsIndex | None) -> int:
+def shown_steps(where: str, schedules: Sequence[Schedule], steps: SupportsIndex | None) -> int:
     """Return the number of steps that are shown."""
     if steps is not None:
         return check_count(f"{where}: steps", steps, least=1, most=EXACT)
@@ -268,12 +272,6 @@ def _mark(ax: Axes, begins: Sequence[tuple[str, int]], steps: int) -> None:
         top = high * (high / low) ** room if low > 0.0 and high > 0.0 else high
     ax.update_datalim([(0.0, top)], updatex=False)
     ax.autoscale_view()
-
-
-def _lines(schedule: Schedule, steps: int) -> Iterator[str]:
-    for begin in range(0, steps, _TILE):
-        at = range(begin, min(begin + _TILE, steps))
-        yield "".join(f"{k},{value!r}\n" for k, value in zip(at, schedule.values(at).tolist(), strict=True))
 
 
 def _cut(text: str) -> str:
