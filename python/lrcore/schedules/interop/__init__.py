@@ -5,19 +5,19 @@ A framework is imported by the first call that needs it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, SupportsIndex
+import operator
+from typing import TYPE_CHECKING, Any, ClassVar, SupportsIndex
 
 from lrcore import _optional
 from lrcore._messages import brief
 from lrcore._ranges import check_count
 from lrcore._text import counted
 from lrcore.schedules.metrics import metric_factors
-from lrcore.schedules.schedule import as_schedule, constant_from
+from lrcore.schedules.schedule import Floats, Schedule, as_schedule, constant_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from lrcore.schedules.schedule import Floats, Schedule
 
 __all__ = ["from_torch", "to_keras", "to_optax", "to_torch"]
 
@@ -229,6 +229,27 @@ def bridged(where: str, schedule: Any) -> Schedule:
             f"{where}: {brief(part)} follows what is reported to an optimizer of lrcore, not the step alone"
         )
     return made
+
+
+class TableLookup:
+    """A schedule of another library that looks up a table of values.
+
+    Attributes:
+        schedule: The schedule of the values.
+        steps: The number of steps in the table, if it was given.
+    """
+
+    # The function of `lrcore.schedules` that makes it.
+    _maker: ClassVar[str]
+
+    def __init__(self, schedule: Schedule | float, steps: SupportsIndex | None = None) -> None:
+        self.schedule = bridged(self._maker, schedule)
+        self._values = table_of(self._maker, self.schedule, steps)
+        self.steps = None if steps is None else operator.index(steps)
+
+    def __repr__(self) -> str:
+        steps = "" if self.steps is None else f", steps={self.steps}"
+        return f"{self._maker}({self.schedule!r}{steps})"
 
 
 def table_of(where: str, schedule: Schedule, steps: SupportsIndex | None) -> Floats:

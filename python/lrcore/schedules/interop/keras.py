@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import operator
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
 import numpy as np
 
-from lrcore.schedules.interop import bridged, imported, table_of
+from lrcore.schedules.interop import TableLookup, imported
 from lrcore.schedules.schedule import Schedule, refuse_factor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-class TableSchedule:
+class TableSchedule(TableLookup):
     """A schedule of Keras that looks up a table; made by :func:`to_keras <lrcore.schedules.to_keras>`.
 
     Attributes:
@@ -25,20 +24,19 @@ class TableSchedule:
 
     # KerasSchedule without its base class, so that the module can be imported without Keras.
 
+    _maker = "to_keras"
+
     def __init__(self, schedule: Schedule | float, steps: SupportsIndex | None = None) -> None:
-        keras = imported("keras", "to_keras", "keras")
-        self.schedule = bridged("to_keras", schedule)
+        super().__init__(schedule, steps)
         refuse_factor("to_keras: the learning rate", self.schedule)
+        keras = imported("keras", "to_keras", "keras")
         dtype = np.float64 if keras.config.floatx() == "float64" else np.float32
-        values = table_of("to_keras", self.schedule, steps).astype(dtype)
-        self.steps = None if steps is None else operator.index(steps)
-        self._last = len(values) - 1
-        self._table = keras.ops.convert_to_tensor(values)
+        self._table = keras.ops.convert_to_tensor(self._values.astype(dtype))
 
     def __call__(self, step: Any) -> Any:
         """Return the value at a step, as a tensor."""
         ops = imported("keras", "to_keras", "keras").ops
-        return ops.take(self._table, ops.clip(step, 0, self._last))
+        return ops.take(self._table, ops.clip(step, 0, len(self._values) - 1))
 
     def get_config(self) -> dict[str, Any]:
         """Return the schedule as JSON and the number of steps, or raise a TypeError if it contains a function."""
@@ -48,10 +46,6 @@ class TableSchedule:
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Return the schedule that :meth:`get_config` described."""
         return cls(Schedule.from_json(config["schedule"]), config["steps"])
-
-    def __repr__(self) -> str:
-        steps = "" if self.steps is None else f", steps={self.steps}"
-        return f"to_keras({self.schedule!r}{steps})"
 
 
 @cache

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import operator
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 
-from lrcore.schedules.interop import bridged, imported, table_of
+from lrcore.schedules.interop import TableLookup, imported
 
 if TYPE_CHECKING:
     from lrcore.schedules.schedule import Schedule
 
 
-class OptaxSchedule:
+class OptaxSchedule(TableLookup):
     """A JAX function from the step count to the value; made by :func:`to_optax <lrcore.schedules.to_optax>`.
 
     Attributes:
@@ -21,10 +20,10 @@ class OptaxSchedule:
         steps: The number of steps in the table, if it was given.
     """
 
+    _maker = "to_optax"
+
     def __init__(self, schedule: Schedule | float, steps: SupportsIndex | None = None) -> None:
-        self.schedule = bridged("to_optax", schedule)
-        self._values = table_of("to_optax", self.schedule, steps)
-        self.steps = None if steps is None else operator.index(steps)
+        super().__init__(schedule, steps)
         self._tables: dict[np.dtype[Any], Any] = {}
 
     def __call__(self, count: Any) -> Any:
@@ -49,7 +48,3 @@ class OptaxSchedule:
 
     def __reduce__(self) -> tuple[type[OptaxSchedule], tuple[Schedule, int | None]]:
         return OptaxSchedule, (self.schedule, self.steps)
-
-    def __repr__(self) -> str:
-        steps = "" if self.steps is None else f", steps={self.steps}"
-        return f"to_optax({self.schedule!r}{steps})"
