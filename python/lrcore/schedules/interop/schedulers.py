@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Any, cast
 
 from lrcore._ranges import check_count
 from lrcore.schedules.compat import get
+from lrcore.schedules.compat.torch import NAMES
 from lrcore.schedules.interop import imported
 from lrcore.schedules.interop.torch import scheduler_class
-from lrcore.schedules.schedule import constant_from
+from lrcore.schedules.schedule import Schedule, constant_from
 from lrcore.schedules.unbounded import Constant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lrcore.schedules.schedule import Schedule
 
-# The arguments that torch's classes keep as attributes of the same names, for all groups.
-_ARGUMENTS: dict[str, tuple[str, ...]] = {
-    "LambdaLR": (),
-    "MultiplicativeLR": (),
-    "StepLR": ("step_size", "gamma"),
-    "MultiStepLR": ("gamma",),
-    "ConstantLR": ("factor", "total_iters"),
-    "LinearLR": ("start_factor", "end_factor", "total_iters"),
-    "ExponentialLR": ("gamma",),
-    "PolynomialLR": ("total_iters", "power"),
-    "CosineAnnealingLR": ("T_max", "eta_min"),
-    "CosineAnnealingWarmRestarts": ("T_0", "T_mult", "eta_min"),
-    "CyclicLR": ("mode", "gamma", "scale_mode"),
-    "OneCycleLR": ("total_steps",),
-    "ReduceLROnPlateau": ("mode", "factor", "patience", "threshold", "threshold_mode", "cooldown", "eps"),
-}
 _COMPOSITES = ("ChainedScheduler", "SequentialLR")
-_KNOWN = (*_ARGUMENTS, *_COMPOSITES)
+_KNOWN = (*NAMES, *_COMPOSITES)
 # Classes that multiply the present learning rate by a factor that does not depend on it.
 _FACTORS = (
     "MultiplicativeLR",
@@ -93,11 +78,13 @@ def _schedule(scheduler: Any, kind: str, group: int, lr: float | None = None, ta
         return _chain(scheduler, group, lr, taken)
     if taken:
         return _stepped(scheduler, kind, group, lr)
-    arguments = {name: getattr(scheduler, name) for name in _ARGUMENTS[kind]}
+    # The arguments that torch's class keeps as attributes of the same names, for all groups.
+    names = [name for name in inspect.signature(NAMES[kind]).parameters if name != "last_epoch"]
+    arguments = {name: getattr(scheduler, name) for name in names if hasattr(scheduler, name)}
     if kind == "CyclicLR":
-        return get(kind, source="torch", **arguments, **_cyclic(scheduler, group))
+        return get(kind, source="torch", **{**arguments, **_cyclic(scheduler, group)})
     if kind == "OneCycleLR":
-        return get(kind, source="torch", **arguments, **_one_cycle(scheduler, group))
+        return get(kind, source="torch", **{**arguments, **_one_cycle(scheduler, group)})
     if kind in ("LambdaLR", "MultiplicativeLR"):
         arguments["lr_lambda"] = scheduler.lr_lambdas[group]
     elif kind == "MultiStepLR":

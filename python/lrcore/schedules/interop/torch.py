@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from lrcore._messages import brief
 from lrcore._ranges import NON_NEGATIVE, check_count
 from lrcore.schedules.interop import bridged, imported
-from lrcore.schedules.schedule import refuse_factor
-
-if TYPE_CHECKING:
-    from lrcore.schedules.schedule import Schedule
+from lrcore.schedules.schedule import Schedule, refuse_factor
 
 
 class SchedulerMixin:
