@@ -7,24 +7,20 @@ Each module has the names of one library, as functions with that library's argum
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Mapping
 from functools import wraps
 from importlib import import_module
 from inspect import Parameter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lrcore._messages import brief
 from lrcore._ranges import as_number
-from lrcore.schedules import CosineAnnealing
+from lrcore.schedules import CosineAnnealing, Schedule
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from lrcore.schedules import Schedule
-
-    Maker = Callable[..., Schedule]
-    # The annotation of arguments that `get` converts to int, where a library also takes 1e4 for 10000.
-    Whole = int
+Maker = Callable[..., Schedule]
+# The annotation of arguments that `get` converts to int, where a library also takes 1e4 for 10000.
+Whole = int
 
 SOURCES = ("torch", "transformers", "timm", "optax", "keras", "fastai")
 
@@ -145,8 +141,8 @@ def accepting(
     return made
 
 
-def makers_in(module: Mapping[str, Any]) -> dict[str, Maker]:
-    """Return the public functions that a module, of which these are the globals, has defined so far."""
+def makers_in(module: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the public functions and classes that a module, of which these are the globals, has defined so far."""
     own = {name: value for name, value in module.items() if getattr(value, "__module__", "") == module["__name__"]}
     return {name: value for name, value in own.items() if not name.startswith("_")}
 

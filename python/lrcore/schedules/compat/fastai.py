@@ -10,15 +10,11 @@ stays.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lrcore._messages import brief
-from lrcore.schedules import Constant, Cosine, Linear, LogLinear, Piecewise, Table
-from lrcore.schedules.compat import accepting, makers_in
-
-if TYPE_CHECKING:
-    from lrcore.schedules import Schedule
-    from lrcore.schedules.compat import Maker, Whole
+from lrcore.schedules import Constant, Cosine, Linear, LogLinear, Piecewise, Schedule, Table
+from lrcore.schedules.compat import Maker, Whole, accepting, makers_in
 
 
 def SchedLin(*, start: float, end: float, steps: Whole) -> Schedule:

@@ -25,15 +25,13 @@ from lrcore.schedules import (
     Piecewise,
     Polynomial,
     ReduceOnPlateau,
+    Schedule,
     Step,
 )
-from lrcore.schedules.compat import accepting, check_positive, makers_in, then_after, whole
+from lrcore.schedules.compat import Maker, Whole, accepting, check_positive, makers_in, then_after, whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from lrcore.schedules import Schedule
-    from lrcore.schedules.compat import Maker, Whole
 
 
 def ExponentialDecay(

@@ -11,14 +11,11 @@ from operator import mul
 from typing import TYPE_CHECKING, Any
 
 from lrcore._messages import brief
-from lrcore.schedules import Constant, Cosine, Exponential, Linear, Piecewise, Polynomial, Step
-from lrcore.schedules.compat import check_positive, makers_in, then_after, whole, with_ints
+from lrcore.schedules import Constant, Cosine, Exponential, Linear, Piecewise, Polynomial, Schedule, Step
+from lrcore.schedules.compat import Whole, check_positive, makers_in, then_after, whole, with_ints
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-    from lrcore.schedules import Schedule
-    from lrcore.schedules.compat import Whole
 
 
 def constant_schedule(*, value: float) -> Schedule:

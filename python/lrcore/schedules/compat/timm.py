@@ -21,18 +21,17 @@ from lrcore.schedules import (
     MultiStep,
     Piecewise,
     Polynomial,
+    Schedule,
     Sqrt,
     Step,
     Table,
     Tanh,
 )
-from lrcore.schedules.compat import accepting, check_positive, torch, whole
+from lrcore.schedules.compat import Maker, Whole, accepting, check_positive, makers_in, torch, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from lrcore.schedules import Schedule
-    from lrcore.schedules.compat import Maker, Whole
 
 _LONGEST_TABLE = 10**6
 
@@ -328,13 +327,6 @@ def create_scheduler_v2(
     if sched == "plateau" and unit != 1:
         raise ValueError("plateau steps in epochs alone")
     every = (90 if decay_epochs is None else decay_epochs) * unit
-    plateau: dict[str, Any] = {
-        "decay_rate": decay_rate,
-        "patience_t": patience_epochs,
-        "lr_min": min_lr,
-        "mode": plateau_mode,
-        **common,
-    }
     makers: dict[str, Callable[[], Scheduler]] = {
         "cosine": lambda: CosineLRScheduler(k_decay=k_decay, **cyclic),
         "tanh": lambda: TanhLRScheduler(**cyclic),
@@ -344,7 +336,9 @@ def create_scheduler_v2(
             decay_t=[at * unit for at in decay_milestones], decay_rate=decay_rate, **prefixed
         ),
         "constant": lambda: StepLRScheduler(decay_t=1, **prefixed),
-        "plateau": lambda: PlateauLRScheduler(**plateau),
+        "plateau": lambda: PlateauLRScheduler(
+            decay_rate=decay_rate, patience_t=patience_epochs, lr_min=min_lr, mode=plateau_mode, **common
+        ),
     }
     if sched in makers:
         return makers[sched]().schedule()
@@ -363,16 +357,6 @@ def create_scheduler_v2(
 
 _SHORT = ("cosine", "tanh", "step", "multistep", "poly", "plateau", "wsd", "rsqrt", "constant")
 
-_CLASSES: tuple[type[Scheduler], ...] = (
-    CosineLRScheduler,
-    TanhLRScheduler,
-    StepLRScheduler,
-    MultiStepLRScheduler,
-    PolyLRScheduler,
-    PlateauLRScheduler,
-    WSDLRScheduler,
-)
-
 
 def _without_noise(maker: Maker, name: str, **ignored: Any) -> Maker:
     """Return a function that also accepts the arguments of noise, of which the first must be None."""
@@ -381,7 +365,7 @@ def _without_noise(maker: Maker, name: str, **ignored: Any) -> Maker:
     return accepting(maker, fixed={name: None}, reason=reason, **noise, **ignored)
 
 
-def _maker(kind: type[Scheduler]) -> Maker:
+def _maker(kind: Callable[..., Scheduler]) -> Maker:
     """Return a function from the arguments of a class to its schedule."""
 
     def made(**given: Any) -> Schedule:
@@ -395,7 +379,7 @@ def _maker(kind: type[Scheduler]) -> Maker:
 REFUSED: dict[str, str] = {}
 
 NAMES: dict[str, Maker] = {
-    **{kind.__name__: _maker(kind) for kind in _CLASSES},
+    **{name: _maker(kind) for name, kind in makers_in(globals()).items() if name.endswith("LRScheduler")},
     "create_scheduler_v2": _without_noise(create_scheduler_v2, "noise", cooldown_epochs=0),
     # The short names have the arguments of `create_scheduler_v2`.
     **{name: _without_noise(partial(create_scheduler_v2, sched=name), "noise", cooldown_epochs=0) for name in _SHORT},

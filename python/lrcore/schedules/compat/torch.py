@@ -21,15 +21,13 @@ from lrcore.schedules import (
     Piecewise,
     Polynomial,
     ReduceOnPlateau,
+    Schedule,
     Step,
 )
-from lrcore.schedules.compat import accepting, check_positive, makers_in, wave
+from lrcore.schedules.compat import Maker, Whole, accepting, check_positive, makers_in, wave
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-    from lrcore.schedules import Schedule
-    from lrcore.schedules.compat import Maker, Whole
 
 
 def LambdaLR(*, lr: float, lr_lambda: Callable[[int], float]) -> Schedule:

@@ -5,16 +5,10 @@ A warm-up begins at 0, and ``num_training_steps`` includes it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from lrcore._messages import brief
-from lrcore.schedules import Constant, Cosine, CosineRestarts, InverseSqrt, Linear, Polynomial, Sqrt
-from lrcore.schedules.compat import accepting, makers_in, then_after, wave
+from lrcore.schedules import Constant, Cosine, CosineRestarts, InverseSqrt, Linear, Polynomial, Schedule, Sqrt
+from lrcore.schedules.compat import Maker, Whole, accepting, makers_in, then_after, wave
 from lrcore.schedules.compat.torch import ReduceLROnPlateau
-
-if TYPE_CHECKING:
-    from lrcore.schedules import Schedule
-    from lrcore.schedules.compat import Maker, Whole
 
 
 def get_constant_schedule(*, lr: float) -> Schedule:
@@ -29,16 +23,14 @@ def get_constant_schedule_with_warmup(*, lr: float, num_warmup_steps: Whole) -> 
 
 def get_linear_schedule_with_warmup(*, lr: float, num_warmup_steps: Whole, num_training_steps: Whole) -> Schedule:
     """Return two Linear: warm-up and decay."""
-    warmup, steps = num_warmup_steps, num_training_steps - num_warmup_steps
-    return _after(warmup, lr, Linear(lr, 0.0, max(steps, 0)))
+    return _after(num_warmup_steps, lr, Linear(lr, 0.0, max(num_training_steps - num_warmup_steps, 0)))
 
 
 def get_cosine_schedule_with_warmup(
     *, lr: float, num_warmup_steps: Whole, num_training_steps: Whole, num_cycles: float = 0.5
 ) -> Schedule:
     """Return a Linear and a CosineAnnealing, which rises again after ``num_training_steps``."""
-    warmup, steps = num_warmup_steps, num_training_steps - num_warmup_steps
-    return _after(warmup, lr, _cycles(lr, 0.0, steps, num_cycles))
+    return _after(num_warmup_steps, lr, _cycles(lr, 0.0, num_training_steps - num_warmup_steps, num_cycles))
 
 
 def get_cosine_with_hard_restarts_schedule_with_warmup(
