@@ -27,30 +27,25 @@ if _typing.TYPE_CHECKING:
     from lrcore.schedules.warmup import Warmup, WithWarmup, untuned
 
 # Creating dataclasses takes time, so a module is imported when one of its names is first used.
-_CLASSES = {
+_NAMES = {
     "arithmetic": ("AtLeast", "AtMost", "Difference", "Product", "Scaled", "Sum"),
-    "time_transforms": ("Staircase", "Repeated", "Shifted", "Stretched"),
+    "time_transforms": ("Staircase", "Repeated", "Shifted", "Stretched", "per_epoch"),
     "cycles": ("CosineRestarts", "Cyclic", "OneCycle"),
     "unbounded": ("Constant", "CosineAnnealing", "Exponential", "InverseSqrt", "InverseTime", "Noam"),
     "metrics": ("AdaScale", "ReduceOnPlateau"),
-    "compose": ("WSD", "WithCooldown", "Sequential"),
+    "compose": ("WSD", "WithCooldown", "Sequential", "concat"),
     "bounded": ("REX", "Cosine", "LogLinear", "Linear", "Polynomial", "Sqrt", "Tanh"),
     "piecewise": ("Chebyshev", "Lambda", "MultiStep", "Piecewise", "Step", "Table"),
-    "warmup": ("WithWarmup", "Warmup"),
-}
-_FUNCTIONS = {
+    "warmup": ("WithWarmup", "Warmup", "untuned"),
     "interop": ("from_torch", "to_keras", "to_optax", "to_torch"),
-    "time_transforms": ("per_epoch",),
     "compat": ("get",),
-    "compose": ("concat",),
     "plotting": ("plot",),
     "steps": ("steps_in",),
-    "warmup": ("untuned",),
 }
-_MODULES = {name: module for table in (_CLASSES, _FUNCTIONS) for module, names in table.items() for name in names}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
 # The classes of schedules, by name.
-CLASSES = tuple(sorted(name for names in _CLASSES.values() for name in names))
+CLASSES = tuple(sorted(name for name in _MODULES if name[0].isupper()))
 
 __all__ = [
     "REX", "WSD", "AdaScale", "AtLeast", "AtMost", "Chebyshev", "Constant", "Cosine", "CosineAnnealing",
