@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from lrcore.schedules import functions as fn
 from lrcore.schedules.checks import check_fields
 from lrcore.schedules.compound import Compound, UnaryOperation, check_parts, parenthesized, put
 from lrcore.schedules.intervals import products
-from lrcore.schedules.schedule import Bounds, Floats, Phases, Schedule, constant_from
+from lrcore.schedules.schedule import Bounds, Phases, Schedule, constant_from
 from lrcore.schedules.unbounded import LARGEST, SMALLEST_NORMAL, Constant
 
 
@@ -34,6 +35,8 @@ class Scaled(UnaryOperation):
 
     factor: float
 
+    # The number is the value that is multiplied.
+    _is_factor: ClassVar[bool] = False
     _prints_operator: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -50,28 +53,17 @@ class Scaled(UnaryOperation):
         check_parts(self, "schedule")
 
     @property
-    def _is_factor(self) -> bool:
-        return False  # the number is the value that is multiplied
-
-    @property
     def _is_constant(self) -> bool:
         return self.schedule._is_constant
-
-    @property
-    def length(self) -> int | None:
-        """The length of the schedule."""
-        return self.schedule.length
 
     def __repr__(self) -> str:
         return f"{_term(self.schedule)} * {self.factor!r}"
 
-    def _value(self, step: float) -> float:
-        value: float = finite(self.schedule._value(step) * self.factor)
-        return value
+    def _value(self, step: float) -> Any:
+        return finite(self.schedule._value(step) * self.factor)
 
-    def _values(self, steps: Any) -> Floats:
-        values: Floats = finite(self.schedule._values(steps) * self.factor)
-        return values
+    def _values(self, steps: Any) -> Any:
+        return finite(self.schedule._values(steps) * self.factor)
 
     def _bounds(self, first: float, last: float) -> Bounds:
         return _capped(*products(self.schedule._bounds(first, last), (self.factor, self.factor)))
@@ -84,9 +76,6 @@ class Scaled(UnaryOperation):
     def _compressed(self, steps: int) -> Schedule:
         return Scaled(self.schedule._compressed(steps), self.factor)
 
-    def _phases(self) -> Phases:
-        return self.schedule._phases()
-
 
 @dataclass(frozen=True, slots=True, repr=False)
 class BinaryOperation(Compound):
@@ -96,16 +85,17 @@ class BinaryOperation(Compound):
     b: Schedule
     _length: int | None = field(init=False, repr=False, compare=False)
 
+    # The operator or method.
+    _operation: ClassVar[str]
     _is_commutative: ClassVar[bool] = True
 
-    if TYPE_CHECKING:
+    @abstractmethod
+    def _apply(self, x: Any, y: Any) -> Any:
+        """Return the result for two values or two arrays."""
 
-        def _apply(self, x: Any, y: Any) -> Any:
-            """Return the result for two values or two arrays."""
-
-        @staticmethod
-        def _merged(inner: float, outer: float) -> float | None:
-            """Return the number that has the effect of two applied in turn, if there is one."""
+    def _merged(self, inner: float, outer: float) -> float | None:
+        """Return the number that has the effect of two applied in turn, if there is one."""
+        return self._apply(inner, outer)  # type: ignore[no-any-return]
 
     def __post_init__(self) -> None:
         self._fold()
@@ -141,13 +131,20 @@ class BinaryOperation(Compound):
         """The larger length, if both have one."""
         return self._length
 
-    def _value(self, step: float) -> float:
-        value: float = self._apply(self.a._value(step), self.b._value(step))
-        return value
+    def __repr__(self) -> str:
+        if self._prints_operator:
+            return f"{self.a!r} {self._operation} {_term(self.b)}"
+        return f"{parenthesized(self.a)}.{self._operation}({self.b!r})"
 
-    def _values(self, steps: Any) -> Floats:
-        values: Floats = self._apply(self.a._values(steps), self.b._values(steps))
-        return values
+    def _value(self, step: float) -> Any:
+        return self._apply(self.a._value(step), self.b._value(step))
+
+    def _values(self, steps: Any) -> Any:
+        return self._apply(self.a._values(steps), self.b._values(steps))
+
+    def _bounds(self, first: float, last: float) -> Bounds:
+        (a, b), (c, d) = self.a._bounds(first, last), self.b._bounds(first, last)
+        return self._apply(a, c), self._apply(b, d)
 
     def _compressed(self, steps: int) -> Schedule:
         if self._length is None:
@@ -179,6 +176,7 @@ class Product(BinaryOperation):
     """
 
     __slots__ = ()
+    _operation: ClassVar[str] = "*"
     _prints_operator: ClassVar[bool] = True
 
     def __repr__(self) -> str:
@@ -187,8 +185,7 @@ class Product(BinaryOperation):
     def _apply(self, x: Any, y: Any) -> Any:
         return finite(x * y)
 
-    @staticmethod
-    def _merged(inner: float, outer: float) -> float | None:
+    def _merged(self, inner: float, outer: float) -> float | None:
         return _product(inner, outer)
 
     def _bounds(self, first: float, last: float) -> Bounds:
@@ -212,17 +209,11 @@ class Sum(BinaryOperation):
     """
 
     __slots__ = ()
+    _operation: ClassVar[str] = "+"
     _prints_operator: ClassVar[bool] = True
-
-    def __repr__(self) -> str:
-        return f"{self.a!r} + {_term(self.b)}"
 
     def _apply(self, x: Any, y: Any) -> Any:
         return finite(x + y)
-
-    @staticmethod
-    def _merged(inner: float, outer: float) -> float | None:
-        return min(inner + outer, LARGEST)
 
     def _bounds(self, first: float, last: float) -> Bounds:
         (a, b), (c, d) = self.a._bounds(first, last), self.b._bounds(first, last)
@@ -251,17 +242,14 @@ class Difference(BinaryOperation):
     """
 
     __slots__ = ()
+    _operation: ClassVar[str] = "-"
     _prints_operator: ClassVar[bool] = True
     _is_commutative: ClassVar[bool] = False
-
-    def __repr__(self) -> str:
-        return f"{self.a!r} - {_term(self.b)}"
 
     def _apply(self, x: Any, y: Any) -> Any:
         return finite(x - y)
 
-    @staticmethod
-    def _merged(inner: float, outer: float) -> float | None:
+    def _merged(self, inner: float, outer: float) -> float:
         return min(inner + outer, LARGEST)
 
     def _bounds(self, first: float, last: float) -> Bounds:
@@ -286,6 +274,7 @@ class AtLeast(BinaryOperation):
     """
 
     __slots__ = ()
+    _operation: ClassVar[str] = "at_least"
 
     @property
     def _is_factor(self) -> bool:
@@ -295,19 +284,8 @@ class AtLeast(BinaryOperation):
             for part, other in ((self.a, self.b), (self.b, self.a))
         )
 
-    def __repr__(self) -> str:
-        return f"{parenthesized(self.a)}.at_least({self.b!r})"
-
     def _apply(self, x: Any, y: Any) -> Any:
         return fn.maximum(x, y)
-
-    @staticmethod
-    def _merged(inner: float, outer: float) -> float | None:
-        return max(inner, outer)
-
-    def _bounds(self, first: float, last: float) -> Bounds:
-        (a, b), (c, d) = self.a._bounds(first, last), self.b._bounds(first, last)
-        return max(a, c), max(b, d)
 
 
 class AtMost(BinaryOperation):
@@ -327,20 +305,10 @@ class AtMost(BinaryOperation):
     """
 
     __slots__ = ()
-
-    def __repr__(self) -> str:
-        return f"{parenthesized(self.a)}.at_most({self.b!r})"
+    _operation: ClassVar[str] = "at_most"
 
     def _apply(self, x: Any, y: Any) -> Any:
         return fn.minimum(x, y)
-
-    @staticmethod
-    def _merged(inner: float, outer: float) -> float | None:
-        return min(inner, outer)
-
-    def _bounds(self, first: float, last: float) -> Bounds:
-        (a, b), (c, d) = self.a._bounds(first, last), self.b._bounds(first, last)
-        return min(a, c), min(b, d)
 
 
 def _product(first: float, second: float) -> float | None:
@@ -398,13 +366,7 @@ def _affine(core: Schedule, steps: list[tuple[str, float]]) -> Schedule | None:
     return made if least == -math.inf else AtLeast(made, Constant(least))
 
 
-OPERATIONS: dict[str, type[BinaryOperation]] = {
-    "*": Product,
-    "+": Sum,
-    "-": Difference,
-    "at_least": AtLeast,
-    "at_most": AtMost,
-}
+OPERATIONS = {kind._operation: kind for kind in (Product, Sum, Difference, AtLeast, AtMost)}
 
 
 def _outermost(schedule: Schedule) -> tuple[str, float, Schedule] | None:
@@ -414,10 +376,9 @@ def _outermost(schedule: Schedule) -> tuple[str, float, Schedule] | None:
     if isinstance(schedule, Difference):
         return ("+", -schedule.b.value, schedule.a) if type(schedule.b) is Constant else None
     if isinstance(schedule, BinaryOperation):
-        kind = next(name for name, operation in OPERATIONS.items() if operation is type(schedule))
         for number, rest in ((schedule.b, schedule.a), (schedule.a, schedule.b)):
             if type(number) is Constant:
-                return kind, number.value, rest
+                return schedule._operation, number.value, rest
     return None
 
 

@@ -13,13 +13,13 @@ import numpy as np
 from lrcore._messages import brief
 from lrcore._ranges import NON_NEGATIVE
 from lrcore.schedules import functions as fn
-from lrcore.schedules.checks import Checked, Positive, Real, check_fields
+from lrcore.schedules.checks import Finite, Positive, Real, check_fields
 from lrcore.schedules.compound import put
 from lrcore.schedules.intervals import ends
 from lrcore.schedules.schedule import Bounds, Floats, Schedule
 
 
-class Bounded(Checked):
+class Bounded(Finite):
     """A schedule that ends after ``steps``; a dataclass with the fields ``start``, ``end`` and ``steps``."""
 
     __slots__ = ()
@@ -27,17 +27,15 @@ class Bounded(Checked):
     if TYPE_CHECKING:
         start: float
         end: float
-        steps: int
 
     @abstractmethod
     def _formula(self, step: Any) -> Any:
         """Return the value at a step, or an array of steps, before the end; rounding may exceed the two values."""
 
-    def _value(self, step: float) -> float:
+    def _value(self, step: float) -> Any:
         if step >= self.steps:
             return self.end
-        value: float = self._clamped(step)
-        return value
+        return self._clamped(step)
 
     def _clamped(self, step: Any) -> Any:
         return fn.clamp(self._formula(step), self.start, self.end)
@@ -49,11 +47,6 @@ class Bounded(Checked):
 
     def _bounds(self, first: float, last: float) -> Bounds:
         return ends(self, first, last, self.end)
-
-    @property
-    def length(self) -> int:
-        """The number of steps."""
-        return self.steps
 
     def _compressed(self, steps: int) -> Self:
         return replace(self, steps=self.steps - steps)  # type: ignore[type-var]
@@ -210,7 +203,7 @@ class Cosine(Decay):
         put(self, "_plain", self.steps if is_plain and starts_exactly else 0)
         put(self, "_plain_to_zero", self.steps if is_plain and self.end == 0.0 else 0)
 
-    def _value(self, step: float) -> float:
+    def _value(self, step: float) -> Any:
         # The most used schedule in its plainest form: the arithmetic of `_formula` without its function calls.
         if step < self._plain_to_zero:
             return self.start * ((1.0 + cos(pi * step / self.steps)) / 2.0)

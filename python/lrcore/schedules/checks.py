@@ -1,4 +1,7 @@
-"""Checks of a schedule's fields, called in its ``__post_init__``; they store plain Python numbers."""
+"""Base classes of schedules that are made of numbers, and the checks of their fields.
+
+The checks run in ``__post_init__`` and store plain Python numbers.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lrcore._messages import brief
 from lrcore._ranges import FRACTION, NON_NEGATIVE, POSITIVE, REAL, SHARE, Range, check_count
 from lrcore.schedules.compound import put
-from lrcore.schedules.schedule import Schedule
+from lrcore.schedules.schedule import Bounds, Floats, Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,6 +57,38 @@ class Checked(Schedule):
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+
+class Finite(Checked):
+    """A schedule that ends after its field ``steps``."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+        steps: int
+
+    @property
+    def length(self) -> int:
+        """The number of steps."""
+        return self.steps
+
+
+class Delegating(Finite):
+    """A schedule of ``steps`` steps whose values are those of another one, ``_schedule``; a dataclass with both."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+        _schedule: Schedule
+
+    def _value(self, step: float) -> float:
+        return self._schedule._value(step)
+
+    def _values(self, steps: Any) -> Floats:
+        return self._schedule._values(steps)
+
+    def _bounds(self, first: float, last: float) -> Bounds:
+        return self._schedule._bounds(first, last)
 
 
 def check_fields(schedule: Schedule, *names: str) -> None:

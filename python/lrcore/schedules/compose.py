@@ -11,10 +11,9 @@ from lrcore._ranges import NON_NEGATIVE, as_number, check_count
 from lrcore._text import counted
 from lrcore.schedules import functions as fn
 from lrcore.schedules.bounded import Cosine, Interpolation, Linear, Sqrt
-from lrcore.schedules.checks import check_choice, check_fields
+from lrcore.schedules.checks import Delegating, check_choice, check_fields
 from lrcore.schedules.compound import (
     Compound,
-    Delegating,
     UnaryOperation,
     check_parts,
     parenthesized,
@@ -149,7 +148,8 @@ class WithCooldown(UnaryOperation):
     shape: str = "linear"
     at: int | None = None
     _begin: int = field(init=False, repr=False, compare=False)
-    _decay: Interpolation = field(init=False, repr=False, compare=False)
+    # With a decay of 0 steps it is the schedule, from step 0.
+    _decay: Schedule = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_parts(self, "schedule")
@@ -165,9 +165,9 @@ class WithCooldown(UnaryOperation):
             raise ValueError(f"cooldown: steps must be in [0, {length}], the length of the schedule, got {steps}")
         begin = self.at if self.at is not None else (length or 0) - steps
         put(self, "steps", steps)
-        put(self, "_begin", begin)
+        put(self, "_begin", begin if steps else 0)
         top = NON_NEGATIVE.check(f"cooldown: the value at step {begin}, where the fall begins,", self.schedule(begin))
-        put(self, "_decay", decay(top, self.end, steps, self.shape))
+        put(self, "_decay", decay(top, self.end, steps, self.shape) if steps else self.schedule)
 
     @property
     def length(self) -> int | None:
@@ -184,18 +184,12 @@ class WithCooldown(UnaryOperation):
         return f"cooldown({', '.join([str(self.steps), *given])})"
 
     def _value(self, step: float) -> float:
-        if step < self._begin or not self.steps:
-            return self.schedule._value(step)
-        return self._decay._value(step - self._begin)
+        return self.schedule._value(step) if step < self._begin else self._decay._value(step - self._begin)
 
     def _values(self, steps: Any) -> Floats:
-        if not self.steps:
-            return self.schedule._values(steps)
         return fn.joined(steps, self._begin, self.schedule._values, self._decay._values)
 
     def _bounds(self, first: float, last: float) -> Bounds:
-        if not self.steps:
-            return self.schedule._bounds(first, last)
         return split(self._begin, first, last, self.schedule._bounds, self._decay._bounds)
 
     def _compressed(self, steps: int) -> Schedule:
@@ -207,8 +201,9 @@ class WithCooldown(UnaryOperation):
         return WithCooldown(self.schedule._compressed(steps), self.steps, self.end, self.shape, at)
 
     def _phases(self) -> Phases:
-        yield from takewhile(lambda phase: phase[1] < self._begin, phases_of(self.schedule))
-        yield "cool-down", self._begin
+        yield from takewhile(lambda phase: phase[1] < self._begin or not self.steps, phases_of(self.schedule))
+        if self.steps:
+            yield "cool-down", self._begin
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from lrcore._messages import brief
-from lrcore.schedules.schedule import Bounds, Floats, Phases, Schedule
+from lrcore.schedules.schedule import Phases, Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -44,10 +44,10 @@ def _set_extent(schedule: Compound, parts: Sequence[Schedule]) -> tuple[int, int
 
 def parts_of(schedule: Schedule) -> Iterator[tuple[str, Schedule]]:
     """Yield the names and values of the fields that are schedules."""
-    for field in fields(schedule) if isinstance(schedule, Compound) else ():  # type: ignore[arg-type]
-        part = getattr(schedule, field.name) if field.init else None
-        if isinstance(part, Schedule):
-            yield field.name, part
+    names: list[str] = [field.name for field in fields(schedule) if field.init] if is_dataclass(schedule) else []
+    for name in names:
+        if isinstance(part := getattr(schedule, name), Schedule):
+            yield name, part
 
 
 def check_parts(schedule: Compound, *names: str) -> None:
@@ -81,36 +81,20 @@ class UnaryOperation(Compound):
     def _is_factor(self) -> bool:
         return self.schedule._is_factor
 
+    @property
+    def length(self) -> int | None:
+        """The length of the schedule."""
+        return self.schedule.length
+
+    def _phases(self) -> Phases:
+        return self.schedule._phases()
+
     def _call(self) -> str:
         """Return the method call that makes it, without the schedule."""
         raise NotImplementedError
 
     def __repr__(self) -> str:
         return f"{parenthesized(self.schedule)}.{self._call()}"
-
-
-class Delegating(Schedule):
-    """A schedule of ``steps`` steps whose values are those of another one, ``_schedule``; a dataclass with both."""
-
-    __slots__ = ()
-
-    if TYPE_CHECKING:
-        steps: int
-        _schedule: Schedule
-
-    @property
-    def length(self) -> int:
-        """The number of steps."""
-        return self.steps
-
-    def _value(self, step: float) -> float:
-        return self._schedule._value(step)
-
-    def _values(self, steps: Any) -> Floats:
-        return self._schedule._values(steps)
-
-    def _bounds(self, first: float, last: float) -> Bounds:
-        return self._schedule._bounds(first, last)
 
 
 def parenthesized(schedule: Schedule) -> str:

@@ -10,11 +10,12 @@ import numpy as np
 
 from lrcore._messages import brief
 from lrcore.schedules import functions as fn
-from lrcore.schedules.checks import FloatableInt, OneOrMore, PositiveInt, Share, check_choice, check_fields
-from lrcore.schedules.compound import Delegating, put
+from lrcore.schedules.checks import Delegating, FloatableInt, OneOrMore, PositiveInt, Share, check_choice, check_fields
+from lrcore.schedules.compound import put
 from lrcore.schedules.intervals import crosses, ends, span
 from lrcore.schedules.piecewise import Piecewise
-from lrcore.schedules.schedule import Bounds, Floats, Phases, Schedule
+from lrcore.schedules.schedule import Bounds, Phases, Schedule
+from lrcore.schedules.unbounded import Unbounded
 
 _FAR = 2**1000
 
@@ -100,7 +101,7 @@ class CosineRestarts(Schedule):
         # An integer step, such as 28 + 1.3 · 28, is hit despite rounding.
         return float(round(begin)) if abs(begin - round(begin)) <= 1e-12 * begin else begin
 
-    def _values(self, steps: Any) -> Floats:
+    def _values(self, steps: Any) -> Any:
         if self.factor == 1.0:
             cycle, since, length = steps // self.period, steps % self.period, np.full(steps.shape, self.period)
         else:
@@ -112,8 +113,7 @@ class CosineRestarts(Schedule):
             since = steps - begins[cycle]
             length = self.period * fn.power_of(self.factor, cycle)
         peak = np.maximum(self.start * fn.power_of(self.decay, cycle), min(self.start, self.end))
-        values: Floats = self._formula(since, peak, length)
-        return values
+        return self._formula(since, peak, length)
 
     def _bounds(self, first: float, last: float) -> Bounds:
         low, high = ends(self, first, last, self.end)
@@ -129,7 +129,7 @@ class CosineRestarts(Schedule):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Cyclic(Schedule):
+class Cyclic(Unbounded):
     """Triangles between a low and a high value, of constant or decreasing height.
 
     In cycle ``c = ⌊t / (up + down)⌋``, with ``x`` from 0 up to 1 and down to 0 again,
@@ -176,19 +176,17 @@ class Cyclic(Schedule):
         if self.low > self.high:
             raise ValueError(f"Cyclic: low must be in [0, {self.high!r}], the high value, got {brief(self.low)}")
 
-    def _value(self, step: float) -> float:
-        return float(self._formula(step))
+    @property
+    def _period(self) -> int:
+        return self.up + (self.down or self.up)
 
-    def _values(self, steps: Any) -> Floats:
-        if self.up + (self.down or self.up) > fn.EXACT:
-            return Schedule._values(self, steps)
-        values: Floats = self._formula(steps)
-        return values
+    def _values(self, steps: Any) -> Any:
+        return (Schedule if self._period > fn.EXACT else Unbounded)._values(self, steps)
 
-    def _formula(self, step: Any) -> Any:
-        down = self.up if self.down is None else self.down
-        cycle, since = step // (self.up + down), step % (self.up + down)
-        x = fn.where(since <= self.up, since / self.up, (self.up + down - since) / down)
+    def _value(self, step: Any) -> Any:
+        down, period = self.down or self.up, self._period
+        cycle, since = step // period, step % period
+        x = fn.where(since <= self.up, since / self.up, (period - since) / down)
         if self.mode == "triangular2":
             x = x * fn.power_of(0.5, fn.minimum(cycle, 2000))
         elif self.mode == "exp_range":
@@ -196,7 +194,7 @@ class Cyclic(Schedule):
         return fn.clamp(self.low + (self.high - self.low) * x, self.low, self.high)
 
     def _bounds(self, first: float, last: float) -> Bounds:
-        period = self.up + (self.up if self.down is None else self.down)
+        period = self._period
         low, high = ends(self, first, last, self.low)
         if crosses(first, last, period, 0):
             low = self.low

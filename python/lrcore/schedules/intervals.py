@@ -74,14 +74,15 @@ def _largest_of_all(schedule: Schedule, last: float) -> float:
             f"the largest value of {schedule!r} is not known: values grow without an end, or a function has no "
             f"known bound; limit it with .at_most(…)"
         )
-    end = int(last) + 1
-    return max(float(schedule.values(range(k, min(k + 2**18, end))).max()) for k in range(0, end, 2**18))
+    return _evaluated(schedule, 0, int(last))
 
 
 def _evaluated(schedule: Schedule, first: int, last: int) -> float:
-    if last < 2**62:
-        return float(schedule.values(range(first, last + 1)).max())
-    return max(schedule._value(step) for step in range(first, last + 1))
+    """Return the largest of all values from one step to another."""
+    if last >= 2**62:
+        return max(schedule._value(step) for step in range(first, last + 1))
+    blocks = range(first, last + 1, 2**18)
+    return max(float(schedule.values(range(k, min(k + 2**18, last + 1))).max()) for k in blocks)
 
 
 def _halves(first: int, last: float) -> list[tuple[int, float]]:

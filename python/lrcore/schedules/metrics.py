@@ -11,22 +11,21 @@ import math
 from abc import ABC, abstractmethod
 from collections import abc
 from copy import copy
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
-
-import numpy as np
 
 from lrcore._messages import brief
 from lrcore._ranges import NON_NEGATIVE, check_count
 from lrcore.schedules.checks import Fraction, Share, check_choice, check_fields
-from lrcore.schedules.schedule import Bounds, Floats, Schedule
-from lrcore.schedules.unbounded import Constant
+from lrcore.schedules.compound import parts_of
+from lrcore.schedules.schedule import Schedule
+from lrcore.schedules.unbounded import Constant, Fixed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
 
-class MetricFactor(Schedule):
+class MetricFactor(Fixed):
     """A factor that a tracker updates; 1 by itself. It multiplies a schedule that is given to an optimizer."""
 
     __slots__ = ()
@@ -34,13 +33,8 @@ class MetricFactor(Schedule):
     # Whether it uses reported metrics, or else the gradient noise.
     _uses_reports: ClassVar[bool] = True
 
-    @property
-    def _is_constant(self) -> bool:
-        return True
-
-    @property
-    def _is_factor(self) -> bool:
-        return True
+    _is_factor: ClassVar[bool] = True
+    value: ClassVar[float] = 1.0
 
     @abstractmethod
     def tracker(self) -> Tracker:
@@ -48,14 +42,7 @@ class MetricFactor(Schedule):
 
     def _value(self, step: float) -> float:
         del step
-        return 1.0
-
-    def _values(self, steps: Any) -> Floats:
-        return np.ones(steps.shape)
-
-    def _bounds(self, first: float, last: float) -> Bounds:
-        del first, last
-        return 1.0, 1.0
+        return 1.0  # which takes less time than to look up the class's value
 
 
 class Tracker(ABC):
@@ -287,16 +274,11 @@ def replace_factors(value: Any, function: Callable[[MetricFactor], Schedule]) ->
         return function(value)
     if isinstance(value, tuple):
         return tuple([replace_factors(part, function) for part in value])
-    if not isinstance(value, Schedule) or not is_dataclass(value):
+    if not isinstance(value, Schedule):
         return value
-    changed: dict[str, Any] = {}
-    for field in fields(value):
-        part = getattr(value, field.name) if field.init else None
-        if isinstance(part, Schedule):
-            new = replace_factors(part, function)
-            if new is not part:
-                changed[field.name] = new
-    return replace(value, **changed) if changed else value
+    replaced = [(name, part, replace_factors(part, function)) for name, part in parts_of(value)]
+    changed = {name: new for name, part, new in replaced if new is not part}
+    return replace(value, **changed) if changed else value  # type: ignore[type-var]
 
 
 def bind_trackers(value: Any, trackers: Sequence[Tracker]) -> tuple[Any, list[Tracker]]:

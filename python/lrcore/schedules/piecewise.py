@@ -14,7 +14,7 @@ from lrcore._messages import brief
 from lrcore._ranges import NON_NEGATIVE, Range, as_number, check_count
 from lrcore._text import counted
 from lrcore.schedules import functions as fn
-from lrcore.schedules.checks import FloatableInt, Positive, PositiveInt, check_choice, check_fields
+from lrcore.schedules.checks import Finite, FloatableInt, Positive, PositiveInt, check_choice, check_fields
 from lrcore.schedules.compound import put
 from lrcore.schedules.intervals import ends
 from lrcore.schedules.schedule import Bounds, Floats, Phases, Schedule
@@ -94,22 +94,23 @@ class MultiStep(Schedule):
 
     def __post_init__(self) -> None:
         check_fields(self)
-        put(self, "milestones", tuple(sorted(_counts("MultiStep: milestones", self.milestones))))
+        if isinstance(self.milestones, str) or not isinstance(self.milestones, Iterable):
+            raise TypeError(f"MultiStep: milestones must be whole numbers, got {brief(self.milestones)}")
+        counts = [check_count(f"MultiStep: milestones[{i}]", at) for i, at in enumerate(self.milestones)]
+        put(self, "milestones", tuple(sorted(counts)))
 
     @property
     def length(self) -> int:
         """The last milestone."""
         return self.milestones[-1] if self.milestones else 0
 
-    def _value(self, step: float) -> float:
-        value: float = scaled(self.start, self.gamma, bisect_right(self.milestones, step))
-        return value
+    def _value(self, step: float) -> Any:
+        return scaled(self.start, self.gamma, bisect_right(self.milestones, step))
 
-    def _values(self, steps: Any) -> Floats:
+    def _values(self, steps: Any) -> Any:
         levels = np.array([self.start, *(self._value(milestone) for milestone in self.milestones)])
         past = [min(milestone, fn.EXACT) for milestone in self.milestones]
-        values: Floats = levels[np.searchsorted(np.array(past, np.int64), steps, side="right")]
-        return values
+        return levels[np.searchsorted(np.array(past, np.int64), steps, side="right")]
 
     def _bounds(self, first: float, last: float) -> Bounds:
         return ends(self, first, last)
@@ -255,9 +256,8 @@ class Table(Schedule):
     def _value(self, step: float) -> float:
         return self.table[min(int(step), len(self.table) - 1)]
 
-    def _values(self, steps: Any) -> Floats:
-        values: Floats = np.array(self.table)[np.minimum(steps.astype(np.int64), len(self.table) - 1)]
-        return values
+    def _values(self, steps: Any) -> Any:
+        return np.array(self.table)[np.minimum(steps.astype(np.int64), len(self.table) - 1)]
 
     def _bounds(self, first: float, last: float) -> Bounds:
         end = len(self.table) - 1
@@ -322,7 +322,7 @@ class Lambda(Schedule):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Chebyshev(Schedule):
+class Chebyshev(Finite):
     """The optimal step sizes of gradient descent on a quadratic, in an order that is stable.
 
     ``lr_j = 1 / ((largest + smallest)/2 − (largest − smallest)/2 · cos(π (j − ½) / steps))`` for ``j = 1 … steps``
@@ -363,11 +363,6 @@ class Chebyshev(Schedule):
         if self.order == "fractal" and self.steps & (self.steps - 1):
             raise ValueError(f"Chebyshev: steps must be a power of 2 for the fractal order, got {self.steps}")
 
-    @property
-    def length(self) -> int:
-        """The number of steps."""
-        return self.steps
-
     def _value(self, step: float) -> float:
         if step >= self.steps:
             return 1.0 / self.largest
@@ -397,12 +392,6 @@ class Chebyshev(Schedule):
             return least, max(self._step_size(math.pi * 0.5 / self.steps), least)
         low, high = ends(self, first, min(last, self.steps - 1) if first <= self.steps - 1 else first)
         return (least if last > self.steps - 1 else low), high
-
-
-def _counts(where: str, given: Any) -> list[int]:
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise TypeError(f"{where} must be whole numbers, got {brief(given)}")
-    return [check_count(f"{where}[{i}]", count) for i, count in enumerate(given)]
 
 
 def _points(given: Any) -> tuple[tuple[float, float], ...]:

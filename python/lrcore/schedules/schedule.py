@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, SupportsIndex
 
@@ -441,8 +442,6 @@ class Schedule(ABC):
 
     def __repr__(self) -> str:
         """Return the constructor call, without arguments that have their defaults."""
-        from dataclasses import fields, is_dataclass
-
         if not is_dataclass(self):
             return object.__repr__(self)
         given = {field.name: getattr(self, field.name) for field in fields(self) if field.init and field.repr}

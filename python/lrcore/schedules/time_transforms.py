@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lrcore._messages import brief
 from lrcore._ranges import check_count
@@ -20,20 +20,19 @@ class TimeTransform(UnaryOperation):
 
     __slots__ = ()
 
+    # The field that `_inner` computes with; from 2⁵³ on arrays of steps are not exact.
+    _operand: ClassVar[str] = "steps"
+
     if TYPE_CHECKING:
 
         def _inner(self, step: Any) -> Any:
             """Return the step of the inner schedule, for a number or an array."""
 
-        @property
-        def _largest_operand(self) -> float:
-            """The largest number that ``_inner`` computes with; from 2⁵³ on arrays of steps are not exact."""
-
     def _value(self, step: float) -> float:
         return self.schedule._value(self._inner(step))
 
     def _values(self, steps: Any) -> Floats:
-        if self._largest_operand >= fn.EXACT:
+        if abs(getattr(self, self._operand)) >= fn.EXACT:
             return Schedule._values(self, steps)
         return self.schedule._values(self._inner(steps))
 
@@ -78,10 +77,6 @@ class Shifted(TimeTransform):
 
     def _call(self) -> str:
         return f"shift({self.steps})"
-
-    @property
-    def _largest_operand(self) -> float:
-        return abs(self.steps)
 
     def _inner(self, step: Any) -> Any:
         return fn.maximum(step - self.steps, step * 0)
@@ -177,6 +172,8 @@ class Repeated(TimeTransform):
     times: PositiveInt | None = None
     period: PositiveInt = None  # type: ignore[assignment]  # None only as an argument
 
+    _operand: ClassVar[str] = "period"
+
     def __post_init__(self) -> None:
         check_fields(self)
         inner, period = self.schedule, self.period
@@ -199,10 +196,6 @@ class Repeated(TimeTransform):
         period = "" if self.period == self.schedule.length else f"period={self.period}"
         times = "" if self.times is None else str(self.times)
         return f"repeat({', '.join(filter(None, [times, period]))})"
-
-    @property
-    def _largest_operand(self) -> float:
-        return self.period
 
     def _inner(self, step: Any) -> Any:
         within = step % self.period
@@ -278,10 +271,6 @@ class Staircase(TimeTransform):
     def _call(self) -> str:
         return f"every({self.steps})"
 
-    @property
-    def _largest_operand(self) -> float:
-        return self.steps
-
     def _inner(self, step: Any) -> Any:
         return step - step % self.steps
 
@@ -292,9 +281,6 @@ class Staircase(TimeTransform):
             if shorter.length == length - steps:
                 return shorter
         return Schedule._compressed(self, steps)
-
-    def _phases(self) -> Phases:
-        return self.schedule._phases()
 
 
 def per_epoch(schedule: Schedule, steps_per_epoch: int) -> Schedule:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -17,8 +17,33 @@ if TYPE_CHECKING:
     from lrcore.schedules.schedule import Bounds, Floats
 
 
+class Fixed(Checked):
+    """A schedule with the same value at every step, its attribute ``value``."""
+
+    __slots__ = ()
+
+    _is_constant: ClassVar[bool] = True
+
+    if TYPE_CHECKING:
+
+        @property
+        def value(self) -> float:
+            """The value."""
+
+    def _value(self, step: float) -> float:
+        del step
+        return self.value
+
+    def _values(self, steps: Any) -> Floats:
+        return np.full(steps.shape, self.value)
+
+    def _bounds(self, first: float, last: float) -> Bounds:
+        del first, last
+        return self.value, self.value
+
+
 @dataclass(frozen=True, slots=True, repr=False)
-class Constant(Checked):
+class Constant(Fixed):
     """The same value at every step.
 
     ``value(t) = value``
@@ -42,30 +67,14 @@ class Constant(Checked):
 
     value: float
 
-    @property
-    def _is_constant(self) -> bool:
-        return True
-
-    def _value(self, step: float) -> float:
-        del step
-        return self.value
-
-    def _values(self, steps: Any) -> Floats:
-        return np.full(steps.shape, self.value)
-
-    def _bounds(self, first: float, last: float) -> Bounds:
-        del first, last
-        return self.value, self.value
-
 
 class Unbounded(Checked):
     """A schedule with one formula for every step, whose ``_value`` also takes an array."""
 
     __slots__ = ()
 
-    def _values(self, steps: Any) -> Floats:
-        values: Floats = np.asarray(self._value(steps), np.float64)
-        return values
+    def _values(self, steps: Any) -> Any:
+        return np.asarray(self._value(steps), np.float64)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -80,6 +81,8 @@ class Warmup(Schedule):
     start: Share = 0.0
     shape: str = "linear"
 
+    _is_factor: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         check_fields(self)
         check_choice(self, "shape", SHAPES)
@@ -93,10 +96,6 @@ class Warmup(Schedule):
     def length(self) -> int | None:
         """The number of steps; None for an exponential rise, which never ends."""
         return None if self.shape == "exponential" and self.steps else self.steps
-
-    @property
-    def _is_factor(self) -> bool:
-        return True
 
     @property
     def _end(self) -> int:
@@ -134,7 +133,7 @@ class WithWarmup(UnaryOperation):
     """A schedule after a warm-up: ``schedule.warmup(steps, start, shape)``.
 
     ``value(t) = start + (first − start) · (t + 1) / steps`` for ``t < steps``, then the schedule, compressed into the
-    remaining steps if it has a length.
+    remaining steps if it has a length. Its length is that of the schedule, and includes the warm-up.
 
     Arguments and errors are those of :meth:`Schedule.warmup <lrcore.schedules.Schedule.warmup>`.
 
@@ -190,24 +189,18 @@ class WithWarmup(UnaryOperation):
             put(self, "_first_value", first)
         return first
 
-    @property
-    def length(self) -> int | None:
-        """The length of the schedule, which includes the warm-up."""
-        return self.schedule.length
-
     def _call(self) -> str:
         more = [repr(self.start), repr(self.shape)]
         while more and more[-1] == ("0.0", "'linear'")[len(more) - 1]:
             more.pop()
         return f"warmup({', '.join([str(self.steps), *more])})"
 
-    def _value(self, step: float) -> float:
+    def _value(self, step: float) -> Any:
         if step >= self.steps:
             return self._rest._value(step - self.steps)
         x = (step + 1) / self.steps
         # At a fractional step the last increment would exceed the first value.
-        value: float = self._rise(x if x < 1.0 else 1.0)
-        return value
+        return self._rise(x if x < 1.0 else 1.0)
 
     def _rise(self, x: Any) -> Any:
         if self.start == 0.0 and self.shape == "linear":
@@ -237,10 +230,8 @@ class WithWarmup(UnaryOperation):
                 f"{self!r} can't be shortened by {counted(steps, 'step')}: no step would be left for its warm-up"
             )
         # Without the checks of the constructor.
-        made = object.__new__(WithWarmup)
-        values = {"schedule": shorter, "steps": self.steps, "start": self.start, "shape": self.shape}
-        for name, value in {**values, "_compressed_schedule": None, "_first_value": None}.items():
-            put(made, name, value)
+        made = copy(self)
+        put(made, "schedule", shorter)
         return made
 
     def _phases(self) -> Phases:
