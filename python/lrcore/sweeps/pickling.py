@@ -134,7 +134,8 @@ def _enum(made: enum.EnumMeta) -> tuple[Any, ...]:
         and name not in members
         and not isinstance(value, type)
     }
-    return _make_enum, (type(made), made.__name__, made.__bases__, _basis(made), members), own, None, None, _fill_class
+    arguments = type(made), made.__name__, made.__bases__, _basis(made) | members
+    return _make_enum, arguments, own, None, None, _fill_class
 
 
 def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
@@ -169,12 +170,8 @@ def _make_function(code: bytes, namespace: dict[str, Any], name: str) -> types.F
     return types.FunctionType(loaded, namespace, name, None, tuple(types.CellType() for _ in loaded.co_freevars))
 
 
-def _make_enum(meta: Any, name: str, bases: tuple[type, ...], basis: Any, members: Any) -> enum.EnumMeta:
-    namespace = meta.__prepare__(name, bases)
-    for key, value in (basis | members).items():
-        namespace[key] = value
-    made: enum.EnumMeta = meta(name, bases, namespace)
-    return made
+def _make_enum(meta: Any, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> type:
+    return types.new_class(name, bases, {"metaclass": meta}, lambda namespace: namespace.update(body))
 
 
 def _fill_function(function: types.FunctionType, state: dict[str, Any]) -> None:
