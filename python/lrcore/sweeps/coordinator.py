@@ -123,7 +123,7 @@ class Coordinator:
                 return
             try:
                 future = self.executor.submit(execute, self.train, claimed[1], self.takes_report)
-            except (BrokenExecutor, RuntimeError) as error:
+            except RuntimeError as error:
                 raise _broken(error) from error
             self.waiting[future] = claimed
             if future.done():
