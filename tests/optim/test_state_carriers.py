@@ -17,6 +17,7 @@ from lrcore import schedules
 from lrcore.finder import restore
 from lrcore.optim import state as states
 from lrcore.optim.state import Component, Field, OptimizerState, export_state, fields, import_state
+from support.cases import FULL
 from support.snapshot import bits
 
 PLATEAU = schedules.Constant(0.1) * schedules.ReduceOnPlateau(0.5, patience=0)
@@ -212,6 +213,18 @@ class TestTensors:
         state = opt._ready().export_state()
         tensors = [{name: value.numpy() for name, value in one.items()} for one in opt.state.values()]
         return bits([state.scalars, state.arrays, tensors, opt.steps])
+
+    def test_every_field_of_a_parameter_is_in_the_mappings(self, torch):
+        """A new one has to be kept there, where PyTorch saves it. Sums of micro-batches are in ``.grad``."""
+        kept = set()
+        for name, arguments in FULL.items():
+            param = torch.nn.Parameter(torch.ones(2))
+            param.grad = torch.ones(2)
+            opt = getattr(lrcore.torch, name)([param], average=lrcore.EMA(0.9), **arguments)
+            opt.step()
+            kept |= opt.state[param].keys()
+        of_params = {name for name, one in fields().items() if one.kind.startswith("param")}
+        assert kept == {name for name in of_params if not name.startswith("accumulated.")}
 
     @pytest.mark.usefixtures("_components")
     @pytest.mark.parametrize("carrier", ["state dict", "pickle", "deepcopy", "another step", "range test"])
