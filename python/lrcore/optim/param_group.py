@@ -283,16 +283,11 @@ class ParamGroup(MutableMapping[str, Any]):
         return f"ParamGroup({values})" if self.name is None else f"ParamGroup({self.name!r}, {values})"
 
     def _repr_html_(self) -> str:
-        rows = [[key, _shown(value)] for key, value in self.items() if key != "params"]
+        rows = [[key, _short(value, 80)] for key, value in self.items() if key != "params"]
         return html_table(["hyperparameter", "value"], rows)
 
 
 _NOT_COPIED = ("__weakref__", "_evaluated", "_lock", "fixed")
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 # Options with these values are not printed.
@@ -354,9 +349,9 @@ def choose_schedules(
 _MOST_NAMED = 5
 
 
-def _short(value: Any) -> str:
+def _short(value: Any, most: int = 200) -> str:
     text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}…"
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def as_groups(params: Any) -> Sequence[Mapping[str, Any]] | None:

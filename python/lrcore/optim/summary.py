@@ -80,11 +80,9 @@ class Summary:
 
     def __str__(self) -> str:
         """Return the table; with many parameters only the first and the last rows."""
-        cells = [SummaryRow._fields, *(_cells(row) for row in self._shortened())]
-        widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
-        ]
+        cells = [SummaryRow._fields, *map(_cells, self._shortened())]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
         if len(self.rows) > _MOST:
             lines.insert(1 + _MOST // 2, f"… {len(self.rows) - _MOST:,} more …")
         return "\n".join([*lines, self.total])
@@ -92,7 +90,7 @@ class Summary:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        rows = [_cells(row) for row in self._shortened()]
+        rows = [*map(_cells, self._shortened())]
         if len(self.rows) > _MOST:
             rows.insert(_MOST // 2, (f"… {len(self.rows) - _MOST:,} more …", *[""] * (len(SummaryRow._fields) - 1)))
         return html_table(SummaryRow._fields, rows) + html_text(self.total)
@@ -128,20 +126,16 @@ def summarize(
     present = [group.present(steps) for group in groups]
     labels = [str(number) if group.name is None else group.name for number, group in enumerate(groups)]
     rows = []
-    of_weights = of_averages = 0
-    of_state = sum(map(_bytes, waiting))
     for name, weight, state, group, is_decaying in zip(names, weights, states, group_of_each, decays, strict=True):
-        average = _bytes(state["average"]) if "average" in state else 0
-        own = sum(_bytes(array) for key, array in state.items() if key != "average")
-        of_weights, of_state, of_averages = of_weights + _bytes(weight), of_state + own, of_averages + average
-        values = present[group]
-        decay = values["weight_decay"] if is_decaying else 0.0
+        shape, dtype, label = _shape(weight) or (), _name_of(weight.dtype), labels[group]
+        decay = present[group]["weight_decay"] if is_decaying else 0.0
         rows.append(
-            SummaryRow(
-                name, _shape(weight) or (), _name_of(weight.dtype), labels[group], values["lr"], decay, own + average
-            )
+            SummaryRow(name, shape, dtype, label, present[group]["lr"], decay, sum(map(_bytes, state.values())))
         )
-    return Summary(rows, Memory(of_weights, of_state, of_averages, of_weights + of_state + of_averages))
+    of_weights = sum(map(_bytes, weights))
+    of_averages = sum(_bytes(state["average"]) for state in states if "average" in state)
+    total = of_weights + sum(row.state_bytes for row in rows) + sum(map(_bytes, waiting))
+    return Summary(rows, Memory(of_weights, total - of_weights - of_averages, of_averages, total))
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -144,21 +145,17 @@ def _check_parameters(model: torch.nn.Module, opt: torch.optim.Optimizer, loss: 
         )
 
 
+@dataclass
 class _ModuleTrainer:
     """Trains a model, for :func:`search <lrcore.finder.finder.search>`."""
 
-    def __init__(
-        self,
-        model: torch.nn.Module,
-        opt: torch.optim.Optimizer,
-        loss: Callable[[Any, Any], torch.Tensor] | None,
-        validation: Callable[[torch.nn.Module], float] | None,
-        accumulate: int,
-        ratios: list[float],
-    ) -> None:
-        self._model, self._opt, self._loss, self._validation = model, opt, loss, validation
-        self._accumulate, self._ratios = accumulate, ratios
-        self._has_grads = False
+    _model: torch.nn.Module
+    _opt: torch.optim.Optimizer
+    _loss: Callable[[Any, Any], torch.Tensor] | None
+    _validation: Callable[[torch.nn.Module], float] | None
+    _accumulate: int
+    _ratios: list[float]
+    _has_grads: bool = False
 
     def loss(self, batch: Sequence[Any]) -> float:
         if not self._has_grads:
