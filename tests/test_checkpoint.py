@@ -199,7 +199,7 @@ def test_a_schedule_of_ones_own_cannot_be_saved(tmp_path):
         def _value(self, step):
             return 0.1 * step
 
-    with pytest.raises(TypeError, match=r"can't be saved: Own is no class of lrcore.schedules$"):
+    with pytest.raises(TypeError, match=r"can't be saved: Own is not a class of lrcore.schedules$"):
         lrcore.save(tmp_path / "a.safetensors", lrcore.SGD(np.zeros(1), lr=Own()))
 
 

@@ -520,9 +520,9 @@ COSINE = {"lr": 0.1, "T_max": 5}
 REFUSED = [
     ("pytorch", "CosineAnnealingLR", {}, ValueError, "there is no source 'pytorch'; there are torch, trans"),
     ("torch", "cosine", {}, ValueError, "torch has no schedule 'cosine'; there are ConstantLR, Cosine"),
-    ("torch", "SequentialLR", {}, ValueError, "torch's SequentialLR can't be had: it is made of sched"),
-    ("torch", "ChainedScheduler", {}, ValueError, "torch's ChainedScheduler can't be had: it is made of"),
-    ("transformers", "greedy", {}, ValueError, "transformers's greedy can't be had: its learning rate ri"),
+    ("torch", "SequentialLR", {}, ValueError, "torch's SequentialLR is not supported: it is made of sched"),
+    ("torch", "ChainedScheduler", {}, ValueError, "torch's ChainedScheduler is not supported: it is made of"),
+    ("transformers", "greedy", {}, ValueError, "transformers's greedy is not supported: its learning rate ri"),
     ("torch", "StepLR", {"lr": 0.1}, TypeError, "torch's StepLR needs 'step_size'; it takes lr, step_si"),
     ("torch", "StepLR", {"step_size": 3}, TypeError, "torch's StepLR needs 'lr'; it takes lr, st"),
     ("torch", "StepLR", {}, TypeError, "torch's StepLR needs 'lr', 'step_size'; it takes lr, step_size, "),

@@ -94,7 +94,7 @@ def test_an_optimizer_refuses_a_value_below_0_at_its_step(make):
 
 def test_negative_values_are_named_where_they_are_refused():
     with pytest.raises(
-        ValueError, match=r"^cooldown: the value at step 90, where the fall begins, must be in \[0, inf"
+        ValueError, match=r"^cooldown: the value at step 90, where the decay begins, must be in \[0, inf"
     ):
         (A - 0.5).cooldown(10)
 

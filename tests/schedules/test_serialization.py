@@ -135,7 +135,7 @@ def test_a_foreign_class_is_not_saved():
         def _value(self, step):
             return 1.0 + 0.0 * step
 
-    with pytest.raises(TypeError, match=r"can't be saved: Constant is no class of lrcore\.schedules"):
+    with pytest.raises(TypeError, match=r"can't be saved: Constant is not a class of lrcore\.schedules"):
         Constant().to_json()
     with pytest.raises(TypeError, match="can't be saved"):
         Constant().warmup(2).to_json()
@@ -146,10 +146,10 @@ def written(name="Constant", version=1, **arguments):
 
 
 REFUSED = [
-    ("", ValueError, "this is no JSON"),
-    ("Constant(value=0.1)", ValueError, "this is no JSON"),
-    ("__import__('os')", ValueError, "this is no JSON"),
-    (b"\xff", ValueError, "this is no JSON"),
+    ("", ValueError, "this is not JSON"),
+    ("Constant(value=0.1)", ValueError, "this is not JSON"),
+    ("__import__('os')", ValueError, "this is not JSON"),
+    (b"\xff", ValueError, "this is not JSON"),
     ("[]", ValueError, "a schedule must be a dict of schedule, version and arguments"),
     ("0.1", ValueError, "a schedule must be a dict of schedule, version and arguments"),
     ("{}", ValueError, "a schedule must be a dict of schedule, version and arguments"),
@@ -183,7 +183,7 @@ REFUSED = [
     (written(value=float("inf")), ValueError, "Constant: value must be in [0, inf), got inf"),
     (written("Lambda", function="os.system"), TypeError, "Lambda: function must be callable, got 'os.system'"),
     (written("Lambda", function=None), TypeError, "Lambda: function must be callable, got None"),
-    ("[" * 100_000, ValueError, "this JSON is nested too deep for a schedule"),
+    ("[" * 100_000, ValueError, "this JSON is nested too deeply for a schedule"),
     (None, TypeError, "the JSON of a schedule must be a string, got NoneType"),
     ({"schedule": "Constant"}, TypeError, "the JSON of a schedule must be a string, got dict"),
 ]
@@ -204,7 +204,7 @@ def test_json_that_is_nested_too_deep_is_refused_or_read(depth):
     try:
         assert Schedule.from_json(text)(1) == 0.75
     except ValueError as error:
-        assert "nested too deep" in str(error)  # noqa: PT017
+        assert "nested too deeply" in str(error)  # noqa: PT017
 
 
 def test_json_of_this_version_stays_readable():

@@ -57,7 +57,7 @@ def run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     except BrokenPipeError:
         raise
     except RecursionError:
-        parser.error("this is nested too deep")
+        parser.error("this is nested too deeply")
     except (ImportError, OSError, TypeError, ValueError) as error:
         parser.error(str(error))
     if given.csv != "-":

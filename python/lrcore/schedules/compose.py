@@ -61,7 +61,7 @@ class Sequential(Compound):
         length = self.first.length
         at = length if self.at is None else steps_of("then: at", self.at, length)
         if at is None:
-            raise ValueError(f"then: {brief(self.first)} has no length; say at which step the next takes over")
+            raise ValueError(f"then: {brief(self.first)} has no length; give at, where the next one begins")
         put(self, "at", at)
 
     @property
@@ -120,7 +120,7 @@ def concat(parts: Iterable[Schedule | float]) -> Schedule:
         raise ValueError("concat: parts must be at least one schedule, got none")
     for i, part in enumerate(given[:-1]):
         if part.length is None:
-            raise ValueError(f"concat: parts[{i}], {brief(part)}, has no length, and must be the last then")
+            raise ValueError(f"concat: parts[{i}], {brief(part)}, has no length; only the last part can be without one")
     return _concatenated(given)
 
 
@@ -160,13 +160,13 @@ class WithCooldown(UnaryOperation):
         if self.at is not None:
             put(self, "at", steps_of("cooldown: at", self.at, length))
         elif length is None:
-            raise ValueError(f"cooldown: {brief(self.schedule)} has no length; say at which step the fall begins")
+            raise ValueError(f"cooldown: {brief(self.schedule)} has no length; give at, where the decay begins")
         elif steps > length:
             raise ValueError(f"cooldown: steps must be in [0, {length}], the length of the schedule, got {steps}")
         begin = self.at if self.at is not None else (length or 0) - steps
         put(self, "steps", steps)
         put(self, "_begin", begin if steps else 0)
-        top = NON_NEGATIVE.check(f"cooldown: the value at step {begin}, where the fall begins,", self.schedule(begin))
+        top = NON_NEGATIVE.check(f"cooldown: the value at step {begin}, where the decay begins,", self.schedule(begin))
         put(self, "_decay", decay(top, self.end, steps, self.shape) if steps else self.schedule)
 
     @property

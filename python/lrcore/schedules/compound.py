@@ -59,7 +59,7 @@ def check_parts(schedule: Compound, *names: str) -> None:
     depth, count = _set_extent(schedule, parts)
     if depth > DEEPEST:
         raise ValueError(
-            f"{kind}: schedules may lie {DEEPEST} deep within each other, got {depth}; "
+            f"{kind}: schedules can be nested {DEEPEST} deep, got {depth}; "
             f"concat([…]) puts many one after the other, and numbers that multiply or are added take no depth"
         )
     if count > MOST_PARTS:

@@ -45,10 +45,7 @@ _OPERATORS: dict[type[ast.operator], tuple[str, Callable[[Any, Any], Any]]] = {
 _REFUSED: dict[type[ast.AST], str] = {
     ast.Lambda: "a lambda",
     ast.JoinedStr: "an f-string",
-    ast.ListComp: "a comprehension",
-    ast.SetComp: "a comprehension",
-    ast.DictComp: "a comprehension",
-    ast.GeneratorExp: "a comprehension",
+    **dict.fromkeys((ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp), "a comprehension"),
     ast.NamedExpr: "an assignment",
     ast.Subscript: "an index",
     ast.Compare: "a comparison",
@@ -89,9 +86,9 @@ def evaluate(text: str) -> Schedule:
             return Schedule.from_json(text)
         value = _value(ast.parse(text.strip(), mode="eval").body, 0)
     except SyntaxError as error:
-        raise ValueError(f"this is no expression: {error.msg}") from None
+        raise ValueError(f"this is not an expression: {error.msg}") from None
     except (MemoryError, RecursionError):
-        raise ValueError("this is nested too deep") from None
+        raise ValueError("this is nested too deeply") from None
     if not isinstance(value, Schedule):
         raise ValueError(f"a schedule is needed, such as Cosine(0.1, steps=100), got {brief(value)}")
     return value
@@ -99,7 +96,7 @@ def evaluate(text: str) -> Schedule:
 
 def _value(node: ast.expr, depth: int) -> Any:
     if depth > _DEEPEST:
-        raise ValueError("this is nested too deep")
+        raise ValueError("this is nested too deeply")
     match node:
         case ast.Constant(value=value) if value is None or isinstance(value, bool | int | float | str):
             return _small(value)
@@ -133,17 +130,17 @@ def _small(value: Any) -> Any:
 
 def _signed(sign: ast.unaryop, value: Any) -> Any:
     if not is_number(value) and not isinstance(value, Schedule):
-        raise ValueError("a sign is allowed before a number or a schedule alone")
+        raise ValueError("a sign is allowed only before a number or a schedule")
     return -value if isinstance(sign, ast.USub) else value
 
 
 def _joined(left: Any, sign: str, function: Callable[[Any, Any], Any], right: Any) -> Any:
     """Return the result of an operator for two numbers, or for a schedule and a schedule or number."""
     if not all(is_number(part) or isinstance(part, Schedule) for part in (left, right)):
-        raise ValueError(f"{sign} is allowed between schedules and numbers alone")
+        raise ValueError(f"{sign} is allowed only between schedules and numbers")
     if isinstance(left, Schedule) or isinstance(right, Schedule):
         if sign not in ("+", "-", "*") and not (sign == "/" and is_number(right)):
-            raise ValueError(f"{sign} is allowed between numbers alone; schedules have *, + and -, and / by a number")
+            raise ValueError(f"{sign} is allowed only between numbers; schedules have *, + and -, and / by a number")
         return function(left, right)
     if sign == "**" and abs(right) > _LARGEST_POWER:
         raise ValueError(f"a power must be at most {_LARGEST_POWER}, got {right}")
@@ -186,7 +183,7 @@ def _function(node: ast.expr, depth: int) -> Callable[..., Any]:
                 raise ValueError(f"{brief(owner)} has no .{name}()")
             found = getattr(owner, name)
         case ast.Attribute(value=before, attr=name):
-            raise ValueError(f".{name}() is allowed after a schedule alone, not after {ast.unparse(before)}")
+            raise ValueError(f".{name}() is allowed only after a schedule, not after {ast.unparse(before)}")
         case _:
             raise ValueError(f"{ast.unparse(node)} can't be called")
     made: Callable[..., Any] = found

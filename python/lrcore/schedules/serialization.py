@@ -16,7 +16,7 @@ def encode(schedule: Schedule) -> dict[str, Any]:
     """Return the schedule as nested dicts, or raise a TypeError if it contains a function or another class."""
     name = type(schedule).__name__
     if getattr(schedules, name, None) is not type(schedule) or not is_dataclass(schedule):
-        raise TypeError(f"{brief(schedule)} can't be saved: {name} is no class of lrcore.schedules")
+        raise TypeError(f"{brief(schedule)} can't be saved: {name} is not a class of lrcore.schedules")
     values = {field.name: getattr(schedule, field.name) for field in fields(schedule) if field.init}
     for key, value in values.items():
         if callable(value) and not isinstance(value, Schedule):
@@ -65,9 +65,9 @@ def from_json(text: str) -> Schedule:
     try:
         given = json.loads(text)
     except ValueError as error:
-        raise ValueError(f"this is no JSON: {error}") from None
+        raise ValueError(f"this is not JSON: {error}") from None
     except RecursionError:
-        raise ValueError("this JSON is nested too deep for a schedule") from None
+        raise ValueError("this JSON is nested too deeply for a schedule") from None
     return decode(given)
 
 

@@ -67,7 +67,7 @@ def get(name: str, /, *, source: str, lr: float | None = None, **arguments: Any)
     module = import_module(f"{__name__}.{source}")
     makers: Mapping[str, Maker] = module.NAMES
     if name in module.REFUSED:
-        raise ValueError(f"{source}'s {name} can't be had: {module.REFUSED[name]}")
+        raise ValueError(f"{source}'s {name} is not supported: {module.REFUSED[name]}")
     if name not in makers:
         raise ValueError(f"{source} has no schedule {name!r}; there are {', '.join(sorted(makers))}")
     if lr is not None:

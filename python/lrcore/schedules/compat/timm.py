@@ -325,7 +325,7 @@ def create_scheduler_v2(
     if sched not in _SHORT:
         raise ValueError(f"there is no sched {sched!r}; there are {', '.join(_SHORT)}, none")
     if sched == "plateau" and unit != 1:
-        raise ValueError("plateau steps in epochs alone")
+        raise ValueError("plateau steps only in epochs")
     every = (90 if decay_epochs is None else decay_epochs) * unit
     makers: dict[str, Callable[[], Scheduler]] = {
         "cosine": lambda: CosineLRScheduler(k_decay=k_decay, **cyclic),
