@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from dataclasses import InitVar, dataclass, field, replace
 from math import cos, pi
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -24,9 +24,8 @@ class Bounded(Finite):
 
     __slots__ = ()
 
-    if TYPE_CHECKING:
-        start: float
-        end: float
+    start: float
+    end: float
 
     @abstractmethod
     def _formula(self, step: Any) -> Any:

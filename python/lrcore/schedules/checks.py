@@ -64,8 +64,7 @@ class Finite(Checked):
 
     __slots__ = ()
 
-    if TYPE_CHECKING:
-        steps: int
+    steps: int
 
     @property
     def length(self) -> int:
@@ -78,8 +77,7 @@ class Delegating(Finite):
 
     __slots__ = ()
 
-    if TYPE_CHECKING:
-        _schedule: Schedule
+    _schedule: Schedule
 
     def _value(self, step: float) -> float:
         return self._schedule._value(step)

@@ -34,7 +34,7 @@ class MetricFactor(Fixed):
     _uses_reports: ClassVar[bool] = True
 
     _is_factor: ClassVar[bool] = True
-    value: ClassVar[float] = 1.0
+    value = 1.0
 
     @abstractmethod
     def tracker(self) -> Tracker:

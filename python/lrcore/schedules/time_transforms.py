@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from lrcore._messages import brief
 from lrcore._ranges import check_count
@@ -23,10 +24,9 @@ class TimeTransform(UnaryOperation):
     # The field that `_inner` computes with; from 2⁵³ on arrays of steps are not exact.
     _operand: ClassVar[str] = "steps"
 
-    if TYPE_CHECKING:
-
-        def _inner(self, step: Any) -> Any:
-            """Return the step of the inner schedule, for a number or an array."""
+    @abstractmethod
+    def _inner(self, step: Any) -> Any:
+        """Return the step of the inner schedule, for a number or an array."""
 
     def _value(self, step: float) -> float:
         return self.schedule._value(self._inner(step))

@@ -23,12 +23,7 @@ class Fixed(Checked):
     __slots__ = ()
 
     _is_constant: ClassVar[bool] = True
-
-    if TYPE_CHECKING:
-
-        @property
-        def value(self) -> float:
-            """The value."""
+    value: float
 
     def _value(self, step: float) -> float:
         del step

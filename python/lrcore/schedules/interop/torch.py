@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from lrcore._messages import brief
 from lrcore._ranges import NON_NEGATIVE, check_count
@@ -23,11 +23,10 @@ class SchedulerMixin:
 
     # ScheduleLR without its base class, so that the module can be imported without PyTorch.
 
-    if TYPE_CHECKING:
-        optimizer: Any
-        last_epoch: int
-        _step_count: int
-        _last_lr: list[Any]
+    optimizer: Any
+    last_epoch: int
+    _step_count: int
+    _last_lr: list[Any]
 
     def __init__(
         self,
