@@ -13,25 +13,14 @@ import math
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from lrcore import schedules
 from lrcore._messages import brief
-from lrcore.schedules import (
-    Constant,
-    Cosine,
-    CosineRestarts,
-    Exponential,
-    InverseSqrt,
-    InverseTime,
-    Linear,
-    Piecewise,
-    Polynomial,
-    ReduceOnPlateau,
-    Schedule,
-    Step,
-)
 from lrcore.schedules.compat import Maker, Whole, accepting, check_positive, makers_in, then_after, whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from lrcore.schedules.schedule import Schedule
 
 
 def ExponentialDecay(
@@ -40,8 +29,8 @@ def ExponentialDecay(
     """Return an Exponential or a Step."""
     check_positive("decay_steps", decay_steps)
     if staircase:
-        return Step(initial_learning_rate, whole("decay_steps", decay_steps), decay_rate)
-    return Exponential(initial_learning_rate, decay_rate, decay_steps)
+        return schedules.Step(initial_learning_rate, whole("decay_steps", decay_steps), decay_rate)
+    return schedules.Exponential(initial_learning_rate, decay_rate, decay_steps)
 
 
 def PiecewiseConstantDecay(*, boundaries: Sequence[float], values: Sequence[float]) -> Schedule:
@@ -53,7 +42,7 @@ def PiecewiseConstantDecay(*, boundaries: Sequence[float], values: Sequence[floa
     if any(later < earlier for earlier, later in pairwise(boundaries)):
         raise ValueError(f"boundaries must rise, got {list(boundaries)}: in Keras the values of a step would add up")
     changes = (max(math.floor(boundary) + 1, 0) for boundary in boundaries)
-    return Piecewise(tuple(zip((0, *changes), values, strict=True)), "constant")
+    return schedules.Piecewise(tuple(zip((0, *changes), values, strict=True)), "constant")
 
 
 def PolynomialDecay(
@@ -67,20 +56,20 @@ def PolynomialDecay(
     """Return a Polynomial; with ``cycle`` one that restarts at each multiple of ``decay_steps``, ever slower."""
     check_positive("decay_steps", decay_steps)
     if power == 0.0:
-        return Constant(initial_learning_rate)
+        return schedules.Constant(initial_learning_rate)
     if not cycle:
-        return Polynomial(initial_learning_rate, decay_steps, end_learning_rate, power)
+        return schedules.Polynomial(initial_learning_rate, decay_steps, end_learning_rate, power)
     height = initial_learning_rate - end_learning_rate
     if height < 0.0 or 2.0 * power % 1.0:
         raise ValueError("with cycle, power must be a multiple of 0.5, and end_learning_rate at most the initial one")
     # In the n-th cycle of d steps it is 1 − t/(n·d) = (1 − s/d) / n, where s runs from 1 to d.
-    tooth = Polynomial(1.0, decay_steps, power=power)
+    tooth = schedules.Polynomial(1.0, decay_steps, power=power)
     teeth = tooth.then(tooth.shift(-1).repeat(period=decay_steps), at=1)
-    heights: Schedule = Constant(height)
+    heights: Schedule = schedules.Constant(height)
     for _ in range(int(power)):
-        heights = heights * InverseTime(1.0, 1.0, decay_steps)
+        heights = heights * schedules.InverseTime(1.0, 1.0, decay_steps)
     if power % 1.0:
-        heights = heights * InverseSqrt(1.0, decay_steps)
+        heights = heights * schedules.InverseSqrt(1.0, decay_steps)
     return heights.every(decay_steps).shift(1) * teeth + end_learning_rate
 
 
@@ -89,7 +78,7 @@ def InverseTimeDecay(
 ) -> Schedule:
     """Return an InverseTime, with ``staircase`` only updated every ``decay_steps``."""
     check_positive("decay_steps", decay_steps)
-    schedule = InverseTime(initial_learning_rate, decay_rate, decay_steps)
+    schedule = schedules.InverseTime(initial_learning_rate, decay_rate, decay_steps)
     return schedule.every(whole("decay_steps", decay_steps)) if staircase else schedule
 
 
@@ -104,9 +93,9 @@ def CosineDecay(
     """Return a Cosine to a fraction of its start, after a Linear if there is a ``warmup_target``."""
     check_positive("decay_steps", decay_steps)
     if warmup_target is None:
-        return Cosine(initial_learning_rate, decay_steps, initial_learning_rate * alpha)
-    schedule = Cosine(warmup_target, decay_steps, warmup_target * alpha)
-    return then_after(Linear(initial_learning_rate, warmup_target, warmup_steps), warmup_steps, schedule)
+        return schedules.Cosine(initial_learning_rate, decay_steps, initial_learning_rate * alpha)
+    schedule = schedules.Cosine(warmup_target, decay_steps, warmup_target * alpha)
+    return then_after(schedules.Linear(initial_learning_rate, warmup_target, warmup_steps), warmup_steps, schedule)
 
 
 def CosineDecayRestarts(
@@ -123,8 +112,8 @@ def CosineDecayRestarts(
         raise ValueError(f"t_mul must be >= 1, got {brief(t_mul)}: Keras has no number after ever shorter cycles")
     low = initial_learning_rate * alpha
     if m_mul == 1.0:
-        return CosineRestarts(initial_learning_rate, first_decay_steps, low, factor=t_mul)
-    schedule = CosineRestarts(initial_learning_rate - low, first_decay_steps, factor=t_mul, decay=m_mul)
+        return schedules.CosineRestarts(initial_learning_rate, first_decay_steps, low, factor=t_mul)
+    schedule = schedules.CosineRestarts(initial_learning_rate - low, first_decay_steps, factor=t_mul, decay=m_mul)
     return schedule + low if low else schedule
 
 
@@ -146,10 +135,10 @@ def ReduceLROnPlateau(
         if monitor.removeprefix("val_") != "loss":
             raise ValueError(f"mode must be 'min' or 'max' for {monitor!r}: Keras asks the model for the metric")
         mode = "min"
-    plateau = ReduceOnPlateau(
+    plateau = schedules.ReduceOnPlateau(
         factor, patience, mode, threshold=abs(min_delta), relative=False, cooldown=cooldown, convention="keras"
     )
-    return (Constant(lr) * plateau).at_least(min(lr, min_lr))
+    return (schedules.Constant(lr) * plateau).at_least(min(lr, min_lr))
 
 
 REFUSED: dict[str, str] = {

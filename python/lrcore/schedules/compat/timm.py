@@ -12,25 +12,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from lrcore import schedules
 from lrcore._messages import brief
-from lrcore.schedules import (
-    Constant,
-    Cosine,
-    InverseSqrt,
-    Linear,
-    MultiStep,
-    Piecewise,
-    Polynomial,
-    Schedule,
-    Sqrt,
-    Step,
-    Table,
-    Tanh,
-)
 from lrcore.schedules.compat import Maker, Whole, accepting, check_positive, makers_in, torch, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from lrcore.schedules.schedule import Schedule
 
 
 _LONGEST_TABLE = 10**6
@@ -51,10 +40,10 @@ class Scheduler:
     def _after_warmup(self, schedule: Schedule, *, prefix: bool = True, target: float | None = None) -> Schedule:
         """Return the schedule after the warm-up, which is included in it unless it is a prefix."""
         if self.warmup_t:
-            rise = Linear(self.warmup_lr_init, self.lr if target is None else target, self.warmup_t)
+            rise = schedules.Linear(self.warmup_lr_init, self.lr if target is None else target, self.warmup_t)
             return rise.then(schedule if prefix else schedule.shift(-self.warmup_t), at=self.warmup_t)
         # After each step timm asks for the value of the next one, so the first step has the optimizer's.
-        return schedule if schedule(0) == self.lr else Constant(self.lr).then(schedule.shift(-1), at=1)
+        return schedule if schedule(0) == self.lr else schedules.Constant(self.lr).then(schedule.shift(-1), at=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +75,7 @@ class CyclicScheduler(Scheduler):
         lengths = [self.t_initial * self.cycle_mul**i for i in range(self.cycle_limit)]
         if any(length % 1 for length in lengths):
             return self._table(peaks, lengths)
-        schedule: Schedule = Constant(self.lr_min)
+        schedule: Schedule = schedules.Constant(self.lr_min)
         begin = 0
         for i, (peak, given) in enumerate(zip(peaks, lengths, strict=True)):
             length = whole(f"t_initial * cycle_mul**{i}", given)
@@ -105,7 +94,7 @@ class CyclicScheduler(Scheduler):
             steps = range(len(table), math.ceil(begin + length))
             table += [self._within(peak, (t - begin) / length) for t in steps]
             begin += length
-        return Table((*table, self.lr_min))
+        return schedules.Table((*table, self.lr_min))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +104,7 @@ class CosineLRScheduler(CyclicScheduler):
     k_decay: float = 1.0
 
     def _cycle(self, peak: float, steps: int) -> Schedule:
-        return Cosine(peak, steps, self.lr_min, k=self.k_decay)
+        return schedules.Cosine(peak, steps, self.lr_min, k=self.k_decay)
 
     def _cycles(self) -> Schedule:
         if self.k_decay != 1.0 or self.cycle_limit <= 1:
@@ -127,7 +116,7 @@ class CosineLRScheduler(CyclicScheduler):
             end = begin + self.t_initial * self.cycle_mul**i
             points += [(begin, self.lr * self.cycle_decay**i), (end, self.lr_min)]
             begin = end
-        return Piecewise(tuple(points), "cosine")
+        return schedules.Piecewise(tuple(points), "cosine")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +127,7 @@ class TanhLRScheduler(CyclicScheduler):
     ub: float = 3.0
 
     def _cycle(self, peak: float, steps: int) -> Schedule:
-        return Tanh(peak, steps, self.lr_min, self.lb, self.ub)
+        return schedules.Tanh(peak, steps, self.lr_min, self.lb, self.ub)
 
     def schedule(self) -> Schedule:
         """Return the cycles, after a warm-up that rises to their value, unlike that of the other classes."""
@@ -158,10 +147,10 @@ class PolyLRScheduler(CyclicScheduler):
 
     def _cycle(self, peak: float, steps: int) -> Schedule:
         if self.power == 0.0:
-            return Constant(peak).then(self.lr_min, at=steps)
+            return schedules.Constant(peak).then(self.lr_min, at=steps)
         if self.k_decay == 1.0:
-            return Polynomial(peak, steps, self.lr_min, self.power)
-        return Table(tuple(self._within(peak, t / steps) for t in range(steps + 1)))
+            return schedules.Polynomial(peak, steps, self.lr_min, self.power)
+        return schedules.Table(tuple(self._within(peak, t / steps) for t in range(steps + 1)))
 
     def _within(self, peak: float, fraction: float) -> float:
         return float(self.lr_min + (peak - self.lr_min) * (1 - fraction**self.k_decay) ** self.power)
@@ -179,7 +168,7 @@ class StepLRScheduler(Scheduler):
         """Return the schedule."""
         check_positive("decay_t", self.decay_t)
         is_whole = self.decay_t % 1 == 0
-        schedule = Step(self.lr, int(self.decay_t) if is_whole else 1, self.decay_rate)
+        schedule = schedules.Step(self.lr, int(self.decay_t) if is_whole else 1, self.decay_rate)
         return self._after_warmup(schedule if is_whole else schedule.stretch(self.decay_t), prefix=self.warmup_prefix)
 
 
@@ -196,7 +185,7 @@ class MultiStepLRScheduler(Scheduler):
         if list(self.decay_t) != sorted(self.decay_t):
             raise ValueError(f"decay_t must be sorted, got {list(self.decay_t)}: timm searches it by halves")
         milestones = tuple(max(math.ceil(at) - 1, 0) for at in self.decay_t)
-        return self._after_warmup(MultiStep(self.lr, milestones, self.decay_rate), prefix=self.warmup_prefix)
+        return self._after_warmup(schedules.MultiStep(self.lr, milestones, self.decay_rate), prefix=self.warmup_prefix)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,7 +239,7 @@ class WSDLRScheduler(Scheduler):
         begin, lr_min = self.t_initial - self.decay_t, self.lr_min
         if self.stable_fn == "constant":
             top = max(self.lr, lr_min)
-            return self._after_warmup(Constant(top).then(self._decay(top, lr_min), at=begin))
+            return self._after_warmup(schedules.Constant(top).then(self._decay(top, lr_min), at=begin))
         stable = self._stable()
         if lr_min:
             stable = stable.at_least(lr_min)
@@ -268,24 +257,24 @@ class WSDLRScheduler(Scheduler):
         if not timescale > 0:
             raise ValueError(f"stable_timescale, or else warmup_t, must be > 0, got {brief(timescale)}")
         if shape == "rsqrt" or power == 0.5:
-            return InverseSqrt(self.lr, timescale)
+            return schedules.InverseSqrt(self.lr, timescale)
         check_positive("stable_power", power)
-        return Table(tuple(self.lr * (1.0 + t / timescale) ** -power for t in range(self.t_initial + 1)))
+        return schedules.Table(tuple(self.lr * (1.0 + t / timescale) ** -power for t in range(self.t_initial + 1)))
 
     def _decay(self, start: float, end: float) -> Schedule:
         """Return the decay from one value to another."""
         steps, shape, power, ratio = self.decay_t, self.decay_fn, self.decay_power, self.decay_ratio
         if shape == "linear" or (shape == "power" and power == 1.0):
-            return Linear(start, end, steps)
+            return schedules.Linear(start, end, steps)
         if shape == "1-sqrt" or (shape == "power" and power == 0.5):
-            return Sqrt(start, steps, end)
+            return schedules.Sqrt(start, steps, end)
         if shape == "cosine":
-            return Cosine(start, steps, end)
+            return schedules.Cosine(start, steps, end)
         if shape not in ("power", "exp"):
             raise ValueError(f"decay_fn must be 'linear', '1-sqrt', 'cosine', 'power' or 'exp', got {brief(shape)}")
         done = [t / steps for t in range(steps + 1)]
         left = [1.0 - p**power if shape == "power" else (ratio**p - ratio) / (1.0 - ratio) for p in done]
-        return Table(tuple(end + (start - end) * share for share in left))
+        return schedules.Table(tuple(end + (start - end) * share for share in left))
 
 
 def create_scheduler_v2(
@@ -321,7 +310,7 @@ def create_scheduler_v2(
     cycles = {"lr_min": min_lr, "cycle_mul": cycle_mul, "cycle_decay": cycle_decay, "cycle_limit": cycle_limit}
     cyclic: dict[str, Any] = {"t_initial": steps, **cycles, **prefixed}
     if sched == "none":
-        return Constant(lr)
+        return schedules.Constant(lr)
     if sched not in _SHORT:
         raise ValueError(f"there is no sched {sched!r}; there are {', '.join(_SHORT)}, none")
     if sched == "plateau" and unit != 1:

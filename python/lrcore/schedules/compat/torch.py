@@ -8,70 +8,63 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from lrcore import schedules
 from lrcore._messages import brief
-from lrcore.schedules import (
-    Constant,
-    CosineRestarts,
-    Cyclic,
-    Exponential,
-    Lambda,
-    Linear,
-    MultiStep,
-    OneCycle,
-    Piecewise,
-    Polynomial,
-    ReduceOnPlateau,
-    Schedule,
-    Step,
-)
 from lrcore.schedules.compat import Maker, Whole, accepting, check_positive, makers_in, wave
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from lrcore.schedules.schedule import Schedule
+
 
 def LambdaLR(*, lr: float, lr_lambda: Callable[[int], float]) -> Schedule:
     """Return the learning rate times a Lambda."""
-    return Lambda(lr_lambda) * lr
+    return schedules.Lambda(lr_lambda) * lr
 
 
 def MultiplicativeLR(*, lr: float, lr_lambda: Callable[[int], float]) -> Schedule:
     """Return the learning rate times the product of a function's values from step 1 on."""
-    return Lambda(_Products(lr_lambda)) * lr
+    return schedules.Lambda(_Products(lr_lambda)) * lr
 
 
 def StepLR(*, lr: float, step_size: Whole, gamma: float = 0.1) -> Schedule:
     """Return a Step."""
-    return Step(lr, step_size, gamma)
+    return schedules.Step(lr, step_size, gamma)
 
 
 def MultiStepLR(*, lr: float, milestones: Iterable[int], gamma: float = 0.1) -> Schedule:
     """Return a MultiStep. Torch never reaches fractional or negative milestones."""
-    return MultiStep(lr, tuple(sorted(int(at) for at in milestones if at >= 0 and at % 1 == 0)), gamma)
+    return schedules.MultiStep(lr, tuple(sorted(int(at) for at in milestones if at >= 0 and at % 1 == 0)), gamma)
 
 
 def ConstantLR(*, lr: float, factor: float = 1.0 / 3, total_iters: Whole = 5) -> Schedule:
     """Return two Constant: the scaled, then the full learning rate. With 0 steps torch keeps the scaled one."""
     if not 0.0 < factor <= 1.0:
         raise ValueError(f"factor must be in (0, 1], got {brief(factor)}: torch divides by it to undo it")
-    return Constant(lr * factor).then(lr, at=total_iters) if total_iters > 0 else Constant(lr * factor)
+    scaled = schedules.Constant(lr * factor)
+    return scaled.then(lr, at=total_iters) if total_iters > 0 else scaled
 
 
 def LinearLR(*, lr: float, start_factor: float = 1.0 / 3, end_factor: float = 1.0, total_iters: Whole = 5) -> Schedule:
     """Return a Linear between two fractions of the learning rate. With 0 steps torch keeps the first one."""
     if not 0.0 < start_factor <= 1.0 or not 0.0 <= end_factor <= 1.0:
         raise ValueError(f"start_factor must be in (0, 1] and end_factor in [0, 1], got {start_factor}, {end_factor}")
-    return Linear(lr * start_factor, lr * end_factor, total_iters) if total_iters > 0 else Constant(lr * start_factor)
+    if total_iters <= 0:
+        return schedules.Constant(lr * start_factor)
+    return schedules.Linear(lr * start_factor, lr * end_factor, total_iters)
 
 
 def ExponentialLR(*, lr: float, gamma: float) -> Schedule:
     """Return an Exponential."""
-    return Exponential(lr, gamma)
+    return schedules.Exponential(lr, gamma)
 
 
 def PolynomialLR(*, lr: float, total_iters: Whole = 5, power: float = 1.0) -> Schedule:
     """Return a Polynomial to 0. With 0 steps or power 0 torch keeps the learning rate."""
-    return Polynomial(lr, total_iters, power=power) if total_iters > 0 and power != 0.0 else Constant(lr)
+    if total_iters <= 0 or power == 0.0:
+        return schedules.Constant(lr)
+    return schedules.Polynomial(lr, total_iters, power=power)
 
 
 def CosineAnnealingLR(*, lr: float, T_max: float, eta_min: float = 0.0) -> Schedule:
@@ -82,7 +75,7 @@ def CosineAnnealingLR(*, lr: float, T_max: float, eta_min: float = 0.0) -> Sched
 
 def CosineAnnealingWarmRestarts(*, lr: float, T_0: Whole, T_mult: Whole = 1, eta_min: float = 0.0) -> Schedule:
     """Return CosineRestarts."""
-    return CosineRestarts(lr, T_0, eta_min, factor=T_mult)
+    return schedules.CosineRestarts(lr, T_0, eta_min, factor=T_mult)
 
 
 def CyclicLR(
@@ -99,9 +92,9 @@ def CyclicLR(
     """Return a Cyclic. Torch overwrites the optimizer's learning rate with ``base_lr``."""
     up, down = step_size_up, step_size_up if step_size_down is None else step_size_down
     if scale_fn is None:
-        return Cyclic(base_lr, max_lr, up, down, mode, gamma if mode == "exp_range" else 1.0)
+        return schedules.Cyclic(base_lr, max_lr, up, down, mode, gamma if mode == "exp_range" else 1.0)
     scale = partial(_of_cycle, scale_fn, up + down) if scale_mode == "cycle" else scale_fn
-    return Cyclic(0.0, max_lr - base_lr, up, down) * Lambda(scale) + base_lr
+    return schedules.Cyclic(0.0, max_lr - base_lr, up, down) * schedules.Lambda(scale) + base_lr
 
 
 def OneCycleLR(
@@ -129,8 +122,8 @@ def OneCycleLR(
         )
     shape = "cosine" if anneal_strategy == "cos" else "linear"
     if pct_start == 1.0 and not three_phase:
-        return Piecewise(((0, max_lr / div_factor), (total_steps - 1, max_lr)), shape)
-    return OneCycle(max_lr, total_steps, pct_start, shape, div_factor, final_div_factor, three_phase)
+        return schedules.Piecewise(((0, max_lr / div_factor), (total_steps - 1, max_lr)), shape)
+    return schedules.OneCycle(max_lr, total_steps, pct_start, shape, div_factor, final_div_factor, three_phase)
 
 
 def ReduceLROnPlateau(
@@ -150,10 +143,10 @@ def ReduceLROnPlateau(
         raise ValueError(f"factor must be < 1, got {brief(factor)}")
     if threshold_mode not in ("rel", "abs"):
         raise ValueError(f"threshold_mode must be 'rel' or 'abs', got {brief(threshold_mode)}")
-    plateau = ReduceOnPlateau(
+    plateau = schedules.ReduceOnPlateau(
         factor, patience, mode, threshold=threshold, relative=threshold_mode == "rel", cooldown=cooldown
     )
-    return (Constant(lr) * plateau).at_least(_smallest_lr(lr, factor, min_lr, eps))
+    return (schedules.Constant(lr) * plateau).at_least(_smallest_lr(lr, factor, min_lr, eps))
 
 
 def _smallest_lr(lr: float, factor: float, min_lr: float, eps: float) -> float:
