@@ -1,5 +1,6 @@
 """The options of every optimizer against the reference, bit for bit, and against NumPy."""
 
+import functools
 import math
 
 import numpy as np
@@ -95,15 +96,23 @@ class Twin:
         self.seen += share is not None
 
 
+@functools.cache
+def drawn(dtype):
+    """Read-only weights and the gradients of each step. Drawing them takes as long as the steps of a case."""
+    rng = np.random.default_rng(3)
+    arrays = [[rng.standard_normal(length).astype(dtype) for length in LENGTHS] for _ in range(1 + STEPS)]
+    for array in (array for row in arrays for array in row):
+        array.flags.writeable = False
+    return arrays
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("options", STAGES, ids=str)
 @pytest.mark.parametrize(
     ("optimizer", "arguments"), ARGUMENTS, ids=lambda value: getattr(value, "__name__", str(value))
 )
 def test_stages_are_bitwise_equal_to_the_reference(optimizer, arguments, options, dtype):
-    rng = np.random.default_rng(3)
-    start = [rng.standard_normal(length).astype(dtype) for length in LENGTHS]
-    all_grads = [[rng.standard_normal(length).astype(dtype) for length in LENGTHS] for _ in range(STEPS)]
+    start, *all_grads = drawn(dtype)
     scales = [1.0, 3.0, 1.0, 0.1, 2.0**16]
     make = lambda weights: optimizer(weights, **{"lr": LR, **arguments, **options})  # noqa: E731
     # Parameters are named by their numbers: the last options exclude 1 and 10 to 13 from decay.
