@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 # The edge is divided by this margin, since later steps may meet more curvature than the test did. It is the middle of
-# the values that did well in benches/range_tests.py: a smaller margin is too close to the edge for convolutions, a
+# the values that did well on five problems: a smaller margin is too close to the edge for convolutions, a
 # larger one too far from it for a network that predicts characters.
 MARGIN = 2.4
 
