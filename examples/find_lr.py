@@ -1,7 +1,7 @@
 """Which learning rate does a range test recommend, and is it a good one?
 
-The range test trains the network of digits.py for a hundred steps with a growing learning rate and records the loss;
-then weights and state are restored. The recommendation is compared with a grid: runs of some hundred steps at each of
+The network of digits.py is trained with a growing learning rate, and in short runs around the minimum of its loss; then
+weights and state are restored. The recommendation is compared with a grid: runs of some hundred steps at each of
 eight learning rates, and at the recommended one.
 """
 
@@ -41,7 +41,7 @@ Make = Callable[[Params, float | schedules.Schedule], lrcore.Optimizer]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Setup:
     """An optimizer and a grid of learning rates."""
 
     name: str
@@ -49,11 +49,11 @@ class Recipe:
     grid: tuple[float, ...]
 
 
-RECIPES = (
-    Recipe(
+SETUPS = (
+    Setup(
         "SGD, momentum 0.9", lambda params, lr: lrcore.SGD(params, lr, momentum=0.9), tuple(np.geomspace(1e-3, 3, 8))
     ),
-    Recipe("AdamW", lambda params, lr: lrcore.AdamW(params, lr), tuple(np.geomspace(3e-5, 0.1, 8))),
+    Setup("AdamW", lambda params, lr: lrcore.AdamW(params, lr), tuple(np.geomspace(3e-5, 0.1, 8))),
 )
 
 
@@ -61,7 +61,7 @@ RECIPES = (
 class Found:
     """A range test, and the test loss and accuracy of each run by learning rate."""
 
-    recipe: Recipe
+    setup: Setup
     result: lrcore.RangeTest
     recommended_lr: float
     trained: dict[float, list[tuple[float, float]]]
@@ -86,10 +86,10 @@ def batches(data: Data, seed: int) -> Iterator[tuple[Array, Labels]]:
         yield data.train_x[rows], data.train_y[rows]
 
 
-def find(opt: lrcore.Optimizer, data: Data) -> lrcore.RangeTest:
+def find(opt: lrcore.Optimizer, data: Data, steps: int) -> lrcore.RangeTest:
     """Run a range test on other batches than the runs."""
     with np.errstate(over="ignore", invalid="ignore"):  # the test ends when the loss diverges
-        return lrcore.find_lr(opt, loss_and_grads, batches(data, seed=1000), start=1e-6)
+        return lrcore.find_lr(opt, loss_and_grads, batches(data, seed=1000), start=1e-6, run_length=steps)
 
 
 def bytes_of(opt: lrcore.Optimizer) -> bytes:
@@ -98,13 +98,13 @@ def bytes_of(opt: lrcore.Optimizer) -> bytes:
     return b"".join(array.tobytes() for array in arrays)
 
 
-def restore_report(recipe: Recipe, lr: float, data: Data, steps: int) -> str:
+def restore_report(setup: Setup, lr: float, data: Data, steps: int) -> str:
     """Run a range test in the middle of a run and report how many bytes it changed."""
-    opt = recipe.make(initial_params(np.random.default_rng(0)), lr)
+    opt = setup.make(initial_params(np.random.default_rng(0)), lr)
     for batch, _ in zip(batches(data, seed=0), range(steps // 2), strict=False):
         opt.step(loss_and_grads(opt.params, *batch)[1])
     before = bytes_of(opt)
-    recommended = find(opt, data).suggest()
+    recommended = find(opt, data, steps).suggest()
     after = bytes_of(opt)
     changed = sum(a != b for a, b in zip(before, after, strict=True))
     text = f"a range test after {opt.steps} steps changes {changed} of {len(before):,} bytes"
@@ -114,10 +114,10 @@ def restore_report(recipe: Recipe, lr: float, data: Data, steps: int) -> str:
 # The runs
 
 
-def train(recipe: Recipe, lr: float, data: Data, steps: int, seed: int) -> tuple[float, float]:
+def train(setup: Setup, lr: float, data: Data, steps: int, seed: int) -> tuple[float, float]:
     """Train with a warm-up and a cosine; return loss and accuracy on the test data."""
     params = initial_params(np.random.default_rng(seed))
-    opt = recipe.make(params, schedules.Cosine(lr, steps).warmup(0.1))
+    opt = setup.make(params, schedules.Cosine(lr, steps).warmup(0.1))
     with np.errstate(over="ignore", invalid="ignore"):
         for batch, _ in zip(batches(data, seed), range(steps), strict=False):
             opt.step(loss_and_grads(params, *batch)[1])
@@ -127,17 +127,17 @@ def train(recipe: Recipe, lr: float, data: Data, steps: int, seed: int) -> tuple
     return (loss if np.isfinite(loss) else np.inf), accuracy
 
 
-def evaluate(recipe: Recipe, data: Data, steps: int, seeds: int) -> Found:
+def evaluate(setup: Setup, data: Data, steps: int, seeds: int) -> Found:
     """Run the range test; train at the learning rates of the grid and at the recommended one."""
-    opt = recipe.make(initial_params(np.random.default_rng(0)), 1.0)
-    result = find(opt, data)
+    opt = setup.make(initial_params(np.random.default_rng(0)), 1.0)
+    result = find(opt, data, steps)
     recommended_lr = result.suggest().lr
     if recommended_lr is None:
-        sys.exit(f"{recipe.name}: {result.suggest()}")
-    runs = [(lr, seed) for lr in (*recipe.grid, recommended_lr) for seed in range(seeds)]
-    found = Found(recipe, result, recommended_lr, {lr: [] for lr, _ in runs})
-    for lr, seed in tqdm(runs, desc=recipe.name, unit="run"):
-        found.trained[lr].append(train(recipe, lr, data, steps, seed))
+        sys.exit(f"{setup.name}: {result.suggest()}")
+    runs = [(lr, seed) for lr in (*setup.grid, recommended_lr) for seed in range(seeds)]
+    found = Found(setup, result, recommended_lr, {lr: [] for lr, _ in runs})
+    for lr, seed in tqdm(runs, desc=setup.name, unit="run"):
+        found.trained[lr].append(train(setup, lr, data, steps, seed))
     return found
 
 
@@ -146,11 +146,11 @@ def evaluate(recipe: Recipe, data: Data, steps: int, seeds: int) -> Found:
 
 def show(found: Found) -> None:
     """Print the range test, the result at each learning rate, and the distance from the best."""
-    print(f"\n{found.recipe.name}\n\n{found.result}\n\n{'lr':>9} {'test loss':>10} {'accuracy':>9}")
+    print(f"\n{found.setup.name}\n\n{found.result}\n\n{'lr':>9} {'test loss':>10} {'accuracy':>9}")
     for lr in sorted(found.trained):
         mark = "   recommended" if lr == found.recommended_lr else ""
         print(f"{lr:9.2e} {found.loss(lr):10.4f} {found.accuracy(lr):9.2%}{mark}")
-    best = min(found.recipe.grid, key=found.loss)
+    best = min(found.setup.grid, key=found.loss)
     times = found.recommended_lr / best
     if found.loss(found.recommended_lr) <= found.loss(best):
         print(f"No learning rate of the grid is better. The recommended one is {times:.2g} times the best of them.")
@@ -168,7 +168,7 @@ def draw(all_found: list[Found], steps: int, path: Path) -> None:
     figure = Figure(figsize=(11, 7.5), layout="constrained")
     grid = figure.subplots(2, len(all_found), sharex="col", height_ratios=(3, 2), squeeze=False)
     for (upper, lower), found in zip(grid.T, all_found, strict=True):
-        found.result.plot(upper).set(title=f"{found.recipe.name}: the range test", xlabel="")
+        found.result.plot(upper).set(title=f"{found.setup.name}: the range test", xlabel="")
         lrs = np.array(sorted(found.trained))
         losses = np.array([[loss for loss, _ in found.trained[lr]] for lr in lrs])
         median = np.median(losses, axis=1)
@@ -201,10 +201,10 @@ def main() -> int:
     all_found = []
     # Matrix products of this size are slower on several cores.
     with threadpool_limits(1):
-        for recipe in RECIPES:
-            found = evaluate(recipe, data, options.steps, options.seeds)
+        for setup in SETUPS:
+            found = evaluate(setup, data, options.steps, options.seeds)
             show(found)
-            print(restore_report(recipe, found.recommended_lr, data, options.steps))
+            print(restore_report(setup, found.recommended_lr, data, options.steps))
             all_found.append(found)
     draw(all_found, options.steps, options.output)
     print(f"\n{options.output} shows the curves, and the results at each learning rate.")

@@ -17,11 +17,9 @@ of the held-out half; see ``problems.py``.
 from __future__ import annotations
 
 import argparse
-import inspect
 import itertools
 import math
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -41,7 +39,6 @@ FACTOR = 3.0
 # Batches of one are reported apart.
 LEAST_BATCH = 16
 HALVES = ("chosen", "held out")
-TAKES_RUN_LENGTH = "run_length" in inspect.signature(lrcore.find_lr).parameters
 
 
 class Truth:
@@ -95,9 +92,8 @@ class Outcome:
         cell: The cell.
         truth: How its learning rates train.
         lr: The recommended learning rate, or None.
-        stated: The stated probability at each tolerance, or None.
-        confidence: The stated confidence, or ``""``.
-        batches: The number of batches it took.
+        stated: The stated probability at each tolerance.
+        cost: How often the loss and gradients of a batch were computed.
         changed: The number of bytes that differ afterwards.
         peers: What the peers read off its curve, and those with a test of their own.
     """
@@ -105,39 +101,29 @@ class Outcome:
     cell: Cell
     truth: Truth
     lr: float | None
-    stated: Mapping[float, float | None]
-    confidence: str
-    batches: int
+    stated: Mapping[float, float]
+    cost: int
     changed: int
     peers: Mapping[str, float | None]
 
 
-class Counted:
-    """An iterator over batches that counts them."""
-
-    def __init__(self, cell: Cell, seed: int, stream: int) -> None:
-        rng = np.random.default_rng([seed, stream])
-        self._batches = itertools.chain.from_iterable(
-            truth.batches(cell.problem, cell.batch, 100, rng) for _ in itertools.count()
-        )
-        self.count = 0
-
-    def __iter__(self) -> Iterator[Batch]:
-        """Return itself."""
-        return self
-
-    def __next__(self) -> Batch:
-        """Return the next batch."""
-        self.count += 1
-        return next(self._batches)
+def feed(cell: Cell, seed: int, stream: int) -> Iterator[Batch]:
+    """Yield batches without end."""
+    rng = np.random.default_rng([seed, stream])
+    while True:
+        yield from truth.batches(cell.problem, cell.batch, 100, rng)
 
 
-def loss_function(cell: Cell) -> Callable[..., tuple[float, Params]]:
-    def loss_and_grads(params: Params, *batch: Any) -> tuple[float, Params]:
-        loss, grads = cell.problem.parts.loss_and_grads(params, *batch)
+class LossFunction:
+    """The loss and the gradients of a cell; counts its calls."""
+
+    def __init__(self, cell: Cell) -> None:
+        self._compute, self.calls = cell.problem.parts.loss_and_grads, 0
+
+    def __call__(self, params: Params, *batch: Any) -> tuple[float, Params]:
+        self.calls += 1
+        loss, grads = self._compute(params, *batch)
         return float(loss), grads
-
-    return loss_and_grads
 
 
 def tested(cell: Cell, known: Truth, seed: int) -> tuple[Outcome, dict[str, Any]]:
@@ -145,36 +131,26 @@ def tested(cell: Cell, known: Truth, seed: int) -> tuple[Outcome, dict[str, Any]
     params = cell.problem.init(seed)
     opt = truth.OPTIMIZERS[cell.optimizer].make(params, 1e-3)
     before = contents((params, opt.state_dict()))
-    feed = Counted(cell, seed, 3)
-    length = {"run_length": cell.steps} if TAKES_RUN_LENGTH else {}
-    result = lrcore.find_lr(opt, loss_function(cell), feed, progress=False, **length)
+    compute = LossFunction(cell)
+    result = lrcore.find_lr(opt, compute, feed(cell, seed, 3), progress=False, run_length=cell.steps)
     changed = difference(before, contents((params, opt.state_dict())))
     recommended = result.suggest()
     recorded = np.array(result.lrs), np.array(result.losses)
     own = own_test(cell, seed)
     read = {name: peer(recorded) for name, peer in PEERS.items()}
     read |= {f"{name}, own test": peer(own) for name, peer in PEERS.items()}
-    stated = {tolerance: stated_probability(recommended, tolerance) for tolerance in TOLERANCES}
-    confidence = getattr(recommended, "confidence", "")
-    outcome = Outcome(cell, known, recommended.lr, stated, confidence, feed.count, changed, read)
+    stated = {tolerance: recommended.probability(tolerance) for tolerance in TOLERANCES}
+    outcome = Outcome(cell, known, recommended.lr, stated, compute.calls, changed, read)
     seen = {"lrs": recorded[0], "losses": recorded[1], "own lrs": own[0], "own losses": own[1], **noise(cell, seed)}
     return outcome, seen
 
 
-def stated_probability(recommended: Any, tolerance: float) -> float | None:
-    """Return the stated probability of a loss within a tolerance: a function of it, or a mapping."""
-    probability = getattr(recommended, "probability", None)
-    if probability is None or recommended.lr is None:
-        return None
-    return float(probability(tolerance) if callable(probability) else probability[tolerance])
-
-
 def own_test(cell: Cell, seed: int) -> Curve:
     """Return the curve of a plain range test, until a loss is not finite."""
-    params, compute = cell.problem.init(seed), loss_function(cell)
+    params, compute = cell.problem.init(seed), LossFunction(cell)
     opt = truth.OPTIMIZERS[cell.optimizer].make(params, 1e-3)
     lrs, losses = np.geomspace(1e-7, 10.0, 100), []
-    for lr, batch in zip(lrs.tolist(), Counted(cell, seed, 4), strict=False):
+    for lr, batch in zip(lrs.tolist(), feed(cell, seed, 4), strict=False):
         loss, grads = compute(params, *batch)
         if not math.isfinite(loss):
             break
@@ -186,8 +162,8 @@ def own_test(cell: Cell, seed: int) -> Curve:
 
 def noise(cell: Cell, seed: int, count: int = 32) -> dict[str, Any]:
     """Return losses of batches at the start, and the squared norms of the mean gradient and of single ones."""
-    params, compute = cell.problem.init(seed), loss_function(cell)
-    pairs = [compute(params, *batch) for batch in itertools.islice(Counted(cell, seed, 5), count)]
+    params, compute = cell.problem.init(seed), LossFunction(cell)
+    pairs = [compute(params, *batch) for batch in itertools.islice(feed(cell, seed, 5), count)]
     flat = np.array([np.concatenate([grad.ravel() for grad in grads.values()]) for _, grads in pairs], np.float64)
     norms = np.array([(flat.mean(0) ** 2).sum(), (flat**2).sum(1).mean()])
     return {"start losses": np.array([loss for loss, _ in pairs]), "start norms": norms}
@@ -240,7 +216,7 @@ def figures(outcomes: list[Outcome], constants: Mapping[str, float]) -> dict[str
     best, best_own = (max(names, key=by_peer.__getitem__) for names in (same, by_peer.keys() - set(same)))
     within = share(o.truth.is_within(o.lr, TOLERANCES[0]) for o in outcomes)
     fixed = [o.truth.is_within(constants[o.cell.optimizer], TOLERANCES[0]) for o in outcomes]
-    batches = [o.batches for o in outcomes]
+    costs = [o.cost for o in outcomes]
     return {
         "cells": str(len(outcomes)),
         "recommendations": percent(len(ratios) / len(outcomes)),
@@ -253,7 +229,7 @@ def figures(outcomes: list[Outcome], constants: Mapping[str, float]) -> dict[str
         "within 5 %: best peer, own test": f"{percent(by_peer[best_own])} {best_own.removesuffix(', own test')}",
         "within 5 %: best rate of another seed": percent(float(np.mean([o.truth.agreement for o in outcomes]))),
         "within 5 %: a constant per optimizer": percent(share(fixed)),
-        "cost in batches: median, most": f"{np.median(batches):.0f}, {max(batches)}",
+        "gradients computed: median, most": f"{np.median(costs):.0f}, {max(costs)}",
         "bytes changed afterwards": str(sum(o.changed for o in outcomes)),
     }
 
@@ -271,18 +247,13 @@ def print_columns(title: str, columns: Mapping[str, Mapping[str, str]]) -> None:
 
 
 def calibration(outcomes: list[Outcome], tolerance: float) -> dict[str, str]:
-    """Return by bins of the stated probability what was observed; by the stated confidence if there is none."""
+    """Return by bins of the stated probability what was observed, where there was a recommendation."""
     found = {}
-    pairs = [(o.stated[tolerance], o.truth.is_within(o.lr, tolerance)) for o in outcomes]
-    given = [(stated, good) for stated, good in pairs if stated is not None]
-    for low in (0.0, 0.2, 0.4, 0.6, 0.8) if given else ():
+    given = [(o.stated[tolerance], o.truth.is_within(o.lr, tolerance)) for o in outcomes if o.lr is not None]
+    for low in (0.0, 0.2, 0.4, 0.6, 0.8):
         inside = [(stated, good) for stated, good in given if low <= stated < low + 0.2 or stated == low + 0.2 == 1.0]
         stated, observed = np.mean([s for s, _ in inside] or [math.nan]), share(good for _, good in inside)
         found[f"{low:.1f} to {low + 0.2:.1f}"] = f"{percent(stated)}, {percent(observed)} of {len(inside)}"
-    if not given:
-        for name, count in Counter(o.confidence for o in outcomes if o.lr is not None).most_common():
-            good = share(o.truth.is_within(o.lr, tolerance) for o in outcomes if o.confidence == name)
-            found[f"confidence {name}"] = f"{percent(good)} of {count}"
     return found
 
 
@@ -368,7 +339,7 @@ def print_cell(outcome: Outcome) -> None:
     known, lr = outcome.truth, outcome.lr
     found = "no recommendation" if lr is None else f"{lr:8.2g} {lr / known.best_lr:8.2g} of the best rate"
     loss = "" if lr is None else f", {known.loss(lr) / known.best:.3g} of the best loss"
-    print(f"{outcome.cell!s:46} {found}{loss} {outcome.confidence}", flush=True)
+    print(f"{outcome.cell!s:46} {found}{loss}", flush=True)
 
 
 if __name__ == "__main__":

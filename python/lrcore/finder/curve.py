@@ -73,11 +73,24 @@ def is_smooth(losses: Floats) -> bool:
 
 def is_flat(losses: Floats, beta: float) -> bool:
     """Return whether losses fall by no more than twice their noise, or by no more than 1 %."""
+    fall, noise, first = _fall(losses, beta)
+    return fall <= max(2.0 * noise, 0.01 * abs(first), 1e-300)
+
+
+def is_noisy(losses: Floats, beta: float) -> bool:
+    """Return whether losses fall by no more than twice their noise: single losses rise and fall in turns."""
+    fall, noise, first = _fall(losses, beta)
+    signs = np.sign(np.diff(losses[: len(losses) // 2]))
+    turns = float(np.mean(signs[1:] != signs[:-1])) if len(signs) > 1 else 0.0
+    return fall <= 2.0 * noise and noise > 0.01 * abs(first) and turns > 0.25
+
+
+def _fall(losses: Floats, beta: float) -> tuple[float, float, float]:
+    """Return by how much averages fall, the noise of single losses, and the first average."""
     averages = centered(losses, beta)
     # The backward average alone: half of the centered one is the first loss, noise included.
-    first = smooth(list(losses[::-1]), beta)[-1]
-    noise = float(np.median(np.abs(losses - averages)))
-    return float(first - averages.min()) <= max(2.0 * noise, 0.01 * abs(float(first)), 1e-300)
+    first = float(smooth(list(losses[::-1]), beta)[-1])
+    return first - float(averages.min()), float(np.median(np.abs(losses - averages))), first
 
 
 def still_falls(losses: Floats) -> bool:

@@ -7,7 +7,8 @@ Train while the learning rate grows from step to step, record the loss before ea
         stop if the moving average of the losses diverges
         step(grads, lr)
 
-:class:`Finder` yields the learning rates and decides when to stop. :func:`search` drives any :class:`Trainer` with it.
+:class:`Finder` yields the learning rates and decides when to stop. :func:`search` drives any :class:`Trainer` with it,
+and then makes short runs around the minimum (``short_runs.py``), from which the recommendation comes.
 :func:`find_lr` does so with an optimizer of lrcore, and ``lrcore.torch.find_lr`` with a model of PyTorch.
 """
 
@@ -16,8 +17,10 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -26,16 +29,20 @@ from lrcore._messages import brief, type_and_shape
 from lrcore._ranges import FRACTION, POSITIVE, Range, check_count
 from lrcore._running_average import RunningAverages
 from lrcore.finder.restore import all_of, generators_preserved, preserved
-from lrcore.finder.result import RangeTest
+from lrcore.finder.result import FEW, LONG_RUN, RangeTest
+from lrcore.finder.short_runs import COUNTED, LONGEST, SMALLEST_BUDGET, ShortRun, explore, has_exploded, learning_rates
 from lrcore.schedules import Schedule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
 
     from lrcore.optim import Optimizer
+    from lrcore.optim.declaration import Declaration
 
 MODES = ("exp", "linear")
+BUDGET, STEPS = 300, 60
+_MOST_BYTES = 1 << 29  # of the batches that are kept for short runs
 
 
 class Finder:
@@ -91,7 +98,7 @@ class Finder:
         self._lrs: list[float] = []
         self._losses: list[float] = []
         self._average = RunningAverages(self._smoothing, [0.0])
-        self._best = math.inf
+        self._best, self._highest = math.inf, -math.inf
         self._stopped: str | None = None
 
     def __len__(self) -> int:
@@ -125,9 +132,13 @@ class Finder:
             return False
         self._average.add(number)
         (average,) = self._average.values
+        # An average of a few losses is mostly noise, and later ones are compared with the largest of them too.
+        if len(self._losses) < max(FEW, len(self) // 5):
+            self._highest = max(self._highest, number)
+            return True
         self._best = min(self._best, average)
         # The distance from the best average means the same for negative losses.
-        if len(self._losses) > 1 and average - self._best > (self._stop - 1.0) * abs(self._best):
+        if average - self._best > (self._stop - 1.0) * abs(self._best) and average > self._highest:
             self._stopped = "diverged"
             return False
         return True
@@ -138,16 +149,18 @@ class Finder:
             self._lrs.pop()
         self._stopped = reason
 
-    def result(self, momentum: float | None = None) -> RangeTest:
+    def result(self, momentum: float | None = None, long_run: tuple[float, float] = LONG_RUN) -> RangeTest:
         """Return the result so far.
 
         Args:
             momentum: The momentum of SGD, 0 without: the edge of stability depends on it. None for adaptive optimizers
                 such as Adam.
+            long_run: The relation of the best learning rates of long and short runs, as in
+                :class:`lrcore.optim.declaration.Declaration`.
         """
         lrs, losses = self._lrs[: len(self._losses)], self._losses
         stopped = self._stopped or ("end" if len(losses) == len(self) else "left")
-        return RangeTest(tuple(lrs), tuple(losses), (), stopped, self._smoothing, momentum=momentum)
+        return RangeTest(tuple(lrs), tuple(losses), (), stopped, self._smoothing, momentum, long_run)
 
 
 def find_lr(
@@ -156,9 +169,11 @@ def find_lr(
     batches: Iterable[Any],
     start: float = 1e-7,
     end: float = 10.0,
-    steps: int = 100,
+    steps: int | None = None,
     mode: str = "exp",
     *,
+    budget: int | None = None,
+    run_length: int | None = None,
     smoothing: float = 0.9,
     stop: float = 4.0,
     validation: Callable[[Any], float] | None = None,
@@ -167,7 +182,11 @@ def find_lr(
     generators: Any = (),
     progress: bool = True,
 ) -> RangeTest:
-    """Find a learning rate by a range test: train with a growing learning rate and record the loss.
+    """Find a learning rate by a range test and short runs around its minimum.
+
+    First the learning rate grows at each step while the loss is recorded. Then come runs of 20 and 40 steps, each with
+    warm-up and decay, on the same batches and from the same weights. ``result.suggest()`` has the learning rate for a
+    run of ``run_length`` steps, an interval, and the probability that it is as good as the best one.
 
     All groups keep the ratio of their learning rates. Afterwards weights, state, averages, counters, schedules and the
     generators are restored bit for bit, also after an exception or Ctrl-C; the test holds a copy of weights and state.
@@ -180,11 +199,18 @@ def find_lr(
             exhausted; an iterator ends the test.
         start: The first learning rate, in (0, inf), of the first group whose learning rate is not 0.
         end: The last learning rate, greater than ``start``.
-        steps: The number of learning rates, at least 2.
+        steps: The number of learning rates in the range test, at least 2; 60 by default.
         mode: ``"exp"`` for a constant ratio between learning rates, ``"linear"`` for a constant difference.
+        budget: The most steps in the range test and the short runs. The short runs get what the range test leaves, and
+            with less than 115 there are none. By default 300, or none if ``steps`` is given: then the range test alone
+            is made.
+        run_length: The number of steps of the run to come: long runs with adaptive optimizers want lower learning
+            rates. By default the recommendation is for 1,000.
         smoothing: The decay of the losses' moving average, in [0, 1).
-        stop: The test stops when the average is more than this many times the best one, or a loss is not finite.
-        validation: ``validation(params)`` returns the loss to record in place of the batch's.
+        stop: The test stops when the average is more than this many times the best one and above the first losses, or a
+            loss is not finite.
+        validation: ``validation(params)`` returns the loss to record in place of the batch's, also at the end of each
+            short run.
         accumulate: The number of batches per step.
         repeats: The number of tests, on consecutive batches; the result is their mean and standard deviation. A repeat
             for which the batches do not suffice is dropped.
@@ -228,10 +254,84 @@ def find_lr(
     check_callable("validation", validation, optional=True)
     check_start(start)
     accumulate, repeats = check_count("accumulate", accumulate, least=1), check_count("repeats", repeats, least=1)
-    finders = [Finder(start, end, steps, mode, smoothing=smoothing, stop=stop) for _ in range(repeats)]
+    plan = Plan.checked(start, end, steps, mode, budget, run_length, accumulate, repeats, smoothing, stop)
     trainer = _OptimizerTrainer(opt, loss_and_grads, validation, accumulates=accumulate > 1)
     with generators_preserved(all_of(generators)):
-        return search(finders, trainer, lambda: preserved(opt), batches, accumulate, _momentum(opt), progress=progress)
+        return search(
+            plan,
+            trainer,
+            lambda: preserved(opt),
+            batches,
+            traits_of(opt._declaration, opt.param_groups[0].present(opt.steps)),
+            progress=progress,
+        )
+
+
+class Plan(NamedTuple):
+    """What :func:`search` does.
+
+    Attributes:
+        finders: The range tests, one after the other.
+        accumulate: The number of batches per step.
+        budget: The most steps.
+        run_length: The number of steps of the run to come, or None.
+    """
+
+    finders: list[Finder]
+    accumulate: int
+    budget: int
+    run_length: int | None
+
+    @classmethod
+    def checked(
+        cls,
+        start: float,
+        end: float,
+        steps: int | None,
+        mode: str,
+        budget: int | None,
+        run_length: int | None,
+        accumulate: int,
+        repeats: int,
+        smoothing: float,
+        stop: float,
+    ) -> Plan:
+        """Return the plan of arguments of :func:`find_lr`, or raise if one is out of range."""
+        accumulate, repeats = check_count("accumulate", accumulate, least=1), check_count("repeats", repeats, least=1)
+        if budget is not None:
+            budget = check_count("budget", budget, least=2)
+        elif steps is None:
+            budget = BUDGET
+        run_length = None if run_length is None else check_count("run_length", run_length, least=1)
+        steps = min(STEPS, budget or STEPS) if steps is None else steps
+        finders = [Finder(start, end, steps, mode, smoothing=smoothing, stop=stop) for _ in range(repeats)]
+        return cls(finders, accumulate, budget or 0, run_length)
+
+
+class Traits(NamedTuple):
+    """What the recommendation has to know of an optimizer.
+
+    Attributes:
+        momentum: The momentum of SGD, 0 without or with Nesterov's correction; None for adaptive optimizers.
+        long_run: As in :class:`lrcore.optim.declaration.Declaration`.
+    """
+
+    momentum: float | None
+    long_run: tuple[float, float]
+
+
+# What momentum adds to the relation of SGD.
+_OF_MOMENTUM = (-0.05, -0.2)
+
+
+def traits_of(declaration: Declaration | None, group: Mapping[str, Any]) -> Traits:
+    """Return the traits of an optimizer from its declaration, if it has one, and the hyperparameters of a group."""
+    if declaration is None or declaration.is_adaptive:
+        return Traits(None, LONG_RUN if declaration is None else declaration.long_run)
+    momentum = float(group.get("momentum", 0.0))
+    pairs = zip(declaration.long_run, _OF_MOMENTUM, strict=True)
+    first, second = (own + more if momentum else own for own, more in pairs)
+    return Traits(0.0 if group.get("nesterov") else momentum, (first, second))
 
 
 class Trainer(Protocol):
@@ -286,14 +386,6 @@ class _OptimizerTrainer:
         self._opt.step(self._grads)
 
 
-def _momentum(opt: Optimizer) -> float | None:
-    """Return the momentum of the first group, 0 with Nesterov's correction; None for adaptive optimizers."""
-    if opt._declaration.is_adaptive:
-        return None
-    values = opt.param_groups[0].present(opt.steps)
-    return 0.0 if values.get("nesterov") else float(values.get("momentum", 0.0))
-
-
 def ratios_of(lrs: Sequence[float | Schedule], step: int) -> list[float]:
     """Return the ratios of learning rates to the first one that is not 0; a schedule at 0 counts with its maximum."""
     values = [lr(step) or lr.maximum or 0.0 if isinstance(lr, Schedule) else float(lr) for lr in lrs]
@@ -302,55 +394,128 @@ def ratios_of(lrs: Sequence[float | Schedule], step: int) -> list[float]:
 
 
 def search(
-    finders: list[Finder],
+    plan: Plan,
     trainer: Trainer,
     restoring: Callable[[], AbstractContextManager[None]],
     batches: Iterable[Any],
-    accumulate: int,
-    momentum: float | None,
+    traits: Traits,
     *,
     progress: bool,
 ) -> RangeTest:
-    """Run a range test with each finder, restore everything after each, and return their mean."""
+    """Make the range tests, take their mean, and make short runs; everything is restored after each."""
     feed = _feed(batches)
     results: list[RangeTest] = []
-    for number, finder in enumerate(finders, start=1):
-        title = f"range test {number}/{len(finders)}" if len(finders) > 1 else "range test"
+    left = plan.budget
+    for number, finder in enumerate(plan.finders, start=1):
+        title = f"range test {number}/{len(plan.finders)}" if len(plan.finders) > 1 else "range test"
         with restoring():
-            _run(trainer, feed, _with_bar(finder, title) if progress else finder, finder, accumulate)
-        result = finder.result(momentum)
+            last = _run(trainer, feed, _with_bar(finder, title) if progress else finder, finder, plan.accumulate)
+        result = finder.result(*traits)
+        if result.stopped == "nan":
+            with restoring():  # the same batches at the weights before the test
+                if not all(math.isfinite(trainer.loss(batch)) for batch in last):
+                    result = replace(result, stopped="data")
+        left -= len(result.losses)
         if results and result.stopped == "batches":
             break
         results.append(result)
-    return results[0] if len(results) == 1 else _mean(results)
+    result = results[0] if len(results) == 1 else _mean(results)
+    with _bar(left, "short runs", hidden=not progress) as bar:
+        untrained, runs = _short_runs(trainer, restoring, feed, result, plan.accumulate, left, bar)
+    return replace(result, runs=tuple(runs), untrained=tuple(untrained), run_length=plan.run_length)
+
+
+def _short_runs(
+    trainer: Trainer,
+    restoring: Callable[[], AbstractContextManager[None]],
+    feed: Iterator[Sequence[Any]],
+    result: RangeTest,
+    accumulate: int,
+    budget: int,
+    bar: Any,
+) -> tuple[list[float], list[ShortRun]]:
+    """Make short runs around the minimum of a range test, unless the budget or the batches do not suffice.
+
+    Returns:
+        The losses of the untrained weights, and the runs.
+    """
+    if result.center is None or result.stopped == "data" or budget < SMALLEST_BUDGET:
+        return [], []
+    batches = _kept(feed, LONGEST * accumulate)
+    if not batches:
+        return [], []
+
+    def mean_loss(step: int) -> float:
+        bar.update()
+        own = batches[step * accumulate : (step + 1) * accumulate]
+        return sum(trainer.loss(batch) for batch in own) / accumulate
+
+    def run(lr: float, steps: int) -> ShortRun:
+        losses: list[float] = []
+        with restoring():
+            for step, rate in enumerate(learning_rates(lr, steps)):
+                losses.append(mean_loss(step))
+                if has_exploded(losses, result.limit):
+                    return ShortRun(lr, steps, tuple(losses))
+                trainer.step(rate)
+            return ShortRun(lr, steps, tuple(losses), trainer.validation())
+
+    with restoring():
+        validation = trainer.validation()
+        steps = range(LONGEST - COUNTED, LONGEST)
+        untrained = [mean_loss(step) for step in steps] if validation is None else [validation]
+    return untrained, explore(run, result.center, budget - COUNTED)
+
+
+def _kept(feed: Iterator[Sequence[Any]], count: int) -> list[Sequence[Any]]:
+    """Return the next batches, or none if there are fewer. Those above a size in bytes are the first ones again."""
+    batches: list[Sequence[Any]] = []
+    for batch in itertools.islice(feed, count):
+        batches.append(batch)
+        if sum(_size(part) for kept in batches for part in kept) > _MOST_BYTES:
+            return list(itertools.islice(itertools.cycle(batches), count))
+    return batches if len(batches) == count else []
+
+
+def _size(part: Any) -> int:
+    """Return the size in bytes of an array, or of the arrays in a mapping."""
+    parts = part.values() if hasattr(part, "keys") else [part]
+    return sum(size for part in parts if isinstance(size := getattr(part, "nbytes", 0), int))
 
 
 def _run(
     trainer: Trainer, feed: Iterator[Sequence[Any]], lrs: Iterable[float], finder: Finder, accumulate: int
-) -> None:
+) -> list[Sequence[Any]]:
+    """Run a range test; return the batches of the last step."""
+    batches: list[Sequence[Any]] = []
     for lr in lrs:
-        losses = []
-        for _ in range(accumulate):
-            batch = next(feed, None)
-            if batch is None:
-                finder.end("batches")
-                return
-            losses.append(trainer.loss(batch))
-        loss = sum(losses) / len(losses)
+        batches = list(itertools.islice(feed, accumulate))
+        if len(batches) < accumulate:
+            finder.end("batches")
+            break
+        loss = sum(map(trainer.loss, batches)) / accumulate
         # A training loss that is not finite ends the test whatever the validation loss is.
         validation = trainer.validation() if math.isfinite(loss) else None
         if not finder.report(loss if validation is None else validation):
-            return
+            break
         trainer.step(lr)
+    return batches
 
 
-def _with_bar(finder: Finder, title: str) -> Iterable[float]:
+def _with_bar(finder: Finder, title: str) -> Iterator[float]:
+    with _bar(len(finder), title) as bar:
+        for lr in finder:
+            yield lr
+            bar.update()
+
+
+def _bar(total: int, title: str, *, hidden: bool = False) -> Any:
+    """Return a progress bar, which shows on terminals only."""
     try:
         from tqdm import tqdm
     except ImportError:
-        return finder
-    bar: Iterable[float] = tqdm(finder, total=len(finder), desc=title, unit="step", leave=False, disable=None)
-    return bar
+        return nullcontext(SimpleNamespace(update=int))
+    return tqdm(total=total, desc=title, unit="step", leave=False, disable=True if hidden else None)
 
 
 def _feed(batches: Iterable[Any]) -> Iterator[Sequence[Any]]:

@@ -12,33 +12,89 @@ import numpy as np
 
 from lrcore._messages import brief
 from lrcore._optional import matplotlib
+from lrcore._ranges import POSITIVE
 from lrcore._text import counted, html_curve, html_table, html_text
 from lrcore.finder import curve
+from lrcore.finder.short_runs import ShortRun, estimate, multiple
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from lrcore.finder.curve import Floats, Suggestion
 
-VERSION = 1
+VERSION = 2
 # The edge is divided by this margin, since later steps may meet more curvature than the test did. It is the middle of
 # the values that did well on five problems: a smaller margin is too close to the edge for convolutions, a
 # larger one too far from it for a network that predicts characters.
 MARGIN = 2.4
 
 
+# The relation of the best learning rates of long and short runs for unknown optimizers; see Declaration.long_run.
+LONG_RUN = (0.0, -0.2)
+FEW = 10  # losses at the first learning rates, which train little
+_EXPLODED = 10.0  # the limit is this many times the first losses above them
+TOLERANCES = (0.05, 0.2)
+# Above this error of the difference between the two best runs, as a share of the decrease, noise decides.
+NOISY = 0.05
+# Below this share of batches on which the loss falls it may fall by chance: of 15 batches one in 50 times.
+CLEAR = 0.75
+
+
+class _Certainty(NamedTuple):
+    """How good recommendations of one kind were on the problems of benches/range_tests that constants are chosen on.
+
+    Attributes:
+        within: How many came within each of the tolerances of the best loss.
+        factor: Four of five of the best learning rates were at most this factor away.
+    """
+
+    within: tuple[float, float]
+    factor: float
+
+
+_SURE = _Certainty((0.73, 0.89), 4.0)
+_UNSURE = _Certainty((0.62, 0.78), 6.0)
+_CURVE = _Certainty((0.35, 0.55), 10.0)
+_UNSURE_CURVE = _Certainty((0.2, 0.4), 20.0)
+
+
 class Recommendation(NamedTuple):
     """The recommendation of a range test.
 
     Attributes:
-        lr: The learning rate to start with, or None if the curve shows none.
-        confidence: ``"high"``, ``"medium"``, ``"low"`` or ``"none"``.
+        lr: The learning rate to start with, or None if the test shows none.
+        interval: The learning rates between which the best one lies with a probability of 80 %, or None.
+        within: The probabilities that the loss at the end of the run is at most 5 % and at most 20 % above that of the
+            best learning rate; 0 without a recommendation. :meth:`probability` has them for any tolerance.
         reason: Why this learning rate, or why none and what to try.
     """
 
     lr: float | None
-    confidence: str
+    interval: tuple[float, float] | None
+    within: tuple[float, float]
     reason: str
+
+    def probability(self, tolerance: float = 0.05) -> float:
+        """Return the probability that the loss of the run is at most this share above that of the best learning rate.
+
+        It is known for 5 % and 20 %; in between and beyond, log-odds are linear in the logarithm of the tolerance.
+
+        Raises:
+            TypeError: If the tolerance is not a number.
+            ValueError: If it is not above 0.
+
+        Examples:
+            >>> Recommendation(0.1, (0.03, 0.3), (0.5, 0.8), "").probability(0.2)
+            0.8
+        """
+        tolerance = POSITIVE.check("tolerance", tolerance)
+        if self.lr is None:
+            return 0.0
+        if tolerance in TOLERANCES:
+            return self.within[TOLERANCES.index(tolerance)]
+        low, high = (math.log(share / (1.0 - share)) for share in self.within)
+        slope = (high - low) / math.log(TOLERANCES[1] / TOLERANCES[0])
+        return 1.0 / (1.0 + math.exp(-low - slope * math.log(tolerance / TOLERANCES[0])))
 
     def __float__(self) -> float:
         """Return the learning rate.
@@ -52,9 +108,20 @@ class Recommendation(NamedTuple):
 
     def __str__(self) -> str:
         """Return the recommendation on one line."""
-        if self.lr is None:
+        if self.lr is None or self.interval is None:
             return f"no recommendation: {self.reason}"
-        return f"{self.lr:.3g} (confidence {self.confidence}): {self.reason}"
+        low, high = self.interval
+        share = f"{100.0 * self.within[0]:.0f} %"
+        return f"{self.lr:.3g} ({low:.2g} to {high:.2g}, within 5 % of the best loss with {share}): {self.reason}"
+
+
+def _none(reason: str) -> Recommendation:
+    return Recommendation(None, None, (0.0, 0.0), reason)
+
+
+def _certain(certainty: _Certainty, lr: float, reason: str) -> Recommendation:
+    interval = lr / certainty.factor, lr * certainty.factor
+    return Recommendation(lr, interval, certainty.within, reason)
 
 
 @dataclass(frozen=True, repr=False)
@@ -65,9 +132,14 @@ class RangeTest:
         lrs: The learning rates, of the first group.
         losses: The loss before the step at each; the mean if there were repeats.
         spreads: The standard deviation over repeats; empty without.
-        stopped: Why the test ended: ``"end"``, ``"diverged"``, ``"nan"``, ``"batches"``, or ``"left"`` by the loop.
+        stopped: Why the test ended: ``"end"``, ``"diverged"``, ``"nan"``, ``"batches"``, ``"left"`` by the loop, or
+            ``"data"``: the loss of a batch is not finite even before the test.
         smoothing: The decay of the moving average.
         momentum: The momentum of SGD, 0 without; None for adaptive optimizers, and where it is unknown.
+        long_run: How the best learning rate of a long run relates to that of a short one, for this optimizer.
+        untrained: The losses of the weights before the test on the batches of short runs.
+        runs: The short runs.
+        run_length: The number of steps of the run to come, or None.
     """
 
     lrs: tuple[float, ...]
@@ -76,6 +148,10 @@ class RangeTest:
     stopped: str = "end"
     smoothing: float = 0.9
     momentum: float | None = None
+    long_run: tuple[float, float] = LONG_RUN
+    untrained: tuple[float, ...] = ()
+    runs: tuple[ShortRun, ...] = ()
+    run_length: int | None = None
 
     def __post_init__(self) -> None:
         """Replace every NaN by ``math.nan``, since tuples compare by identity: a result read back equals this one."""
@@ -131,48 +207,105 @@ class RangeTest:
         lrs, raw = self._finite
         return curve.find_edge(lrs, raw, self._least, self.momentum, noiseless=self._is_smooth, diverged=self._diverged)
 
-    def suggest(self) -> Recommendation:
-        """Return one learning rate to start with, the confidence in it, and why; or why there is none.
+    @property
+    def center(self) -> float | None:
+        """The learning rate at which short runs begin, a third of the one above which the loss is above the first ones.
 
-        For SGD it is ``safe``: the edge of stability limits its steps, and larger steps are better up to the edge.
-
-        Adaptive optimizers such as Adam have no such edge. Their steps are as long as the learning rate, so the loss
-        keeps falling at learning rates at which it will not converge. For them, and for unknown optimizers, it is the
-        geometric mean of ``steepest`` and ``safe``, at most 1.5 times ``steepest`` and at most ``safe``.
-
-        The confidence is high if ``safe`` is 1 to 30 times ``steepest`` and the loss diverged; with momentum and losses
-        without noise, only if the last steps agree on the edge.
+        None without learning rates.
         """
+        lrs, losses = self._finite
+        if not len(lrs):
+            return self.lrs[0] if self.lrs else None
+        averages, first = self._centered, float(losses[:FEW].mean())
+        # The standard error of averages with this decay, from a median of half-normal deviations.
+        noise = 1.48 * float(np.median(np.abs(curve.clipped(losses) - averages)))
+        error = noise * math.sqrt((1.0 - self.smoothing) / (1.0 + self.smoothing))
+        stable = np.flatnonzero(averages <= first + 2.0 * error)
+        return float(lrs[stable[-1] if stable.size else 0]) / 3.0
+
+    @property
+    def limit(self) -> float:
+        """The loss above which a short run has exploded: far above those of the first learning rates."""
+        first = self._finite[1][:FEW]
+        return float(first.mean() + _EXPLODED * max(abs(first.mean()), np.ptp(first))) if len(first) else math.inf
+
+    def suggest(self) -> Recommendation:
+        """Return one learning rate to start with, an interval, the probability that it is as good as the best, and why.
+
+        With short runs it is their best learning rate, an average of those whose losses can't be told from the best,
+        times the multiple of a run of ``run_length`` steps.
+
+        Without, it is read off the curve, which is much less certain. For SGD it is ``safe``: the edge of stability
+        limits its steps, and larger steps are better up to the edge. For adaptive optimizers, whose steps are as long
+        as the learning rate, the loss keeps falling at learning rates at which it will not converge. For them, and for
+        unknown optimizers, it is the geometric mean of ``steepest`` and ``safe``, at most 1.5 times ``steepest`` and at
+        most ``safe``.
+
+        Probabilities and intervals are frequencies on the problems of ``benches/range_tests``.
+        """
+        if self.runs:
+            return self._of_runs()
         refusal = self._refusal()
         if refusal is not None:
-            return Recommendation(None, "none", refusal)
+            return _none(refusal)
         found = self.suggestions
+        if "steepest" not in found or "minimum / 10" not in found:
+            return _none("the loss hardly falls; try more steps, or larger batches")
         most = 1.5 * found["steepest"].lr
         if "safe" not in found:
             third = found["minimum / 10"].lr * 10.0 / 3.0
             lr, why = (third, "a third of where the loss is least") if third < most else (most, "1.5 times steepest")
-            return Recommendation(lr, "low", f"{why}; the test ended before the edge of stability")
+            return _certain(_UNSURE_CURVE, lr, f"{why}; the test ended before the edge of stability")
         safe = found["safe"].lr
         if self.momentum is not None:
-            return Recommendation(safe, self._confidence(), f"safe: {found['safe'].reason}")
+            return _certain(self._of_curve(), safe, f"safe: {found['safe'].reason}")
         between = f"steepest ({found['steepest'].lr:.2g}) and safe ({safe:.2g})"
         lr, why = min(
             (math.sqrt(found["steepest"].lr * safe), f"between {between}"),
             (most, f"1.5 times steepest, which is below the middle of {between}"),
             (safe, f"safe, which is below the middle of {between}"),
         )
-        return Recommendation(lr, self._confidence(), why)
+        return _certain(self._of_curve(), lr, why)
 
-    def _confidence(self) -> str:
+    def _of_curve(self) -> _Certainty:
+        """Return how sure a learning rate is that is read off the curve: its features must be where others are."""
         factor = self.suggestions["safe"].lr / self.suggestions["steepest"].lr
         is_sure = self._edge is not None and self._edge.is_sure
-        if 1.0 <= factor <= 30.0 and self._diverged and is_sure:
-            return "high"
-        return "medium" if factor <= 300.0 else "low"
+        return _CURVE if 1.0 <= factor <= 30.0 and self._diverged and is_sure else _UNSURE_CURVE
+
+    def _of_runs(self) -> Recommendation:
+        """Return the recommendation of the short runs."""
+        found = estimate(self.runs, self.untrained)
+        if found is None:
+            lrs = [run.lr for run in self.runs]
+            if all(run.exploded for run in self.runs):
+                return _none(f"the loss explodes at every learning rate from {min(lrs):.2g} to {max(lrs):.2g}")
+            return _none(
+                f"the loss falls in no short run from {min(lrs):.2g} to {max(lrs):.2g}: it is at its minimum, or the "
+                "noise of single batches hides the curve: try accumulate=4 or a larger batch"
+            )
+        factor = multiple(self.long_run, self.run_length)
+        length = "of unknown length" if self.run_length is None else f"of {self.run_length:,} steps"
+        reason = (
+            f"the best of {counted(len(self.runs), 'short run')} is {found.lr:.2g}, and in a run {length} this "
+            f"optimizer wants {factor:.2g} times as much"
+        )
+        is_noisy = found.falling < CLEAR or found.error > NOISY
+        if not found.is_inside:
+            reason += "; the best run was the last one that the budget allowed: try a larger budget"
+        elif is_noisy:
+            reason += "; the noise of single batches hides the curve: accumulate=4 or a larger batch would tell more"
+        is_sure = found.is_inside and not is_noisy
+        return _certain(_SURE if is_sure else _UNSURE, found.lr * factor, reason)
 
     def _refusal(self) -> str | None:
         """Return why there is no recommendation, or None if there is one."""
         lrs, raw = self._finite
+        if self.stopped == "data":
+            return (
+                f"the loss of batch {len(self.losses)} is {self.losses[-1]}, also with the weights before the test: "
+                "look for values in the data that are not finite"
+            )
         if len(lrs) < 8:
             if self._diverged:
                 return (
@@ -185,6 +318,8 @@ class RangeTest:
                 f"the loss is {raw[0]:.6g} at every learning rate, to the last bit: it is not computed from the "
                 "weights that the optimizer updates"
             )
+        if curve.is_noisy(curve.clipped(raw), self.smoothing):
+            return "the noise of single batches hides the curve; try accumulate=4 or a larger batch"
         if curve.is_flat(curve.clipped(raw), self.smoothing):
             if self._diverged or raw[-1] > raw[0] + 0.5 * abs(raw[0]):
                 return f"the loss never falls, and explodes below {lrs[-1]:.2g}; {lower}, unless it is at its minimum"
@@ -209,7 +344,7 @@ class RangeTest:
             return f"no learning rates\n{self.table()}"
         ended = {
             "end": "all were tried", "diverged": "the loss diverged", "nan": "the loss was not finite",
-            "batches": "there were no more batches", "left": "the loop ended early",
+            "batches": "there were no more batches", "left": "the loop ended early", "data": "a batch has a bad loss",
         }  # fmt: skip
         return f"{self._extent()}; {ended.get(self.stopped, self.stopped)}\n{self.table()}"
 
@@ -270,7 +405,8 @@ class RangeTest:
         for i, (one, style) in enumerate(zip(self.suggestions.values(), styles, strict=False), start=1):
             ax.axvline(one.lr, color=f"C{i}", linestyle=style, linewidth=1.5, label=f"{one.name}: {one.lr:.2g}")
         recommended = self.suggest()
-        if recommended.lr is not None:
+        if recommended.lr is not None and recommended.interval is not None:
+            ax.axvspan(*recommended.interval, color="0.5", alpha=0.12, linewidth=0, label="interval of the best")
             ax.axvline(recommended.lr, color="black", linewidth=1.5, label=f"recommended: {recommended.lr:.2g}")
         least, first = float(np.min(losses)), float(losses[0])
         top = first + 0.6 * max(first - least, 1e-12)
@@ -279,12 +415,21 @@ class RangeTest:
         ax.legend(fontsize="small", loc="best")
         return ax
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return what :meth:`to_json` writes, as dicts, lists, strings and numbers."""
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name in ("losses", "spreads", "untrained"):
+            values[name] = list(map(_encoded, values[name]))
+        # A run that exploded is known by its number of losses.
+        values["runs"] = [
+            [lr, steps, list(filter(math.isfinite, losses)), None if end is None else _encoded(end)]
+            for lr, steps, losses, end in self.runs
+        ]
+        return {"range_test": VERSION, **values}
+
     def to_json(self) -> str:
         """Return JSON with the version of its format; NaN is null and infinities are strings."""
-        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        for name in ("losses", "spreads"):
-            values[name] = [None if math.isnan(x) else x if math.isfinite(x) else str(x) for x in values[name]]
-        return json.dumps({"range_test": VERSION, **values}, allow_nan=False)
+        return json.dumps(self.to_dict(), allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> RangeTest:
@@ -302,6 +447,16 @@ class RangeTest:
             raise ValueError(f"text must be a JSON object of range_test, {', '.join(sorted(names))}")
         if (version := given.pop("range_test")) != VERSION:
             raise ValueError(f"range_test must be version {VERSION}, got {brief(version)}")
-        for name in ("lrs", "losses", "spreads"):
+        for name in ("lrs", "losses", "spreads", "untrained"):
             given[name] = tuple(math.nan if value is None else float(value) for value in given[name])
+        given["long_run"] = tuple(given["long_run"])
+        given["runs"] = tuple(
+            ShortRun(lr, steps, tuple(losses), None if end is None else float(end))
+            for lr, steps, losses, end in given["runs"]
+        )
         return cls(**given)
+
+
+def _encoded(x: float) -> float | str | None:
+    """Return a number as JSON can have it."""
+    return None if math.isnan(x) else x if math.isfinite(x) else str(x)

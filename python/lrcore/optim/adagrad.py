@@ -91,6 +91,7 @@ class Adagrad(Optimizer):
         in_torch="Adagrad",
         initial="initial_accumulator_value",
         floors=floors,
+        long_run=(0.2, 0.25),
         formula="sum ← sum + g²; θ ← θ − η/(1 + (t−1)·`lr_decay`) · g/(√sum + ε)",
         state="`sum`",
         source="Duchi et al. 2011",

@@ -97,6 +97,7 @@ class Adam(Optimizer):
         hyperparameters={"betas": BETAS, "eps": NUMBER, "amsgrad": FLAG},
         in_torch="Adam",
         floors=floors,
+        long_run=(-0.05, -0.3),
         formula="m ← β₁m + (1−β₁)g; v ← β₂v + (1−β₂)g²; θ ← θ − η/(1−β₁ᵗ) · m/(√v/√(1−β₂ᵗ) + ε)",
         state="`exp_avg` (m), `exp_avg_sq` (v), with `amsgrad` `max_exp_avg_sq`",
         source="Kingma & Ba 2015; Reddi et al. 2018",
@@ -180,6 +181,7 @@ class AdamW(Adam):
         Adam._declaration,
         decay="decoupled",
         in_torch="AdamW",
+        long_run=(-0.05, -0.3),
         formula="θ ← θ(1 − ηλ), then `Adam`",
         source="Loshchilov & Hutter 2019",
         differences="PyTorch, Keras: as for `Adam`. Paper: the decay follows the schedule's multiplier without the "

@@ -31,6 +31,8 @@ class Declaration:
         decay: The default form of weight decay.
         is_adaptive: Whether the step is normalised, so that it does not grow with the gradient. Where it grows, the
             edge of stability limits the learning rate.
+        long_run: The best learning rate of a run of 300 steps, relative to that of a run of 40, as a decimal logarithm,
+            and the change of this logarithm for 10 times as many steps; measured by ``benches/range_tests``.
         in_torch: The name of the same optimizer in ``torch.optim``; None if PyTorch lacks it.
         initial: The hyperparameter that state starts from; None for 0.
         floors: Returns the floor of each state array; see :func:`lrcore.optim.reference.floors`.
@@ -48,6 +50,7 @@ class Declaration:
     hyperparameters: Mapping[str, Hyperparameter]
     decay: str = "coupled"
     is_adaptive: bool = True
+    long_run: tuple[float, float] = (0.0, -0.2)
     in_torch: str | None = None
     initial: str | None = None
     floors: Callable[..., list[float]] = floors

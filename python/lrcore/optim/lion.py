@@ -91,6 +91,7 @@ class Lion(LionArguments, Optimizer):
         rules={"lion": lion},
         hyperparameters={"betas": BETAS},
         decay="decoupled",
+        long_run=(-0.65, -0.4),
         formula="θ ← θ(1 − ηλ); u ← β₁m + (1−β₁)g; θ ← θ − η·sign(u); m ← β₂m + (1−β₂)g",
         state="`exp_avg` (m)",
         source="Chen et al. 2023",

@@ -120,6 +120,7 @@ class RMSprop(Optimizer):
         hyperparameters={"alpha": Number(SHARE), "eps": NUMBER, "momentum": NUMBER, "centered": FLAG},
         in_torch="RMSprop",
         floors=floors,
+        long_run=(0.2, -0.1),
         formula="s ← αs + (1−α)g²; a ← √s + ε; θ ← θ − ηg/a; with `centered` ḡ ← αḡ + (1−α)g and a ← √(s − ḡ²) + ε; "
         "with momentum b ← μb + g/a and θ ← θ − ηb",
         state="`square_avg` (s), with `centered` `grad_avg` (ḡ), with momentum `momentum_buffer` (b)",

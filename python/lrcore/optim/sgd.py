@@ -91,6 +91,7 @@ class SGD(Optimizer):
         hyperparameters={"momentum": NUMBER, "dampening": NUMBER, "nesterov": FLAG},
         is_adaptive=False,
         in_torch="SGD",
+        long_run=(-0.1, 0.0),
         formula="θ ← θ − ηg; with momentum b ← μb + (1−τ)g, at the first step b ← g, and θ ← θ − ηb; with `nesterov` "
         "θ ← θ − η(g + μb)",
         state="`momentum_buffer` (b), only with momentum",

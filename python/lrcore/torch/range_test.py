@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from lrcore._messages import type_and_shape, warn
-from lrcore._ranges import check_count
 from lrcore._restoring import put_back
-from lrcore.finder.finder import Finder, as_number, check_callable, check_start, ratios_of, search
+from lrcore.finder.finder import Plan, Traits, as_number, check_callable, check_start, ratios_of, search, traits_of
 from lrcore.finder.restore import all_of, generators_preserved
+from lrcore.optim import OPTIMIZERS
 from lrcore.torch.module_state import copy_of, restore, restore_entries, restore_of, restores_of
 from lrcore.torch.optimizer import DropIn
 
@@ -32,9 +32,11 @@ def find_lr(
     loader: Iterable[Any],
     start: float = 1e-7,
     end: float = 10.0,
-    steps: int = 100,
+    steps: int | None = None,
     mode: str = "exp",
     *,
+    budget: int | None = None,
+    run_length: int | None = None,
     smoothing: float = 0.9,
     stop: float = 4.0,
     validation: Callable[[torch.nn.Module], float] | None = None,
@@ -43,7 +45,7 @@ def find_lr(
     generators: Any = (),
     progress: bool = True,
 ) -> RangeTest:
-    """Run a learning-rate range test: train with a learning rate that grows at each step, and record the losses.
+    """Find a learning rate by a range test and short runs around its minimum.
 
     The form of :func:`lrcore.find_lr` for a PyTorch model and any optimizer. Parameters, buffers, gradients, the
     optimizer's state and groups, and random generators are restored at the end, bit for bit, also after an exception or
@@ -59,8 +61,11 @@ def find_lr(
         loader: The batches. A loader or a list is repeated; an iterator ends the test when it is exhausted.
         start: The first learning rate, of the first group whose learning rate is not 0, in (0, inf).
         end: The last learning rate, above ``start``.
-        steps: How many learning rates, at least 2.
+        steps: How many learning rates in the range test, at least 2; 60 by default.
         mode: ``"exp"``, a constant factor between learning rates, or ``"linear"``, a constant difference.
+        budget: The most steps in the range test and the short runs; 300 by default, and none if ``steps`` is given:
+            then the range test alone is made. With less than 115 after the range test there are no short runs.
+        run_length: The number of steps of the run to come; 1,000 by default.
         smoothing: The decay of the running average of losses, in [0, 1).
         stop: The test stops when the average exceeds this many times the smallest one, or a loss is not finite.
         validation: ``validation(model)`` returns the loss to record in place of the batch's.
@@ -99,7 +104,7 @@ def find_lr(
         restored too.
     """
     check_start(start)
-    accumulate, repeats = check_count("accumulate", accumulate, least=1), check_count("repeats", repeats, least=1)
+    plan = Plan.checked(start, end, steps, mode, budget, run_length, accumulate, repeats, smoothing, stop)
     if not isinstance(opt, torch.optim.Optimizer):
         raise TypeError(f"opt must be an optimizer of PyTorch, got {type(opt).__name__}")
     if isinstance(opt, DropIn):
@@ -109,7 +114,6 @@ def find_lr(
     _check_parameters(model, opt, loss)
     check_callable("loss", loss, optional=True)
     check_callable("validation", validation, optional=True)
-    finders = [Finder(start, end, steps, mode, smoothing=smoothing, stop=stop) for _ in range(repeats)]
     drawn = [torch.default_generator, random._inst, np.random.mtrand._rand, *all_of(generators)]
     of_loader = getattr(loader, "generator", None)
     if of_loader is not None:
@@ -120,10 +124,8 @@ def find_lr(
             ratios = ratios_of(stack.enter_context(opt.without_schedules("lr")), opt.steps)
         else:
             ratios = ratios_of([group["lr"] for group in opt.param_groups], 0)
-        trainer = _ModuleTrainer(model, opt, loss, validation, accumulate, ratios)
-        return search(
-            finders, trainer, lambda: _preserved(model, opt), loader, accumulate, _momentum(opt), progress=progress
-        )
+        trainer = _ModuleTrainer(model, opt, loss, validation, plan.accumulate, ratios)
+        return search(plan, trainer, lambda: _preserved(model, opt), loader, _traits(opt), progress=progress)
 
 
 def _check_parameters(model: torch.nn.Module, opt: torch.optim.Optimizer, loss: Any) -> None:
@@ -225,10 +227,11 @@ def _restore_grad(tensor: torch.Tensor, grad: torch.Tensor | None, copy: torch.T
         restore(grad, copy)
 
 
-def _momentum(opt: torch.optim.Optimizer) -> float | None:
-    """Return the momentum of the first group, 0 with Nesterov's correction; None for adaptive optimizers."""
+def _traits(opt: torch.optim.Optimizer) -> Traits:
+    """Return the traits of an optimizer of lrcore, or of PyTorch if lrcore has it too."""
     engine = getattr(opt, "_engine_class", None)
-    if not isinstance(opt, torch.optim.SGD) if engine is None else engine._declaration.is_adaptive:
-        return None
-    group = opt.param_groups[0]
-    return 0.0 if group.get("nesterov") else float(group.get("momentum", 0.0))
+    for one in OPTIMIZERS:
+        name = one._declaration.in_torch
+        if engine is None and name is not None and isinstance(opt, getattr(torch.optim, name)):
+            engine = one
+    return traits_of(None if engine is None else engine._declaration, opt.param_groups[0])
