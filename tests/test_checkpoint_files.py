@@ -98,9 +98,9 @@ FOREIGN = {
     "places that are true": raw({"x": {"dtype": "U8", "shape": [True], "data_offsets": [False, True]}}, bytes(1)),
     "one place for many arrays": raw({str(i): ENTRY for i in range(1000)}, bytes(4)),
     "a gap": raw({"x": ENTRY, "y": {**ENTRY, "data_offsets": [8, 12]}}, bytes(12)),
-    "a header of many lists": raw(b"[" + b"[]," * 1_000_000 + b"[]]"),
+    "a header of many lists": raw(b"[" + b"[]," * 100_000 + b"[]]"),
     "a shape of many numbers": raw(
-        b'{"x":{"dtype":"F32","shape":[' + b"1," * 1_000_000 + b'1],"data_offsets":[0,4]}}', bytes(4)
+        b'{"x":{"dtype":"F32","shape":[' + b"1," * 100_000 + b'1],"data_offsets":[0,4]}}', bytes(4)
     ),
     "a name of two arrays": raw(b'{"x":%b,"x":%b}' % (2 * (json.dumps(ENTRY).encode(),)), bytes(4)),
     "nothing": b"",
@@ -136,17 +136,12 @@ def of_text(text):
 OF_VALUES = {
     **{text: of_text(text) for text in ("[1]", "{}", "5", "null", '""', "", "{", '{"version": 1}')},
     "brackets in the text": of_text(nested(50_000).decode()),
-    "many lists in the text": of_text(f"[{'[],' * 1_000_000}[]]"),
-    "many numbers in the text": of_text(f"[{'1,' * 1_000_000}1]"),
 }
 
 
 @pytest.mark.parametrize(
     "write",
-    [
-        pytest.param(write, id=name, marks=pytest.mark.slow if name == "a header of many numbers" else ())
-        for name, write in (FOREIGN | OF_VALUES).items()
-    ],
+    [pytest.param(write, id=name) for name, write in (FOREIGN | OF_VALUES).items()],
 )
 def test_what_is_no_checkpoint_is_refused_and_passed_over(write, tmp_path):
     opt, _ = trained()
@@ -165,6 +160,18 @@ def test_what_is_no_checkpoint_is_refused_and_passed_over(write, tmp_path):
     with pytest.warns(UserWarning, match="passed over: .*step-2"):
         assert lrcore.latest(tmp_path) == path
     assert state_of(opt) == before
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [("_MOST_BRACKETS", "lists and dicts, where 10 are allowed"), ("_MOST_COMMAS", "commas, where 10 are allowed")],
+)
+def test_a_description_of_too_many_parts_is_not_parsed(limit, message, tmp_path, monkeypatch):
+    opt, _ = trained()
+    path = lrcore.save(tmp_path / "a.safetensors", opt, values=[[i] for i in range(20)])
+    monkeypatch.setattr(safetensors, limit, 10)
+    with pytest.raises(DamagedError, match=f"its description can't be read \\(it has [0-9]+ {message}"):
+        lrcore.load(path, opt)
 
 
 @pytest.mark.parametrize(

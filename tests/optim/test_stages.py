@@ -106,7 +106,10 @@ def drawn(dtype):
     return arrays
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    "dtype",
+    [pytest.param(dtype, marks=pytest.mark.slow if dtype.itemsize > 4 else (), id=str(dtype)) for dtype in DTYPES],
+)
 @pytest.mark.parametrize("options", STAGES, ids=str)
 @pytest.mark.parametrize(
     ("optimizer", "arguments"), ARGUMENTS, ids=lambda value: getattr(value, "__name__", str(value))
