@@ -28,7 +28,7 @@ if _typing.TYPE_CHECKING:
     from lrcore.finder import Finder, RangeTest, find_lr
     from lrcore.history import History
     from lrcore.noise import NoiseScale
-    from lrcore.sweeps import logspace, sweep, tune
+    from lrcore.sweeps import logspace, sweep, tune, tune_lr
 
 _apply_environment()
 del _apply_environment
@@ -59,6 +59,7 @@ __all__ = [
     "sweep",
     "sweeps",
     "tune",
+    "tune_lr",
 ]
 if not _typing.TYPE_CHECKING:
     __all__ += optim.__all__
@@ -76,6 +77,7 @@ _MODULES = {
     "save": "checkpoint",
     "sweep": "sweeps",
     "tune": "sweeps",
+    "tune_lr": "sweeps",
 }
 _LAZY_MODULES = ("checkpoint", "finder", "history", "noise", "scaling", "sweeps")
 

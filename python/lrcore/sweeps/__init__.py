@@ -15,6 +15,7 @@ from lrcore.sweeps.sensitivity import Sensitivity
 from lrcore.sweeps.space import LogUniform, Uniform, logspace, loguniform, uniform
 from lrcore.sweeps.summary import SettingSummary
 from lrcore.sweeps.sweeping import Interrupted, sweep
+from lrcore.sweeps.tuned_lr import TunedLR, tune_lr
 from lrcore.sweeps.tuning import tune
 
 __all__ = [
@@ -23,12 +24,14 @@ __all__ = [
     "Results",
     "Sensitivity",
     "SettingSummary",
+    "TunedLR",
     "Uniform",
     "load",
     "logspace",
     "loguniform",
     "sweep",
     "tune",
+    "tune_lr",
     "uniform",
 ]
 
