@@ -114,6 +114,43 @@ def test_a_range_test_puts_back_what_a_forward_pass_replaces():
     assert (opt.param_groups[0]["lr"], opt.info, opt.state[model.layer.weight]["step"]) == (0.1, info, 1)
 
 
+class Smoothed(torch.nn.Module):
+    """A loss with a buffer, the average of its values."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("average", torch.zeros(()))
+
+    def forward(self, output, target):
+        loss = torch.nn.functional.mse_loss(output, target)
+        self.average.mul_(0.9).add_(0.1 * loss.detach())
+        return loss
+
+
+def test_short_runs_of_a_model_put_back_the_loss_and_the_generators_of_samplers():
+    model, loss = network(), Smoothed()
+    opt = torch.optim.AdamW(model.parameters())
+    generators = [torch.Generator().manual_seed(seed) for seed in range(2)]
+    sampler = torch.utils.data.RandomSampler(Counted(), generator=generators[0])
+    loaders = [
+        torch.utils.data.DataLoader(Counted(), batch_size=16, sampler=sampler, generator=generators[1]),
+        torch.utils.data.DataLoader(
+            Counted(), batch_sampler=torch.utils.data.BatchSampler(sampler, 8, drop_last=False), generator=generators[1]
+        ),
+    ]
+    before = copy.deepcopy(model.state_dict())
+    for loader in loaders:
+        states = [generator.get_state() for generator in generators]
+        result = lrcore.torch.find_lr(model, opt, loss, loader, run_length=500, progress=False)
+        assert result.runs
+        assert result.long_run == lrcore.AdamW._declaration.long_run
+        assert loss.average == 0.0
+        assert all(torch.equal(g.get_state(), state) for g, state in zip(generators, states, strict=True))
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+    assert not opt.state
+    assert model.training
+
+
 def test_find_lr_refuses_a_model_that_is_not_the_optimizers():
     model, other = network_with_layer_norm(), network_with_layer_norm()
     batches = [(torch.ones(4, 3), torch.zeros(4, 2))]

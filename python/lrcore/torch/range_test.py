@@ -49,7 +49,7 @@ def find_lr(
 
     The form of :func:`lrcore.find_lr` for a PyTorch model and any optimizer. Parameters, buffers, gradients, the
     optimizer's state and groups, and random generators are restored at the end, bit for bit, also after an exception or
-    Ctrl-C. The test takes a copy of them.
+    Ctrl-C; those of a loss that is a module too. The test takes a copy of them.
 
     Args:
         model: The model, in training or evaluation mode.
@@ -72,8 +72,8 @@ def find_lr(
         accumulate: How many batches make a step; gradients are their mean.
         repeats: How often the test is run, each time on the next batches; the result has the mean and its spread. A
             repeat without enough batches is left out.
-        generators: Random generators to restore, besides the global ones of PyTorch, NumPy and Python and that of the
-            loader.
+        generators: Random generators to restore, besides the global ones of PyTorch, NumPy and Python and those of the
+            loader and its samplers.
         progress: Whether to show a progress bar on a terminal, where tqdm is installed.
 
     Returns:
@@ -114,10 +114,9 @@ def find_lr(
     _check_parameters(model, opt, loss)
     check_callable("loss", loss, optional=True)
     check_callable("validation", validation, optional=True)
-    drawn = [torch.default_generator, random._inst, np.random.mtrand._rand, *all_of(generators)]
-    of_loader = getattr(loader, "generator", None)
-    if of_loader is not None:
-        drawn.append(of_loader)
+    given = [torch.default_generator, random._inst, np.random.mtrand._rand, *all_of(generators)]
+    drawn = list({id(generator): generator for generator in (*given, *_generators_of(loader))}.values())
+    trained = torch.nn.ModuleList([model, loss]) if isinstance(loss, torch.nn.Module) else model
     with ExitStack() as stack:
         stack.enter_context(generators_preserved(drawn))  # a loader draws when its iteration starts
         if isinstance(opt, DropIn):
@@ -125,7 +124,15 @@ def find_lr(
         else:
             ratios = ratios_of([group["lr"] for group in opt.param_groups], 0)
         trainer = _ModuleTrainer(model, opt, loss, validation, plan.accumulate, ratios)
-        return search(plan, trainer, lambda: _preserved(model, opt), loader, _traits(opt), progress=progress)
+        return search(plan, trainer, lambda: _preserved(trained, opt), loader, _traits(opt), progress=progress)
+
+
+def _generators_of(loader: Any) -> list[Any]:
+    """Return the generators of a loader and its samplers."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    owners = [loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None)]
+    found = [getattr(owner, "generator", None) for owner in owners]
+    return [generator for generator in found if isinstance(generator, torch.Generator)]
 
 
 def _check_parameters(model: torch.nn.Module, opt: torch.optim.Optimizer, loss: Any) -> None:
