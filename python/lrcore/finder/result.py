@@ -35,7 +35,7 @@ FEW = 10  # losses at the first learning rates, which train little
 _EXPLODED = 10.0  # the limit is this many times the first losses above them
 TOLERANCES = (0.05, 0.2)
 # Above this error of the difference between the two best runs, as a share of the decrease, noise decides.
-NOISY = 0.05
+NOISY = 0.1
 # Below this share of batches on which the loss falls it may fall by chance: of 15 batches one in 50 times.
 CLEAR = 0.75
 
@@ -53,7 +53,8 @@ class _Certainty(NamedTuple):
 
 
 _SURE = _Certainty((0.73, 0.89), 4.0)
-_UNSURE = _Certainty((0.62, 0.78), 6.0)
+_AT_EDGE = _Certainty((0.65, 0.8), 6.0)
+_AMID_NOISE = _Certainty((0.36, 0.56), 10.0)
 _CURVE = _Certainty((0.35, 0.55), 10.0)
 _UNSURE_CURVE = _Certainty((0.2, 0.4), 20.0)
 
@@ -290,13 +291,14 @@ class RangeTest:
             f"the best of {counted(len(self.runs), 'short run')} is {found.lr:.2g}, and in a run {length} this "
             f"optimizer wants {factor:.2g} times as much"
         )
-        is_noisy = found.falling < CLEAR or found.error > NOISY
-        if not found.is_inside:
-            reason += "; the best run was the last one that the budget allowed: try a larger budget"
-        elif is_noisy:
+        certainty = _SURE
+        if found.falling < CLEAR or found.error > NOISY:
+            certainty = _AMID_NOISE
             reason += "; the noise of single batches hides the curve: accumulate=4 or a larger batch would tell more"
-        is_sure = found.is_inside and not is_noisy
-        return _certain(_SURE if is_sure else _UNSURE, found.lr * factor, reason)
+        elif not found.is_inside:
+            certainty = _AT_EDGE
+            reason += "; the best run was the last one that the budget allowed: try a larger budget"
+        return _certain(certainty, found.lr * factor, reason)
 
     def _refusal(self) -> str | None:
         """Return why there is no recommendation, or None if there is one."""
