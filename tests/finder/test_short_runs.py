@@ -146,7 +146,19 @@ def test_micro_batches_and_validation_losses_are_those_of_the_range_test():
     result, seen = call(accumulate=2, validation=lambda params: float(params["w"] @ params["w"]))
     assert len(result.untrained) == 1
     assert all(run.validation is not None for run in result.runs if not run.exploded)
-    assert len(seen) == 2 * (len(result.losses) + sum(len(run.losses) for run in result.runs))
+    assert len(seen) == 2 * (len(result.losses) + COUNTED + sum(len(run.losses) for run in result.runs))
+
+
+def test_a_validation_loss_may_have_another_scale():
+    params, loss_and_grads = quadratic()
+
+    def found(scale):
+        validation = lambda params: scale * loss_and_grads(params)[0]  # noqa: E731
+        return find_lr(lrcore.SGD(params), loss_and_grads, [()], validation=validation, progress=False)
+
+    plain, scaled = found(1.0), found(1e-6)
+    assert [run.lr for run in scaled.runs] == [run.lr for run in plain.runs]
+    assert scaled.suggest().lr == pytest.approx(plain.suggest().lr)
 
 
 def test_a_loss_that_the_data_makes_nan_is_said_to_be_in_the_data():

@@ -151,6 +151,25 @@ def test_short_runs_of_a_model_put_back_the_loss_and_the_generators_of_samplers(
     assert model.training
 
 
+def test_each_run_begins_without_the_gradients_of_the_one_before():
+    results = []
+    for has_grads in (False, True):
+        torch.manual_seed(0)
+        model = network()
+        opt = torch.optim.SGD(model.parameters())
+        if has_grads:
+            backward(model)
+        batches = [tuple(torch.stack(part) for part in zip(*[Counted()[i] for i in range(16)], strict=True))]
+        grads = [param.grad if param.grad is None else param.grad.clone() for param in model.parameters()]
+        results.append(lrcore.torch.find_lr(model, opt, torch.nn.functional.mse_loss, batches, progress=False))
+        for param, grad in zip(model.parameters(), grads, strict=True):
+            assert (param.grad is None) == (grad is None)
+            assert grad is None or torch.equal(param.grad, grad)
+    assert results[0].stopped == "diverged"
+    assert results[0].runs
+    assert results[0] == results[1]
+
+
 def test_find_lr_refuses_a_model_that_is_not_the_optimizers():
     model, other = network_with_layer_norm(), network_with_layer_norm()
     batches = [(torch.ones(4, 3), torch.zeros(4, 2))]

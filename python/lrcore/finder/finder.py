@@ -30,7 +30,16 @@ from lrcore._ranges import FRACTION, POSITIVE, Range, check_count
 from lrcore._running_average import RunningAverages
 from lrcore.finder.restore import all_of, generators_preserved, preserved
 from lrcore.finder.result import FEW, LONG_RUN, RangeTest
-from lrcore.finder.short_runs import COUNTED, LONGEST, SMALLEST_BUDGET, ShortRun, explore, has_exploded, learning_rates
+from lrcore.finder.short_runs import (
+    COUNTED,
+    LONGEST,
+    SMALLEST_BUDGET,
+    ShortRun,
+    explore,
+    has_exploded,
+    learning_rates,
+    limit_of,
+)
 from lrcore.schedules import Schedule
 
 if TYPE_CHECKING:
@@ -253,9 +262,8 @@ def find_lr(
     check_callable("loss_and_grads", loss_and_grads)
     check_callable("validation", validation, optional=True)
     check_start(start)
-    accumulate, repeats = check_count("accumulate", accumulate, least=1), check_count("repeats", repeats, least=1)
     plan = Plan.checked(start, end, steps, mode, budget, run_length, accumulate, repeats, smoothing, stop)
-    trainer = _OptimizerTrainer(opt, loss_and_grads, validation, accumulates=accumulate > 1)
+    trainer = _OptimizerTrainer(opt, loss_and_grads, validation, accumulates=plan.accumulate > 1)
     with generators_preserved(all_of(generators)):
         return search(
             plan,
@@ -455,16 +463,16 @@ def _short_runs(
         with restoring():
             for step, rate in enumerate(learning_rates(lr, steps)):
                 losses.append(mean_loss(step))
-                if has_exploded(losses, result.limit):
+                if has_exploded(losses, limit):
                     return ShortRun(lr, steps, tuple(losses))
                 trainer.step(rate)
             return ShortRun(lr, steps, tuple(losses), trainer.validation())
 
     with restoring():
         validation = trainer.validation()
-        steps = range(LONGEST - COUNTED, LONGEST)
-        untrained = [mean_loss(step) for step in steps] if validation is None else [validation]
-    return untrained, explore(run, result.center, budget - COUNTED)
+        untrained = [mean_loss(step) for step in range(LONGEST - COUNTED, LONGEST)]
+    limit = limit_of(untrained)
+    return untrained if validation is None else [validation], explore(run, result.center, budget - COUNTED)
 
 
 def _kept(feed: Iterator[Sequence[Any]], count: int) -> list[Sequence[Any]]:

@@ -32,7 +32,6 @@ MARGIN = 2.4
 # The relation of the best learning rates of long and short runs for unknown optimizers; see Declaration.long_run.
 LONG_RUN = (0.0, -0.2)
 FEW = 10  # losses at the first learning rates, which train little
-_EXPLODED = 10.0  # the limit is this many times the first losses above them
 TOLERANCES = (0.05, 0.2)
 # Above this error of the difference between the two best runs, as a share of the decrease, noise decides.
 NOISY = 0.1
@@ -223,12 +222,6 @@ class RangeTest:
         error = noise * math.sqrt((1.0 - self.smoothing) / (1.0 + self.smoothing))
         stable = np.flatnonzero(averages <= first + 2.0 * error)
         return float(lrs[stable[-1] if stable.size else 0]) / 3.0
-
-    @property
-    def limit(self) -> float:
-        """The loss above which a short run has exploded: far above those of the first learning rates."""
-        first = self._finite[1][:FEW]
-        return float(first.mean() + _EXPLODED * max(abs(first.mean()), np.ptp(first))) if len(first) else math.inf
 
     def suggest(self) -> Recommendation:
         """Return one learning rate to start with, an interval, the probability that it is as good as the best, and why.

@@ -36,6 +36,7 @@ _COUNTED = 0.375  # the share of the losses that count, from the end
 COUNTED = round(_COUNTED * LONGEST)  # their number in the longest runs
 SMALLEST_BUDGET = COUNTED + ROUNDS[0][0] + 2 * LONGEST
 _LEAP = 2  # places from the best run to the next one outwards, after the first
+_EXPLODED = 10.0  # the limit is this many times the untrained losses above them
 _IN_A_ROW = 3  # a run stops after so many losses above the limit
 # A learning rate counts by exp(−x / (0.02 + e)): x is how much less its loss falls than the best one, as a share of the
 # latter's fall, and e is the standard error of x.
@@ -141,6 +142,12 @@ def learning_rates(lr: float, steps: int) -> list[float]:
     """Return the learning rates of a run: a linear warm-up over 5 % of the steps, then a cosine to 0."""
     schedule = Cosine(lr, steps).warmup(round(0.05 * steps))
     return [schedule(step) for step in range(steps)]
+
+
+def limit_of(untrained: Sequence[float]) -> float:
+    """Return the loss above which a run has exploded: far above the losses of the untrained weights."""
+    mean = float(np.mean(untrained))
+    return mean + _EXPLODED * max(abs(mean), float(np.ptp(untrained)))
 
 
 def has_exploded(losses: Sequence[float], limit: float) -> bool:

@@ -124,7 +124,14 @@ def find_lr(
         else:
             ratios = ratios_of([group["lr"] for group in opt.param_groups], 0)
         trainer = _ModuleTrainer(model, opt, loss, validation, plan.accumulate, ratios)
-        return search(plan, trainer, lambda: _preserved(trained, opt), loader, _traits(opt), progress=progress)
+
+        @contextmanager
+        def restoring() -> Iterator[None]:
+            with _preserved(trained, opt):
+                trainer.begin()
+                yield
+
+        return search(plan, trainer, restoring, loader, _traits(opt), progress=progress)
 
 
 def _generators_of(loader: Any) -> list[Any]:
@@ -165,6 +172,10 @@ class _ModuleTrainer:
     _accumulate: int
     _ratios: list[float]
     _has_grads: bool = False
+
+    def begin(self) -> None:
+        """Begin again, after the gradients from before the test were put back."""
+        self._has_grads = False
 
     def loss(self, batch: Sequence[Any]) -> float:
         if not self._has_grads:
