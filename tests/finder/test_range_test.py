@@ -1,5 +1,6 @@
 """Analysis of the curve: on problems with a known edge, and on curves without an answer."""
 
+import dataclasses
 import math
 import re
 from functools import partial
@@ -9,6 +10,7 @@ import pytest
 
 import lrcore
 from lrcore.finder import Finder, RangeTest, curve, find_lr
+from lrcore.finder.short_runs import ShortRun
 from support.cases import OPTIMIZERS
 from support.problems import quadratic
 
@@ -104,6 +106,8 @@ def test_a_result_survives_json():
         for validation in (None, lambda params: math.nan if abs(params["w"]).max() > 9.0 else 1.0)
     ]
     assert all(result.runs for result in with_runs)
+    ends = [ShortRun(0.1, 2, (1.0, value), value) for value in (float("nan"), math.inf, -math.inf)]
+    with_runs.append(dataclasses.replace(found(), runs=tuple(ends), untrained=(float("nan"),)))
     for result in (found(), *last, *with_runs):
         again = RangeTest.from_json(result.to_json())
         assert again == result

@@ -67,6 +67,7 @@ def test_runs_in_which_no_loss_falls_say_nothing():
     assert estimate(runs, [0.5] * COUNTED) is None
     assert estimate(explore(made(lambda _: math.inf), 0.1, 300), [1.0] * COUNTED) is None
     assert estimate([run for run in runs if run.steps < LONGEST], [2.0] * COUNTED) is None
+    assert estimate(explore(made(valley(0.1)), 0.1, 300), [*[1.0] * (COUNTED - 1), math.nan]) is None
 
 
 def test_a_run_stops_at_three_large_losses_in_a_row():
@@ -174,6 +175,17 @@ def test_a_loss_that_the_data_makes_nan_is_said_to_be_in_the_data():
         "no recommendation: the loss of batch 18 is nan, also with the weights before the test: look for values in the "
         "data that are not finite"
     )
+
+
+def test_short_runs_may_follow_a_range_test_that_begins_too_high():
+    params, loss_and_grads = quadratic()
+    with np.errstate(all="ignore"):
+        result = find_lr(
+            lrcore.SGD(params), loss_and_grads, [()], start=1e300, end=1e308, budget=1000, run_length=50, progress=False
+        )
+    assert result.stopped == "nan"
+    assert "<div" in result._repr_html_()
+    assert all(map(len, (str(result), repr(result), result.table())))
 
 
 def test_noise_of_single_batches_rarely_stops_a_range_test():

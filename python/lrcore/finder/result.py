@@ -155,8 +155,9 @@ class RangeTest:
 
     def __post_init__(self) -> None:
         """Replace every NaN by ``math.nan``, since tuples compare by identity: a result read back equals this one."""
-        for name in ("losses", "spreads"):
-            object.__setattr__(self, name, tuple(math.nan if x != x else x for x in getattr(self, name)))
+        for name in ("losses", "spreads", "untrained"):
+            object.__setattr__(self, name, _with_one_nan(getattr(self, name)))
+        object.__setattr__(self, "runs", tuple(map(_comparable, self.runs)))
 
     @cached_property
     def smoothed(self) -> Floats:
@@ -360,7 +361,7 @@ class RangeTest:
         recommended = self.suggest()
         lrs, losses = self._finite
         mark = None
-        if recommended.lr is not None and lrs[-1] > lrs[0] > 0.0:
+        if recommended.lr is not None and len(lrs) and lrs[-1] > lrs[0] > 0.0:
             mark = math.log(recommended.lr / lrs[0]) / math.log(lrs[-1] / lrs[0])
         # Clipped, since a diverging tail would flatten the rest.
         curves = [(curve.clipped(losses).tolist(), "#bbb"), (self._centered.tolist(), "#1f77b4")] if len(losses) else []
@@ -415,9 +416,8 @@ class RangeTest:
         values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         for name in ("losses", "spreads", "untrained"):
             values[name] = list(map(_encoded, values[name]))
-        # A run that exploded is known by its number of losses.
         values["runs"] = [
-            [lr, steps, list(filter(math.isfinite, losses)), None if end is None else _encoded(end)]
+            [lr, steps, list(map(_encoded, losses)), end if end is None or math.isfinite(end) else str(end)]
             for lr, steps, losses, end in self.runs
         ]
         return {"range_test": VERSION, **values}
@@ -443,10 +443,10 @@ class RangeTest:
         if (version := given.pop("range_test")) != VERSION:
             raise ValueError(f"range_test must be version {VERSION}, got {brief(version)}")
         for name in ("lrs", "losses", "spreads", "untrained"):
-            given[name] = tuple(math.nan if value is None else float(value) for value in given[name])
+            given[name] = tuple(map(_decoded, given[name]))
         given["long_run"] = tuple(given["long_run"])
         given["runs"] = tuple(
-            ShortRun(lr, steps, tuple(losses), None if end is None else float(end))
+            ShortRun(lr, steps, tuple(map(_decoded, losses)), None if end is None else float(end))
             for lr, steps, losses, end in given["runs"]
         )
         return cls(**given)
@@ -455,3 +455,17 @@ class RangeTest:
 def _encoded(x: float) -> float | str | None:
     """Return a number as JSON can have it."""
     return None if math.isnan(x) else x if math.isfinite(x) else str(x)
+
+
+def _decoded(value: float | str | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _with_one_nan(values: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(math.nan if x != x else x for x in values)
+
+
+def _comparable(run: ShortRun) -> ShortRun:
+    """Return a run that is equal to itself after a copy."""
+    end = None if run.validation is None else _with_one_nan((run.validation,))[0]
+    return run._replace(losses=_with_one_nan(run.losses), validation=end)

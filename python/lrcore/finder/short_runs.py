@@ -172,7 +172,7 @@ def estimate(runs: Sequence[ShortRun], untrained: Sequence[float]) -> Estimate |
     best = min(trained, key=_order)
     falls = np.array(untrained) - best.last
     fall, falling = float(falls.mean()), float(np.mean(falls > 0.0))
-    if fall <= 0.0 or falling < 0.5:
+    if not math.isfinite(fall) or fall <= 0.0 or falling < 0.5:
         return None
     excesses, errors = np.array([_mean_and_error(run.last - best.last) for run in trained]).T / fall
     weights = np.exp(-excesses / (_SHARE + errors))
