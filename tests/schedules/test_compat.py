@@ -707,3 +707,20 @@ def test_cycles_of_timm_can_begin_at_fractional_steps(name, k, cycle_decay):
         }
         expected = 0.01 + (top - 0.01) * shapes[name] if i < 4 else 0.01
         assert rate(t) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "arguments", "what"),
+    [
+        ("PolyLRScheduler", "timm", {"t_initial": 2 * 10**6, "k_decay": 2.0}, "cycles with k_decay"),
+        ("PolyLRScheduler", "timm", {"t_initial": 10, "cycle_mul": 10, "cycle_limit": 9, "k_decay": 2.0},
+         "cycles with k_decay"),
+        ("CosineLRScheduler", "timm", {"t_initial": 30, "cycle_mul": 1.5, "cycle_limit": 40, "k_decay": 2.0},
+         "cycles that begin between steps"),
+        ("SchedPoly", "fastai", {"start": 0.1, "end": 0.0, "power": 2.0, "steps": 10**9}, "SchedPoly"),
+    ],
+)  # fmt: skip
+def test_schedules_without_a_formula_have_a_longest_table(name, source, arguments, what):
+    given = arguments if source == "fastai" else {"lr": 0.1, **arguments}
+    with pytest.raises(ValueError, match=rf"^{what} may have 1000000 steps, since they become a table, got "):
+        schedules.get(name, source=source, **given)

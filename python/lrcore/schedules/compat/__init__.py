@@ -22,6 +22,9 @@ Maker = Callable[..., Schedule]
 # The annotation of arguments that `get` converts to int, where a library also takes 1e4 for 10000.
 Whole = int
 
+# The most steps of a schedule that has no formula here and becomes a table: it has a number for each.
+_LONGEST_TABLE = 10**6
+
 SOURCES = ("torch", "transformers", "timm", "optax", "keras", "fastai")
 
 
@@ -103,6 +106,12 @@ def whole(name: str, value: Any) -> int:
     if number is None or number % 1 != 0:
         raise TypeError(f"{name} must be a whole number, got {brief(value)}")
     return int(number)
+
+
+def check_table(what: str, steps: float) -> None:
+    """Raise a ValueError if a schedule without a formula would be a table of too many steps."""
+    if steps > _LONGEST_TABLE:
+        raise ValueError(f"{what} may have {_LONGEST_TABLE} steps, since they become a table, got {steps:g}")
 
 
 def check_positive(name: str, value: float) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from lrcore._messages import brief
 from lrcore.schedules import Constant, Cosine, Linear, LogLinear, Piecewise, Schedule, Table
-from lrcore.schedules.compat import Maker, Whole, accepting, makers_in
+from lrcore.schedules.compat import Maker, Whole, accepting, check_table, makers_in
 
 
 def SchedLin(*, start: float, end: float, steps: Whole) -> Schedule:
@@ -40,6 +40,7 @@ def SchedExp(*, start: float, end: float, steps: Whole) -> Schedule:
 
 def SchedPoly(*, start: float, end: float, power: float, steps: Whole) -> Schedule:
     """Return a Table of a power function."""
+    check_table("SchedPoly", steps)
     return Table((*(start + (end - start) * (t / steps) ** power for t in range(steps)), end))
 
 

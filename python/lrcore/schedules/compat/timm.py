@@ -14,15 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from lrcore import schedules
 from lrcore._messages import brief
-from lrcore.schedules.compat import Maker, Whole, accepting, check_positive, makers_in, torch, whole
+from lrcore.schedules.compat import Maker, Whole, accepting, check_positive, check_table, makers_in, torch, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from lrcore.schedules.schedule import Schedule
-
-
-_LONGEST_TABLE = 10**6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +66,14 @@ class CyclicScheduler(Scheduler):
         """Return the cycles, after the warm-up."""
         return self._after_warmup(self._cycles(), prefix=self.warmup_prefix)
 
+    def _lengths(self) -> list[float]:
+        """Return the length of each cycle."""
+        return [self.t_initial * self.cycle_mul**i for i in range(self.cycle_limit)]
+
     def _cycles(self) -> Schedule:
         check_positive("t_initial", self.t_initial)
         peaks = [self.lr * self.cycle_decay**i for i in range(self.cycle_limit)]
-        lengths = [self.t_initial * self.cycle_mul**i for i in range(self.cycle_limit)]
+        lengths = self._lengths()
         if any(length % 1 for length in lengths):
             return self._table(peaks, lengths)
         schedule: Schedule = schedules.Constant(self.lr_min)
@@ -86,8 +87,7 @@ class CyclicScheduler(Scheduler):
 
     def _table(self, peaks: Sequence[float], lengths: Sequence[float]) -> Schedule:
         """Return a table of cycles that begin at fractional steps."""
-        if sum(lengths) > _LONGEST_TABLE:
-            raise ValueError(f"cycles that begin between steps may have {_LONGEST_TABLE} steps, got {sum(lengths):g}")
+        check_table("cycles that begin between steps", sum(lengths))
         table: list[float] = []
         begin = 0.0
         for peak, length in zip(peaks, lengths, strict=True):
@@ -151,6 +151,11 @@ class PolyLRScheduler(CyclicScheduler):
         if self.k_decay == 1.0:
             return schedules.Polynomial(peak, steps, self.lr_min, self.power)
         return schedules.Table(tuple(self._within(peak, t / steps) for t in range(steps + 1)))
+
+    def _cycles(self) -> Schedule:
+        if self.k_decay != 1.0:
+            check_table("cycles with k_decay", sum(self._lengths()))
+        return super()._cycles()
 
     def _within(self, peak: float, fraction: float) -> float:
         return float(self.lr_min + (peak - self.lr_min) * (1 - fraction**self.k_decay) ** self.power)
@@ -259,6 +264,7 @@ class WSDLRScheduler(Scheduler):
         if shape == "rsqrt" or power == 0.5:
             return schedules.InverseSqrt(self.lr, timescale)
         check_positive("stable_power", power)
+        check_table("a stable phase with stable_power", self.t_initial)
         return schedules.Table(tuple(self.lr * (1.0 + t / timescale) ** -power for t in range(self.t_initial + 1)))
 
     def _decay(self, start: float, end: float) -> Schedule:
@@ -272,6 +278,7 @@ class WSDLRScheduler(Scheduler):
             return schedules.Cosine(start, steps, end)
         if shape not in ("power", "exp"):
             raise ValueError(f"decay_fn must be 'linear', '1-sqrt', 'cosine', 'power' or 'exp', got {brief(shape)}")
+        check_table(f"a decay with decay_fn={shape!r}", steps)
         done = [t / steps for t in range(steps + 1)]
         left = [1.0 - p**power if shape == "power" else (ratio**p - ratio) / (1.0 - ratio) for p in done]
         return schedules.Table(tuple(end + (start - end) * share for share in left))
