@@ -325,6 +325,20 @@ PARTS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("missing", ["accumulated.batches", "accumulated.weight", "accumulated.squares"])
+def test_a_part_of_the_accumulated_gradients_is_refused(missing, tmp_path):
+    opt, params = trained()
+    opt.accumulate({name: np.ones_like(array) for name, array in params.items()})
+    path = lrcore.save(tmp_path / "a.safetensors", opt)
+    description, arrays = contents(path)
+    del description[missing]
+    safetensors.write(path, arrays, json.dumps(description))
+    before = state_of(opt)
+    with pytest.raises(ValueError, match=rf"^accumulated\['{missing[12:]}'\] is missing beside accumulated\["):
+        lrcore.load(path, opt)
+    assert state_of(opt) == before
+
+
 def rate(description):
     return description["param_groups"][0]["hyperparameters"]["lr"]
 

@@ -12,7 +12,7 @@ from lrcore._messages import listed
 from lrcore.optim.allocation import empty_like
 from lrcore.optim.declaration import RULES
 from lrcore.optim.param_group import choose_schedules
-from lrcore.optim.state import STEPPED, Field, OptimizerState, export_state, fields
+from lrcore.optim.state import COMPONENTS, STEPPED, Field, OptimizerState, export_state, fields
 from lrcore.optim.state_dict import place_of
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def match(
         )
     known = fields()
     scalars = {name: known[name].check(place_of(name), value) for name, value in saved.scalars.items()}
+    _refuse_parts(saved)
     group_of = _groups_of_names(saved.groups)
     weights = dict(zip(opt._names, opt._stepper.weights(), strict=True))
     report = _report(group_of, weights, strict=strict)
@@ -137,6 +138,15 @@ def _report(group_of: Mapping[str, int], weights: Mapping[str, Array], *, strict
             f"it has {listed(unexpected) or 'none'}"
         )
     return LoadReport(missing, unexpected)
+
+
+def _refuse_parts(saved: OptimizerState) -> None:
+    """Raise if a component has some of its scalars and not all."""
+    for component in COMPONENTS:
+        given = [name for name, one in component.fields.items() if name in getattr(saved, one.kind)]
+        scalars = [name for name, one in component.fields.items() if one.kind == "scalars"]
+        if component.is_whole and given and (missing := [name for name in scalars if name not in given]):
+            raise ValueError(f"{place_of(missing[0])} is missing beside {place_of(given[0])}")
 
 
 def _refuse_strangers(name: str, column: Mapping[str, Any], group_of: Mapping[str, int]) -> None:

@@ -105,11 +105,13 @@ class Component(NamedTuple):
         fields: The fields. In a state dict, ``a.b`` is the entry ``b`` of a mapping ``a``.
         export: Returns the value of each field that the optimizer has.
         restore: Sets the fields to such values, and those that are missing to their initial values.
+        is_whole: Whether a state with one of the fields must have all scalars.
     """
 
     fields: Mapping[str, Field]
     export: Callable[[Optimizer], dict[str, Any]]
     restore: Callable[[Optimizer, Mapping[str, Any]], None]
+    is_whole: bool = False
 
 
 def export_state(opt: Optimizer, *, of_params: bool = True) -> OptimizerState:
@@ -252,9 +254,8 @@ def _restore_accumulated(opt: Optimizer, values: Mapping[str, Any]) -> None:
     if not values:
         opt._stepper.accumulated = None
         return
-    batches, weight, sums, squares = (
-        values[f"accumulated.{name}"] for name in ("batches", "weight", "sums", "squares")
-    )
+    batches, weight, squares = (values[f"accumulated.{name}"] for name in ("batches", "weight", "squares"))
+    sums = values.get("accumulated.sums", {})
     indexed = [(index, sums[name]) for index, name in enumerate(opt._names) if name in sums]
     opt._stepper.accumulated = batches, weight, indexed, squares
 
@@ -284,6 +285,7 @@ _ACCUMULATED = Component(
     },
     _export_accumulated,
     _restore_accumulated,
+    is_whole=True,
 )
 
 
