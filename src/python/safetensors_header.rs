@@ -86,7 +86,8 @@ struct Info {
 }
 
 /// A key as UTF-8, in which JSON's escapes of single surrogates have the three bytes that UTF-8 excludes. Such bytes sort like code points.
-struct Key<'a>(Cow<'a, [u8]>);
+#[derive(Deserialize)]
+struct Key<'a>(#[serde(borrow, with = "serde_bytes")] Cow<'a, [u8]>);
 
 impl<'de> Deserialize<'de> for Header<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -126,28 +127,4 @@ impl<'de> Visitor<'de> for HeaderVisitor {
 fn in_entry<E: Error>(name: &[u8], error: &E) -> E {
     let name: String = String::from_utf8_lossy(name).chars().take(200).collect();
     E::custom(format!("entry '{name}' must have a valid dtype, shape and data_offsets: {error}"))
-}
-
-impl<'de> Deserialize<'de> for Key<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_bytes(KeyVisitor)
-    }
-}
-
-struct KeyVisitor;
-
-impl<'de> Visitor<'de> for KeyVisitor {
-    type Value = Key<'de>;
-
-    fn expecting(&self, formatter: &mut Formatter<'_>) -> FmtResult {
-        formatter.write_str("a string")
-    }
-
-    fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<Key<'de>, E> {
-        Ok(Key(Cow::Borrowed(bytes)))
-    }
-
-    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Key<'de>, E> {
-        Ok(Key(Cow::Owned(bytes.to_vec())))
-    }
 }
