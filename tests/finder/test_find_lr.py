@@ -372,7 +372,8 @@ def test_a_loss_of_other_weights_gets_no_recommendation():
     def loss_and_grads(_):
         return float(other["w"] @ other["w"]), {"w": 2.0 * other["w"]}
 
-    result = find_lr(lrcore.SGD(params, lr=0.1), loss_and_grads, [()], steps=20, progress=False)
+    result = find_lr(lrcore.SGD(params, lr=0.1), loss_and_grads, [()], progress=False)
     assert result.suggest().lr is None
+    assert result.runs == ()
     assert "not computed from the weights that the optimizer updates" in result.suggest().reason
     assert (params["w"] == 1.0).all()

@@ -103,7 +103,7 @@ def test_a_result_survives_json():
     params, loss_and_grads = quadratic()
     with_runs = [
         find_lr(lrcore.SGD(params), loss_and_grads, [()], validation=validation, run_length=9, progress=False)
-        for validation in (None, lambda params: math.nan if abs(params["w"]).max() > 9.0 else 1.0)
+        for validation in (None, lambda params: math.nan if abs(params["w"]).max() > 9.0 else float(params["w"][0]))
     ]
     assert all(result.runs for result in with_runs)
     ends = [ShortRun(0.1, 2, (1.0, value), value) for value in (float("nan"), math.inf, -math.inf)]

@@ -90,7 +90,12 @@ def _fall(losses: Floats, beta: float) -> tuple[float, float, float]:
     averages = centered(losses, beta)
     # The backward average alone: half of the centered one is the first loss, noise included.
     first = float(smooth(list(losses[::-1]), beta)[-1])
-    return first - float(averages.min()), float(np.median(np.abs(losses - averages))), first
+    return first - float(averages.min()), noise_of(losses, averages), first
+
+
+def noise_of(losses: Floats, averages: Floats) -> float:
+    """Return the median distance of losses from their averages."""
+    return float(np.median(np.abs(losses - averages)))
 
 
 def still_falls(losses: Floats) -> bool:

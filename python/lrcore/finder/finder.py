@@ -8,7 +8,8 @@ Train while the learning rate grows from step to step, record the loss before ea
         step(grads, lr)
 
 :class:`Finder` yields the learning rates and decides when to stop. :func:`search` drives any :class:`Trainer` with it,
-and then makes short runs around the minimum (``short_runs.py``), from which the recommendation comes.
+and then makes short runs near the learning rate at which the loss rises (``short_runs.py``); the recommendation comes
+from them.
 :func:`find_lr` does so with an optimizer of lrcore, and ``lrcore.torch.find_lr`` with a model of PyTorch.
 """
 
@@ -191,7 +192,7 @@ def find_lr(
     generators: Any = (),
     progress: bool = True,
 ) -> RangeTest:
-    """Find a learning rate by a range test and short runs around its minimum.
+    """Find a learning rate by a range test, and short runs at the learning rates that it leaves.
 
     First the learning rate grows at each step while the loss is recorded. Then come runs of 20 and 40 steps, each with
     warm-up and decay, on the same batches and from the same weights. ``result.suggest()`` has the learning rate for a
@@ -417,7 +418,7 @@ def search(
     for number, finder in enumerate(plan.finders, start=1):
         title = f"range test {number}/{len(plan.finders)}" if len(plan.finders) > 1 else "range test"
         with restoring():
-            last = _run(trainer, feed, _with_bar(finder, title) if progress else finder, finder, plan.accumulate)
+            last = _run(trainer, feed, finder, plan.accumulate, title if progress else None)
         result = finder.result(*traits)
         if result.stopped == "nan":
             with restoring():  # the same batches at the weights before the test
@@ -428,8 +429,7 @@ def search(
             break
         results.append(result)
     result = results[0] if len(results) == 1 else _mean(results)
-    with _bar(left, "short runs", hidden=not progress) as bar:
-        untrained, runs = _short_runs(trainer, restoring, feed, result, plan.accumulate, left, bar)
+    untrained, runs = _short_runs(trainer, restoring, feed, result, plan.accumulate, left, progress=progress)
     return replace(result, runs=tuple(runs), untrained=tuple(untrained), run_length=plan.run_length)
 
 
@@ -440,14 +440,15 @@ def _short_runs(
     result: RangeTest,
     accumulate: int,
     budget: int,
-    bar: Any,
+    *,
+    progress: bool,
 ) -> tuple[list[float], list[ShortRun]]:
-    """Make short runs around the minimum of a range test, unless the budget or the batches do not suffice.
+    """Make short runs around the center of a range test, unless the budget or the batches do not suffice.
 
     Returns:
         The losses of the untrained weights, and the runs.
     """
-    if result.center is None or result.stopped == "data" or budget < SMALLEST_BUDGET:
+    if result.center is None or result.fault is not None or budget < SMALLEST_BUDGET:
         return [], []
     batches = _kept(feed, LONGEST * accumulate)
     if not batches:
@@ -468,11 +469,12 @@ def _short_runs(
                 trainer.step(rate)
             return ShortRun(lr, steps, tuple(losses), trainer.validation())
 
-    with restoring():
-        validation = trainer.validation()
-        untrained = [mean_loss(step) for step in range(LONGEST - COUNTED, LONGEST)]
-    limit = limit_of(untrained)
-    return untrained if validation is None else [validation], explore(run, result.center, budget - COUNTED)
+    with _bar(budget, "short runs" if progress else None) as bar:
+        with restoring():
+            validation = trainer.validation()
+            untrained = [mean_loss(step) for step in range(LONGEST - COUNTED, LONGEST)]
+        limit = limit_of(untrained)
+        return untrained if validation is None else [validation], explore(run, result.center, budget - COUNTED)
 
 
 def _kept(feed: Iterator[Sequence[Any]], count: int) -> list[Sequence[Any]]:
@@ -492,38 +494,33 @@ def _size(part: Any) -> int:
 
 
 def _run(
-    trainer: Trainer, feed: Iterator[Sequence[Any]], lrs: Iterable[float], finder: Finder, accumulate: int
+    trainer: Trainer, feed: Iterator[Sequence[Any]], finder: Finder, accumulate: int, title: str | None
 ) -> list[Sequence[Any]]:
-    """Run a range test; return the batches of the last step."""
+    """Run a range test, with a progress bar if it has a title; return the batches of the last step."""
     batches: list[Sequence[Any]] = []
-    for lr in lrs:
-        batches = list(itertools.islice(feed, accumulate))
-        if len(batches) < accumulate:
-            finder.end("batches")
-            break
-        loss = sum(map(trainer.loss, batches)) / accumulate
-        # A training loss that is not finite ends the test whatever the validation loss is.
-        validation = trainer.validation() if math.isfinite(loss) else None
-        if not finder.report(loss if validation is None else validation):
-            break
-        trainer.step(lr)
+    with _bar(len(finder), title) as bar:
+        for lr in finder:
+            batches = list(itertools.islice(feed, accumulate))
+            if len(batches) < accumulate:
+                finder.end("batches")
+                break
+            loss = sum(map(trainer.loss, batches)) / accumulate
+            # A training loss that is not finite ends the test whatever the validation loss is.
+            validation = trainer.validation() if math.isfinite(loss) else None
+            if not finder.report(loss if validation is None else validation):
+                break
+            trainer.step(lr)
+            bar.update()
     return batches
 
 
-def _with_bar(finder: Finder, title: str) -> Iterator[float]:
-    with _bar(len(finder), title) as bar:
-        for lr in finder:
-            yield lr
-            bar.update()
-
-
-def _bar(total: int, title: str, *, hidden: bool = False) -> Any:
-    """Return a progress bar, which shows on terminals only."""
+def _bar(total: int, title: str | None) -> Any:
+    """Return a progress bar, which shows on terminals only and does nothing without a title or tqdm."""
     try:
         from tqdm import tqdm
     except ImportError:
         return nullcontext(SimpleNamespace(update=int))
-    return tqdm(total=total, desc=title, unit="step", leave=False, disable=True if hidden else None)
+    return tqdm(total=total, desc=title, unit="step", leave=False, disable=None if title else True)
 
 
 def _feed(batches: Iterable[Any]) -> Iterator[Sequence[Any]]:

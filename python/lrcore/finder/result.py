@@ -31,9 +31,10 @@ MARGIN = 2.4
 
 # The relation of the best learning rates of long and short runs for unknown optimizers; see Declaration.long_run.
 LONG_RUN = (0.0, -0.2)
+_LEAST = 8  # losses of a curve
 FEW = 10  # losses at the first learning rates, which train little
 TOLERANCES = (0.05, 0.2)
-# Above this error of the difference between the two best runs, as a share of the decrease, noise decides.
+# Above this error of all differences between the best run and others, as a share of the decrease, noise decides.
 NOISY = 0.1
 # Below this share of batches on which the loss falls it may fall by chance: of 15 batches one in 50 times.
 CLEAR = 0.75
@@ -219,7 +220,7 @@ class RangeTest:
             return self.lrs[0] if self.lrs else None
         averages, first = self._centered, float(losses[:FEW].mean())
         # The standard error of averages with this decay, from a median of half-normal deviations.
-        noise = 1.48 * float(np.median(np.abs(curve.clipped(losses) - averages)))
+        noise = 1.48 * curve.noise_of(curve.clipped(losses), averages)
         error = noise * math.sqrt((1.0 - self.smoothing) / (1.0 + self.smoothing))
         stable = np.flatnonzero(averages <= first + 2.0 * error)
         return float(lrs[stable[-1] if stable.size else 0]) / 3.0
@@ -238,14 +239,13 @@ class RangeTest:
 
         Probabilities and intervals are frequencies on the problems of ``benches/range_tests``.
         """
-        if self.runs:
+        fault = self.fault
+        if self.runs and fault is None:
             return self._of_runs()
-        refusal = self._refusal()
+        refusal = fault or self._refusal()
         if refusal is not None:
             return _none(refusal)
         found = self.suggestions
-        if "steepest" not in found or "minimum / 10" not in found:
-            return _none("the loss hardly falls; try more steps, or larger batches")
         most = 1.5 * found["steepest"].lr
         if "safe" not in found:
             third = found["minimum / 10"].lr * 10.0 / 3.0
@@ -294,26 +294,32 @@ class RangeTest:
             reason += "; the best run was the last one that the budget allowed: try a larger budget"
         return _certain(certainty, found.lr * factor, reason)
 
-    def _refusal(self) -> str | None:
-        """Return why there is no recommendation, or None if there is one."""
-        lrs, raw = self._finite
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with the data or the loss function, or None."""
+        _, raw = self._finite
         if self.stopped == "data":
             return (
                 f"the loss of batch {len(self.losses)} is {self.losses[-1]}, also with the weights before the test: "
                 "look for values in the data that are not finite"
             )
-        if len(lrs) < 8:
-            if self._diverged:
-                return (
-                    f"the loss exploded within {counted(len(self.lrs), 'step')}; try start={self.lrs[0] / 1000.0:.1g}"
-                )
-            return f"a curve needs 8 losses, got {len(lrs)}; try steps=100"
-        lower = f"try start={lrs[0] / 1000.0:.1g}"
-        if (raw == raw[0]).all():
+        if len(raw) >= _LEAST and (raw == raw[0]).all():
             return (
                 f"the loss is {raw[0]:.6g} at every learning rate, to the last bit: it is not computed from the "
                 "weights that the optimizer updates"
             )
+        return None
+
+    def _refusal(self) -> str | None:
+        """Return why the curve shows no learning rate, or None if it shows one."""
+        lrs, raw = self._finite
+        if len(lrs) < _LEAST:
+            if self._diverged:
+                return (
+                    f"the loss exploded within {counted(len(self.lrs), 'step')}; try start={self.lrs[0] / 1000.0:.1g}"
+                )
+            return f"a curve needs {_LEAST} losses, got {len(lrs)}; try steps=100"
+        lower = f"try start={lrs[0] / 1000.0:.1g}"
         if curve.is_noisy(curve.clipped(raw), self.smoothing):
             return "the noise of single batches hides the curve; try accumulate=4 or a larger batch"
         if curve.is_flat(curve.clipped(raw), self.smoothing):

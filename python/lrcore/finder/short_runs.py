@@ -1,11 +1,11 @@
-"""Short training runs around the minimum of a range test, and what they say about the run to come.
+"""Short training runs around the useful learning rates of a range test, and what they say about the run to come.
 
 A range test changes the learning rate at each step, so its loss at one learning rate depends on the steps before. A
 short run has one peak learning rate, with warm-up and decay as in a whole run, and starts from the weights before the
 test. :func:`explore` makes two rounds, each from a center outwards until the best run has a worse one on each side::
 
-    runs of 20 steps at the minimum of the range test, and at learning rates a factor of 4.6 apart
-    runs of 40 steps at the best of them, and at learning rates a factor of 2.2 apart
+    runs of 20 steps, a factor of 4.6 apart, from a third of the learning rate at which the loss rises above the first
+    runs of 40 steps, a factor of 2.2 apart, from the best of them
 
 All runs see the same batches, so the noise of the batches is mostly the same in all of them, and in the losses of the
 untrained weights on these batches. Two runs are compared loss by loss: the error of their mean difference is that of
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 # The steps of the runs of each round, and the factor between their learning rates.
 ROUNDS = ((20, 10 ** (2 / 3)), (40, 10 ** (1 / 3)))
 LONGEST = ROUNDS[-1][0]
-_COUNTED = 0.375  # the share of the losses that count, from the end
-COUNTED = round(_COUNTED * LONGEST)  # their number in the longest runs
+_TAIL = 0.375  # the share of the losses that count, from the end
+COUNTED = round(_TAIL * LONGEST)  # their number in the longest runs
 SMALLEST_BUDGET = COUNTED + ROUNDS[0][0] + 2 * LONGEST
 _LEAP = 2  # places from the best run to the next one outwards, after the first
 _EXPLODED = 10.0  # the limit is this many times the untrained losses above them
@@ -70,7 +70,7 @@ class ShortRun(NamedTuple):
         """The losses that count, of the last steps."""
         if self.validation is not None:
             return np.array([self.validation])
-        return np.array(self.losses[-round(_COUNTED * self.steps) :])
+        return np.array(self.losses[-round(_TAIL * self.steps) :])
 
     @property
     def loss(self) -> float:
@@ -84,7 +84,8 @@ class Estimate(NamedTuple):
     Attributes:
         lr: The learning rate.
         falling: The share of batches on which the loss of the best run is below that of the untrained weights.
-        error: The standard error of the difference between the two best runs, as a share of the decrease.
+        error: The smallest standard error of the difference between the best run and another, as a share of the
+            decrease.
         is_inside: Whether there is a worse run on each side.
     """
 

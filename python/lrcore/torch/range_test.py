@@ -45,7 +45,7 @@ def find_lr(
     generators: Any = (),
     progress: bool = True,
 ) -> RangeTest:
-    """Find a learning rate by a range test and short runs around its minimum.
+    """Find a learning rate by a range test, and short runs at the learning rates that it leaves.
 
     The form of :func:`lrcore.find_lr` for a PyTorch model and any optimizer. Parameters, buffers, gradients, the
     optimizer's state and groups, and random generators are restored at the end, bit for bit, also after an exception or
