@@ -134,10 +134,13 @@ def tune_lr(
 
 def _center_and_span(around: Any, span: Any) -> tuple[float, float]:
     """Return the learning rate in the middle, and the ratio of the ends to it."""
-    interval = getattr(around, "interval", None)
-    if hasattr(around, "reason") and around.lr is None:
-        raise ValueError(f"around must have a learning rate, got {brief(str(around))}")
-    center = POSITIVE.check("around", around.lr if interval is not None else around)
-    if span is not None:
-        return center, Range(1.0, float("inf"), opened=True).check("span", span)
-    return center, _SPAN if interval is None else max(center / interval[0], interval[1] / center)
+    from lrcore.finder import Recommendation
+
+    reach = _SPAN
+    if isinstance(around, Recommendation):
+        if around.lr is None or around.interval is None:
+            raise ValueError(f"around must have a learning rate, got {brief(str(around))}")
+        low, high = around.interval
+        around, reach = around.lr, max(around.lr / low, high / around.lr)
+    center = POSITIVE.check("around", around)
+    return center, reach if span is None else Range(1.0, float("inf"), opened=True).check("span", span)
