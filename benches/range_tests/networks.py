@@ -16,7 +16,7 @@ import numpy as np
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Params: TypeAlias = dict[str, Array]
-# Returns the loss and its derivative by the outputs.
+# Returns the loss and its gradient with respect to the outputs.
 Loss: TypeAlias = Callable[[Array, Array], tuple[Array, Array]]
 
 
@@ -25,7 +25,7 @@ def transposed(x: Array) -> Array:
 
 
 class Layer:
-    """A layer: a function of its input and its weights, and the derivative of both."""
+    """A layer: a function of its input and its weights, and its backward pass."""
 
     def init(self, rng: np.random.Generator) -> Params:  # noqa: ARG002
         """Draw the weights, by name."""
@@ -36,7 +36,7 @@ class Layer:
         raise NotImplementedError
 
     def backward(self, params: Params, x: Array, y: Array, d: Array) -> tuple[Array | None, Params]:
-        """Return the derivatives by the input and by the weights; ``d`` is that by the output ``y``."""
+        """Return the gradients of the input and of the weights; ``d`` is the gradient of the output ``y``."""
         raise NotImplementedError
 
 
@@ -59,7 +59,7 @@ class Dense(Layer):
 
 
 class First(Dense):
-    """A dense layer of inputs, whose derivative nobody needs."""
+    """A first layer: the gradient of its input is not computed."""
 
     def backward(self, params: Params, x: Array, y: Array, d: Array) -> tuple[Array | None, Params]:  # noqa: ARG002
         return None, {"w": transposed(x) @ d, "b": d.sum(-2)}
@@ -136,7 +136,7 @@ class Network:
         return values
 
     def backward(self, params: Params, values: list[Array], d: Array) -> Params:
-        """Return the gradients; ``d`` is the derivative by the last output."""
+        """Return the gradients of the weights; ``d`` is the gradient of the last output."""
         grads: Params = {}
         for i in reversed(range(len(self.layers))):
             by_input, own = self.layers[i].backward(self._own(params, i), values[i], values[i + 1], d)

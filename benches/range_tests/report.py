@@ -5,13 +5,14 @@ how the recommended learning rate trains. Prints the figures of the half on whic
 of the held-out half; see ``problems.py``.
 
 * The loss at a learning rate between two of the grid is interpolated: the logarithm of the loss, linearly over that of
-  the rate. Beyond the grid it is that of its end. Between a rate that trains and one that diverges it is infinite.
+  the learning rate. Beyond the grid it is that of its end. Between a learning rate that trains and one that diverges it
+  is infinite.
 * A run is diverged if its loss at the end is not finite, or larger than that of the untrained weights.
 * Where there is no recommendation, none of the goals is met.
 * The peers read the same losses off ``find_lr``'s curve, and also that of a test of their own: 100 learning rates from
   1e-7 to 10, one batch each, until a loss is not finite.
 * The constant is one learning rate per optimizer: the one that is most often within 5 % on the chosen half.
-* The best rate of another seed shows what noise leaves to find: it is judged by the two other seeds.
+* The best learning rate of another seed shows the limit that noise sets: it is judged by the two other seeds.
 """
 
 from __future__ import annotations
@@ -222,12 +223,14 @@ def figures(outcomes: list[Outcome], constants: Mapping[str, float]) -> dict[str
         "recommendations": percent(len(ratios) / len(outcomes)),
         "loss within 5 % of the best": percent(within),
         "loss within 20 %": percent(share(o.truth.is_within(o.lr, TOLERANCES[1]) for o in outcomes)),
-        "rate within a factor 3 of the best": percent(share(o.truth.is_near(o.lr) for o in outcomes)),
-        "median of recommended / best rate": f"{np.median(ratios):.2g}" if ratios else "–",
+        "learning rate within a factor 3 of the best": percent(share(o.truth.is_near(o.lr) for o in outcomes)),
+        "median of recommended / best learning rate": f"{np.median(ratios):.2g}" if ratios else "–",
         "diverged runs": percent(share(o.truth.diverges(o.lr) for o in outcomes)),
         "within 5 %: best peer, same curves": f"{percent(by_peer[best])} {best}",
         "within 5 %: best peer, own test": f"{percent(by_peer[best_own])} {best_own.removesuffix(', own test')}",
-        "within 5 %: best rate of another seed": percent(float(np.mean([o.truth.agreement for o in outcomes]))),
+        "within 5 %: best learning rate of another seed": percent(
+            float(np.mean([o.truth.agreement for o in outcomes]))
+        ),
         "within 5 %: a constant per optimizer": percent(share(fixed)),
         "gradients computed: median, most": f"{np.median(costs):.0f}, {max(costs)}",
         "bytes changed afterwards": str(sum(o.changed for o in outcomes)),
@@ -337,7 +340,7 @@ def main() -> int:
 def print_cell(outcome: Outcome) -> None:
     """Print a line about a cell."""
     known, lr = outcome.truth, outcome.lr
-    found = "no recommendation" if lr is None else f"{lr:8.2g} {lr / known.best_lr:8.2g} of the best rate"
+    found = "no recommendation" if lr is None else f"{lr:8.2g} {lr / known.best_lr:8.2g} of the best learning rate"
     loss = "" if lr is None else f", {known.loss(lr) / known.best:.3g} of the best loss"
     print(f"{outcome.cell!s:46} {found}{loss}", flush=True)
 

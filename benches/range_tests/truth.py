@@ -2,9 +2,9 @@
 
 Each cell, a problem with an optimizer, a batch size and a number of steps, is trained from a grid of sixteen learning
 rates and three seeds, with a linear warm-up over 5 % of the steps and a cosine to 0. The figure of a run is the loss of
-a large fixed batch at the end. The grid is extended until the best rate is not at its edge. It is refined between the
-last rate that trains and the first that diverges if the best one is close to them. For 2,000 steps it starts at a
-fortieth of what was best for 300, or lower until the loss is 1.5 times the best.
+a large fixed batch at the end. The grid is extended until the best learning rate is not at its edge. It is refined
+between the last one that trains and the first that diverges if the best one is close to them. For 2,000 steps it starts
+at a fortieth of what was best for 300, or lower until the loss is 1.5 times the best.
 
 The results are in ``truth.jsonl``, a line per cell; cells that are there are not computed again. To add a problem,
 declare it and run this again; to compute one again, delete its lines.

@@ -33,7 +33,7 @@ type Columns<'py> = (
     Bound<'py, PyArray1<i64>>,
 );
 
-/// Parses a header. Raises a `ValueError` if it does not have the form above, or two arrays the same name.
+/// Parses a header. Raises a `ValueError` if it does not have the form above, or if two arrays have the same name.
 #[pyfunction]
 pub(crate) fn parse_safetensors_header<'py>(py: Python<'py>, header: &[u8]) -> PyResult<Columns<'py>> {
     let text = str::from_utf8(header).map_err(error::value)?;

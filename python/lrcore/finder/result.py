@@ -112,8 +112,8 @@ class Recommendation(NamedTuple):
         if self.lr is None or self.interval is None:
             return f"no recommendation: {self.reason}"
         low, high = self.interval
-        share = f"{100.0 * self.within[0]:.0f} %"
-        return f"{self.lr:.3g} ({low:.2g} to {high:.2g}, within 5 % of the best loss with {share}): {self.reason}"
+        likely = f"{100.0 * self.within[0]:.0f} % likely to come within 5 % of the best loss"
+        return f"{self.lr:.3g} ({low:.2g} to {high:.2g}; {likely}): {self.reason}"
 
 
 def _none(reason: str) -> Recommendation:
@@ -282,8 +282,8 @@ class RangeTest:
         factor = multiple(self.long_run, self.run_length)
         length = "of unknown length" if self.run_length is None else f"of {self.run_length:,} steps"
         reason = (
-            f"the best of {counted(len(self.runs), 'short run')} is {found.lr:.2g}, and in a run {length} this "
-            f"optimizer wants {factor:.2g} times as much"
+            f"the best of {counted(len(self.runs), 'short run')} is {found.lr:.2g}, multiplied by {factor:.2g} for a "
+            f"run {length}"
         )
         certainty = _SURE
         if found.falling < CLEAR or found.error > NOISY:
